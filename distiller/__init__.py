@@ -1,0 +1,1 @@
+"""Locum's learning side: everything between the log and the next bundle."""

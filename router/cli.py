@@ -1,0 +1,86 @@
+"""The ``locum`` command. Learning's commands join through the entry-point group ``locum.commands``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.errors import LocumError
+from router.settings import Settings
+
+app = typer.Typer(
+    name="locum",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Let a small model you own stand in for a frontier model, and learn from it every time it can't.",
+)
+
+Policies = Annotated[list[Path], typer.Option("--policy", "-p", help="Policy file; repeat for several.")]
+DEFAULT_POLICY = [Path("policies/default.yaml")]
+
+
+@app.command()
+def serve(
+    policy: Policies = DEFAULT_POLICY,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 8080,
+) -> None:
+    """Run the proxy alone: the student is reached by URL, or was started by `locum up`."""
+    from router.app import run  # noqa: PLC0415  (heavy: only this command pays for it)
+
+    run(policy, host=host, port=port, settings=Settings.from_env())
+
+
+@app.command()
+def up(
+    policy: Policies = DEFAULT_POLICY,
+    host: Annotated[str, typer.Option(help="Address the proxy listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port the proxy listens on.")] = 8080,
+) -> None:
+    """Start the students that the policies ask for, supervise them, and run the proxy in front."""
+    from router.engine.up import run  # noqa: PLC0415
+
+    run(policy, host=host, port=port, settings=Settings.from_env())
+
+
+@app.command()
+def engine(
+    model: Annotated[str, typer.Option(help="Base student's name, or a Hugging Face folder.")],
+    name: Annotated[str, typer.Option(help="Name under which the wire serves it.")] = "base",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 8090,
+) -> None:
+    """Serve one student on torch, with an OpenAI-compatible wire (`locum up` does this for you)."""
+    from router.engine.server import run  # noqa: PLC0415
+
+    run(model, name=name, host=host, port=port, settings=Settings.from_env())
+
+
+@app.command()
+def status(
+    policy: Policies = DEFAULT_POLICY,
+    hours: Annotated[float, typer.Option(help="How far back to look.")] = 24.0,
+) -> None:
+    """Show share, quality, spend, saving and the live bundle, from the records."""
+    from router.status import show  # noqa: PLC0415
+
+    show(policy, hours=hours, settings=Settings.from_env())
+
+
+def main() -> None:
+    """Entry point: a ``LocumError`` is one clear line and exit code 1, never a traceback."""
+    for command in entry_points(group="locum.commands"):
+        app.add_typer(command.load(), name=command.name)
+    try:
+        app()
+    except LocumError as e:
+        typer.secho(f"locum: {e}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The two tiers, why a request went to one of them, and the decision that says so."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Tier(StrEnum):
+    """Who answers: the small model served here, or the frontier model behind the proxy."""
+
+    STUDENT = "student"
+    TEACHER = "teacher"
+
+    @property
+    def other(self) -> Tier:
+        return Tier.TEACHER if self is Tier.STUDENT else Tier.STUDENT
+
+
+class Reason(StrEnum):
+    """Why the answering tier answered. A closed set: it is a metric label and a header.
+
+    The first seven are decided before any token, in this order. ``cold_start`` stands where
+    ``score`` would, while no scorer has been fitted. ``deferral`` (the student's answer was not
+    accepted) and ``fallback`` (a failure, never a judgement) happen after the decision.
+    """
+
+    OVERRIDE = "override"
+    CAPABILITY = "capability"
+    RULE = "rule"
+    AFFINITY = "affinity"
+    EXPLORATION = "exploration"
+    BUDGET = "budget"
+    SCORE = "score"
+    COLD_START = "cold_start"
+    DEFERRAL = "deferral"
+    FALLBACK = "fallback"
+
+
+class Deferral(StrEnum):
+    """Why a student's answer was not let out. A closed set."""
+
+    CONFIDENCE = "confidence"
+    EMPTY = "empty"
+    REFUSAL = "refusal"
+    SCHEMA = "schema"
+    REPETITION = "repetition"
+    TRUNCATED = "truncated"
+
+
+class Fallback(StrEnum):
+    """Which failure moved a request away from the tier it was decided for. A closed set."""
+
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    SERVER_ERROR = "server_error"
+    RATE_LIMITED = "rate_limited"
+    CIRCUIT_OPEN = "circuit_open"
+
+
+class Decision(BaseModel):
+    """What was decided for one request before any token, and on what ground.
+
+    ``score`` is the calibrated probability that the student's answer is acceptable; ``threshold``
+    the score from which on the student serves. ``propensity`` is the probability with which this
+    request was drawn for audit, whether or not it was (``audited``): the draw never looks at the
+    content, so the drawn requests are a uniform sample of the traffic.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tier: Tier
+    reason: Reason
+    detail: str = ""
+    score: float | None = None
+    threshold: float | None = None
+    propensity: float = 0.0
+    audited: bool = False

@@ -1,0 +1,137 @@
+"""The record: what one request asked, who answered, what it cost, and how it was judged."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
+
+
+class Rights(StrEnum):
+    """May a backend's answers be trained on? Anything but ``allowed`` needs the user's stated right."""
+
+    ALLOWED = "allowed"
+    FORBIDDEN = "forbidden"
+    UNKNOWN = "unknown"
+
+
+class Kind(StrEnum):
+    """What an answer's money was spent on. A closed set: it is a metric label."""
+
+    SERVED = "served"
+    AUDITED = "audited"
+    DISCARDED = "discarded"
+    JUDGED = "judged"
+    TRAINED = "trained"
+
+
+class Usage(BaseModel):
+    """Token counts as the backend reported them; ``estimated`` where it reported none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    estimated: bool = False
+
+
+class Signals(BaseModel):
+    """The student's own token probabilities over the part of its answer that was seen.
+
+    Natural logarithms of the probability of each emitted token, summarised: all are <= 0.
+    ``complete`` tells whether the whole answer was seen or only the first tokens of a stream.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tokens: int
+    sum_logprob: float
+    mean_logprob: float
+    min_logprob: float
+    first_logprob: float
+    q10_logprob: float
+    q25_logprob: float
+    q50_logprob: float
+    complete: bool = True
+
+
+class Answer(BaseModel):
+    """One tier's answer to the request, served or not. Text is absent where the policy keeps none."""
+
+    tier: Tier
+    kind: Kind
+    model: str
+    message: dict[str, Any] | None = None
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    cost_usd: Decimal = Decimal(0)
+    seconds: float = 0.0
+    first_token_seconds: float | None = None
+    student_version: str | None = None
+    signals: Signals | None = None
+    training_rights: Rights = Rights.UNKNOWN
+
+
+class Audit(BaseModel):
+    """What became of an audit. ``missed`` names the cause when the other tier did not answer."""
+
+    answer: Answer | None = None
+    acceptable: bool | None = None
+    judge: str | None = None
+    missed: str | None = None
+
+
+class Record(BaseModel):
+    """One request, whole. ``answers[0]`` is what the client got, if anything.
+
+    ``amount``s are US dollars, times are seconds, ``created_at`` is unix time.
+    ``overhead_seconds`` is the request's time less the time spent waiting for upstreams.
+    """
+
+    schema_version: Literal[1] = 1
+    request_id: str
+    conversation_id: str
+    created_at: float
+    policy: str
+    policy_version: str
+    bundle: str | None = None
+    features_version: str
+    user: str | None = None
+    task: str | None = None
+    decision: Decision
+    tier: Tier | None = None
+    reason: Reason
+    deferral: Deferral | None = None
+    fallback: Fallback | None = None
+    status: int = 200
+    streamed: bool = False
+    request: dict[str, Any] | None = None
+    answers: list[Answer] = Field(default_factory=list)
+    counterfactual_usd: Decimal = Decimal(0)
+    seconds: float = 0.0
+    overhead_seconds: float = 0.0
+    audit: Audit | None = None
+    feedback: float | None = None
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """All that this request cost, audits and thrown-away answers included."""
+        total = sum((a.cost_usd for a in self.answers), Decimal(0))
+        if self.audit and self.audit.answer:
+            total += self.audit.answer.cost_usd
+        return total
+
+    @property
+    def saved_usd(self) -> Decimal:
+        """Signed: what the teacher alone would have cost, less what was spent."""
+        return self.counterfactual_usd - self.cost_usd
+
+    def answer_of(self, tier: Tier) -> Answer | None:
+        """The tier's answer, wherever it came from: served, discarded, or an audit."""
+        audited = self.audit.answer if self.audit else None
+        return next((a for a in [*self.answers, audited] if a and a.tier is tier), None)

@@ -1,0 +1,88 @@
+"""One exception tree. Each class knows its HTTP status and its body in OpenAI's error shape.
+
+    LocumError                     500  api_error
+    ├── PolicyError                     a policy file is wrong (start-up and reload; never a client's fault)
+    ├── BundleError                     a bundle is incomplete, damaged or does not fit
+    ├── EngineError                     the student's engine cannot be started or built
+    ├── BadRequest                 400  invalid_request_error
+    │   ├── Unauthorized           401  invalid_api_key
+    │   ├── NotFound               404  model_not_found
+    │   └── TooLarge               413  request_too_large
+    └── UpstreamError              502  upstream_error
+        ├── UpstreamTimeout        504  upstream_timeout
+        ├── UpstreamUnreachable    503  upstream_unreachable
+        └── CircuitOpen            503  circuit_open
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class LocumError(Exception):
+    """Anything Locum raises on purpose. ``str(error)`` is safe to show to a client: it holds no secret."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "api_error"
+    code: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        """The body that OpenAI's clients parse into their own exception classes."""
+        return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
+
+
+class PolicyError(LocumError):
+    pass
+
+
+class BundleError(LocumError):
+    pass
+
+
+class EngineError(LocumError):
+    pass
+
+
+class BadRequest(LocumError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class Unauthorized(BadRequest):
+    status = 401
+    code = "invalid_api_key"
+
+
+class NotFound(BadRequest):
+    status = 404
+    code = "model_not_found"
+
+
+class TooLarge(BadRequest):
+    status = 413
+    code = "request_too_large"
+
+
+class UpstreamError(LocumError):
+    status = 502
+    type = "upstream_error"
+    code = "upstream_error"
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamUnreachable(UpstreamError):
+    status = 503
+    code = "upstream_unreachable"
+
+
+class CircuitOpen(UpstreamError):
+    status = 503
+    code = "circuit_open"

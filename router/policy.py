@@ -1,0 +1,193 @@
+"""The policy file's model, and ``decide``: pure, values in, a frozen ``Decision`` out."""
+
+from __future__ import annotations
+
+import hashlib
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from router.contracts.prices import Price
+from router.contracts.records import Rights
+from router.errors import PolicyError
+
+
+class Part(BaseModel):
+    """A part of the policy file: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class UnfitFor(Part):
+    """What the student is declared unable to do; such requests go to the teacher by *capability*."""
+
+    images: bool = True
+    tools: bool = True
+    json_schema: bool = False
+    context_tokens_over: int = Field(4096, gt=0)
+    languages: tuple[str, ...] = ()
+
+
+class StudentPart(Part):
+    """The student tier. ``engine`` starts one here; ``url`` names any OpenAI-compatible server."""
+
+    model: str
+    engine: Literal["embedded", "llama-server"] | None = None
+    url: str | None = None
+    api_key_env: str | None = None
+    usd_per_million: Price
+    unfit_for: UnfitFor = UnfitFor()
+    timeout_seconds: float = Field(60.0, gt=0)
+
+    @model_validator(mode="after")
+    def one_place(self) -> Self:
+        if (self.engine is None) == (self.url is None):
+            raise ValueError("student: give exactly one of 'engine' and 'url'")
+        return self
+
+
+class TeacherPart(Part):
+    """The teacher tier. Without ``url``, ``model`` is a litellm model string such as openai/gpt-5.
+
+    ``usd_per_million`` overrides litellm's price map, and is needed where the map lacks the model.
+    """
+
+    model: str
+    url: str | None = None
+    api_key_env: str | None = None
+    usd_per_million: Price | None = None
+    training_rights: Rights = Rights.UNKNOWN
+    i_have_the_right_to_train_on: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    timeout_seconds: float = Field(120.0, gt=0)
+
+
+class Parity(Part):
+    """Quality floor: parity of at least ``at_least``, shown at ``confidence`` by an exact test."""
+
+    at_least: float = Field(0.95, gt=0, lt=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+
+class Objective(Part):
+    """What routing aims at: exactly one of the four."""
+
+    parity: Parity | None = None
+    student_share: float | None = Field(None, ge=0, le=1)
+    usd_per_day: Decimal | None = Field(None, ge=0)
+    threshold: float | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> Self:
+        named = [n for n in ("parity", "student_share", "usd_per_day", "threshold") if getattr(self, n) is not None]
+        if len(named) != 1:
+            raise ValueError(f"objective: give exactly one of parity, student_share, usd_per_day, threshold, not {named}")
+        return self
+
+
+class AuditPart(Part):
+    """Exploration. ``rate`` of the traffic is drawn whatever was decided; both tiers answer those.
+
+    While nothing serves from the student yet, ``warmup_rate`` holds instead: it costs no teacher
+    call, since the teacher answers everything then. ``concurrency`` bounds background answers.
+    """
+
+    rate: float = Field(0.02, ge=0, le=1)
+    warmup_rate: float = Field(0.2, ge=0, le=1)
+    usd_per_day: Decimal = Field(Decimal(2), ge=0)
+    concurrency: int = Field(1, gt=0)
+
+
+class Accept(Part):
+    """The cascade's commit point: what of a student's answer is seen before any of it leaves."""
+
+    hold_tokens: int = Field(24, ge=0)
+    cascade: bool = True
+
+
+class Conversation(Part):
+    affinity: Literal["upward", "none"] = "upward"
+
+
+class Rule(Part):
+    """``when``: dotted path into the request -> the value it must have (a list: any of them)."""
+
+    when: dict[str, Any]
+    send: Literal["student", "teacher"]
+
+
+class LogPart(Part):
+    text: bool = True
+    redact: tuple[Literal["email", "phone", "card", "iban", "ip", "secret"], ...] = ("email", "phone", "card", "secret")
+    retention_days: int = Field(30, gt=0)
+
+
+class DistilPart(Part):
+    """When and how the unattended cycle makes a better student.
+
+    A round starts once ``min_new_records`` trainable records are there that no bundle was trained on.
+    ``usd_per_hour`` is what an hour of the training machine costs; it counts against the saving.
+    """
+
+    min_new_records: int = Field(500, gt=0)
+    epochs: float = Field(3.0, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
+    batch_size: int = Field(32, gt=0)
+    max_tokens: int = Field(1024, gt=0)
+    method: Literal["full", "lora"] = "full"
+    replay: float = Field(0.1, ge=0, le=1)
+    usd_per_hour: Decimal = Field(Decimal(0), ge=0)
+
+
+class Policy(Part):
+    """One policy: what a client-visible model name means."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    aliases: tuple[str, ...] = ()
+    student: StudentPart
+    teacher: TeacherPart
+    objective: Objective
+    audit: AuditPart = AuditPart()
+    accept: Accept = Accept()
+    conversation: Conversation = Conversation()
+    rules: tuple[Rule, ...] = ()
+    log: LogPart = LogPart()
+    judge: Literal["exact", "normalised", "json", "numeric"] = "normalised"
+    distil: DistilPart = DistilPart()
+
+    @field_validator("name")
+    @classmethod
+    def not_a_tier(cls, name: str) -> str:
+        if name in ("student", "teacher"):
+            raise ValueError("a policy cannot be called 'student' or 'teacher': those names force a tier")
+        return name
+
+    @property
+    def version(self) -> str:
+        """The first 12 hex digits of the SHA-256 over the policy's content, so that an edit is a new version."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    @property
+    def may_train_on_teacher(self) -> bool:
+        """Whether the teacher's answers may reach a training set: by its terms, or by the user's word, by name."""
+        return self.teacher.training_rights is Rights.ALLOWED or self.teacher.model in self.teacher.i_have_the_right_to_train_on
+
+
+def load_policy(path: Path) -> Policy:
+    """Reads and validates one policy file.
+
+    Raises:
+        PolicyError: the file is missing, is no YAML, or breaks the model; the message says where.
+    """
+    try:
+        return Policy.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as e:
+        raise PolicyError(f"cannot read policy {path}: {e.strerror}") from e
+    except yaml.YAMLError as e:
+        raise PolicyError(f"{path} is not valid YAML: {e}") from e
+    except ValidationError as e:
+        where = "; ".join(f"{'.'.join(map(str, x['loc'])) or 'policy'}: {x['msg']}" for x in e.errors())
+        raise PolicyError(f"{path}: {where}") from e
