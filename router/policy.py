@@ -1,4 +1,4 @@
-"""The policy file's model, and ``decide``: pure, values in, a frozen ``Decision`` out."""
+"""The policy file's model: what a user declares, validated whole, never changed after loading."""
 
 from __future__ import annotations
 
@@ -93,10 +93,14 @@ class AuditPart(Part):
 
     While nothing serves from the student yet, ``warmup_rate`` holds instead: it costs no teacher
     call, since the teacher answers everything then. ``concurrency`` bounds background answers.
+
+    Audited requests are never trained on. So that training data still covers what the student
+    serves, the teacher answers ``explore`` of the student's share instead of it.
     """
 
     rate: float = Field(0.02, ge=0, le=1)
     warmup_rate: float = Field(0.2, ge=0, le=1)
+    explore: float = Field(0.01, ge=0, le=1)
     usd_per_day: Decimal = Field(Decimal(2), ge=0)
     concurrency: int = Field(1, gt=0)
 

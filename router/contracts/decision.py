@@ -65,7 +65,9 @@ class Decision(BaseModel):
     ``score`` is the calibrated probability that the student's answer is acceptable; ``threshold``
     the score from which on the student serves. ``propensity`` is the probability with which this
     request was drawn for audit, whether or not it was (``audited``): the draw never looks at the
-    content, so the drawn requests are a uniform sample of the traffic.
+    content, so the drawn requests are a uniform sample of the traffic. ``exploration`` is the
+    probability with which a request bound for the student was sent to the teacher instead: one that
+    was (reason ``exploration``) stands for 1/``exploration`` requests like it in training data.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -77,3 +79,4 @@ class Decision(BaseModel):
     threshold: float | None = None
     propensity: float = 0.0
     audited: bool = False
+    exploration: float = 0.0

@@ -1,0 +1,195 @@
+"""``decide``: pure; a policy and values in, one frozen ``Decision`` out.
+
+The steps are walked in a fixed order, and the first that speaks decides:
+override -> capability -> rule -> affinity -> exploration -> budget -> score.
+
+*Exploration* keeps what the student learns from whole. Once a student serves, the teacher answers
+only what was judged too hard, and the audited sample is held out, so nothing trainable would cover
+the requests that the student serves. A small random share of those goes to the teacher instead
+(reason ``exploration``). It can only speak where the later steps would choose the student and a
+teacher call is affordable, and it only ever moves a request *to* the teacher: the client never gets
+worse for it, under any objective. The audit, which asks the other tier after the answer left,
+changes nothing about who serves; an audited request is therefore never explored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from router.contracts.bundles import Thresholds
+from router.contracts.decision import Decision, Reason, Tier
+from router.policy import Policy
+from router.scoring.features import Features
+
+PRIOR_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RequestView:
+    """What a decision may look at in one request.
+
+    ``tier`` is what the client asked for by header or model name, ``body`` the parsed request, which
+    rules look into by dotted path.
+    """
+
+    features: Features
+    body: Mapping[str, Any]
+    tier: Tier | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingState:
+    """What is known beside the request at the moment of deciding.
+
+    ``score`` is the live scorer's probability that the student's answer is acceptable, None where no
+    scorer was fitted; ``prior`` the declared prior's. ``share_threshold`` is the score above which
+    lies the share a ``student_share`` objective asks for. ``escalated``: this conversation went to
+    the teacher before. ``teacher_affordable``: a ``usd_per_day`` objective has money left for now.
+    ``propensity`` and ``audited`` are the audit's draw, ``explore`` is exploration's.
+    """
+
+    student_ready: bool = True
+    escalated: bool = False
+    score: float | None = None
+    prior: float = 0.0
+    thresholds: Thresholds | None = None
+    share_threshold: float | None = None
+    teacher_affordable: bool = True
+    propensity: float = 0.0
+    audited: bool = False
+    explore: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    tier: Tier
+    reason: Reason
+    detail: str = ""
+    threshold: float | None = None
+
+
+def student_serves(policy: Policy, thresholds: Thresholds | None) -> bool:
+    """Whether any request can reach the student by its score; if none can, this is warm-up."""
+    goal = policy.objective
+    if goal.student_share is not None:
+        return goal.student_share > 0
+    if goal.usd_per_day is not None:
+        return True
+    route = goal.threshold if goal.threshold is not None and thresholds else thresholds and thresholds.route
+    return route is not None and route <= 1
+
+
+def decide(policy: Policy, view: RequestView, state: RoutingState) -> Decision:
+    """Chooses the tier for one request. Does no I/O, keeps no state, and never raises.
+
+    A request bound for a student that is not ready goes to the teacher as a ``fallback``, whose
+    detail names the step that had chosen the student.
+    """
+    verdict = (
+        _override(view)
+        or _capability(policy, view)
+        or _rule(policy, view)
+        or _affinity(policy, state)
+        or _explored(policy, state, _budget(policy, state) or _score(policy, state))
+    )
+    if verdict.tier is Tier.STUDENT and not state.student_ready:
+        verdict = Verdict(Tier.TEACHER, Reason.FALLBACK, f"student not ready ({verdict.reason})", verdict.threshold)
+    known = state.score
+    if known is None and _starts_from_prior(policy):
+        known = state.prior
+    return Decision(
+        tier=verdict.tier,
+        reason=verdict.reason,
+        detail=verdict.detail,
+        score=known,
+        threshold=verdict.threshold,
+        propensity=state.propensity,
+        audited=state.audited,
+        exploration=0.0 if state.audited else policy.audit.explore,
+    )
+
+
+def _override(view: RequestView) -> Verdict | None:
+    return Verdict(view.tier, Reason.OVERRIDE, "asked for by the client") if view.tier else None
+
+
+def _capability(policy: Policy, view: RequestView) -> Verdict | None:
+    unfit, has = policy.student.unfit_for, view.features
+    lacks = (
+        ("images", unfit.images and has.has_images),
+        ("audio", has.has_audio),
+        ("tools", unfit.tools and has.has_tools),
+        ("json_schema", unfit.json_schema and has.wants_schema),
+        (f"context over {unfit.context_tokens_over} tokens", has.input_tokens > unfit.context_tokens_over),
+        (f"language {has.language}", has.language in unfit.languages),
+    )
+    what = next((name for name, unable in lacks if unable), None)
+    return Verdict(Tier.TEACHER, Reason.CAPABILITY, what) if what else None
+
+
+def _rule(policy: Policy, view: RequestView) -> Verdict | None:
+    for n, rule in enumerate(policy.rules, 1):
+        if all(_matches(look_up(view.body, path), wanted) for path, wanted in rule.when.items()):
+            return Verdict(Tier(rule.send), Reason.RULE, f"rule {n}: {', '.join(rule.when) or 'always'}")
+    return None
+
+
+def look_up(body: object, path: str) -> object:
+    """What lies at a dotted path (``metadata.task``, ``messages.0.role``); None where nothing does."""
+    for step in path.split("."):
+        if isinstance(body, Mapping):
+            body = body.get(step)
+        elif isinstance(body, Sequence) and not isinstance(body, str) and step.isdecimal() and int(step) < len(body):
+            body = body[int(step)]
+        else:
+            return None
+    return body
+
+
+def _matches(found: object, wanted: object) -> bool:
+    return found in wanted if isinstance(wanted, list) else found == wanted
+
+
+def _affinity(policy: Policy, state: RoutingState) -> Verdict | None:
+    if state.escalated and policy.conversation.affinity == "upward":
+        return Verdict(Tier.TEACHER, Reason.AFFINITY, "conversation escalated before")
+    return None
+
+
+def _explored(policy: Policy, state: RoutingState, otherwise: Verdict) -> Verdict:
+    may = state.explore and not state.audited and state.teacher_affordable
+    if may and otherwise.tier is Tier.STUDENT:
+        return Verdict(Tier.TEACHER, Reason.EXPLORATION, f"drawn with p={policy.audit.explore:g}", otherwise.threshold)
+    return otherwise
+
+
+def _budget(policy: Policy, state: RoutingState) -> Verdict | None:
+    if policy.objective.usd_per_day is None or state.teacher_affordable:
+        return None
+    return Verdict(Tier.STUDENT, Reason.BUDGET, "teacher's budget is spent for now")
+
+
+def _score(policy: Policy, state: RoutingState) -> Verdict:
+    goal, score, threshold = policy.objective, state.score, None
+    if score is None and not _starts_from_prior(policy):
+        return Verdict(Tier.TEACHER, Reason.COLD_START, "no scorer fitted yet")
+    if goal.student_share is not None:
+        threshold = state.share_threshold
+    elif goal.threshold is not None:
+        threshold = goal.threshold
+    elif score is not None and state.thresholds is not None:
+        threshold = state.thresholds.route
+    if threshold is None:
+        if goal.parity is not None:
+            return Verdict(Tier.TEACHER, Reason.COLD_START, "no threshold tuned yet")
+        threshold = PRIOR_THRESHOLD
+    known = state.prior if score is None else score
+    tier = Tier.STUDENT if known >= threshold else Tier.TEACHER
+    return Verdict(tier, Reason.SCORE, "by declared prior" if score is None else "", threshold)
+
+
+def _starts_from_prior(policy: Policy) -> bool:
+    """Share and money objectives promise no quality, so they may begin from a declared prior."""
+    return policy.objective.student_share is not None or policy.objective.usd_per_day is not None
