@@ -60,9 +60,10 @@ class SliceVerdict:
 
     def __str__(self) -> str:
         relation = ">=" if self.passed else "<"
+        name = self.name if self.name == OVERALL else f"slice {self.name}"
         return (
-            f"{'' if self.name == OVERALL else 'slice '}{self.name}: {self.incumbent:.2f} -> {self.candidate:.2f}, "
-            f"n={self.n}, lower bound {self.lower_bound:+.3f} {relation} {-self.margin:+.3f}"
+            f"{name}: {self.incumbent:.2f} -> {self.candidate:.2f}, n={self.n}, "
+            f"lower bound {self.lower_bound:+.3f} {relation} {-self.margin:+.3f}"
         )
 
 
@@ -82,9 +83,12 @@ class Verdict:
 
 
 def judge(
-    outcomes: Sequence[Outcome], candidate_share: float, incumbent_share: float, config: GateConfig = GateConfig()
+    outcomes: Sequence[Outcome],
+    candidate_share: float,
+    incumbent_share: float,
+    config: GateConfig = GateConfig(),
 ) -> Verdict:
-    """Promotes the candidate where it is non-inferior overall and on every large slice, and better or cheaper.
+    """Promotes a candidate that is non-inferior overall and on every large slice, and better or cheaper.
 
     Args:
         outcomes: the holdout's rows, each judged for both students.
@@ -97,7 +101,9 @@ def judge(
     overall = _compare(OVERALL, pairs, config, widen=False)
     names = sorted({s for o in pairs for s in o.slices})
     groups = [(name, [o for o in pairs if name in o.slices]) for name in names]
-    slices = [_compare(name, rows, config, widen=True) for name, rows in groups if len(rows) >= config.min_slice]
+    slices = [
+        _compare(name, rows, config, widen=True) for name, rows in groups if len(rows) >= config.min_slice
+    ]
     failed = [str(v) for v in [overall, *slices] if not v.passed]
     gain, why = _gain(overall, candidate_share, incumbent_share, config)
     reasons = failed + ([] if gain else [why])
@@ -127,7 +133,7 @@ def _without_incumbent(
 def _gain(
     overall: SliceVerdict, candidate_share: float, incumbent_share: float, config: GateConfig
 ) -> tuple[bool, str]:
-    """Better or cheaper overall? A proven gain in quality may cost the margin in share, which is itself an estimate."""
+    """Better or cheaper overall? A proven gain in quality may cost the margin in share: it is an estimate."""
     shares = f"student share at the target {incumbent_share:.1%} -> {candidate_share:.1%}"
     rates = f"acceptable {overall.incumbent:.1%} -> {overall.candidate:.1%}"
     if candidate_share > incumbent_share:
@@ -184,7 +190,7 @@ def paired_lower_bound(won: float, lost: float, n: int, confidence: float) -> fl
 
 
 def _tango(won: float, lost: float, n: int, delta: float) -> float:
-    """Tango's score statistic for the hypothesis that the difference is ``delta``; falls as ``delta`` grows."""
+    """Tango's score statistic for the hypothesis that the difference is ``delta``, in which it falls."""
     a = 2.0 * n
     b = -won - lost + (2 * n - won + lost) * delta
     c = -lost * delta * (1 - delta)

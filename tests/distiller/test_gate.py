@@ -12,7 +12,7 @@ from distiller.gate import GateConfig, Outcome, judge, paired_lower_bound
 def rows(
     n: int, candidate: dict[str, float], incumbent: float, rng: random.Random, agreement: float = 0.8
 ) -> list[Outcome]:
-    """``n`` rows over the slices named in ``candidate`` (slice -> acceptable rate), correlated with the incumbent's."""
+    """``n`` rows over ``candidate``'s slices (slice -> acceptable rate), correlated with the incumbent's."""
     made = []
     for i in range(n):
         name = rng.choice(list(candidate))
@@ -69,7 +69,9 @@ def test_an_equal_student_fails_a_slice_by_chance_in_few_of_a_hundred_rounds():
 
 
 def test_a_slightly_worse_student_is_not_proven_non_inferior():
-    promoted = sum(judge(rows(400, {"all": 0.69}, 0.72, random.Random(s)), 0.9, 0.1).promoted for s in range(100))
+    promoted = sum(
+        judge(rows(400, {"all": 0.69}, 0.72, random.Random(s)), 0.9, 0.1).promoted for s in range(100)
+    )
     assert promoted <= 10
 
 
