@@ -9,6 +9,7 @@
     │   ├── NotFound               404  model_not_found
     │   └── TooLarge               413  request_too_large
     └── UpstreamError              502  upstream_error
+        ├── UpstreamRateLimited    429  rate_limit_exceeded
         ├── UpstreamTimeout        504  upstream_timeout
         ├── UpstreamUnreachable    503  upstream_unreachable
         └── CircuitOpen            503  circuit_open
@@ -71,6 +72,11 @@ class UpstreamError(LocumError):
     status = 502
     type = "upstream_error"
     code = "upstream_error"
+
+
+class UpstreamRateLimited(UpstreamError):
+    status = 429
+    code = "rate_limit_exceeded"
 
 
 class UpstreamTimeout(UpstreamError):
