@@ -1,0 +1,59 @@
+# `make` lists the targets. Everything happens in .venv; nothing else on the machine is touched.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+READY  := $(VENV)/.ready
+TORCH  := $(shell sed -n 's/^\(torch==.*\)/\1/p' requirements/runtime.in)
+UV     := uv==0.13.9
+LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+          --config-file requirements/uv.toml --no-emit-package torch pyproject.toml requirements/runtime.in
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format llama-server lock clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: $(READY) ## Make .venv with every dependency at its pinned version
+
+# The lock is complete, so pip resolves nothing; the stamp is last, so an interrupted set-up starts again.
+$(READY): pyproject.toml requirements/runtime.txt requirements/dev.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "locum: installing the pinned dependencies"
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements/runtime.txt
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements/dev.txt
+	@PIP="$(PIP)" sh requirements/torch.sh $(TORCH)
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## See the whole loop in one go: no key, no GPU, no Docker
+	$(BIN)/python benchmarks/demo.py
+
+test: setup ## Run the tests
+	$(BIN)/python -m pytest
+
+check: setup ## Run what CI runs: ruff, mypy, import rules, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+format: setup ## Let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+llama-server: setup ## Build llama.cpp's server for `engine: llama-server` (about 10 minutes on 2 cores)
+	$(BIN)/python -m router.engine.build_llama
+
+lock: setup ## Pin anew after a change of dependencies; UPGRADE=1 takes the newest of everything
+	$(PIP) install --quiet $(UV)
+	$(LOCK) --extra distill -o requirements/runtime.txt $(if $(UPGRADE),--upgrade)
+	$(LOCK) --extra dev -c requirements/runtime.txt -o requirements/dev.txt $(if $(UPGRADE),--upgrade) \
+	  $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements/runtime.txt)
+
+clean: ## Remove .venv and what the tools leave behind; .locum and its records stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
