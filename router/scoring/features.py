@@ -1,19 +1,90 @@
 """What a request looks like: its text in windows, and its structure as numbers.
 
 ``extract`` reads the parsed body of a chat-completions request once; it never raises for a malformed
-message (that is the wire's business) but reads what it can.
+message (that is the wire's business) but reads what it can. Every turn is seen: lengths and character
+classes count all of the text. What is embedded and hashed is bounded so that a decision's cost is:
+``USER_WINDOW`` characters of the last user turn and ``CONTEXT_WINDOW`` of all that came before it,
+each from head and tail in equal parts, so that nothing is cut without its end being seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 FEATURES_VERSION = "1"
+USER_WINDOW = 2048
+CONTEXT_WINDOW = 1024
+IMAGE_TOKENS = 765
+"""What a 1024 x 1024 image counts as input (OpenAI's tiles: 85 + 4 x 170)."""
+
+QUESTIONS: Mapping[str, frozenset[str]] = {
+    "reason": frozenset({"why", "how", "explain", "prove", "derive", "show", "reason"}),
+    "fact": frozenset({"what", "which", "who", "when", "where"}),
+    "yes_no": frozenset({"is", "are", "does", "do", "did", "can", "could", "should", "will"}),
+    "count": frozenset({"many", "much", "calculate", "compute", "total", "sum", "average", "percent"}),
+    "extract": frozenset({"extract", "classify", "label", "name", "list", "find", "identify", "route"}),
+    "rewrite": frozenset({"translate", "summarize", "summarise", "rewrite", "paraphrase", "shorten"}),
+    "create": frozenset({"write", "create", "draft", "compose", "generate", "design", "plan", "story"}),
+    "code": frozenset({"function", "code", "python", "sql", "bug", "class", "implement", "regex"}),
+}
+"""Cue words of what is asked, looked for in the last user turn's window."""
+
+CLASSES: Mapping[str, frozenset[int]] = {
+    "digit": frozenset(b"0123456789"),
+    "upper": frozenset(range(65, 91)),
+    "space": frozenset(b" \t"),
+    "newline": frozenset(b"\n"),
+    "punctuation": frozenset(b".,;:!?'\"-"),
+    "question_mark": frozenset(b"?"),
+    "bracket": frozenset(b"{}[]()<>"),
+    "code": frozenset(b"{};=_#|&@`$\\"),
+    "maths": frozenset(b"+*/^=%<>"),
+}
+"""Classes of bytes, as shares of the last user turn."""
+
+SCRIPTS: Mapping[str, frozenset[int]] = {
+    "latin": frozenset([*range(65, 91), *range(97, 123), *range(0xC3, 0xCA)]),
+    "greek": frozenset({0xCE, 0xCF}),
+    "cyrillic": frozenset(range(0xD0, 0xD4)),
+    "hebrew": frozenset({0xD6, 0xD7}),
+    "arabic": frozenset(range(0xD8, 0xDC)),
+    "indic": frozenset({0xE0}),
+    "cjk": frozenset(range(0xE3, 0xEA)),
+    "hangul": frozenset(range(0xEA, 0xEE)),
+    "emoji": frozenset({0xF0}),
+}
+"""Writing systems by the first byte of a character in UTF-8: each block has lead bytes of its own."""
+
+STRUCTURE = (
+    "log_user_chars", "log_context_chars", "log_turns", "log_mean_word", "log_lines",
+    "images", "audio", "log_tools", "json", "schema", "log_max_tokens", "several", "log_code_fences",
+    *(f"asks_{q}" for q in QUESTIONS), *(f"share_{c}" for c in CLASSES), *(f"script_{s}" for s in SCRIPTS),
+)  # fmt: skip
+"""The names of ``Features.structure``, in order."""
+
+_SYSTEM = ("system", "developer")
+_WORD = re.compile(r"[^\W\d_]+")
+_STOP_WORDS: Mapping[str, str] = {
+    "en": "the is are to and of my what how it you for with this was have not",
+    "de": "der die das und ist ich nicht ein eine wie mit für auf den zu wird habe",
+    "fr": "le la les et est je pas un une des que pour dans vous mon qui avec du",
+    "es": "el la los las y es no un una de que por para con mi cómo qué se del",
+    "it": "il lo la gli e è non un una di che per con mio come sono del della",
+    "pt": "o os as e é não um uma de que por para com meu como em do da ao",
+    "nl": "de het een en is niet ik van met op voor mijn hoe dat zijn naar",
+}
+_LANGUAGE_OF_SCRIPT = {
+    "greek": "el", "cyrillic": "ru", "hebrew": "he", "arabic": "ar", "indic": "hi", "hangul": "ko",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,6 +93,7 @@ class Features:
 
     ``context`` is all text before the last user turn: system messages, then earlier turns.
     ``user_window`` and ``context_window`` are what the scorer reads of ``last_user`` and ``context``.
+    ``input_tokens`` is an estimate (four bytes a token), tools and images included.
     """
 
     system: str
@@ -45,15 +117,126 @@ class Features:
 
     @property
     def script(self) -> str:
-        """The writing system of most of the last user turn, e.g. ``latin``, ``cyrillic``, ``cjk``."""
-        raise NotImplementedError
+        """The writing system of most of the last user turn (a key of SCRIPTS); ``""`` without letters."""
+        shares = self.structure[-len(SCRIPTS) :]
+        return list(SCRIPTS)[int(shares.argmax())] if shares.any() else ""
 
     @property
     def language(self) -> str:
-        """A guess at the last user turn's language, ISO 639-1; ``""`` where nothing tells."""
-        raise NotImplementedError
+        """A guess at the last user turn's language, ISO 639-1, from script and stop words; ``""``: unsure."""
+        if (script := self.script) != "latin":
+            if script == "cjk":
+                return "ja" if re.search("[\u3040-\u30ff]", self.user_window) else "zh"
+            return _LANGUAGE_OF_SCRIPT.get(script, "")
+        words = _WORD.findall(self.user_window.lower())
+        votes = {code: sum(w in stops for w in words) for code, stops in _stop_words().items()}
+        best = max(votes, key=votes.__getitem__)
+        return best if votes[best] else ""
 
 
 def extract(body: Mapping[str, Any]) -> Features:
     """Reads a parsed chat-completions request."""
-    raise NotImplementedError
+    turns = [m for m in _list(body.get("messages")) if isinstance(m, Mapping)]
+    last = max((i for i, m in enumerate(turns) if m.get("role") == "user"), default=len(turns) - 1)
+    texts = [_text(m) for m in turns]
+    last_user = texts[last] if turns else ""
+    context = "\n".join(t for i, t in enumerate(texts) if i != last and t)
+    raw = last_user.encode("utf-8", "replace")
+    kinds = [p.get("type") for m in turns for p in _parts(m)]
+    images, audio = kinds.count("image_url"), "input_audio" in kinds
+    tools = _list(body.get("tools")) or _list(body.get("functions"))
+    json, schema = _form(body)
+    window = _window(last_user, USER_WINDOW)
+    numbers = [
+        *(math.log1p(x) for x in (len(last_user), len(context), len(turns), *_shape(raw))),
+        images > 0, audio, math.log1p(len(tools)), json, schema, *_limits(body),
+        math.log1p(last_user.count("```") + context.count("```")), *_asks(window),
+    ]  # fmt: skip
+    return Features(
+        system="\n".join(t for t, m in zip(texts, turns, strict=True) if m.get("role") in _SYSTEM),
+        last_user=last_user,
+        context=context,
+        user_window=window,
+        context_window=_window(context, CONTEXT_WINDOW),
+        input_tokens=_tokens(raw, context, tools) + 4 * len(turns) + IMAGE_TOKENS * images,
+        turns=len(turns),
+        has_images=images > 0,
+        has_audio=audio,
+        has_tools=bool(tools),
+        wants_json=json,
+        wants_schema=schema,
+        structure=np.concatenate([np.array(numbers, np.float32), _shares(raw)]),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _parts(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    content = message.get("content")
+    return (p for p in content if isinstance(p, Mapping)) if isinstance(content, list) else iter(())
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """A message's text: its content or its text parts, and the arguments of the tools it called."""
+    content = message.get("content")
+    pieces = [content] if isinstance(content, str) else [p.get("text") for p in _parts(message)]
+    for call in _list(message.get("tool_calls")):
+        function = call.get("function") if isinstance(call, Mapping) else None
+        pieces += [function.get("name"), function.get("arguments")] if isinstance(function, Mapping) else []
+    return "\n".join(p for p in pieces if isinstance(p, str))
+
+
+def _window(text: str, size: int) -> str:
+    half = size // 2
+    return text if len(text) <= size else f"{text[:half]} {text[-half:]}"
+
+
+def _tokens(raw: bytes, context: str, tools: list[Any]) -> int:
+    """An estimate: four bytes of text or of a tool's definition a token."""
+    size = len(raw) + (len(context) if context.isascii() else len(context.encode("utf-8", "replace")))
+    return (size + (len(orjson.dumps(tools, default=str)) if tools else 0)) // 4
+
+
+def _form(body: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether JSON is asked for, and whether by a schema."""
+    form = body.get("response_format")
+    kind = form.get("type") if isinstance(form, Mapping) else None
+    return kind in ("json_object", "json_schema"), kind == "json_schema"
+
+
+def _limits(body: Mapping[str, Any]) -> tuple[float, bool]:
+    """The log of the answer's token limit, 0 without one, and whether several answers are asked for."""
+    limit, several = body.get("max_completion_tokens") or body.get("max_tokens"), body.get("n")
+    tokens = math.log1p(limit) if isinstance(limit, int) and limit > 0 else 0.0
+    return tokens, isinstance(several, int) and several > 1
+
+
+def _shape(raw: bytes) -> tuple[float, int]:
+    """Bytes per word, and lines."""
+    return len(raw) / (1 + raw.count(b" ") + raw.count(b"\n")), raw.count(b"\n") + 1
+
+
+def _asks(window: str) -> list[bool]:
+    words = set(_WORD.findall(window.lower()))
+    return [not words.isdisjoint(cues) for cues in QUESTIONS.values()]
+
+
+def _shares(raw: bytes) -> npt.NDArray[np.float32]:
+    """Each class's and each script's share of the characters: float32, (len(CLASSES) + len(SCRIPTS),)."""
+    counts = np.bincount(np.frombuffer(raw, np.uint8), minlength=256).astype(np.float32)
+    characters = len(raw) - counts[0x80:0xC0].sum()  # without UTF-8's continuation bytes
+    return (_class_table() @ counts / max(1.0, float(characters))).astype(np.float32)
+
+
+@cache
+def _class_table() -> npt.NDArray[np.float32]:
+    """Which byte is in which class or script: float32, (len(CLASSES) + len(SCRIPTS), 256)."""
+    sets = [*CLASSES.values(), *SCRIPTS.values()]
+    return np.array([[b in members for b in range(256)] for members in sets], np.float32)
+
+
+@cache
+def _stop_words() -> Mapping[str, frozenset[str]]:
+    return {code: frozenset(words.split()) for code, words in _STOP_WORDS.items()}
