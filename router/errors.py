@@ -4,6 +4,8 @@
     ├── PolicyError                     a policy file is wrong (start-up and reload; never a client's fault)
     ├── BundleError                     a bundle is incomplete, damaged or does not fit
     ├── EngineError                     the student's engine cannot be started or built
+    ├── StoreError                      the records cannot be opened, or a newer version wrote them
+    ├── UpstreamRefused                 a backend found the request wrong (4xx): its own words go to the client
     ├── BadRequest                 400  invalid_request_error
     │   ├── Unauthorized           401  invalid_api_key
     │   ├── NotFound               404  model_not_found
@@ -46,6 +48,23 @@ class BundleError(LocumError):
 
 class EngineError(LocumError):
     pass
+
+
+class StoreError(LocumError):
+    pass
+
+
+class UpstreamRefused(LocumError):
+    """A verdict on the request, not a failure of the backend: ``reply_*`` are its own words, as they came."""
+
+    status = 400
+    type = "invalid_request_error"
+
+    def __init__(
+        self, message: str, *, reply_status: int, reply_body: bytes, reply_headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.reply_status, self.reply_body, self.reply_headers = reply_status, reply_body, reply_headers
 
 
 class BadRequest(LocumError):

@@ -1,0 +1,168 @@
+"""Tokens to US dollars, and what the teacher alone would have cost. Leaf: contracts and errors only.
+
+Limits, on purpose: long-context surcharges, cache-write surcharges and batch discounts are not
+modelled; a policy whose teacher has them states its own price.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from router.contracts.prices import Price
+from router.contracts.records import Usage
+from router.errors import PolicyError
+
+MILLION = Decimal(1_000_000)
+PRICE_MAP = "model_prices_and_context_window_backup.json"
+
+
+class _Student(Protocol):
+    @property
+    def usd_per_million(self) -> Price: ...
+
+
+class _Teacher(Protocol):
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def usd_per_million(self) -> Price | None: ...
+
+    @property
+    def fallbacks(self) -> Sequence[str]: ...
+
+
+class Priced(Protocol):
+    """A policy, as far as prices care."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def student(self) -> _Student: ...
+
+    @property
+    def teacher(self) -> _Teacher: ...
+
+
+@cache
+def _price_map() -> Mapping[str, tuple[str, Price]]:
+    """litellm's packaged map: model -> (provider, price), read without importing litellm (2.5 s)."""
+    spec = find_spec("litellm")
+    if spec is None or spec.origin is None:
+        return {}
+    raw = json.loads((Path(spec.origin).parent / PRICE_MAP).read_bytes(), parse_float=Decimal)
+    return {
+        model: (str(entry.get("litellm_provider", "")), _price(entry))
+        for model, entry in raw.items()
+        if model != "sample_spec" and "input_cost_per_token" in entry
+    }
+
+
+def _price(entry: Mapping[str, Any]) -> Price:
+    cached = entry.get("cache_read_input_token_cost")
+    return Price(
+        input=MILLION * Decimal(entry["input_cost_per_token"]),
+        output=MILLION * Decimal(entry.get("output_cost_per_token") or 0),
+        cached_input=None if cached is None else MILLION * Decimal(cached),
+    )
+
+
+def litellm_price(model: str) -> Price | None:
+    """litellm's price for one of its model strings, or None where its map lacks the model.
+
+    A string with a provider that the map lists bare (``openai/gpt-5`` as ``gpt-5``) is found only
+    where the map's entry is that provider's, so that two vendors' namesakes are never confused.
+    """
+    known = _price_map()
+    if model in known:
+        return known[model][1]
+    provider, slash, bare = model.partition("/")
+    if slash and bare in known and known[bare][0].startswith(provider):
+        return known[bare][1]
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """The prices one policy reckons with: its student's, and those of its teacher and its fallbacks."""
+
+    student: Price
+    teachers: Mapping[str, Price]
+    first_teacher: str
+
+    @classmethod
+    def of(cls, policy: Priced) -> Prices:
+        """The policy's own prices win over litellm's map.
+
+        Raises:
+            PolicyError: neither knows what a teacher costs; without it no saving could be told.
+        """
+        teacher = policy.teacher
+        teachers = {teacher.model: teacher.usd_per_million or litellm_price(teacher.model)}
+        teachers |= {m: litellm_price(m) for m in teacher.fallbacks if m not in teachers}
+        known = {model: price for model, price in teachers.items() if price is not None}
+        if teacher.model not in known:
+            raise PolicyError(
+                f"policy {policy.name}: litellm's price map has no {teacher.model!r}; "
+                "set teacher.usd_per_million: {input: ..., output: ...}"
+            )
+        if unknown := [m for m in teachers if m not in known]:
+            raise PolicyError(
+                f"policy {policy.name}: litellm's price map has no price for the fallbacks {unknown}; "
+                "name them as litellm does, or leave them out"
+            )
+        return cls(student=policy.student.usd_per_million, teachers=known, first_teacher=teacher.model)
+
+    def teacher(self, model: str | None = None) -> Price:
+        """The price of a teacher by the policy's name for it; the first teacher's for any other."""
+        return self.teachers.get(model or self.first_teacher, self.teachers[self.first_teacher])
+
+
+def usage_from_openai(usage: Mapping[str, Any]) -> Usage:
+    """Token counts from an answer's ``usage``, or from a stream's last chunk: the same figures both ways.
+
+    Takes the names of chat completions and those of the responses API; what is missing counts as 0.
+    """
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    return Usage(
+        input_tokens=_count(usage, "prompt_tokens", "input_tokens"),
+        cached_input_tokens=_count(details, "cached_tokens"),
+        output_tokens=_count(usage, "completion_tokens", "output_tokens"),
+    )
+
+
+def _count(of: Any, *names: str) -> int:
+    """The first of the names that holds a count; servers leave them out, or send null."""
+    found = (of[n] for n in names if isinstance(of, Mapping) and isinstance(of.get(n), int))
+    return max(0, next(found, 0))
+
+
+def cost_usd(usage: Usage, price: Price) -> Decimal:
+    """What the tokens cost, in USD, exactly; a prompt-cache hit at its own price."""
+    cached = min(usage.cached_input_tokens, usage.input_tokens)
+    cached_price = price.input if price.cached_input is None else price.cached_input
+    fresh = usage.input_tokens - cached
+    return (fresh * price.input + cached * cached_price + usage.output_tokens * price.output) / MILLION
+
+
+def counterfactual_usd(usage: Usage, teacher: Price, *, cached_share: float | None = None) -> Decimal:
+    """What the teacher alone would have cost for this exchange, in USD.
+
+    For an exchange the teacher answered, pass its own usage: that is what it did cost. For one that
+    only the student answered, pass the student's usage and, as ``cached_share`` (0 to 1), the share
+    of input tokens that the teacher's prompt cache last served in this conversation (0: none seen).
+    The latter is an estimate: the two tokenisers differ, and the teacher's answer might have been
+    longer or shorter; audits tell by how much. The student's own cache hits never count here.
+    """
+    if cached_share is None:
+        return cost_usd(usage, teacher)
+    hits = int(usage.input_tokens * min(1.0, max(0.0, cached_share)))
+    return cost_usd(usage.model_copy(update={"cached_input_tokens": hits}), teacher)

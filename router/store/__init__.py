@@ -1,0 +1,1 @@
+"""Where records are kept: what every request asked, who answered, what it cost, how it was judged."""

@@ -1,0 +1,74 @@
+"""What a store of records does, whatever it keeps them in; and how one is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from router.contracts.records import Audit, Record
+from router.policy import Policy
+from router.settings import Settings
+
+
+class Records(Protocol):
+    """The reading side; safe beside any number of writers, in this process or another."""
+
+    def records(self, policy: str | None = None, after: int = 0, since: float = 0.0) -> Iterator[tuple[int, Record]]:
+        """Yields ``(seq, record)`` in the order written, audits and feedback joined in.
+
+        ``after`` is the last ``seq`` already seen, ``since`` a unix time. ``seq`` only ever grows.
+        """
+        ...
+
+    def get(self, request_id: str) -> Record | None:
+        """One record, or None where it is not (yet) there."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Store(Records, Protocol):
+    """The writing side too. ``append`` and ``amend`` never block and never raise."""
+
+    @property
+    def dropped(self) -> int:
+        """Records and amendments that were lost: the queue was full, or they could not be written."""
+        ...
+
+    @property
+    def errors(self) -> int:
+        """Writes that the disk refused; they are tried again, so an error is not yet a loss."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """What waits to be written."""
+        ...
+
+    def append(self, record: Record) -> None: ...
+
+    def amend(self, request_id: str, *, audit: Audit | None = None, feedback: float | None = None) -> None:
+        """Adds what became known later. The record itself may still be waiting to be written."""
+        ...
+
+    async def flush(self) -> None:
+        """Returns once everything handed over before is on disk, or was refused by it (see ``errors``)."""
+        ...
+
+
+def open_store(settings: Settings, policies: Sequence[Policy]) -> Store:
+    """Opens the store for writing, with each policy's word on text, redaction and retention.
+
+    Raises:
+        StoreError: it cannot be opened, or was written by a newer Locum.
+    """
+    from router.store.sqlite import SqliteStore  # noqa: PLC0415  (base names no implementation)
+
+    return SqliteStore(settings.records_db, {p.name: p.log for p in policies})
+
+
+def open_readonly(settings: Settings) -> Records:
+    """Opens the store for reading; where nothing was ever recorded it simply has no records."""
+    from router.store.sqlite import SqliteReader  # noqa: PLC0415
+
+    return SqliteReader(settings.records_db)
