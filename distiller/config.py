@@ -1,0 +1,72 @@
+"""One frozen dataclass per stage of learning. A user edits the policy's ``distil`` part; these follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from router.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetConfig:
+    """How records become rows.
+
+    ``dev_share``: conversations kept out of training for early stopping and scorer fitting.
+    ``user_cap``: the largest share of the training set that one user's rows may have, against
+    poisoning; it binds only where more than one user is seen, and never below an equal share each.
+    ``near_duplicate``: Jaccard similarity with a holdout prompt from which on a row is kept out.
+    ``max_rows``: training rows at most; beyond it old rows make room for new ones, but at least
+    ``replay`` of the budget stays with old rows, against forgetting. None: no limit.
+    """
+
+    dev_share: float = 0.15
+    user_cap: float = 0.2
+    near_duplicate: float = 0.8
+    max_rows: int | None = 20_000
+    replay: float = 0.1
+
+    @classmethod
+    def from_policy(cls, policy: Policy) -> DatasetConfig:
+        return cls(replay=policy.distil.replay)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How a student is trained. Lengths are tokens of prompt and answer together; longer rows are left out.
+
+    ``precision``: ``auto`` is bfloat16 where the hardware multiplies it natively, else float32;
+    the weights that the optimiser moves are float32 either way. ``freeze_layers``: that many of
+    the lowest layers stay as they are. ``threads`` None leaves torch's choice. A checkpoint is
+    written every ``checkpoint_seconds``, and every ``checkpoint_steps`` where that is set.
+    """
+
+    method: Literal["full", "lora"] = "full"
+    epochs: float = 3.0
+    learning_rate: float = 2e-4
+    batch_size: int = 32
+    max_tokens: int = 1024
+    tokens_per_pass: int = 4096
+    warmup_share: float = 0.06
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    seed: int = 0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    device: str | None = None
+    threads: int | None = None
+    freeze_embeddings: bool = True
+    freeze_layers: int = 0
+    lora_rank: int = 16
+    checkpoint_seconds: float = 120.0
+    checkpoint_steps: int | None = None
+
+    @classmethod
+    def from_policy(cls, policy: Policy) -> TrainConfig:
+        d = policy.distil
+        return cls(
+            method=d.method,
+            epochs=d.epochs,
+            learning_rate=d.learning_rate,
+            batch_size=d.batch_size,
+            max_tokens=d.max_tokens,
+        )
