@@ -32,19 +32,15 @@ Row = dict[str, Any]
 
 def read_jsonl(path: Path) -> list[Row]:
     """One JSON object a line, gzip or not."""
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as lines:
-        return [json.loads(line) for line in lines]
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def conditions(**more: Any) -> Row:
     """Where and on what a figure was measured."""
     cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
     )
     return {
@@ -134,9 +130,7 @@ class ReplayServer:
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         return web.json_response({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
 
-    async def _stream(
-        self, request: web.Request, body: Body, head: Row, text: str, usage: Row
-    ) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, body: Body, head: Row, text: str, usage: Row) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await answer.prepare(request)
 
@@ -182,9 +176,7 @@ class Running:
 
 
 @contextmanager
-def running(
-    home: Path, policy: Row, *, command: str = "up", patience_seconds: float = 180
-) -> Iterator[Running]:
+def running(home: Path, policy: Row, *, command: str = "up", patience_seconds: float = 180) -> Iterator[Running]:
     """Starts ``locum up`` (or ``serve``) on a free port with ``policy``, until it is ready; stops it at the end.
 
     Raises:
@@ -222,9 +214,7 @@ async def _wait_ready(home: Path, process: subprocess.Popen[bytes], patience_sec
                 try:
                     async with session.get(f"{url}/health/ready") as answer:
                         state = await answer.json()
-                        if answer.status == 200 and all(
-                            p["student"]["ready"] for p in state["policies"].values()
-                        ):
+                        if answer.status == 200 and all(p["student"]["ready"] for p in state["policies"].values()):
                             return url
                 except aiohttp.ClientError:
                     pass

@@ -97,9 +97,7 @@ async def send(client: AsyncOpenAI, row: Row) -> Served:
     )
 
 
-async def stream(
-    locum: Running, rows: Sequence[Row], args: argparse.Namespace, console: Console
-) -> list[Served]:
+async def stream(locum: Running, rows: Sequence[Row], args: argparse.Namespace, console: Console) -> list[Served]:
     """Sends every row, ``args.concurrency`` at a time, and lets the trigger look every ``args.watch_every``."""
     client = AsyncOpenAI(base_url=locum.url, api_key="unused", max_retries=0, timeout=120)
     seen: list[Served] = []
@@ -124,9 +122,7 @@ async def stream(
                 console.print(f"{len(seen):>6} share {share(last):.3f}  parity {parity(last):.3f}")
             if len(seen) < len(rows):
                 progress.stop()
-                await asyncio.to_thread(
-                    locum.locum, "distill", "watch", "--once", "--policy", str(locum.policy_file)
-                )
+                await asyncio.to_thread(locum.locum, "distill", "watch", "--once", "--policy", str(locum.policy_file))
                 progress.start()
     await client.close()
     return seen
@@ -175,9 +171,7 @@ def table(locum: Running, seen: Sequence[Served], seconds: dict[str, float]) -> 
     records = [by_id[s.request_id] for s in seen]
     alone = student_alone(records)
     ends = range(WINDOW, len(seen) + 1, WINDOW)
-    rows = [
-        window_row(f"{end - WINDOW}-{end}", seen[end - WINDOW : end], records[:end], alone) for end in ends
-    ]
+    rows = [window_row(f"{end - WINDOW}-{end}", seen[end - WINDOW : end], records[:end], alone) for end in ends]
     rows.append(window_row("last 2000", seen[-2000:], records, alone))
     rows.append(window_row("locum", seen, records, alone))
     folder = locum.settings.bundles("intents")
@@ -227,9 +221,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with banking77.jsonl.gz")
     parser.add_argument("--out", type=Path, required=True, help="where the table goes (JSON)")
     parser.add_argument("--requests", type=int, help="send only the first N of the shuffled stream")
@@ -238,17 +230,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--engine", choices=["embedded", "llama-server"], default="embedded")
     parser.add_argument("--parity", type=float, default=0.95, help="the floor")
     parser.add_argument("--audit-rate", type=float, default=0.05)
-    parser.add_argument(
-        "--warmup-rate", type=float, default=0.25, help="share held out before the student serves"
-    )
-    parser.add_argument(
-        "--round-size", type=int, default=1000, help="new trainable records that start a round"
-    )
+    parser.add_argument("--warmup-rate", type=float, default=0.25, help="share held out before the student serves")
+    parser.add_argument("--round-size", type=int, default=1000, help="new trainable records that start a round")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--watch-every", type=int, default=250, help="requests between looks at the trigger")
-    parser.add_argument(
-        "--home", type=Path, help="keep the installation here instead of in a temporary folder"
-    )
+    parser.add_argument("--home", type=Path, help="keep the installation here instead of in a temporary folder")
     return parser.parse_args()
 
 
@@ -259,20 +245,16 @@ def main() -> None:
     rows = rows[: args.requests]
     answers = {r["text"]: r["gold"] for r in rows}
     home = args.home or Path(tempfile.mkdtemp(prefix="locum-loop-"))
-    console.print(
-        f"{len(rows)} requests, teacher replayed from recorded labels; everything is kept in {home}"
-    )
+    console.print(f"{len(rows)} requests, teacher replayed from recorded labels; everything is kept in {home}")
     started = time.monotonic()
-    with ReplayServer("recorded-labels", lambda body: answers[last_user_text(body)]) as teacher:
-        with running(home, policy(teacher.url, args)) as locum:
-            seen = asyncio.run(stream(locum, rows, args, console))
-            made = table(locum, seen, {"total_seconds": time.monotonic() - started})
+    with (
+        ReplayServer("recorded-labels", lambda body: answers[last_user_text(body)]) as teacher,
+        running(home, policy(teacher.url, args)) as locum,
+    ):
+        seen = asyncio.run(stream(locum, rows, args, console))
+        made = table(locum, seen, {"total_seconds": time.monotonic() - started})
     show(made, console)
-    about = {
-        k: str(v) if isinstance(v, Path) else v
-        for k, v in vars(args).items()
-        if k not in ("out", "home", "data")
-    }
+    about = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("out", "home", "data")}
     where = conditions(
         **about,
         stream="Banking77, fixed shuffle",
