@@ -1,24 +1,58 @@
-"""May this student answer leave? Asked once, at the commit point, before any of it left."""
+"""May this student answer leave? Asked once, at the commit point, before any of it left.
+
+Structure is looked at first, since it needs no scorer: an answer that is empty, refuses, breaks the
+form the client asked for, goes round in a loop or was cut off is no answer, however confident. Then
+the live scorer tells P(acceptable | request, answer) from the score and the student's own token
+probabilities, and the threshold decides. A wrong alarm costs a teacher call, never quality.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from router.contracts.bundles import Thresholds
-from router.contracts.decision import Decision, Deferral
+from router.contracts.decision import Decision, Deferral, Reason
 from router.contracts.records import Signals
 from router.policy import Policy
 from router.scoring.estimator import Scorer
+
+_CANNOT = r"(?:can't|cannot|can not|won't be able to|(?:am|'m) (?:unable|not able) to|(?:do not|don't) have)"
+REFUSALS = (
+    rf"(?:i'm|i am) (?:sorry|afraid)\W+(?:but )?(?:that )?(?:as an ai\W+)?i ?{_CANNOT}",
+    rf"(?:sorry|unfortunately|apologies|my apologies)\W+(?:but )?i ?{_CANNOT}",
+    r"(?:i apologi[sz]e)\W+but",
+    r"i ?(?:can't|cannot|can not|(?:am|'m) (?:unable|not able) to) (?:help|assist|answer|provide|fulfil|comply"
+    r"|complete|respond|determine|access|process|do that|continue)",
+    r"i (?:do not|don't) have (?:access|the ability|(?:enough|sufficient) (?:information|context))",
+    r"as an? (?:ai|artificial intelligence|(?:large )?language model)\b",
+    r"es tut mir leid\W+(?:aber )?(?:ich kann|das kann ich)",
+    r"lo siento\W+(?:pero )?no puedo",
+    r"(?:je suis )?désolée?\W+(?:mais )?je ne (?:peux|suis)",
+    r"(?:对不起|抱歉|很抱歉)[，,\s]*我(?:无法|不能)",
+)
+"""How refusals open, after lower-casing. Only the opening counts: the same words inside a long answer
+are usually quoted or part of the work."""
+
+_REFUSAL = re.compile("|".join(f"(?:{p})" for p in REFUSALS))
+_LONGEST_REFUSAL_CHARS = 600
+_LOOP_CHARS, _LOOP_TIMES, _LONGEST_UNIT_CHARS = 48, 4, 120
+_DULL_LOOP_CHARS = 160
+_WORDS_TO_TELL, _GRAM, _LEAST_DISTINCT = 60, 4, 0.35
+_BLANK_CHARS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What the client asked of the answer's form.
 
-    ``json``: it must be JSON; ``schema``: and valid against this; ``limited``: the client set the
-    length itself, so an answer cut there is what was asked for.
+    ``json``: it must be JSON, an object unless a ``schema`` says otherwise; ``schema``: and valid
+    against it. ``limited``: the client set the length itself, so an answer cut there is as asked.
     """
 
     json: bool = False
@@ -39,24 +73,169 @@ class Seen:
     signals: Signals | None = None
     complete: bool = True
 
+    @property
+    def text(self) -> str:
+        content = self.message.get("content")
+        return content if isinstance(content, str) else ""
+
 
 def wanted(body: Mapping[str, Any]) -> Wanted:
     """Reads what the request asks of the answer's form. Malformed parts count as not asked."""
-    raise NotImplementedError
-
-
-def structural(seen: Seen, want: Wanted) -> Deferral | None:
-    """What is wrong with an answer whatever the question was; None where nothing is."""
-    raise NotImplementedError
+    limited = body.get("max_tokens") is not None or body.get("max_completion_tokens") is not None
+    form = body.get("response_format")
+    kind = form.get("type") if isinstance(form, dict) else None
+    if not isinstance(form, dict) or kind not in ("json_object", "json_schema"):
+        return Wanted(limited=limited)
+    described = form.get("json_schema")
+    schema = described.get("schema") if kind == "json_schema" and isinstance(described, dict) else None
+    return Wanted(json=True, schema=schema if isinstance(schema, dict) else None, limited=limited)
 
 
 def judge_answer(
     seen: Seen,
     want: Wanted,
+    *,
     policy: Policy,
     decision: Decision,
     scorer: Scorer | None,
     thresholds: Thresholds | None,
 ) -> tuple[Deferral | None, float | None]:
-    """Whether the student's answer must be deferred to the teacher, and P(acceptable | request, answer)."""
-    raise NotImplementedError
+    """Why the student's answer must be deferred to the teacher (None: it may leave), and the
+    P(acceptable | request, answer) where a scorer tells it.
+
+    A client that asked for the student by name gets it, whatever it says. The confidence test holds
+    only where the score chose the student: a rule, a spent budget or a declared share mean it as said.
+    """
+    confidence = None
+    if scorer is not None and decision.score is not None:
+        confidence = scorer.accept(decision.score, seen.signals)
+    if decision.reason is Reason.OVERRIDE:
+        return None, confidence
+    if (broken := structural(seen, want)) is not None:
+        return broken, confidence
+    least = accept_threshold(policy, decision, thresholds)
+    if confidence is not None and least is not None and confidence < least:
+        return Deferral.CONFIDENCE, confidence
+    return None, confidence
+
+
+def accept_threshold(policy: Policy, decision: Decision, thresholds: Thresholds | None) -> float | None:
+    """The probability from which on an answer leaves; None where no confidence is asked for.
+
+    A fixed ``threshold`` objective is on the scale of this probability too, so it holds for both.
+    """
+    if not policy.accept.cascade or decision.reason is not Reason.SCORE or thresholds is None:
+        return None
+    if policy.objective.student_share is not None:
+        return None
+    return thresholds.accept if policy.objective.threshold is None else policy.objective.threshold
+
+
+def structural(seen: Seen, want: Wanted) -> Deferral | None:
+    """What is wrong with an answer whatever the question was; None where nothing is."""
+    text, calls = seen.text, seen.message.get("tool_calls")
+    if calls:
+        return Deferral.SCHEMA if seen.complete and not _calls_parse(calls) else None
+    if seen.message.get("refusal") or seen.finish_reason == "content_filter" or _refuses(text):
+        return Deferral.REFUSAL
+    if not text.strip():
+        return Deferral.EMPTY if seen.complete or len(text) >= _BLANK_CHARS else None
+    if seen.finish_reason == "length" and not want.limited:
+        return Deferral.TRUNCATED
+    if want.json:
+        cut_as_asked = seen.finish_reason == "length"
+        fits = _fits(text, want.schema) if seen.complete and not cut_as_asked else _opens_as_json(text, want)
+        return None if fits else Deferral.SCHEMA
+    return Deferral.REPETITION if _loops(text) else None
+
+
+def _refuses(text: str) -> bool:
+    if len(text) > _LONGEST_REFUSAL_CHARS:
+        return False
+    opening = text[:200].lower().replace("’", "'").lstrip(" \t\n\"'*#>-")
+    return _REFUSAL.match(opening) is not None
+
+
+def _loops(text: str) -> bool:
+    """Whether the text ends in one unit over and over, or says the same four words again and again.
+
+    A unit without letters or digits (a rule, a table's border) may go on for longer.
+    """
+    tail = text.rstrip()[-_LONGEST_UNIT_CHARS * _LOOP_TIMES :]
+    for size in range(1, len(tail) // _LOOP_TIMES + 1):
+        unit = tail[-size:]
+        dull = size == 1 or not any(c.isalnum() for c in unit)
+        times = max(_LOOP_TIMES, -(-(_DULL_LOOP_CHARS if dull else _LOOP_CHARS) // size))
+        if tail.endswith(unit * times):
+            return True
+    words = text.split()
+    if len(words) < _WORDS_TO_TELL:
+        return False
+    grams = [tuple(words[i : i + _GRAM]) for i in range(len(words) - _GRAM + 1)]
+    return len(set(grams)) < _LEAST_DISTINCT * len(grams)
+
+
+def _opens_as_json(text: str, want: Wanted) -> bool:
+    """Whether a beginning can still become what was asked for."""
+    first = text.lstrip()[:1]
+    return first in ('{["-0123456789tfn' if want.schema is not None else "{")
+
+
+def _fits(text: str, schema: Mapping[str, Any] | None) -> bool:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(value, dict) if schema is None else _valid(value, orjson.dumps(schema))
+
+
+def _valid(value: object, schema: bytes) -> bool:
+    """Whether the value is valid against the schema, as far as that can be told.
+
+    What cannot be told (a schema that is none, endless, or refers to somewhere else) is deferred.
+    """
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+
+    validator = _validator(schema)
+    try:
+        return validator is not None and bool(validator.is_valid(value))
+    except (RecursionError, Unresolvable, ValueError):  # ValueError: an "$id" that is no URL
+        return False
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: bytes) -> Any:
+    """A validator that can neither call anywhere nor run for ever on a client's word.
+
+    Its registry is empty, so that a ``$ref`` to a URL fetches nothing, and a client's own regular
+    expressions are not run: ``pattern`` is not looked at, ``patternProperties`` cannot be told.
+    None where the schema itself is wrong.
+    """
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
+    from jsonschema.validators import create  # noqa: PLC0415
+    from referencing import Registry  # noqa: PLC0415
+
+    parsed = orjson.loads(schema)
+    try:
+        Draft202012Validator.check_schema(parsed)
+    except SchemaError:
+        return None
+    if b'"patternProperties"' in schema:
+        return None
+    keywords = {k: v for k, v in Draft202012Validator.VALIDATORS.items() if k != "pattern"}
+    kind = create(Draft202012Validator.META_SCHEMA, keywords, type_checker=Draft202012Validator.TYPE_CHECKER)
+    return kind(parsed, registry=Registry())
+
+
+def _calls_parse(calls: object) -> bool:
+    """Whether every tool call names a function and carries an object as its arguments."""
+    for call in calls if isinstance(calls, list) else [None]:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not function.get("name"):
+            return False
+        try:
+            if not isinstance(orjson.loads(function.get("arguments") or "{}"), dict):
+                return False
+        except orjson.JSONDecodeError:
+            return False
+    return True

@@ -1,25 +1,31 @@
-"""Load, verify and hot-swap a bundle {student, scorer, thresholds}."""
+"""Load, verify and hot-swap a bundle {student, scorer, thresholds}.
+
+Files are the only channel: the pointer says which bundle should serve, the student's server says
+which versions are ready. Any number of proxies that watch both agree without talking to each other.
+Requests under way keep the ``Live`` they began with.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from router.contracts.bundles import Thresholds
+import structlog
+from pydantic import ValidationError
+
+from router.contracts.bundles import Manifest, Thresholds, read_active, read_manifest
+from router.errors import BundleError
 from router.policy import Policy
 from router.scoring.encoder import Encoder
 from router.scoring.estimator import Scorer
+from router.scoring.features import FEATURES_VERSION
 from router.settings import Settings
+from router.students import Students, Target, students_of
 
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where one student version answers: an OpenAI base URL (ending in /v1), the model name to ask
-    for there, and the version: "base" or the bundle's id."""
-
-    url: str
-    model: str
-    version: str
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +42,16 @@ class Live:
 class BundleWatcher:
     """Follows the policy's pointer and the students that are ready; keeps ``live`` true to both.
 
-    ``encoder()`` is called off-thread, once, when the first scorer is loaded. ``on_swap(old, new)``
-    is called after every change of ``live``. ``problem`` says why the pointed bundle is not live.
-    """
+    A bundle goes live only once its own student is ready, unless nothing answers for the student
+    anyway. A bundle that does not load is refused: what was live stays, ``problem`` says why, and
+    it is tried again every ``retry_seconds``. A student that goes away leaves scorer and thresholds
+    in place.
 
-    live: Live
-    problem: str | None
+    Args:
+        encoder: called off-thread, once, when the first scorer is loaded.
+        on_swap: called with (old, new) after every change of ``live``.
+        students: where ready students are found; from the policy by default.
+    """
 
     def __init__(
         self,
@@ -50,14 +60,117 @@ class BundleWatcher:
         *,
         encoder: Callable[[], Encoder],
         on_swap: Callable[[Live, Live], None] = lambda old, new: None,
+        students: Students | None = None,
         poll_seconds: float = 0.2,
+        retry_seconds: float = 5.0,
     ) -> None:
-        raise NotImplementedError
-
-    async def refresh(self) -> None:
-        """Looks once, and swaps if something changed. Call it once before serving."""
-        raise NotImplementedError
+        self.live = Live()
+        self.problem: str | None = None
+        self._policy = policy
+        self._folder = settings.bundles(policy.name)
+        self._students = students or students_of(policy, settings)
+        self._make_encoder = encoder
+        self._encoder: Encoder | None = None
+        self._on_swap = on_swap
+        self._poll_seconds = poll_seconds
+        self._retry_seconds = retry_seconds
+        self._manifest: Manifest | None = None  # of the live bundle
+        self._refused: tuple[str | None, float] | None = None  # (bundle, not again before)
 
     async def run(self) -> None:
         """Refreshes every ``poll_seconds`` until cancelled."""
-        raise NotImplementedError
+        while True:
+            await self.refresh()
+            await asyncio.sleep(self._poll_seconds)
+
+    async def refresh(self) -> None:
+        """Looks once, and swaps if something changed. Call it once before serving."""
+        student = await self._students.find(self._manifest)
+        if student != self.live.student:
+            self._swap(replace(self.live, student=student), self._manifest)
+        bundle: str | None = None
+        try:
+            bundle = self._pointed()
+            if bundle == self.live.bundle:
+                self._settled()
+            elif self._refused is None or self._refused[0] != bundle or time.monotonic() >= self._refused[1]:
+                await self._move_to(bundle)
+        except (BundleError, OSError) as e:
+            self._refuse(bundle, str(e))
+
+    async def _move_to(self, bundle: str | None) -> None:
+        manifest = None if bundle is None else verify(self._folder, bundle, self._policy.name)
+        student = await self._students.find(manifest)
+        if student is None and self.live.student is not None:
+            self.problem = f"waiting for the student of {bundle or 'the base'} to be ready"
+            return
+        if manifest is None or bundle is None:
+            self._swap(Live(student=student), None)
+        else:
+            scorer = await asyncio.to_thread(self._load_scorer, self._folder / bundle / manifest.scorer)
+            self._swap(Live(bundle, scorer, manifest.thresholds, student), manifest)
+        self._settled()
+
+    def _load_scorer(self, folder: Path) -> Scorer:
+        if self._encoder is None:
+            self._encoder = self._make_encoder()
+        return Scorer.load(folder, self._encoder)
+
+    def _pointed(self) -> str | None:
+        try:
+            return read_active(self._folder).bundle
+        except ValidationError as e:
+            raise BundleError(f"{self._folder} has a damaged pointer: {_first(e)}") from e
+
+    def _swap(self, new: Live, manifest: Manifest | None) -> None:
+        old, self.live, self._manifest = self.live, new, manifest
+        if old.bundle != new.bundle:
+            log.info("bundle swapped", policy=self._policy.name, old=old.bundle, new=new.bundle)
+        if old.student != new.student:
+            log.info("student changed", policy=self._policy.name, old=old.student, new=new.student)
+        self._on_swap(old, new)
+
+    def _settled(self) -> None:
+        self.problem = self._refused = None
+
+    def _refuse(self, bundle: str | None, why: str) -> None:
+        if why != self.problem:
+            log.warning("bundle refused", policy=self._policy.name, bundle=bundle, live=self.live.bundle, why=why)
+        self.problem, self._refused = why, (bundle, time.monotonic() + self._retry_seconds)
+
+
+def verify(folder: Path, bundle: str, policy: str) -> Manifest:
+    """The manifest of a bundle that is whole and fits this policy and this code.
+
+    The student's weights are not read here: who loads them checks them.
+
+    Raises:
+        BundleError: it is not; the message says what is wrong.
+    """
+    home = (folder / bundle).resolve()
+    if home.parent != folder.resolve():
+        raise BundleError(f"bundle id {bundle!r} is not a folder's name")
+    try:
+        manifest = read_manifest(folder, bundle)
+    except FileNotFoundError as e:
+        raise BundleError(f"bundle {bundle} has no manifest: it is not complete") from e
+    except ValidationError as e:
+        raise BundleError(f"bundle {bundle} has a damaged manifest: {_first(e)}") from e
+    if (manifest.bundle_id, manifest.policy) != (bundle, policy):
+        raise BundleError(
+            f"bundle {bundle} of policy {policy} holds the manifest of {manifest.bundle_id} of {manifest.policy}"
+        )
+    if manifest.features_version != FEATURES_VERSION:
+        raise BundleError(
+            f"bundle {bundle} was fitted on features {manifest.features_version}, this is {FEATURES_VERSION}"
+        )
+    for name in filter(None, (manifest.scorer, manifest.student.path, manifest.student.gguf)):
+        part = (home / name).resolve()
+        if not part.is_relative_to(home) or not part.exists():
+            raise BundleError(f"bundle {bundle} lacks {name}")
+    return manifest
+
+
+def _first(error: ValidationError) -> str:
+    what = error.errors()[0]
+    return f"{'.'.join(map(str, what['loc'])) or 'file'}: {what['msg']}"

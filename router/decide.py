@@ -14,7 +14,7 @@ changes nothing about who serves; an audited request is therefore never explored
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,15 +70,32 @@ class Verdict:
     threshold: float | None = None
 
 
+def route_threshold(policy: Policy, thresholds: Thresholds | None) -> float | None:
+    """The score from which on the student is asked, by the live bundle's ``thresholds`` or the policy's
+    fixed one; None where no scorer was fitted.
+
+    A parity bundle whose accept threshold lets no answer out routes none to the student; without the
+    cascade its accept threshold, which nothing else would hold any more, holds for the score.
+    """
+    if thresholds is None:
+        return None
+    if policy.objective.threshold is not None:
+        return policy.objective.threshold
+    cascade = policy.accept.cascade and thresholds.accept <= 1
+    return thresholds.route if cascade else max(thresholds.route, thresholds.accept)
+
+
 def student_serves(policy: Policy, thresholds: Thresholds | None) -> bool:
     """Whether any request can reach the student by its score; if none can, this is warm-up."""
-    goal = policy.objective
-    if goal.student_share is not None:
-        return goal.student_share > 0
-    if goal.usd_per_day is not None:
-        return True
-    route = goal.threshold if goal.threshold is not None and thresholds else thresholds and thresholds.route
+    if _starts_from_prior(policy):
+        return policy.objective.student_share != 0
+    route = route_threshold(policy, thresholds)
     return route is not None and route <= 1
+
+
+def audit_rate(policy: Policy, thresholds: Thresholds | None) -> float:
+    """The probability with which a request is drawn for audit now: the warm-up's while nothing serves."""
+    return policy.audit.rate if student_serves(policy, thresholds) else policy.audit.warmup_rate
 
 
 def decide(policy: Policy, view: RequestView, state: RoutingState) -> Decision:
@@ -95,7 +112,8 @@ def decide(policy: Policy, view: RequestView, state: RoutingState) -> Decision:
         or _explored(policy, state, _budget(policy, state) or _score(policy, state))
     )
     if verdict.tier is Tier.STUDENT and not state.student_ready:
-        verdict = Verdict(Tier.TEACHER, Reason.FALLBACK, f"student not ready ({verdict.reason})", verdict.threshold)
+        why = f"student not ready ({verdict.reason})"
+        verdict = Verdict(Tier.TEACHER, Reason.FALLBACK, why, verdict.threshold)
     known = state.score
     if known is None and _starts_from_prior(policy):
         known = state.prior
@@ -123,7 +141,7 @@ def _capability(policy: Policy, view: RequestView) -> Verdict | None:
         ("tools", unfit.tools and has.has_tools),
         ("json_schema", unfit.json_schema and has.wants_schema),
         (f"context over {unfit.context_tokens_over} tokens", has.input_tokens > unfit.context_tokens_over),
-        (f"language {has.language}", has.language in unfit.languages),
+        ("language", bool(unfit.languages) and has.language in unfit.languages),
     )
     what = next((name for name, unable in lacks if unable), None)
     return Verdict(Tier.TEACHER, Reason.CAPABILITY, what) if what else None
@@ -141,7 +159,7 @@ def look_up(body: object, path: str) -> object:
     for step in path.split("."):
         if isinstance(body, Mapping):
             body = body.get(step)
-        elif isinstance(body, Sequence) and not isinstance(body, str) and step.isdecimal() and int(step) < len(body):
+        elif isinstance(body, list) and step.isdecimal() and int(step) < len(body):
             body = body[int(step)]
         else:
             return None
@@ -161,7 +179,8 @@ def _affinity(policy: Policy, state: RoutingState) -> Verdict | None:
 def _explored(policy: Policy, state: RoutingState, otherwise: Verdict) -> Verdict:
     may = state.explore and not state.audited and state.teacher_affordable
     if may and otherwise.tier is Tier.STUDENT:
-        return Verdict(Tier.TEACHER, Reason.EXPLORATION, f"drawn with p={policy.audit.explore:g}", otherwise.threshold)
+        why = f"drawn with p={policy.audit.explore:g}"
+        return Verdict(Tier.TEACHER, Reason.EXPLORATION, why, otherwise.threshold)
     return otherwise
 
 
@@ -172,22 +191,17 @@ def _budget(policy: Policy, state: RoutingState) -> Verdict | None:
 
 
 def _score(policy: Policy, state: RoutingState) -> Verdict:
-    goal, score, threshold = policy.objective, state.score, None
-    if score is None and not _starts_from_prior(policy):
+    share = policy.objective.student_share is not None
+    threshold = state.share_threshold if share else route_threshold(policy, state.thresholds)
+    score, detail = state.score, ""
+    if _starts_from_prior(policy):
+        if score is None:
+            score, detail = state.prior, "by the declared prior"
+        if threshold is None:
+            threshold = PRIOR_THRESHOLD
+    if score is None or threshold is None:
         return Verdict(Tier.TEACHER, Reason.COLD_START, "no scorer fitted yet")
-    if goal.student_share is not None:
-        threshold = state.share_threshold
-    elif goal.threshold is not None:
-        threshold = goal.threshold
-    elif score is not None and state.thresholds is not None:
-        threshold = state.thresholds.route
-    if threshold is None:
-        if goal.parity is not None:
-            return Verdict(Tier.TEACHER, Reason.COLD_START, "no threshold tuned yet")
-        threshold = PRIOR_THRESHOLD
-    known = state.prior if score is None else score
-    tier = Tier.STUDENT if known >= threshold else Tier.TEACHER
-    return Verdict(tier, Reason.SCORE, "by declared prior" if score is None else "", threshold)
+    return Verdict(Tier.STUDENT if score >= threshold else Tier.TEACHER, Reason.SCORE, detail, threshold)
 
 
 def _starts_from_prior(policy: Policy) -> bool:

@@ -23,7 +23,16 @@ from router.contracts.records import Answer, Audit, Record
 OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 LATENCY_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
 MISSED = frozenset(
-    ("queue_full", "budget", "capability", "student_unready", "unanswered", "upstream_error", "shutdown")
+    (
+        "queue_full",
+        "budget",
+        "capability",
+        "student_unready",
+        "unanswered",
+        "upstream_error",
+        "internal_error",
+        "shutdown",
+    )
 )
 TOO_HARD = frozenset({Reason.SCORE, Reason.DEFERRAL, Reason.AFFINITY, Reason.CAPABILITY})
 NO_TIER = "none"

@@ -132,6 +132,11 @@ class Record(BaseModel):
         return self.counterfactual_usd - self.cost_usd
 
     def answer_of(self, tier: Tier) -> Answer | None:
-        """The tier's answer, wherever it came from: served, discarded, or an audit."""
+        """The tier's answer, wherever it came from: served, discarded, or an audit.
+
+        A whole answer goes before one that was cut off (no ``finish_reason``), such as the student's
+        held-back first tokens that a deferral threw away before an audit asked it again.
+        """
         audited = self.audit.answer if self.audit else None
-        return next((a for a in [*self.answers, audited] if a and a.tier is tier), None)
+        found = [a for a in [*self.answers, audited] if a and a.tier is tier]
+        return min(found, key=lambda a: a.finish_reason is None, default=None)
