@@ -1,0 +1,160 @@
+"""Asks a student questions over its own wire, many at once, and keeps every answer as it arrives.
+
+One JSON line an answer, so that a killed evaluation goes on where it stopped, and no student is ever
+asked the same question twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from router.contracts.records import Signals
+from router.errors import EngineError
+from router.scoring.features import Features
+from router.scoring.signals import summarise
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request with the teacher's answer to it.
+
+    ``slices`` are the groups it counts in, such as ``task=intent``; ``weight`` is how many requests
+    like it it stands for.
+    """
+
+    request_id: str
+    body: Mapping[str, Any]
+    teacher: Mapping[str, Any]
+    max_tokens: int
+    features: Features
+    slices: tuple[str, ...]
+    weight: float = 1.0
+
+
+class StudentAnswer(BaseModel):
+    """What one student said to one question. ``message`` is OpenAI's assistant message."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request_id: str
+    message: dict[str, Any]
+    finish_reason: str | None = None
+    signals: Signals | None = None
+    output_tokens: int = 0
+    seconds: float = 0.0
+
+
+def keep_answers(path: Path, answers: Iterable[StudentAnswer]) -> None:
+    """Appends answers to a JSON-lines file, each on a new line: one that a kill cut off spoils no other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(b"".join(b"\n" + answer.model_dump_json().encode() for answer in answers))
+
+
+def read_answers(path: Path) -> dict[str, StudentAnswer]:
+    """The answers kept in a JSON-lines file, by request id; a line that a kill cut off is left out."""
+    if not path.is_file():
+        return {}
+    answers = {}
+    for line in path.read_bytes().splitlines():
+        try:
+            answer = StudentAnswer.model_validate_json(line)
+        except ValidationError:
+            continue
+        answers[answer.request_id] = answer
+    return answers
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """A way to one student. ``url`` ends in ``/v1``; ``on_answer`` is told how many of how many are done.
+
+    A question that the student's engine refuses (too long for it, say) counts as answered with
+    nothing; one on which it fails is asked again ``retries`` times.
+    """
+
+    url: str
+    model: str
+    in_flight: int = 16
+    timeout_seconds: float = 300.0
+    retries: int = 3
+    on_answer: Callable[[int, int], None] = lambda done, of: None
+
+    def ask(self, questions: Sequence[Question], kept: Path) -> dict[str, StudentAnswer]:
+        """The student's answers to all questions; only those missing from ``kept`` are asked, and kept there.
+
+        Raises:
+            EngineError: a question stays unanswered after the retries.
+        """
+        answers = read_answers(kept)
+        missing = [q for q in questions if q.request_id not in answers]
+        self.on_answer(len(questions) - len(missing), len(questions))
+        if missing:
+            fresh = asyncio.run(self._all(missing, kept, len(questions)))
+            answers.update({a.request_id: a for a in fresh})
+        return {q.request_id: answers[q.request_id] for q in questions}
+
+    async def _all(self, missing: Sequence[Question], kept: Path, total: int) -> list[StudentAnswer]:
+        from aiohttp import ClientSession, ClientTimeout  # noqa: PLC0415
+
+        queue = iter(missing)
+        answers: list[StudentAnswer] = []
+        async with ClientSession(timeout=ClientTimeout(total=self.timeout_seconds)) as session:
+
+            async def worker() -> None:
+                for question in queue:
+                    answers.append(await self._one(session, question))
+                    keep_answers(kept, answers[-1:])
+                    self.on_answer(total - len(missing) + len(answers), total)
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self.in_flight, len(missing))):
+                        group.create_task(worker())
+            except* EngineError as failed:
+                raise EngineError(str(failed.exceptions[0])) from None
+        return answers
+
+    async def _one(self, session: ClientSession, question: Question) -> StudentAnswer:
+        from aiohttp import ClientError  # noqa: PLC0415
+
+        asked = {"model": self.model, "temperature": 0, "max_tokens": question.max_tokens, "logprobs": True}
+        said = ""
+        for attempt in range(self.retries + 1):
+            await asyncio.sleep(0.25 * 2**attempt if attempt else 0)
+            start = asyncio.get_running_loop().time()
+            try:
+                async with session.post(f"{self.url}/chat/completions", json={**question.body, **asked}) as response:
+                    if response.status == 200:
+                        seconds = asyncio.get_running_loop().time() - start
+                        return _parsed(question.request_id, await response.json(), seconds)
+                    said = f"HTTP {response.status}: {(await response.text())[:200]}"
+                    if response.status in (400, 413, 422):
+                        return StudentAnswer(
+                            request_id=question.request_id, message={"role": "assistant", "content": ""}
+                        )
+            except (ClientError, TimeoutError) as e:
+                said = f"{type(e).__name__}: {e}"
+        raise EngineError(f"the student's engine did not answer request {question.request_id}: {said}")
+
+
+def _parsed(request_id: str, answer: Mapping[str, Any], seconds: float) -> StudentAnswer:
+    choice = answer["choices"][0]
+    logprobs = [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or []]
+    return StudentAnswer(
+        request_id=request_id,
+        message=choice["message"],
+        finish_reason=choice.get("finish_reason"),
+        signals=summarise(logprobs, complete=True) if logprobs else None,
+        output_tokens=(answer.get("usage") or {}).get("completion_tokens", len(logprobs)),
+        seconds=seconds,
+    )

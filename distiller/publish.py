@@ -1,0 +1,200 @@
+"""Bundles on disk: written whole with the manifest last, listed, and thinned out again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from router.contracts.bundles import (
+    MANIFEST,
+    DatasetRef,
+    Manifest,
+    StudentRef,
+    Thresholds,
+    read_active,
+    read_manifest,
+)
+from router.errors import BundleError
+from router.policy import Policy
+from router.scoring.estimator import Scorer
+from router.scoring.features import FEATURES_VERSION
+
+STUDENT = "student"
+GGUF = "student.gguf"
+SCORER = "scorer"
+ANSWERS = "answers.jsonl"
+BASE = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a round made. ``student`` is a Hugging Face folder, None where the base student stays;
+    ``answers`` the student's kept answers to the evaluation's questions."""
+
+    scorer: Scorer
+    thresholds: Thresholds
+    dataset: DatasetRef
+    student: Path | None = None
+    gguf: Path | None = None
+    answers: Path | None = None
+    parent: str | None = None
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    gate: dict[str, Any] = field(default_factory=dict)
+    train_seconds: float = 0.0
+
+
+def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None = None) -> Manifest:
+    """Writes ``draft`` as a new bundle under ``bundles``; it is complete once this returns, never before.
+
+    Weights are linked, not copied, where the file system allows it. Ids sort by time.
+    """
+    now = time.time() if now is None else now
+    sha = weights_sha256(draft.student) if draft.student else None
+    bundle_id = new_id(now, sha or "", draft.dataset.sha256, draft.thresholds.model_dump_json())
+    folder = bundles / bundle_id
+    folder.mkdir(parents=True)
+    if draft.student:
+        _link_tree(draft.student, folder / STUDENT)
+    if draft.gguf:
+        _link(draft.gguf, folder / GGUF)
+    if draft.answers and draft.answers.is_file():
+        shutil.copyfile(draft.answers, folder / ANSWERS)
+    draft.scorer.save(folder / SCORER)
+    manifest = Manifest(
+        bundle_id=bundle_id,
+        policy=policy.name,
+        created_at=now,
+        parent=draft.parent,
+        student=StudentRef(
+            # A server that is reached by URL lists each student under a name of its own: the bundle's.
+            model=bundle_id if policy.student.url and draft.student else policy.student.model,
+            path=STUDENT if draft.student else None,
+            gguf=GGUF if draft.gguf else None,
+            sha256=sha,
+        ),
+        scorer=SCORER,
+        features_version=FEATURES_VERSION,
+        thresholds=draft.thresholds,
+        dataset=draft.dataset,
+        evaluation=draft.evaluation,
+        gate=draft.gate,
+        train_seconds=draft.train_seconds,
+        cost_usd=str(train_cost_usd(draft.train_seconds, policy)),
+    )
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
+    _write_last(folder / MANIFEST, manifest.model_dump_json(indent=1))
+    return manifest
+
+
+def train_cost_usd(seconds: float, policy: Policy) -> Decimal:
+    """What the training machine's time cost, in USD."""
+    return (Decimal(str(round(seconds, 3))) * policy.distil.usd_per_hour / 3600).quantize(Decimal("0.000001"))
+
+
+def new_id(now: float, *content: str) -> str:
+    """A bundle's id: its time in UTC, so that ids sort by it, and six hex digits of its content."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+    digest = hashlib.sha256("\n".join([repr(now), *content]).encode()).hexdigest()
+    return f"{stamp}-{digest[:6]}"
+
+
+def weights_sha256(student: Path) -> str:
+    """SHA-256 over the bytes of the folder's safetensors files, in the order of their names.
+
+    Raises:
+        BundleError: the folder holds none.
+    """
+    files = sorted(student.glob("*.safetensors"))
+    if not files:
+        raise BundleError(f"{student} holds no safetensors weights")
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            while chunk := handle.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def manifests(bundles: Path) -> list[Manifest]:
+    """The policy's complete bundles, oldest first."""
+    found = sorted(p.parent.name for p in bundles.glob(f"*/{MANIFEST}"))
+    return [read_manifest(bundles, name) for name in found]
+
+
+def same_student(bundles: Path, bundle: str | None) -> frozenset[str]:
+    """The student versions, as records name them, that have the weights of ``bundle`` (None: the base student)."""
+    known = manifests(bundles)
+    sha = next((m.student.sha256 for m in known if m.bundle_id == bundle), None)
+    alike = {m.bundle_id for m in known if m.student.sha256 == sha}
+    return frozenset(alike | {BASE} if sha is None else alike)
+
+
+def has_weights(bundles: Path, manifest: Manifest) -> bool:
+    """Whether the bundle can serve: its weights are still there, or it needs none of its own."""
+    path = manifest.student.path
+    return path is None or (bundles / manifest.bundle_id / path).is_dir()
+
+
+def prune(bundles: Path, keep: int = 5) -> list[str]:
+    """Removes the weights of all but the newest ``keep`` bundles that have some, and torn bundles whole.
+
+    The live bundle and the one before it always keep theirs. Manifests, scorers and evaluations stay.
+
+    Returns:
+        The bundles whose weights, or whole folders, were removed.
+    """
+    active = read_active(bundles)
+    safe = {active.bundle, active.previous}
+    own = [m.bundle_id for m in manifests(bundles) if m.student.path and has_weights(bundles, m)]
+    old = [name for name in own[: max(0, len(own) - keep)] if name not in safe]
+    for name in old:
+        shutil.rmtree(bundles / name / STUDENT, ignore_errors=True)
+        (bundles / name / GGUF).unlink(missing_ok=True)
+    torn = [p.name for p in bundles.glob("*/") if not (p / MANIFEST).is_file() and p.name not in safe]
+    for name in torn:
+        shutil.rmtree(bundles / name, ignore_errors=True)
+    return sorted([*old, *torn])
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    target.mkdir()
+    for file in _files(source):
+        (target / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+        _link(file, target / file.relative_to(source))
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return (p for p in sorted(folder.rglob("*")) if p.is_file())
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_last(path: Path, text: str) -> None:
+    """The manifest appears whole, after everything else is on the disk."""
+    fresh = path.with_suffix(".fresh")
+    fresh.write_text(text)
+    _sync(fresh)
+    fresh.replace(path)
+    _sync(path.parent)
