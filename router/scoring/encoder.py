@@ -38,7 +38,8 @@ class Encoder:
     """A token table and the tokenizer that finds a text's rows in it.
 
     Words are split here and looked up in a dictionary that remembers each word's tokens; only a word
-    never seen goes to the tokenizer. That gives the tokens of the tokenizer itself at a tenth of the cost.
+    never seen goes to the tokenizer. That gives the tokenizer's own tokens (but for a few exotic
+    characters) at a tenth of the cost.
     """
 
     def __init__(self, table: npt.NDArray[np.float32], tokenizer: Tokenizer, name: str = NAME) -> None:
@@ -59,7 +60,8 @@ class Encoder:
 
     def tokens(self, text: str) -> list[int]:
         """The text's token ids, without special tokens."""
-        known, ids = self._tokens, []
+        known = self._tokens
+        ids: list[int] = []
         for word in _WORDS.findall(text.lower()):
             found = known.get(word)
             ids += self._learn(word) if found is None else found
@@ -139,14 +141,12 @@ def _token_outputs(source: Path, tokenizer: Tokenizer) -> npt.NDArray[np.float32
 
     model: Any = AutoModel.from_pretrained(source).eval()
     first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    ids = torch.arange(tokenizer.get_vocab_size())
+    size = tokenizer.get_vocab_size()
     outputs = []
     with torch.inference_mode():
-        for batch in track(ids.split(BATCH), "Distilling the encoder (once)", transient=True):
-            framed = torch.stack(  # (batch, 3)
-                [torch.full_like(batch, first), batch, torch.full_like(batch, last)], dim=1
-            )
-            outputs.append(model(input_ids=framed).last_hidden_state.mean(dim=1))
+        for start in track(range(0, size, BATCH), "Distilling the encoder (once)", transient=True):
+            batch = [[first, token, last] for token in range(start, min(start + BATCH, size))]
+            outputs.append(model(input_ids=torch.tensor(batch)).last_hidden_state.mean(dim=1))
     return np.asarray(torch.cat(outputs).float().numpy(), np.float32)
 
 
@@ -154,11 +154,12 @@ def _principal(rows: npt.NDArray[np.float32], dim: int) -> npt.NDArray[np.float3
     """Rows (n, d), centred, on their ``dim`` directions of most variance: (n, dim)."""
     centred = rows - rows.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T @ centred)  # ascending
-    return centred @ directions[:, ::-1][:, :dim]
+    projected: npt.NDArray[np.float32] = centred @ directions[:, ::-1][:, :dim]
+    return projected
 
 
 def _frequency_weights(size: int) -> npt.NDArray[np.float32]:
-    """a / (a + p(rank)), with p by Zipf's law: BERT's vocabulary is ordered by frequency. float32, (size,)."""
+    """a / (a + p(rank)), p by Zipf's law, as BERT's vocabulary is ordered by frequency: float32, (size,)."""
     probability = 1.0 / np.arange(2, size + 2)
     probability /= probability.sum()
     return (SIF / (SIF + probability)).astype(np.float32)

@@ -1,0 +1,69 @@
+"""The second look: P(acceptable | request, answer) from the score and the student's own certainty.
+
+A learned head on quantiles of the token probabilities, not the mean alone (Gupta et al. 2024,
+arXiv 2404.10136).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from router.contracts.records import Signals
+from router.scoring import linear
+from router.scoring.linear import Bools, Floats, Platt
+
+STRENGTHS = (0.03, 0.3, 3.0)
+LEAST = 30
+"""Examples with signals below which no head is fitted."""
+_QUANTILES = ("mean_logprob", "min_logprob", "first_logprob", "q10_logprob", "q25_logprob", "q50_logprob")
+_LOWEST, _LOWEST_SUM = -10.0, -50.0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """A calibrated logistic regression on ``inputs``; plain floats, so that one decision costs little."""
+
+    weights: tuple[float, ...]
+    bias: float
+
+    def __call__(self, score: float, signals: Signals) -> float:
+        """P(acceptable | request, answer)."""
+        products = (w * x for w, x in zip(self.weights, inputs(score, signals), strict=True))
+        return linear.sigmoid(sum(products) + self.bias)
+
+
+def inputs(score: float, signals: Signals) -> list[float]:
+    """What the head sees: the score's log odds; quantiles as they are and as probabilities; lengths."""
+    logs = [max(getattr(signals, name), _LOWEST) for name in _QUANTILES]
+    return [
+        linear.logit(score),
+        *logs,
+        *map(math.exp, logs),
+        math.log1p(signals.tokens),
+        max(signals.sum_logprob, _LOWEST_SUM),
+        math.exp(max(signals.sum_logprob, _LOWEST_SUM)),
+        float(signals.complete),
+    ]
+
+
+def fit(
+    scores: Sequence[float], signals: Sequence[Signals], labels: Bools, weights: Floats, seed: int
+) -> tuple[AnswerHead, Floats] | None:
+    """A head, and each example's probability when held out (n,); None where there is too little to learn.
+
+    ``scores`` must be held out themselves, or the head would trust them too much.
+    """
+    if len(labels) < LEAST or min(int(labels.sum()), int((~labels).sum())) < 2:
+        return None
+    x = np.array([inputs(p, s) for p, s in zip(scores, signals, strict=True)])  # (n, d)
+    mean, scale = x.mean(axis=0), x.std(axis=0)
+    scale[scale < 1e-9] = math.inf  # what never varies teaches nothing
+    fitted = linear.fit((x - mean) / scale, labels, weights, STRENGTHS, seed)
+    platt: Platt = fitted.platt
+    plain = fitted.linear.weights / scale
+    bias = platt.slope * (fitted.linear.bias - float(plain @ mean)) + platt.intercept
+    return AnswerHead(tuple((platt.slope * plain).tolist()), bias), fitted.held_out

@@ -1,0 +1,136 @@
+"""Logistic regression and its calibration: fitted with scikit-learn, used with plain arithmetic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+FOLDS = 5
+SEARCHED = 2000
+"""Examples on which the strength of regularisation is chosen, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """``logit = weights @ x + bias``; ``weights``: float64, (d,)."""
+
+    weights: Floats
+    bias: float
+
+
+@dataclass(frozen=True, slots=True)
+class Platt:
+    """Calibration of a logit z: P = sigmoid(slope * z + intercept)."""
+
+    slope: float
+    intercept: float
+
+    def __call__(self, logit: float) -> float:
+        return sigmoid(self.slope * logit + self.intercept)
+
+    def many(self, logits: Floats) -> Floats:
+        """The probabilities of many logits: (n,) to (n,)."""
+        return np.array([self(z) for z in logits.tolist()])
+
+    @classmethod
+    def fit(cls, logits: Floats, labels: Bools, weights: Floats) -> Platt:
+        """Newton's method on Platt's smoothed targets (Platt 1999; Lin, Lin and Weng 2007).
+
+        All arguments (n,). Where the logits rank the labels the wrong way round, the slope is 0: the
+        probability is then the share of acceptable ones, whatever the logit.
+        """
+        positive, negative = weights[labels].sum(), weights[~labels].sum()
+        targets = np.where(labels, (positive + 1) / (positive + 2), 1 / (negative + 2))
+        x = np.stack([logits, np.ones_like(logits)], axis=1)  # (n, 2)
+        ab = np.array([0.0, math.log((positive + 1) / (negative + 1))])
+        for _ in range(50):
+            p = 1 / (1 + np.exp(-np.clip(x @ ab, -30, 30)))
+            gradient = x.T @ (weights * (p - targets))
+            hessian = (x * (weights * np.maximum(p * (1 - p), 1e-6))[:, None]).T @ x + 1e-6 * np.eye(2)
+            step = np.linalg.solve(hessian, gradient)
+            ab = ab - step * min(1.0, 5.0 / float(np.abs(step).max() + 1e-12))
+            if np.abs(step).max() < 1e-9:
+                break
+        if ab[0] <= 0:
+            return cls(0.0, math.log((positive + 1) / (negative + 1)))
+        return cls(float(ab[0]), float(ab[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A regression on all examples, its calibration, and each example's probability when held out (n,)."""
+
+    linear: Linear
+    platt: Platt
+    held_out: Floats
+    strength: float
+
+
+def sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-min(max(logit, -700.0), 700.0)))
+
+
+def logit(probability: float, bound: float = 1e-4) -> float:
+    """The log odds, of a probability kept at least ``bound`` away from 0 and 1."""
+    p = min(max(probability, bound), 1 - bound)
+    return math.log(p / (1 - p))
+
+
+def fit(x: Any, labels: Bools, weights: Floats, strengths: tuple[float, ...], seed: int) -> Fitted:
+    """Fits on dense or sparse ``x`` (n, d); of ``strengths`` (scikit-learn's C) the best held out is taken.
+
+    Needs both classes at least twice.
+    """
+    folds = _folds(labels, seed)
+    few = np.random.default_rng(seed).permutation(len(labels))[:SEARCHED]
+    if min(np.bincount(labels[few], minlength=2)) < FOLDS:
+        few = np.arange(len(labels))
+    losses = [_loss(x[few], labels[few], weights[few], c, folds[few]) for c in strengths]
+    best = strengths[int(np.argmin(losses))]
+    logits = _held_out(x, labels, weights, best, folds)
+    platt = Platt.fit(logits, labels, weights)
+    return Fitted(_regress(x, labels, weights, best), platt, platt.many(logits), best)
+
+
+def _loss(x: Any, labels: Bools, weights: Floats, strength: float, folds: Ints) -> float:
+    """The held-out log loss after calibration."""
+    logits = _held_out(x, labels, weights, strength, folds)
+    p = np.clip(Platt.fit(logits, labels, weights).many(logits), 1e-6, 1 - 1e-6)
+    return float(-np.average(np.where(labels, np.log(p), np.log(1 - p)), weights=weights))
+
+
+def _folds(labels: Bools, seed: int) -> Ints:
+    """A fold for each example, each class dealt out evenly: (n,)."""
+    rng, folds = np.random.default_rng(seed), np.zeros(len(labels), np.int64)
+    count = max(2, min(FOLDS, *(int((labels == c).sum()) for c in (False, True))))
+    for value in (False, True):
+        members = rng.permutation(np.flatnonzero(labels == value))
+        folds[members] = np.arange(len(members)) % count
+    return folds
+
+
+def _held_out(x: Any, labels: Bools, weights: Floats, strength: float, folds: Ints) -> Floats:
+    """Each example's logit by a regression that has not seen its fold: (n,)."""
+    logits = np.zeros(len(labels))
+    for fold in np.unique(folds):
+        out = folds == fold
+        fitted = _regress(x[~out], labels[~out], weights[~out], strength)
+        logits[out] = x[out] @ fitted.weights + fitted.bias
+    return logits
+
+
+def _regress(x: Any, labels: Bools, weights: Floats, strength: float) -> Linear:
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
+    if labels.all() or not labels.any():
+        return Linear(np.zeros(x.shape[1]), logit(float(labels[0]), 0.01))
+    model = LogisticRegression(C=strength, max_iter=200, tol=1e-3).fit(x, labels, sample_weight=weights)
+    return Linear(model.coef_[0].astype(np.float64), float(model.intercept_[0]))

@@ -1,0 +1,113 @@
+"""A request as the regression sees it: dense blocks of equal energy, and n-grams by rarity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from router.scoring import linear
+from router.scoring.encoder import Encoder
+from router.scoring.features import STRUCTURE, Features
+from router.scoring.linear import Platt
+from router.scoring.ngrams import BUCKETS, hashed_ngrams
+
+F32 = npt.NDArray[np.float32]
+
+
+class Reading(NamedTuple):
+    """A request as the regression sees it: float32, (len(STRUCTURE) + 2 * dim,), and n-gram buckets."""
+
+    dense: F32
+    buckets: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Familiarity:
+    """How much of a request's n-grams training saw, and the least that was usual there.
+
+    Off the distribution that it was fitted on, a score deserves less trust: it is discounted in
+    proportion once more of the request is new than in 99 of 100 training examples, and so strange
+    traffic goes to the teacher by itself.
+    """
+
+    rare: float
+    usual: float
+
+    def discount(self, squared_idf: F32) -> float:
+        """A factor in [0, 1] for the score; ``squared_idf``: of each n-gram of the request, (n,)."""
+        known = np.count_nonzero(squared_idf < self.rare) / max(1, len(squared_idf))
+        return min(1.0, known / self.usual) if self.usual > 0 else 1.0
+
+
+def read(features: Features, encoder: Encoder | None) -> Reading:
+    buckets = hashed_ngrams(features.user_window, features.context_window)
+    if encoder is None:
+        return Reading(features.structure, buckets)
+    vectors = (encoder.encode(features.user_window), encoder.encode(features.context_window))
+    return Reading(np.concatenate([features.structure, *vectors]), buckets)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How readings become rows: ``(dense - mean) * scale``, then n-grams by inverse document frequency."""
+
+    mean: F32
+    scale: F32
+    squared_idf: F32
+    columns: npt.NDArray[np.int64]
+
+    @classmethod
+    def fit(cls, readings: Sequence[Reading]) -> Self:
+        """Structure is standardised; an embedding keeps its shape; each block's mean energy becomes one."""
+        dense = np.stack([r.dense for r in readings])  # (n, d)
+        mean, spread = dense.mean(axis=0), dense.std(axis=0)
+        spread[spread < 1e-6] = np.inf  # what never varies teaches nothing
+        scale = np.zeros_like(mean)
+        scale[: len(STRUCTURE)] = 1 / spread[: len(STRUCTURE)] / math.sqrt(len(STRUCTURE))
+        half = (len(mean) - len(STRUCTURE)) // 2
+        for start in range(len(STRUCTURE), len(mean), max(1, half)):
+            block = slice(start, start + half)
+            varies = np.isfinite(spread[block])
+            scale[block] = varies / math.sqrt(max(float((spread[block][varies] ** 2).sum()), 1e-12))
+        frequency = np.zeros(BUCKETS, np.int64)
+        for r in readings:
+            frequency[np.unique(r.buckets)] += 1
+        squared_idf = np.log((1 + len(readings)) / (1 + frequency)) ** 2
+        return cls(mean, scale, squared_idf.astype(np.float32), np.flatnonzero(frequency))
+
+    def matrix(self, readings: Sequence[Reading]) -> Any:
+        """The rows: scipy CSR, float64, (n, d + len(columns))."""
+        from scipy import sparse  # noqa: PLC0415
+
+        place = np.zeros(BUCKETS, np.int64)
+        place[self.columns] = np.arange(len(self.columns))
+        idf, data = np.sqrt(self.squared_idf), []
+        for r in readings:
+            values = idf[r.buckets]
+            data.append(values / max(float(np.linalg.norm(values)), 1e-6))
+        ends = np.cumsum([0, *(len(r.buckets) for r in readings)])
+        where = place[np.concatenate([r.buckets for r in readings])]
+        grams = sparse.csr_matrix((np.concatenate(data), where, ends), (len(readings), len(self.columns)))
+        grams.sum_duplicates()
+        dense = (np.stack([r.dense for r in readings]) - self.mean) * self.scale
+        return sparse.hstack([sparse.csr_matrix(dense), grams], format="csr", dtype=np.float64)
+
+    def unfold(self, fitted: linear.Linear, platt: Platt) -> tuple[F32, F32, float]:
+        """Weights for raw readings, calibration folded in: dense (d,), hashed times idf (BUCKETS,), bias."""
+        weights = platt.slope * fitted.weights
+        dense = weights[: len(self.mean)] * self.scale
+        hashed = np.zeros(BUCKETS)
+        hashed[self.columns] = weights[len(self.mean) :]
+        bias = platt.slope * fitted.bias + platt.intercept - float(dense @ self.mean)
+        return dense.astype(np.float32), (hashed * np.sqrt(self.squared_idf)).astype(np.float32), bias
+
+    def familiarity(self, readings: Sequence[Reading]) -> Familiarity:
+        """N-grams count as known where another training example has them too: in two or more."""
+        rare = math.log((1 + len(readings)) / 2.5) ** 2
+        known = [np.count_nonzero(self.squared_idf[r.buckets] < rare) / max(1, len(r.buckets)) for r in readings]
+        return Familiarity(rare, float(np.quantile(known, 0.01)))
