@@ -1,0 +1,162 @@
+"""Asking one backend for one exchange: what to send, and what to let through of what comes back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from router.contracts.decision import Tier
+from router.contracts.records import Answer, Kind, Signals
+from router.errors import UpstreamError
+from router.exchange import ChatRequest, Exchange, Headers
+from router.scoring.signals import summarise
+from router.tiers import Tiers
+from router.upstream.base import Backend, Waited
+from router.upstream.sse import Collector, encode, is_usage_only, logprobs_of, parse, usage_of
+
+EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+
+
+def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool) -> dict[str, Any]:
+    """The client's request with only what must differ: the model's name; the student's token
+    probabilities; and a stream's usage, so that streams cost the same as whole answers."""
+    body = {**chat.body, "model": backend.model}
+    if backend.tier is Tier.STUDENT:
+        body["logprobs"] = True
+    if streamed:
+        options = body.get("stream_options")
+        body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    elif chat.streamed:
+        body.pop("stream_options", None)
+        body["stream"] = False
+    return body
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole answer: costed, and as the client gets it."""
+
+    answer: Answer
+    content: bytes
+    headers: Headers
+
+
+async def ask_whole(tiers: Tiers, exchange: Exchange, backend: Backend, kind: Kind, waited: Waited) -> Whole:
+    """Raises UpstreamError (also where the answer is none) and UpstreamRefused."""
+    chat, began = exchange.chat, time.perf_counter()
+    reply = await tiers.whole(backend, request_for(backend, chat, streamed=False), waited)
+    found = _parsed(backend, reply.body)
+    choice = found["choices"][0]
+    signals = _signals(backend, logprobs_of(choice), complete=True)
+    content = reply.body
+    if backend.tier is Tier.STUDENT:
+        content = orjson.dumps(shown(found, backend, chat))
+    answer = exchange.answered(
+        backend,
+        kind,
+        message=choice["message"],
+        finish_reason=choice.get("finish_reason"),
+        usage=usage_of(found),
+        model=found.get("model"),
+        seconds=time.perf_counter() - began,
+        signals=signals,
+    )
+    return Whole(answer, content, list(reply.headers))
+
+
+def _parsed(backend: Backend, content: bytes) -> dict[str, Any]:
+    try:
+        found = orjson.loads(content)
+        if isinstance(found["choices"][0]["message"], dict):
+            return dict(found)
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as e:
+        raise UpstreamError(f"{backend.label} answered something that is no chat completion") from e
+    raise UpstreamError(f"{backend.label} answered something that is no chat completion")
+
+
+def _signals(backend: Backend, logprobs: list[float], *, complete: bool) -> Signals | None:
+    return summarise(logprobs, complete) if backend.tier is Tier.STUDENT and logprobs else None
+
+
+def shown(found: dict[str, Any], backend: Backend, chat: ChatRequest) -> dict[str, Any]:
+    """A student's answer or chunk as the client gets it: under its true name, without token
+    probabilities that only we asked for. Changes ``found``."""
+    if "model" in found:
+        found["model"] = backend.label
+    if not chat.wants_logprobs:
+        choices = found.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                choice.pop("logprobs", None)
+    return found
+
+
+class Relay:
+    """One stream on its way to the client: which events leave, in which form, and what they add up to.
+
+    The student's chunks are read as they pass, since they are judged. The teacher's are passed as
+    bytes and read once afterwards; only the usage chunk that the client did not ask for stays behind.
+    """
+
+    def __init__(self, exchange: Exchange, backend: Backend) -> None:
+        self._exchange, self._backend, self._chat = exchange, backend, exchange.chat
+        self._unread: list[bytes] = []
+        self._collector = Collector()
+        self._began = time.perf_counter()
+
+    @property
+    def collected(self) -> Collector:
+        """What has come so far, read up to the last event."""
+        unread, self._unread = self._unread, []
+        for event in unread:
+            if (chunk := parse(event)) is not None:
+                self._collector.add(chunk)
+        return self._collector
+
+    def pass_on(self, events: list[bytes]) -> bytes:
+        """The bytes that the client gets for these events."""
+        if self._backend.tier is Tier.STUDENT:
+            return b"".join(map(self._read, events))
+        self._unread += events
+        if self._chat.wants_usage:
+            return b"".join(events)
+        return b"".join(e for e in events if not _adds_usage(e))
+
+    def _read(self, event: bytes) -> bytes:
+        chunk = parse(event)
+        if chunk is None:
+            return event
+        self._collector.add(chunk)
+        if is_usage_only(chunk) and not self._chat.wants_usage:
+            return b""
+        return encode(shown(chunk, self._backend, self._chat))
+
+    def signals(self) -> Signals | None:
+        found = self.collected
+        return _signals(self._backend, found.logprobs, complete=found.finish_reason is not None)
+
+    def answer(self, kind: Kind, first_token_seconds: float | None = None) -> Answer:
+        """What has come so far as an answer; its usage is estimated where the stream was cut short."""
+        found = self.collected
+        return self._exchange.answered(
+            self._backend,
+            kind,
+            message=found.message,
+            finish_reason=found.finish_reason,
+            usage=found.usage,
+            model=found.model,
+            seconds=time.perf_counter() - self._began,
+            first_token_seconds=first_token_seconds,
+            signals=self.signals(),
+        )
+
+
+def _adds_usage(event: bytes) -> bool:
+    """Whether this is the usage chunk; parses only events that can be."""
+    if b'"usage"' not in event or b'"delta"' in event:
+        return False
+    chunk = parse(event)
+    return chunk is not None and is_usage_only(chunk)

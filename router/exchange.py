@@ -1,0 +1,204 @@
+"""One request on its way: what was asked, what happened, and the record of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Protocol
+
+from router.bundles import Live
+from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
+from router.contracts.records import Answer, Kind, Record, Signals, Usage
+from router.errors import CircuitOpen, UpstreamError, UpstreamRateLimited, UpstreamTimeout, UpstreamUnreachable
+from router.policy import Policy
+from router.pricing import cost_usd
+from router.scoring.features import FEATURES_VERSION, Features
+from router.upstream.base import Backend, Waited
+
+CLIENT_LEFT = 499
+"""The status recorded where the client was gone before its answer (nginx's convention)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A chat-completions request, parsed and validated. ``tier`` is what the client forces, if anything;
+    ``task`` and ``user`` are the client's own labels."""
+
+    request_id: str
+    conversation_id: str
+    body: Mapping[str, Any]
+    tier: Tier | None = None
+    user: str | None = None
+    task: str | None = None
+
+    @property
+    def streamed(self) -> bool:
+        return bool(self.body.get("stream"))
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether the client asked for the usage chunk at the end of its stream."""
+        options = self.body.get("stream_options")
+        return isinstance(options, dict) and bool(options.get("include_usage"))
+
+    @property
+    def wants_logprobs(self) -> bool:
+        return bool(self.body.get("logprobs"))
+
+    @property
+    def has_assistant_turn(self) -> bool:
+        return any(isinstance(m, dict) and m.get("role") == "assistant" for m in self.body["messages"])
+
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Sink(Protocol):
+    """Where an answer goes. ``started`` once the status has left: from then on nothing can be taken back."""
+
+    started: bool
+
+    async def start(self, status: int, headers: Headers) -> None: ...
+
+    async def send(self, data: bytes) -> None: ...
+
+    async def end(self, data: bytes = b"") -> None: ...
+
+
+def fallback_cause(error: UpstreamError) -> Fallback:
+    """The closed set's name for a failure."""
+    match error:
+        case CircuitOpen():
+            return Fallback.CIRCUIT_OPEN
+        case UpstreamRateLimited():
+            return Fallback.RATE_LIMITED
+        case UpstreamTimeout():
+            return Fallback.TIMEOUT
+        case UpstreamUnreachable():
+            return Fallback.UNREACHABLE
+        case _:
+            return Fallback.SERVER_ERROR
+
+
+def estimated_usage(input_tokens: int, message: Mapping[str, Any], seen_tokens: int = 0) -> Usage:
+    """Token counts where the backend gave none: as many as were seen one by one, else four bytes a token."""
+    text = "".join(str(v) for k, v in message.items() if v and k in ("content", "tool_calls", "reasoning_content"))
+    output = seen_tokens or -(-len(text.encode()) // 4)
+    return Usage(input_tokens=input_tokens, output_tokens=output, estimated=True)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """The state of one request while it is served. ``live`` is what it began with, whatever is swapped in."""
+
+    chat: ChatRequest
+    policy: Policy
+    live: Live
+    features: Features
+    decision: Decision
+    reason: Reason
+    waited: Waited = field(default_factory=Waited)
+    created_at: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.perf_counter)
+    tier: Tier | None = None
+    deferral: Deferral | None = None
+    fallback: Fallback | None = None
+    status: int = 200
+    answers: list[Answer] = field(default_factory=list)
+    counterfactual_usd: Decimal = Decimal(0)
+
+    @property
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.began
+
+    def fell_back(self, error: UpstreamError) -> None:
+        """A failure moves the request on; the first cause is the one that is told."""
+        self.reason = Reason.FALLBACK
+        self.fallback = self.fallback or fallback_cause(error)
+
+    def answered(
+        self,
+        backend: Backend,
+        kind: Kind,
+        *,
+        message: dict[str, Any],
+        finish_reason: str | None,
+        usage: Usage | None,
+        model: str | None,
+        seconds: float,
+        first_token_seconds: float | None = None,
+        signals: Signals | None = None,
+    ) -> Answer:
+        """Costs one backend's answer. Without reported usage it is estimated from the texts."""
+        seen = signals.tokens if signals and signals.complete else 0
+        usage = usage or estimated_usage(self.features.input_tokens, message, seen)
+        return Answer(
+            tier=backend.tier,
+            kind=kind,
+            model=model or backend.label,
+            message=message,
+            finish_reason=finish_reason,
+            usage=usage,
+            cost_usd=cost_usd(usage, backend.price) if backend.price else Decimal(0),
+            seconds=seconds,
+            first_token_seconds=first_token_seconds,
+            student_version=backend.version,
+            signals=signals,
+            training_rights=backend.rights,
+        )
+
+    def serve(self, answer: Answer) -> None:
+        """The client gets this answer: it comes first in the record."""
+        self.tier = answer.tier
+        self.answers.insert(0, answer)
+
+    def discard(self, answer: Answer) -> None:
+        self.answers.append(answer)
+
+    def headers(self) -> Headers:
+        """What happened, as far as it is known now: the decision always, money once there is an answer."""
+        decision = self.decision
+        found = {
+            "request-id": self.chat.request_id,
+            "policy": self.policy.name,
+            "tier": self.tier,
+            "reason": self.reason,
+            "bundle": self.live.bundle or "base",
+            "score": None if decision.score is None else f"{decision.score:.4f}",
+            "threshold": None if decision.threshold is None else f"{decision.threshold:.4f}",
+        }
+        if self.tier and self.answers:
+            spent = sum((a.cost_usd for a in self.answers), Decimal(0))
+            found["cost-usd"] = f"{spent:f}"
+            found["saved-usd"] = f"{self.counterfactual_usd - spent:f}"
+        return [(b"x-locum-" + k.encode(), str(v).encode()) for k, v in found.items() if v is not None]
+
+    def record(self) -> Record:
+        """What is kept of it. Redaction is the store's."""
+        chat = self.chat
+        seconds = self.elapsed
+        return Record(
+            request_id=chat.request_id,
+            conversation_id=chat.conversation_id,
+            created_at=self.created_at,
+            policy=self.policy.name,
+            policy_version=self.policy.version,
+            bundle=self.live.bundle,
+            features_version=FEATURES_VERSION,
+            user=chat.user,
+            task=chat.task,
+            decision=self.decision,
+            tier=self.tier,
+            reason=self.reason,
+            deferral=self.deferral,
+            fallback=self.fallback,
+            status=self.status,
+            streamed=chat.streamed,
+            request=dict(chat.body),
+            answers=self.answers,
+            counterfactual_usd=self.counterfactual_usd,
+            seconds=seconds,
+            overhead_seconds=max(0.0, seconds - self.waited.seconds),
+        )

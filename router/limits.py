@@ -1,0 +1,113 @@
+"""Who may ask, and which backend is worth asking: client keys, circuit breakers, backoff."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from router.errors import CircuitOpen, Unauthorized, UpstreamError, UpstreamRefused
+
+
+class ClientKeys:
+    """The keys that clients may use; without any, every client may ask. Only digests are kept."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = tuple(_digest(key) for key in keys)
+
+    def check(self, authorization: str | None) -> None:
+        """Takes the Authorization header's value, compares in constant time with every key.
+
+        Raises:
+            Unauthorized: keys are asked for, and this is none of them.
+        """
+        if not self._digests:
+            return
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not key:
+            raise Unauthorized("no API key given: send 'Authorization: Bearer <key>'")
+        given = _digest(key.strip())
+        found = [hmac.compare_digest(given, known) for known in self._digests]  # all of them, found or not
+        if not any(found):
+            raise Unauthorized("incorrect API key")
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+class CircuitBreaker:
+    """Stops asking a backend that fails, so that requests do not wait for it to fail once more.
+
+    Opens after ``failures`` in a row. After ``open_seconds`` it lets one request through (half-open):
+    its success closes the circuit, its failure opens it anew.
+    """
+
+    def __init__(
+        self, failures: int = 5, open_seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit, self._open_seconds, self._clock = failures, open_seconds, clock
+        self._failures = 0
+        self._opened_at: float | None = None
+        self._probing = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request would be turned away now."""
+        if self._opened_at is None:
+            return False
+        return self._probing or self._clock() - self._opened_at < self._open_seconds
+
+    @contextmanager
+    def guard(self, label: str) -> Iterator[None]:
+        """Around one attempt. A failure is an ``UpstreamError``; a refusal proves that the backend lives;
+        anything else (the client left) says nothing either way.
+
+        Raises:
+            CircuitOpen: the backend is not asked now.
+        """
+        if self.is_open:
+            raise CircuitOpen(f"{label} failed {self._limit} times in a row and is left alone for a moment")
+        self._probing = self._opened_at is not None
+        try:
+            yield
+        except UpstreamError:
+            self.failed()
+            raise
+        except UpstreamRefused:
+            self.succeeded()
+            raise
+        else:
+            self.succeeded()
+        finally:
+            self._probing = False
+
+    def failed(self) -> None:
+        self._failures += 1
+        if self._failures >= self._limit:
+            self._opened_at = self._clock()
+
+    def succeeded(self) -> None:
+        self._failures, self._opened_at = 0, None
+
+
+class Breakers:
+    """One circuit breaker per backend's name, made on first sight."""
+
+    def __init__(self, make: Callable[[], CircuitBreaker] = CircuitBreaker) -> None:
+        self._make = make
+        self._by_name: dict[str, CircuitBreaker] = {}
+
+    def of(self, name: str) -> CircuitBreaker:
+        if name not in self._by_name:
+            self._by_name[name] = self._make()
+        return self._by_name[name]
+
+
+def backoff_seconds(attempt: int, base_seconds: float = 0.1, cap_seconds: float = 2.0) -> float:
+    """How long to wait before attempt ``attempt`` + 1: exponential with full jitter, so that clients that
+    failed together do not come back together."""
+    return random.uniform(0, min(cap_seconds, base_seconds * 2**attempt))

@@ -1,0 +1,91 @@
+"""What the cascade knows of a backend: where it is, how to ask it, what comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from router.contracts.decision import Tier
+from router.contracts.prices import Price
+from router.contracts.records import Rights
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One place that answers for a tier.
+
+    ``url`` is an OpenAI base URL (ending in /v1); None: litellm translates. ``model`` is the name to
+    ask for there, ``label`` the name shown to people. ``timeout_seconds`` bounds the wait for each
+    piece of an answer: the headers, and every chunk of a stream.
+    """
+
+    tier: Tier
+    label: str
+    model: str
+    url: str | None
+    timeout_seconds: float
+    key: str | None = field(default=None, repr=False)
+    price: Price | None = None
+    rights: Rights = Rights.UNKNOWN
+    version: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Identifies the backend in logs and circuit breakers; two policies that share it share its breaker."""
+        return f"{self.model}@{self.url}" if self.url else self.model
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer: the upstream's status, its body's bytes, and the headers worth passing on."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Waited:
+    """Sums the time that one request spent waiting for upstreams, in seconds.
+
+    A context manager around each wait; not re-entrant, since one request waits for one thing at a time.
+    """
+
+    __slots__ = ("_since", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._since
+
+
+class Upstream(Protocol):
+    """Asks a backend. ``body`` is the whole request as it should arrive there, ``model`` included.
+
+    Raises:
+        UpstreamRefused: the request itself is wrong (4xx other than 401, 403, 408 and 429).
+        UpstreamTimeout, UpstreamUnreachable, UpstreamRateLimited, UpstreamError: the backend failed.
+            Their messages name the backend and hold neither keys nor anything the upstream said.
+    """
+
+    async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+        """One whole answer; its status is 2xx."""
+        ...
+
+    def stream(
+        self, backend: Backend, body: Mapping[str, Any], waited: Waited
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """An answer as server-sent events, in pieces that may cut anywhere. Leaving the context ends the request.
+
+        Entering waits for the status; iterating raises as above when the stream dies.
+        """
+        ...
+
+    async def close(self) -> None: ...

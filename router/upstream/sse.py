@@ -1,0 +1,148 @@
+"""Server-sent events: cutting a byte stream into them, and putting a streamed chat answer together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from router.contracts.records import Usage
+from router.pricing import usage_from_openai
+
+DONE = b"[DONE]"
+_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LINE = re.compile(rb"\r\n|\n|\r")
+
+
+class Splitter:
+    """Cuts pieces of bytes into whole events. ``rest`` is what waits for its end."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The events that ended in this piece, each with its closing blank line."""
+        data = self.rest + piece if self.rest else piece
+        events, start = [], 0
+        for end in _END.finditer(data):
+            events.append(data[start : end.end()])
+            start = end.end()
+        self.rest = data[start:]
+        return events
+
+
+def payload(event: bytes) -> bytes:
+    """The event's data; empty for comments and keep-alives."""
+    if event.startswith(b"data:") and event.count(b"\n") <= 2 and b"\r" not in event:
+        return event[5:].strip()
+    lines = (line[5:].removeprefix(b" ") for line in _LINE.split(event) if line.startswith(b"data:"))
+    return b"\n".join(lines)
+
+
+def encode(chunk: Any) -> bytes:
+    return b"data: " + orjson.dumps(chunk) + b"\n\n"
+
+
+def parse(event: bytes) -> dict[str, Any] | None:
+    """The event's JSON object; None where it holds none (a comment, [DONE], or no JSON)."""
+    data = payload(event)
+    if not data or data == DONE:
+        return None
+    try:
+        chunk = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    return chunk if isinstance(chunk, dict) else None
+
+
+def usage_of(answer: Any) -> Usage | None:
+    """Token counts as an OpenAI ``usage`` object gives them; None where the answer (or chunk) has none."""
+    found = answer.get("usage") if isinstance(answer, dict) else None
+    if not isinstance(found, dict):
+        return None
+    return usage_from_openai(found)
+
+
+def is_usage_only(chunk: dict[str, Any]) -> bool:
+    """Whether this is the chunk that ``stream_options.include_usage`` adds at the end of a stream."""
+    return chunk.get("choices") == [] and isinstance(chunk.get("usage"), dict)
+
+
+def logprobs_of(choice: Any) -> list[float]:
+    """The emitted tokens' natural log-probabilities in one choice (of an answer or of a chunk)."""
+    logprobs = choice.get("logprobs") if isinstance(choice, dict) else None
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if not isinstance(content, list):
+        return []
+    found = (token.get("logprob") for token in content if isinstance(token, dict))
+    return [min(0.0, float(value)) for value in found if isinstance(value, int | float)]
+
+
+@dataclass(slots=True)
+class Collector:
+    """Puts the first choice of a streamed answer together from its chunks."""
+
+    message: dict[str, Any] = field(default_factory=lambda: {"role": "assistant", "content": None})
+    finish_reason: str | None = None
+    model: str | None = None
+    usage: Usage | None = None
+    logprobs: list[float] = field(default_factory=list)
+    tokens: int = 0
+    error: dict[str, Any] | None = None
+
+    def add(self, chunk: dict[str, Any]) -> None:
+        """Takes one chunk. Malformed parts are passed over: the client judges its own answer."""
+        self.usage = usage_of(chunk) or self.usage
+        if isinstance(chunk.get("model"), str):
+            self.model = chunk["model"]
+        if chunk.get("error"):
+            self.error = chunk
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and choice.get("index", 0) == 0:
+                self._add_choice(choice)
+
+    def _add_choice(self, choice: dict[str, Any]) -> None:
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        fresh = logprobs_of(choice)
+        self.logprobs += fresh
+        delta = choice.get("delta")
+        if not isinstance(delta, dict):
+            return
+        if delta.get("content") or delta.get("tool_calls") or delta.get("reasoning_content"):
+            self.tokens += len(fresh) or 1
+        for key, value in delta.items():
+            if key == "tool_calls":
+                self._add_calls(value)
+            elif isinstance(value, str) and key != "role":
+                self.message[key] = (self.message.get(key) or "") + value
+            elif value is not None:
+                self.message[key] = value
+
+    def _add_calls(self, calls: Any) -> None:
+        known: list[dict[str, Any]] = self.message.setdefault("tool_calls", [])
+        for part in calls if isinstance(calls, list) else ():
+            if not isinstance(part, dict):
+                continue
+            at = part.get("index", len(known))
+            while isinstance(at, int) and len(known) <= at < 128:
+                known.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
+            if not isinstance(at, int) or not 0 <= at < len(known):
+                continue
+            call, function = known[at], part.get("function")
+            call["id"] = part.get("id") or call["id"]
+            for key, value in (function if isinstance(function, dict) else {}).items():
+                if isinstance(value, str):
+                    call["function"][key] = call["function"].get(key, "") + value
+
+
+def collect(events: Iterable[bytes]) -> Collector:
+    """A whole stream's answer, from its events."""
+    collector = Collector()
+    for event in events:
+        if (chunk := parse(event)) is not None:
+            collector.add(chunk)
+    return collector
