@@ -18,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from router.contracts.decision import Reason, Tier
-from router.contracts.records import Answer, Audit, Record
+from router.contracts.records import Answer, Audit, Kind, Record
 
 OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 LATENCY_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
@@ -105,7 +105,17 @@ class Metrics:
         self.student_up = g("student_up", "1 where the live student answers.", "policy")
         self.threshold = g("threshold", "Score (route) or probability (accept) to pass.", "policy", "stage")
         self.bundle_info = g("bundle_info", "1 for the live bundle, 0 for one that was.", "policy", "bundle")
+        self.objective = g("objective", "What routing aims at: the target of its kind.", "policy", "kind")
         self.trained_usd = g("trained_usd", "What training this home's bundles cost, in USD.", "policy")
+
+    def observe_policy(self, policy: str, *, objective: str, target: float) -> None:
+        """Announces a policy at start-up: its objective (parity, student_share, usd_per_day, threshold), and
+        its money at 0. A counter born at its first increment is one that Prometheus' increase() never sees."""
+        self.objective.labels(policy, objective).set(target)
+        self.counterfactual.labels(policy).inc(0)
+        for tier in Tier:
+            for kind in (Kind.SERVED, Kind.AUDITED):
+                self.spend.labels(policy, tier.value, kind.value).inc(0)
 
     def observe(self, record: Record) -> None:
         """Counts one finished request: all but its audit, which comes later (``observe_audit``)."""
@@ -151,10 +161,14 @@ class Metrics:
     ) -> None:
         """What serves now. Cheap; call it whenever it may have changed. None: no threshold yet."""
         name = bundle or NO_BUNDLE
-        before = self._live_bundles.get(policy, name)
+        before = self._live_bundles.get(policy)
         self._live_bundles[policy] = name
         if before != name:
-            self.bundle_info.labels(policy, before).set(0)
+            if before is not None:
+                self.bundle_info.labels(policy, before).set(0)
+            for tier in Tier:
+                for result in ("acceptable", "unacceptable"):  # born at 0, or increase() would miss the first
+                    self.audits.labels(policy, name, tier.value, result).inc(0)
         self.bundle_info.labels(policy, name).set(1)
         self.student_up.labels(policy).set(student_up)
         for stage, threshold in (("route", route), ("accept", accept)):
