@@ -36,8 +36,10 @@ def fixed_grid(steps: int = 200) -> Floats:
 
 def grid_of(scores: npt.ArrayLike, steps: int = 200) -> Floats:
     """Candidate thresholds at quantiles of scores of *other* examples than those that will certify."""
-    quantiles = np.quantile(np.asarray(scores, np.float64), np.linspace(1, 0, steps))
-    return np.unique(np.append(quantiles, 0.0))[::-1]
+    values = np.asarray(scores, np.float64)
+    if len(values) == 0:
+        return fixed_grid(steps)
+    return np.unique(np.append(np.quantile(values, np.linspace(1, 0, steps)), 0.0))[::-1]
 
 
 def for_parity(
@@ -58,29 +60,56 @@ def for_parity(
     without these labels; by default ``fixed_grid``. Where not even the strictest passes, which fewer
     than 59 examples never do at 0.95 and 0.95, both thresholds are ``NEVER``.
     """
-    asked = np.asarray(route_scores, np.float64) >= route
-    final = np.asarray(route_scores if accept_scores is None else accept_scores, np.float64)
-    final = np.where(asked, final, -1.0)
+    final = _final(route_scores, accept_scores, route)
     wrong = np.sort(final[~np.asarray(acceptable, np.bool_)])
     candidates = np.sort(np.asarray(fixed_grid() if grid is None else grid, np.float64))[::-1]
-    passed, bound, served = NEVER, clopper_pearson_upper(0, len(final), confidence), 0
-    unacceptable = 0
+    passed = NEVER
     for candidate in candidates.tolist():
         failures = len(wrong) - int(np.searchsorted(wrong, candidate))
-        upper = clopper_pearson_upper(failures, len(final), confidence)
-        if upper > 1 - target:
+        if clopper_pearson_upper(failures, len(final), confidence) > 1 - target:
             break
-        passed, bound, unacceptable = candidate, upper, failures
-        served = int((final >= candidate).sum())
-    evidence = Evidence(
-        target=target, confidence=confidence, examples=len(final), served=served,
-        unacceptable=unacceptable, risk_bound=bound, method=METHOD,
-    )  # fmt: skip
+        passed = candidate
     if passed == NEVER:
-        return Thresholds(route=NEVER, accept=NEVER, evidence=evidence)
-    if accept_scores is None:
-        return Thresholds(route=passed, accept=0.0, evidence=evidence)
-    return Thresholds(route=route, accept=passed, evidence=evidence)
+        found = Thresholds(route=NEVER, accept=NEVER)
+    elif accept_scores is None:
+        found = Thresholds(route=passed, accept=0.0)
+    else:
+        found = Thresholds(route=route, accept=passed)
+    return with_evidence(
+        found, route_scores, accept_scores, acceptable, target=target, confidence=confidence, method=METHOD
+    )
+
+
+def with_evidence(
+    thresholds: Thresholds,
+    route_scores: npt.ArrayLike,
+    accept_scores: npt.ArrayLike | None,
+    acceptable: npt.ArrayLike,
+    *,
+    target: float,
+    confidence: float,
+    method: str,
+) -> Thresholds:
+    """The thresholds with what they do to these examples, all arrays (n,): served, wrong, and the bound."""
+    final = _final(route_scores, accept_scores, thresholds.route)
+    served = final >= (thresholds.route if accept_scores is None else thresholds.accept)
+    unacceptable = int((served & ~np.asarray(acceptable, np.bool_)).sum())
+    evidence = Evidence(
+        target=target,
+        confidence=confidence,
+        examples=len(final),
+        served=int(served.sum()),
+        unacceptable=unacceptable,
+        risk_bound=clopper_pearson_upper(unacceptable, len(final), confidence),
+        method=method,
+    )
+    return thresholds.model_copy(update={"evidence": evidence})
+
+
+def _final(route_scores: npt.ArrayLike, accept_scores: npt.ArrayLike | None, route: float) -> Floats:
+    """The score that decides in the end, -1 for what the student is not even asked: float64, (n,)."""
+    scores = np.asarray(route_scores, np.float64)
+    return np.where(scores >= route, scores if accept_scores is None else np.asarray(accept_scores), -1.0)
 
 
 class ShareThreshold:
