@@ -70,3 +70,17 @@ class TrainConfig:
             batch_size=d.batch_size,
             max_tokens=d.max_tokens,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateConfig:
+    """How much a student is asked: the newest ``max_dev`` and ``max_holdout`` rows, ``in_flight`` at once.
+
+    ``start_seconds``: how long its engine may take to be ready; ``answer_seconds``: how long an answer may.
+    """
+
+    max_dev: int = 400
+    max_holdout: int = 1000
+    in_flight: int = 16
+    start_seconds: float = 300.0
+    answer_seconds: float = 300.0

@@ -45,3 +45,7 @@ class Settings:
 
     def bundles(self, policy: str) -> Path:
         return self.home / "bundles" / policy
+
+    def work(self, policy: str) -> Path:
+        """Where a distillation round keeps its finished stages, and the history of all rounds."""
+        return self.home / "work" / policy
