@@ -1,0 +1,128 @@
+"""Prometheus' rules: what they compute from known series, and which alerts they raise."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.scoring.risk import wilson_interval
+
+PROMETHEUS = Path(__file__).parent.parent / "dashboards" / "prometheus"
+AUDITED = 'locum_audits_total{policy="%s",bundle="b1",served_tier="%s",result="%s"}'
+REQUESTS = 'locum_requests_total{policy="%s",tier="%s",reason="score",status_class="2xx"}'
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("promtool") is None and "LOCUM_CI" not in os.environ,
+    reason="needs Prometheus (apt-get install prometheus)",
+)
+
+
+def promtool(*arguments: str) -> str:
+    ran = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def grown(series: str, per_minute: float) -> dict[str, str]:
+    return {"series": series, "values": f"0+{per_minute}x600"}
+
+
+def policy_under_traffic(name: str, *, unacceptable: float) -> list[dict[str, str]]:
+    """Ten hours: 80 of 100 requests a minute to the student, one of them audited."""
+    return [
+        grown(REQUESTS % (name, "student"), 80),
+        grown(REQUESTS % (name, "teacher"), 20),
+        grown(AUDITED % (name, "student", "acceptable"), 1 - unacceptable),
+        grown(AUDITED % (name, "student", "unacceptable"), unacceptable),
+        grown(AUDITED % (name, "teacher", "acceptable"), 0.05),
+        grown(AUDITED % (name, "teacher", "unacceptable"), 0.15),
+        grown(f'locum_counterfactual_usd_total{{policy="{name}"}}', 0.60),
+        grown(f'locum_spend_usd_total{{policy="{name}",tier="teacher",kind="served"}}', 0.12),
+        grown(f'locum_spend_usd_total{{policy="{name}",tier="student",kind="served"}}', 0.06),
+        {"series": f'locum_objective{{policy="{name}",kind="parity"}}', "values": "0.95x600"},
+        {"series": f'locum_student_up{{policy="{name}"}}', "values": "1x600"},
+    ]
+
+
+def check(tmp_path: Path, series: list[dict[str, str]], expected: dict[str, dict[str, float]]) -> None:
+    """``expected``: query -> {labels: value}, ten hours in, to three digits."""
+    tests = [
+        {
+            "expr": f"round({query}, 0.001)",
+            "eval_time": "10h",
+            "exp_samples": [{"labels": labels, "value": value} for labels, value in samples.items()],
+        }
+        for query, samples in expected.items()
+    ]
+    unit: dict[str, Any] = {
+        "rule_files": [str(PROMETHEUS / "rules.yml")],
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}],
+    }
+    file = tmp_path / "unit.yml"
+    file.write_text(json.dumps(unit))
+    promtool("test", "rules", str(file))
+
+
+def test_rules_and_configuration_are_valid() -> None:
+    promtool("check", "rules", str(PROMETHEUS / "rules.yml"))
+    promtool("check", "config", str(PROMETHEUS / "prometheus.yml"))
+
+
+def test_quality_and_saving_come_out_as_reckoned_by_hand(tmp_path: Path) -> None:
+    labels, audits = '{policy="a"}', 600
+    low, high = wilson_interval(0.1 * audits, audits, confidence=0.90)  # two-sided 90%: 95% on each side
+    check(
+        tmp_path,
+        policy_under_traffic("a", unacceptable=0.1),
+        {
+            "locum:student_share:ratio24h": {labels: 0.8},
+            "locum:student_audits:increase24h": {labels: audits},
+            "locum:selective_risk:ratio24h": {labels: 0.1},
+            "locum:parity:estimate24h": {labels: 0.92},
+            "locum:parity:lower24h": {labels: round(1 - 0.8 * high, 3)},
+            "locum:parity:upper24h": {labels: round(1 - 0.8 * low, 3)},
+            "locum:over_escalation:ratio24h": {labels: 0.25},
+            "3600 * locum:net_saving_usd:rate1h": {labels: 25.2},
+        },
+    )
+
+
+def test_training_counts_against_the_saving(tmp_path: Path) -> None:
+    trained = {"series": 'locum_trained_usd{policy="a"}', "values": "0x570 2x29"}
+    series = [*policy_under_traffic("a", unacceptable=0.1), trained]
+    check(tmp_path, series, {"3600 * locum:net_saving_usd:rate1h": {'{policy="a"}': 23.2}})
+
+
+def test_while_the_teacher_answers_everything_parity_is_one_and_the_share_zero(tmp_path: Path) -> None:
+    series = [grown(REQUESTS % ("new", "teacher"), 100), grown(AUDITED % ("new", "teacher", "acceptable"), 3)]
+    expected = {"locum:student_share:ratio24h": 0.0, "locum:parity:estimate24h": 1.0, "locum:parity:lower24h": 1.0}
+    check(tmp_path, series, {query: {'{policy="new"}': value} for query, value in expected.items()})
+
+
+def test_parity_is_unknown_where_the_student_serves_and_nothing_was_audited(tmp_path: Path) -> None:
+    check(tmp_path, [grown(REQUESTS % ("dark", "student"), 100)], {"locum:parity:estimate24h": {}})
+
+
+def test_alerts_fire_for_the_policy_whose_floor_is_broken_and_for_no_other(tmp_path: Path) -> None:
+    series = policy_under_traffic("broken", unacceptable=0.12) + policy_under_traffic("sound", unacceptable=0.02)
+    firing = 'count by (alertname, policy) (ALERTS{alertstate="firing"})'
+    alerts = ("LocumParityBelowFloor", "LocumParityAtRisk")
+    check(tmp_path, series, {firing: {f'{{alertname="{a}", policy="broken"}}': 1 for a in alerts}})
+
+
+def test_a_student_that_is_down_and_a_record_that_is_lost_raise_their_alerts(tmp_path: Path) -> None:
+    series = [
+        {"series": 'locum_student_up{policy="a"}', "values": "1x590 0x9"},
+        {"series": 'locum_records_dropped_total{instance="proxy:8080"}', "values": "0x597 3x2"},
+        {"series": 'up{job="locum",instance="proxy:8080"}', "values": "1x600"},
+    ]
+    firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
+    alerts = ("LocumStudentDown", "LocumRecordsDropped")
+    check(tmp_path, series, {firing: {f'{{alertname="{a}"}}': 1 for a in alerts}})
