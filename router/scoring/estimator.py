@@ -95,7 +95,7 @@ class Scorer:
     @classmethod
     def _constant(cls, encoder: Encoder | None, labels: Bools, weights: Floats) -> Self:
         p = float((weights[labels].sum() + 1) / (weights.sum() + 2))
-        dense = np.zeros(len(STRUCTURE) + 2 * (encoder.dim if encoder else 0), np.float32)
+        dense = np.zeros(_width(encoder), np.float32)
         empty = np.zeros(BUCKETS, np.float32)
         facts = {"examples": len(labels), "acceptable": int(labels.sum()), "strength": 0.0}
         bias = linear.logit(p, 1e-12)
@@ -159,6 +159,10 @@ class Scorer:
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
             raise BundleError(f"the scorer in {folder} cannot be read: {e}") from e
+        if learned.dense.shape != (_width(encoder),) or {learned.hashed.shape, learned.squared_idf.shape} != {
+            (BUCKETS,)
+        }:
+            raise BundleError(f"the scorer in {folder} is damaged: its weights have the wrong shape")
         return cls(encoder, learned)
 
 
@@ -185,6 +189,10 @@ def _identity(encoder: Encoder | None) -> dict[str, Any]:
     """What must agree between a scorer's file and the code and encoder that use it."""
     name = encoder.name if encoder else None
     return {"format": _FORMAT, "features_version": FEATURES_VERSION, "encoder": name, "buckets": BUCKETS}
+
+
+def _width(encoder: Encoder | None) -> int:
+    return len(STRUCTURE) + 2 * (encoder.dim if encoder else 0)
 
 
 def _fit_head(

@@ -1,0 +1,184 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from router.contracts.records import Signals
+from router.errors import BundleError
+from router.scoring.encoder import Encoder
+from router.scoring.estimator import Example, Scorer, prior_score
+from router.scoring.features import Features, extract
+from router.scoring.linear import Platt
+from router.scoring.signals import summarise
+
+EASY = ["card", "balance", "transfer", "pin", "top-up", "fee", "limit", "address"]
+HARD = ["derivative", "tax law", "merger", "proof", "integral", "patent", "theorem", "lawsuit"]
+FRAME = "You are a helpful assistant of a bank. Answer in one sentence. Be kind and precise. " * 5
+
+
+def request(rng: np.random.Generator, hard: bool) -> Features:
+    words = rng.choice(HARD if hard else EASY, 2)
+    text = f"Please tell me about the {words[0]} and the {words[1]}, number {rng.integers(100)}"
+    return extract({"messages": [{"role": "system", "content": FRAME}, {"role": "user", "content": text}]})
+
+
+def examples(n: int, seed: int = 0, signals: bool = False, noise: float = 0.1) -> list[Example]:
+    """Easy words are mostly acceptable; with ``signals`` the student hesitates where it is wrong."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(n):
+        hard = bool(rng.uniform() < 0.5)
+        acceptable = bool(rng.uniform() < (noise if hard else 1 - noise))
+        p = rng.beta(9, 1, 12) if acceptable else rng.beta(4, 2, 12)
+        seen = summarise(np.log(p).tolist(), complete=True) if signals else None
+        found.append(Example(request(rng, hard), seen, acceptable))
+    return found
+
+
+def auroc(scores: list[float], labels: list[bool]) -> float:
+    good = [s for s, y in zip(scores, labels, strict=True) if y]
+    bad = [s for s, y in zip(scores, labels, strict=True) if not y]
+    return float(np.mean([(g > b) + 0.5 * (g == b) for g in good for b in bad]))
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    words = sorted({w for t in (*EASY, *HARD, "please tell me about the and number") for w in t.split()})
+    tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(["[UNK]", *words])}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
+    table = np.random.default_rng(0).normal(size=(len(words) + 1, 16)).astype(np.float32)
+    return Encoder(table, tokenizer, "tiny")
+
+
+@pytest.fixture(scope="module")
+def scorer(encoder: Encoder) -> Scorer:
+    return Scorer.fit(examples(400, signals=True), encoder)
+
+
+def test_what_the_student_can_do_scores_high_and_calibrated(scorer: Scorer) -> None:
+    fresh = examples(400, seed=1)
+    scores = [scorer.score(e.features) for e in fresh]
+    assert auroc(scores, [e.acceptable for e in fresh]) > 0.85  # 0.9 is the most the noise allows
+    assert np.mean(scores) == pytest.approx(np.mean([e.acceptable for e in fresh]), abs=0.06)
+    assert scorer.held_out_.shape == (400,) and 0.05 < np.quantile(scorer.held_out_, 0.1) < 0.25
+
+
+def test_the_answers_certainty_adds_to_the_requests(scorer: Scorer) -> None:
+    fresh = examples(300, seed=2, signals=True)
+    labels, scores = [e.acceptable for e in fresh], [scorer.score(e.features) for e in fresh]
+    accepts = [scorer.accept(s, e.signals) for s, e in zip(scores, fresh, strict=True)]
+    assert auroc(accepts, labels) > auroc(scores, labels) + 0.04
+    assert scorer.accept(0.42, None) == 0.42
+    assert np.mean(accepts) == pytest.approx(np.mean(labels), abs=0.06)
+
+
+def test_scores_are_the_same_to_the_last_bit_after_saving(scorer: Scorer, encoder: Encoder, tmp_path: Path) -> None:
+    scorer.save(tmp_path / "scorer")
+    loaded = Scorer.load(tmp_path / "scorer", encoder)
+    for e in examples(50, seed=3, signals=True):
+        score = scorer.score(e.features)
+        assert loaded.score(e.features) == score
+        assert loaded.accept(score, e.signals) == scorer.accept(score, e.signals)
+    assert sorted(p.suffix for p in (tmp_path / "scorer").iterdir()) == [".json", ".safetensors"]
+
+
+def test_fitting_twice_gives_the_same(encoder: Encoder) -> None:
+    found = [Scorer.fit(examples(80, signals=True), encoder, seed=7) for _ in range(2)]
+    fresh = examples(5, seed=4)
+    assert [found[0].score(e.features) for e in fresh] == [found[1].score(e.features) for e in fresh]
+
+
+def test_a_scorer_for_another_encoder_or_a_damaged_one_is_refused(
+    scorer: Scorer, encoder: Encoder, tmp_path: Path
+) -> None:
+    scorer.save(tmp_path)
+    with pytest.raises(BundleError, match="not for"):
+        Scorer.load(tmp_path, None)
+    weights = tmp_path / "scorer.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(BundleError, match="cannot be read"):
+        Scorer.load(tmp_path, encoder)
+    weights.write_bytes(whole)
+    arrays = load_file(weights)
+    save_file({**arrays, "dense": arrays["dense"][:-1]}, weights)
+    with pytest.raises(BundleError, match="shape"):
+        Scorer.load(tmp_path, encoder)
+    weights.unlink()
+    with pytest.raises(BundleError, match="cannot be read"):
+        Scorer.load(tmp_path, encoder)
+
+
+def test_thirty_examples_are_enough_to_learn_something(encoder: Encoder) -> None:
+    fresh = examples(200, seed=5)
+    scorer = Scorer.fit(examples(30), encoder)
+    scores = [scorer.score(e.features) for e in fresh]
+    assert auroc(scores, [e.acceptable for e in fresh]) > 0.65
+    assert all(0.01 < s < 0.99 for s in scores)
+
+
+@pytest.mark.parametrize(("outcomes", "expected"), [([], 0.5), ([True] * 8, 0.9), ([False] * 8, 0.1), ([True], 2 / 3)])
+def test_one_outcome_alone_gives_its_share_by_laplace(
+    outcomes: list[bool], expected: float, encoder: Encoder, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    scorer = Scorer.fit([Example(request(rng, False), None, y) for y in outcomes], encoder)
+    f = request(rng, True)
+    assert scorer.score(f) == pytest.approx(expected)
+    scorer.save(tmp_path)
+    assert Scorer.load(tmp_path, encoder).score(f) == scorer.score(f)
+
+
+def test_it_works_without_an_encoder() -> None:
+    scorer, fresh = Scorer.fit(examples(200), None), examples(200, seed=6)
+    assert auroc([scorer.score(e.features) for e in fresh], [e.acceptable for e in fresh]) > 0.8
+
+
+def test_weights_count(encoder: Encoder) -> None:
+    data = examples(200, noise=0.4)
+    heavy = [Example(e.features, None, e.acceptable, 20.0 if e.acceptable else 1.0) for e in data]
+    f = data[0].features
+    assert Scorer.fit(heavy, encoder).score(f) > Scorer.fit(data, encoder).score(f) + 0.2
+
+
+def test_traffic_of_another_kind_scores_lower(scorer: Scorer) -> None:
+    usual = [scorer.score(request(np.random.default_rng(i), False)) for i in range(20)]
+    strange = [
+        "Schreibe ein Gedicht über den Herbst in Königsberg",
+        "SELECT max(x) FROM t GROUP BY y HAVING count(*) > 3",
+        "напиши сочинение о войне и мире",
+    ]
+    scores = [scorer.score(extract({"messages": [{"role": "user", "content": t}]})) for t in strange]
+    assert max(scores) < np.mean(usual) / 2
+
+
+def test_scores_need_no_scikit_learn_signals_may_be_missing_for_some(encoder: Encoder) -> None:
+    data = examples(120, signals=True) + examples(120, seed=8)
+    scorer = Scorer.fit(data, encoder)
+    assert (scorer.held_out_[120:] == scorer.held_out_accept_[120:]).all()
+    assert (scorer.held_out_[:120] != scorer.held_out_accept_[:120]).all()
+
+
+def test_calibration_never_turns_a_ranking_round() -> None:
+    y = np.array([True] * 20 + [False] * 20)
+    wrong_way = Platt.fit(np.where(y, -2.0, 2.0), y, np.ones(40))
+    assert wrong_way.slope == 0 and wrong_way(3.0) == pytest.approx(0.5)
+    right_way = Platt.fit(np.where(y, 2.0, -2.0), y, np.ones(40))
+    assert right_way(2.0) == pytest.approx(21 / 22, abs=1e-3)  # Platt's smoothed target, no more
+
+
+def test_the_prior_ranks_by_declared_structure() -> None:
+    def prior(text: str, **body: object) -> float:
+        return prior_score(extract({"messages": [{"role": "user", "content": text}], **body}))
+
+    easy, hard = prior("Classify this message: where is my card?"), prior("Prove why x^2 + 3 = 7 holds; " * 30)
+    assert 0 < hard < 0.3 and 0.5 < easy < 1
+    assert prior("Classify: hello", tools=[{"type": "function"}] * 9) < prior("Classify: hello")
+
+
+def test_signals_alone_decide_nothing_without_a_head(encoder: Encoder) -> None:
+    scorer = Scorer.fit(examples(100), encoder)
+    sure = Signals(tokens=1, sum_logprob=0, mean_logprob=0, min_logprob=0, first_logprob=0, q10_logprob=0,
+                   q25_logprob=0, q50_logprob=0)  # fmt: skip
+    assert scorer.learned.head is None and scorer.accept(0.3, sure) == 0.3
