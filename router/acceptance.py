@@ -159,12 +159,14 @@ def _refuses(text: str) -> bool:
 def _loops(text: str) -> bool:
     """Whether the text ends in one unit over and over, or says the same four words again and again.
 
-    A unit without letters or digits (a rule, a table's border) may go on for longer.
+    A unit of one character, or without letters and digits (a rule, a table's border) may go on for longer.
     """
     tail = text.rstrip()[-_LONGEST_UNIT_CHARS * _LOOP_TIMES :]
     for size in range(1, len(tail) // _LOOP_TIMES + 1):
+        if tail[-1 - size] != tail[-1]:
+            continue
         unit = tail[-size:]
-        dull = size == 1 or not any(c.isalnum() for c in unit)
+        dull = len(set(unit)) == 1 or not any(c.isalnum() for c in unit)
         times = max(_LOOP_TIMES, -(-(_DULL_LOOP_CHARS if dull else _LOOP_CHARS) // size))
         if tail.endswith(unit * times):
             return True

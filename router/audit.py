@@ -43,13 +43,13 @@ class Missed(StrEnum):
     SHUTDOWN = "shutdown"
 
 
-def drawn(request_id: str, rate: float, purpose: str = "audit") -> bool:
-    """Whether the request is drawn, with probability ``rate``, by a hash of its id alone.
+def drawn(id: str, rate: float, purpose: str = "audit") -> bool:
+    """Whether the request (or conversation) is drawn, with probability ``rate``, by a hash of its id alone.
 
     ``purpose`` keys the hash: draws for different purposes ("audit", "explore") are independent.
-    A request drawn at one rate is drawn at every higher one.
+    What is drawn at one rate is drawn at every higher one.
     """
-    digest = hashlib.blake2b(request_id.encode(), digest_size=8, key=purpose.encode()).digest()
+    digest = hashlib.blake2b(id.encode(), digest_size=8, key=purpose.encode()).digest()
     return int.from_bytes(digest) < rate * 2**64
 
 

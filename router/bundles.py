@@ -48,7 +48,7 @@ class BundleWatcher:
     in place.
 
     Args:
-        encoder: called off-thread, once, when the first scorer is loaded.
+        encoder: called off-thread, once, when the first scorer is loaded; None where scorers need none.
         on_swap: called with (old, new) after every change of ``live``.
         students: where ready students are found; from the policy by default.
     """
@@ -58,7 +58,7 @@ class BundleWatcher:
         policy: Policy,
         settings: Settings,
         *,
-        encoder: Callable[[], Encoder],
+        encoder: Callable[[], Encoder | None],
         on_swap: Callable[[Live, Live], None] = lambda old, new: None,
         students: Students | None = None,
         poll_seconds: float = 0.2,
@@ -71,6 +71,7 @@ class BundleWatcher:
         self._students = students or students_of(policy, settings)
         self._make_encoder = encoder
         self._encoder: Encoder | None = None
+        self._encoder_made = False
         self._on_swap = on_swap
         self._poll_seconds = poll_seconds
         self._retry_seconds = retry_seconds
@@ -112,8 +113,8 @@ class BundleWatcher:
         self._settled()
 
     def _load_scorer(self, folder: Path) -> Scorer:
-        if self._encoder is None:
-            self._encoder = self._make_encoder()
+        if not self._encoder_made:
+            self._encoder, self._encoder_made = self._make_encoder(), True
         return Scorer.load(folder, self._encoder)
 
     def _pointed(self) -> str | None:

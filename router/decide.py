@@ -8,7 +8,8 @@ only what was judged too hard, and the audited sample is held out, so nothing tr
 the requests that the student serves. A small random share of those goes to the teacher instead
 (reason ``exploration``). It can only speak where the later steps would choose the student and a
 teacher call is affordable, and it only ever moves a request *to* the teacher: the client never gets
-worse for it, under any objective. The audit, which asks the other tier after the answer left,
+worse for it, under any objective. Draw it by the conversation, not the request: whole conversations
+are what is learned from, and none is bounced between the tiers. The audit, which asks the other tier after the answer left,
 changes nothing about who serves; an audited request is therefore never explored.
 """
 
@@ -47,7 +48,8 @@ class RoutingState:
     scorer was fitted; ``prior`` the declared prior's. ``share_threshold`` is the score above which
     lies the share a ``student_share`` objective asks for. ``escalated``: this conversation went to
     the teacher before. ``teacher_affordable``: a ``usd_per_day`` objective has money left for now.
-    ``propensity`` and ``audited`` are the audit's draw, ``explore`` is exploration's.
+    ``propensity`` and ``audited`` are the audit's draw, by the request; ``explore`` is exploration's, by
+    the conversation.
     """
 
     student_ready: bool = True

@@ -1,0 +1,210 @@
+"""Who answers, and why: the order of the steps, and what each objective does with a score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from router.audit import drawn
+from router.contracts.bundles import Thresholds
+from router.contracts.decision import Decision, Reason, Tier
+from router.decide import RequestView, RoutingState, audit_rate, decide, look_up, student_serves
+from router.policy import Policy
+from router.scoring.features import extract
+
+STUDENT, TEACHER = Tier.STUDENT, Tier.TEACHER
+TUNED = Thresholds(route=0.7, accept=0.8)
+
+
+def policy(objective: dict[str, Any] | None = None, **parts: Any) -> Policy:
+    student = {"model": "s", "engine": "embedded", "usd_per_million": {"input": 0, "output": 0}}
+    student |= parts.pop("student", {})
+    goal = objective or {"parity": {"at_least": 0.95}}
+    return Policy.model_validate(
+        {"name": "p", "student": student, "teacher": {"model": "t"}, "objective": goal, **parts}
+    )
+
+
+def ask(text: str = "hello", **fields: Any) -> dict[str, Any]:
+    return {"model": "p", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def view(body: dict[str, Any] | None = None, tier: Tier | None = None) -> RequestView:
+    body = body or ask()
+    return RequestView(extract(body), body, tier)
+
+
+def said(decision: Decision) -> tuple[Tier, Reason]:
+    return decision.tier, decision.reason
+
+
+SURE = RoutingState(score=0.9, thresholds=TUNED)
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+LEGAL = [{"when": {"metadata.task": ["legal", "tax"]}, "send": "teacher"}]
+CHEAP = {"usd_per_day": 5}
+
+
+@pytest.mark.parametrize(
+    ("step", "spoken"),
+    [
+        (0, (STUDENT, Reason.OVERRIDE)),
+        (1, (TEACHER, Reason.CAPABILITY)),
+        (2, (TEACHER, Reason.RULE)),
+        (3, (TEACHER, Reason.AFFINITY)),
+        (4, (TEACHER, Reason.EXPLORATION)),
+        (5, (STUDENT, Reason.SCORE)),
+    ],
+)
+def test_the_first_step_that_speaks_decides(step: int, spoken: tuple[Tier, Reason]) -> None:
+    """Every later step would speak too: what is taken away is always the first."""
+    body = ask(metadata={"task": "tax"} if step <= 2 else {}, **({"tools": [TOOL]} if step <= 1 else {}))
+    state = RoutingState(score=0.9, thresholds=TUNED, escalated=step <= 3, explore=step <= 4)
+    asked = RequestView(extract(body), body, STUDENT if step == 0 else None)
+    assert said(decide(policy(rules=LEGAL), asked, state)) == spoken
+
+
+def test_a_spent_budget_sends_to_the_student_and_is_not_explored_away() -> None:
+    poor = RoutingState(score=0.1, thresholds=TUNED, teacher_affordable=False, explore=True)
+    assert said(decide(policy(CHEAP), view(), poor)) == (STUDENT, Reason.BUDGET)
+
+
+def test_money_left_lets_the_score_decide() -> None:
+    assert said(decide(policy(CHEAP), view(), RoutingState(score=0.1, thresholds=TUNED))) == (TEACHER, Reason.SCORE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ({"tools": [TOOL]}, "tools"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "images"),
+        ({"messages": [{"role": "user", "content": "word " * 9000}]}, "context over 4096 tokens"),
+        ({"messages": [{"role": "user", "content": "Привет, как у тебя сегодня дела?"}]}, "language"),
+    ],
+)
+def test_what_the_student_is_declared_unfit_for_goes_to_the_teacher(fields: dict[str, Any], detail: str) -> None:
+    unfit = policy(student={"unfit_for": {"languages": ["ru"]}})
+    decision = decide(unfit, view(ask(**fields)), SURE)
+    assert (*said(decision), decision.detail) == (TEACHER, Reason.CAPABILITY, detail)
+
+
+def test_a_student_declared_fit_gets_tools() -> None:
+    fit = policy(student={"unfit_for": {"tools": False}})
+    assert said(decide(fit, view(ask(tools=[TOOL])), SURE)) == (STUDENT, Reason.SCORE)
+
+
+def test_a_rule_needs_all_its_conditions_and_the_first_rule_wins() -> None:
+    rules = [
+        {"when": {"metadata.task": "legal", "user": "a"}, "send": "teacher"},
+        {"when": {"metadata.task": "legal"}, "send": "student"},
+    ]
+    two = decide(policy(rules=rules), view(ask(metadata={"task": "legal"}, user="b")), RoutingState())
+    one = decide(policy(rules=rules), view(ask(metadata={"task": "legal"}, user="a")), RoutingState())
+    assert said(two) == (STUDENT, Reason.RULE)
+    assert said(one) == (TEACHER, Reason.RULE)
+    assert two.detail == "rule 2: metadata.task"
+
+
+def test_a_path_that_leads_nowhere_is_nothing() -> None:
+    body = {"messages": [{"role": "user"}], "n": 1}
+    assert look_up(body, "messages.0.role") == "user"
+    for path in ("messages.1.role", "messages.x", "n.m", "missing", "messages.0.role.x", ""):
+        assert look_up(body, path) is None
+
+
+def test_affinity_can_be_switched_off() -> None:
+    free = policy(conversation={"affinity": "none"})
+    assert said(decide(free, view(), RoutingState(score=0.9, thresholds=TUNED, escalated=True)))[0] is STUDENT
+
+
+def test_exploration_only_ever_moves_a_request_to_the_teacher() -> None:
+    low = RoutingState(score=0.1, thresholds=TUNED, explore=True)
+    assert said(decide(policy(), view(), low)) == (TEACHER, Reason.SCORE)
+
+
+def test_an_audited_request_stays_where_it_was_decided_for() -> None:
+    both = RoutingState(score=0.9, thresholds=TUNED, explore=True, audited=True, propensity=0.02)
+    decision = decide(policy(), view(), both)
+    assert said(decision) == (STUDENT, Reason.SCORE)
+    assert (decision.audited, decision.propensity, decision.exploration) == (True, 0.02, 0.0)
+
+
+def test_an_explored_request_says_how_probable_that_was() -> None:
+    state = RoutingState(score=0.9, thresholds=TUNED, explore=True)
+    assert decide(policy(audit={"explore": 0.05}), view(), state).exploration == 0.05
+
+
+@pytest.mark.parametrize("objective", [{"parity": {}}, {"threshold": 0.5}])
+def test_without_a_scorer_an_objective_on_quality_starts_with_the_teacher(objective: dict[str, Any]) -> None:
+    cold = policy(objective)
+    assert said(decide(cold, view(), RoutingState(prior=0.99))) == (TEACHER, Reason.COLD_START)
+    assert not student_serves(cold, None)
+    assert audit_rate(cold, None) == cold.audit.warmup_rate
+
+
+@pytest.mark.parametrize("objective", [{"student_share": 0.8}, CHEAP])
+def test_without_a_scorer_share_and_money_start_from_the_declared_prior(objective: dict[str, Any]) -> None:
+    cold = policy(objective)
+    easy, hard = (decide(cold, view(), RoutingState(prior=p)) for p in (0.6, 0.4))
+    assert (said(easy), easy.score) == ((STUDENT, Reason.SCORE), 0.6)
+    assert said(hard) == (TEACHER, Reason.SCORE)
+    assert audit_rate(cold, None) == cold.audit.rate
+
+
+@pytest.mark.parametrize(
+    ("objective", "threshold"),
+    [({"parity": {}}, 0.7), ({"threshold": 0.62}, 0.62), ({"student_share": 0.8}, 0.3), (CHEAP, 0.7)],
+)
+def test_the_score_is_held_against_the_objectives_own_threshold(objective: dict[str, Any], threshold: float) -> None:
+    for score, tier in ((threshold, STUDENT), (threshold - 0.01, TEACHER)):
+        state = RoutingState(score=score, thresholds=TUNED, share_threshold=0.3)
+        decision = decide(policy(objective), view(), state)
+        assert (*said(decision), decision.threshold) == (tier, Reason.SCORE, threshold)
+
+
+def test_a_threshold_that_nothing_passes_is_warm_up() -> None:
+    never = Thresholds(route=1.01, accept=0.0)
+    assert said(decide(policy(), view(), RoutingState(score=1.0, thresholds=never))) == (TEACHER, Reason.SCORE)
+    assert not student_serves(policy(), never)
+
+
+def test_no_request_is_tried_on_the_student_when_no_answer_of_its_would_leave() -> None:
+    mute = Thresholds(route=0.1, accept=1.01)
+    assert said(decide(policy(), view(), RoutingState(score=0.9, thresholds=mute)))[0] is TEACHER
+    assert not student_serves(policy(), mute)
+
+
+def test_without_the_cascade_the_accept_threshold_still_holds_for_the_score() -> None:
+    loose = Thresholds(route=0.1, accept=0.8)
+    single = policy(accept={"cascade": False})
+    assert said(decide(single, view(), RoutingState(score=0.5, thresholds=loose)))[0] is TEACHER
+    assert said(decide(policy(), view(), RoutingState(score=0.5, thresholds=loose)))[0] is STUDENT
+
+
+@pytest.mark.parametrize("tier", [STUDENT, None])
+def test_a_student_that_is_not_ready_is_a_fallback_to_the_teacher(tier: Tier | None) -> None:
+    down = RoutingState(score=0.9, thresholds=TUNED, student_ready=False)
+    decision = decide(policy(), view(tier=tier), down)
+    assert said(decision) == (TEACHER, Reason.FALLBACK)
+    assert decision.detail == f"student not ready ({'override' if tier else 'score'})"
+
+
+def test_a_request_for_the_teacher_never_minds_the_student() -> None:
+    down = RoutingState(student_ready=False)
+    assert said(decide(policy(), view(tier=TEACHER), down)) == (TEACHER, Reason.OVERRIDE)
+
+
+def test_the_score_is_told_whatever_decided() -> None:
+    decision = decide(policy(), view(tier=TEACHER), SURE)
+    assert (decision.score, decision.threshold) == (0.9, None)
+
+
+def test_draws_are_uniform_nested_and_independent_by_purpose() -> None:
+    ids = [f"req-{i}" for i in range(20_000)]
+    audited = {i for i in ids if drawn(i, 0.02)}
+    explored = {i for i in ids if drawn(i, 0.02, "explore")}
+    assert 300 < len(audited) < 500
+    assert 300 < len(explored) < 500
+    assert len(audited & explored) < 30
+    assert audited <= {i for i in ids if drawn(i, 0.2)}
+    assert all(drawn(i, 1.0) and not drawn(i, 0.0) for i in ids[:100])
