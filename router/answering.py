@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from router.acceptance import Seen
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Kind, Signals
 from router.errors import UpstreamError
@@ -15,7 +16,7 @@ from router.exchange import ChatRequest, Exchange, Headers
 from router.scoring.signals import summarise
 from router.tiers import Tiers
 from router.upstream.base import Backend, Waited
-from router.upstream.sse import Collector, encode, is_usage_only, logprobs_of, parse, usage_of
+from router.upstream.sse import DONE, Collector, encode, is_usage_only, logprobs_of, parse, payload, usage_of
 
 EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
@@ -67,6 +68,11 @@ async def ask_whole(tiers: Tiers, exchange: Exchange, backend: Backend, kind: Ki
     return Whole(answer, content, list(reply.headers))
 
 
+def seen_whole(answer: Answer) -> Seen:
+    """A whole answer, as acceptance looks at it."""
+    return Seen(answer.message or {}, answer.finish_reason, answer.signals)
+
+
 def _parsed(backend: Backend, content: bytes) -> dict[str, Any]:
     try:
         found = orjson.loads(content)
@@ -105,7 +111,19 @@ class Relay:
         self._exchange, self._backend, self._chat = exchange, backend, exchange.chat
         self._unread: list[bytes] = []
         self._collector = Collector()
+        self._done = False
         self._began = time.perf_counter()
+
+    def reached(self, tokens: int) -> bool:
+        """Whether so many tokens have come, or all that will."""
+        found = self.collected
+        return found.tokens >= tokens or found.finish_reason is not None or self._done
+
+    def seen(self) -> Seen:
+        """What has come so far, as acceptance looks at it."""
+        found = self.collected
+        complete = found.finish_reason is not None or self._done
+        return Seen(found.message, found.finish_reason, self.signals(), complete)
 
     @property
     def collected(self) -> Collector:
@@ -128,6 +146,7 @@ class Relay:
     def _read(self, event: bytes) -> bytes:
         chunk = parse(event)
         if chunk is None:
+            self._done = self._done or payload(event) == DONE
             return event
         self._collector.add(chunk)
         if is_usage_only(chunk) and not self._chat.wants_usage:
@@ -136,7 +155,7 @@ class Relay:
 
     def signals(self) -> Signals | None:
         found = self.collected
-        return _signals(self._backend, found.logprobs, complete=found.finish_reason is not None)
+        return _signals(self._backend, found.logprobs, complete=found.finish_reason is not None or self._done)
 
     def answer(self, kind: Kind, first_token_seconds: float | None = None) -> Answer:
         """What has come so far as an answer; its usage is estimated where the stream was cut short."""

@@ -105,7 +105,7 @@ class Exchange:
     tier: Tier | None = None
     deferral: Deferral | None = None
     fallback: Fallback | None = None
-    status: int = 200
+    status: int = 500
     answers: list[Answer] = field(default_factory=list)
     counterfactual_usd: Decimal = Decimal(0)
 
@@ -149,13 +149,14 @@ class Exchange:
             training_rights=backend.rights,
         )
 
-    def serve(self, answer: Answer) -> None:
+    def serve(self, answer: Answer, counterfactual_usd: Decimal) -> None:
         """The client gets this answer: it comes first in the record."""
-        self.tier = answer.tier
+        self.tier, self.counterfactual_usd = answer.tier, counterfactual_usd
         self.answers.insert(0, answer)
 
     def discard(self, answer: Answer) -> None:
-        self.answers.append(answer)
+        """The answer was paid for, and is kept to learn from; the client never sees it."""
+        self.answers.append(answer.model_copy(update={"kind": Kind.DISCARDED}))
 
     def headers(self) -> Headers:
         """What happened, as far as it is known now: the decision always, money once there is an answer."""
@@ -169,13 +170,13 @@ class Exchange:
             "score": None if decision.score is None else f"{decision.score:.4f}",
             "threshold": None if decision.threshold is None else f"{decision.threshold:.4f}",
         }
-        if self.tier and self.answers:
+        if self.answers and self.answers[0].kind is Kind.SERVED:
             spent = sum((a.cost_usd for a in self.answers), Decimal(0))
             found["cost-usd"] = f"{spent:f}"
             found["saved-usd"] = f"{self.counterfactual_usd - spent:f}"
         return [(b"x-locum-" + k.encode(), str(v).encode()) for k, v in found.items() if v is not None]
 
-    def record(self) -> Record:
+    def record(self, policy_version: str) -> Record:
         """What is kept of it. Redaction is the store's."""
         chat = self.chat
         seconds = self.elapsed
@@ -184,7 +185,7 @@ class Exchange:
             conversation_id=chat.conversation_id,
             created_at=self.created_at,
             policy=self.policy.name,
-            policy_version=self.policy.version,
+            policy_version=policy_version,
             bundle=self.live.bundle,
             features_version=FEATURES_VERSION,
             user=chat.user,

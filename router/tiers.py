@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from router.bundles import Target
 from router.contracts.decision import Tier
 from router.contracts.records import Rights
 from router.errors import CircuitOpen, UpstreamError, UpstreamTimeout
 from router.limits import Breakers, backoff_seconds
 from router.policy import Policy
 from router.pricing import Prices
+from router.students import Target
 from router.upstream.base import Backend, Reply, Upstream, Waited
 from router.upstream.sse import DONE, Splitter, collect, parse, payload
 
@@ -44,6 +44,7 @@ class Backends:
             url=url,
             timeout_seconds=declared.timeout_seconds,
             key=self._env.get(variable) if variable else None,
+            lacks_key=variable is not None and not self._env.get(variable),
             price=self.prices.teacher(model),
             rights=declared.training_rights if is_first else Rights.UNKNOWN,
         )

@@ -51,6 +51,10 @@ class Store(Records, Protocol):
         """Adds what became known later. The record itself may still be waiting to be written."""
         ...
 
+    def follow(self, policies: Sequence[Policy]) -> None:
+        """From now on these are the policies' words on text, redaction and retention."""
+        ...
+
     async def flush(self) -> None:
         """Returns once everything handed over before is on disk, or was refused by it (see ``errors``)."""
         ...
@@ -69,6 +73,6 @@ def open_store(settings: Settings, policies: Sequence[Policy]) -> Store:
 
 def open_readonly(settings: Settings) -> Records:
     """Opens the store for reading; where nothing was ever recorded it simply has no records."""
-    from router.store.sqlite import SqliteReader  # noqa: PLC0415
+    from router.store.reader import SqliteReader  # noqa: PLC0415
 
     return SqliteReader(settings.records_db)

@@ -19,7 +19,8 @@ class Backend:
 
     ``url`` is an OpenAI base URL (ending in /v1); None: litellm translates. ``model`` is the name to
     ask for there, ``label`` the name shown to people. ``timeout_seconds`` bounds the wait for each
-    piece of an answer: the headers, and every chunk of a stream.
+    piece of an answer: the headers, and every chunk of a stream. ``lacks_key``: the environment has no
+    key where the policy says one is.
     """
 
     tier: Tier
@@ -28,6 +29,7 @@ class Backend:
     url: str | None
     timeout_seconds: float
     key: str | None = field(default=None, repr=False)
+    lacks_key: bool = False
     price: Price | None = None
     rights: Rights = Rights.UNKNOWN
     version: str | None = None

@@ -1,0 +1,53 @@
+"""``/health/live``, ``/health/ready`` and ``/metrics``: for supervisors, load balancers and Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from router.api.models import Catalog
+from router.cascade import Cascade
+from router.metrics import Metrics
+
+
+def state_of(cascade: Cascade) -> dict[str, Any]:
+    """Which tiers of one policy can answer now. A circuit that is open cannot; a key that lacks is told."""
+    live = cascade.live
+    student = cascade.backends.student(live.student) if live.student else None
+    return {
+        "policy": cascade.policy.name,
+        "bundle": live.bundle,
+        "student": {
+            "ready": student is not None and cascade.reachable(student),
+            "version": live.student.version if live.student else None,
+        },
+        "teacher": {
+            "ready": any(cascade.reachable(t) for t in cascade.backends.teachers),
+            "backends": [{"model": t.label, "ready": cascade.reachable(t)} for t in cascade.backends.teachers],
+        },
+    }
+
+
+def routes(catalog: Callable[[], Catalog], metrics: Metrics) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @router.get("/health/ready")
+    async def ready() -> JSONResponse:
+        """200 where every policy has a tier that can answer."""
+        policies = [state_of(cascade) for cascade in catalog().cascades]
+        able = all(p["student"]["ready"] or p["teacher"]["ready"] for p in policies)
+        content = {"status": "ready" if able else "unready", "policies": policies}
+        return JSONResponse(content, status_code=200 if able else 503)
+
+    @router.get("/metrics")
+    async def expose() -> Response:
+        return Response(metrics.expose(), media_type=metrics.content_type)
+
+    return router

@@ -1,0 +1,106 @@
+"""Raw ASGI, as far as it is needed: reading a body, sending an answer, noticing that the client left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from typing import Any
+
+import orjson
+
+from router.errors import LocumError, TooLarge
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON: Headers = [(b"content-type", b"application/json")]
+
+
+class ClientLeft(Exception):
+    """The client was gone before its request had arrived."""
+
+
+def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
+    """The request's headers, names in lower case; the last of a repeated one."""
+    return dict(scope["headers"])
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        TooLarge: it is longer than ``limit_bytes``, by its header or in truth.
+        ClientLeft: the connection broke before its end.
+    """
+    announced = headers_of(scope).get(b"content-length", b"0")
+    if announced.isdigit() and int(announced) > limit_bytes:
+        raise TooLarge(f"the request is longer than {limit_bytes} bytes")
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit_bytes:
+            raise TooLarge(f"the request is longer than {limit_bytes} bytes")
+        parts.append(part)
+        if not message.get("more_body"):
+            return b"".join(parts) if len(parts) > 1 else part
+
+
+class AsgiSink:
+    """An answer's way out (``router.exchange.Sink``)."""
+
+    __slots__ = ("_send", "ended", "started")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+        self.ended = False
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": data})
+
+
+async def send_error(sink: AsgiSink, error: LocumError, headers: Headers) -> None:
+    """An error in OpenAI's shape; nothing where an answer is already under way."""
+    if sink.started:
+        return
+    await sink.start(error.status, [*headers, *JSON])
+    await sink.end(orjson.dumps(error.body()))
+
+
+async def while_connected(receive: Receive, sink: AsgiSink, work: Coroutine[Any, Any, None]) -> None:
+    """Does the work, and cancels it once the client has left: what it waits for has no use then."""
+    task = asyncio.current_task()
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if task is not None and not sink.ended:
+            left = True
+            task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not left or task is None:
+            raise
+        task.uncancel()
+    finally:
+        watcher.cancel()

@@ -1,0 +1,180 @@
+"""The composition root: the only place that builds collaborators, and their life from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from socket import socket
+
+import orjson
+import structlog
+import uvicorn
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from router import __version__
+from router.api import health, models
+from router.api.chat import PATH, ChatCompletions
+from router.api.wire import Receive, Scope, Send
+from router.cascade import Shared
+from router.errors import BadRequest, LocumError
+from router.limits import ClientKeys
+from router.metrics import Metrics
+from router.proxy import Proxy
+from router.scoring.encoder import load_encoder
+from router.settings import Settings
+from router.store.base import open_store
+from router.tiers import Tiers
+from router.upstream.litellm_wire import LiteLLMWire
+from router.upstream.openai_wire import OpenAIWire
+
+log = structlog.get_logger(__name__)
+
+KEEP_ALIVE_SECONDS = 75
+GRACE_SECONDS = 15
+
+
+class App:
+    """The ASGI application: chat completions go straight to their endpoint, all else through FastAPI,
+    whose dispatch costs more than the rest of a request."""
+
+    def __init__(self, chat: ChatCompletions, rest: FastAPI) -> None:
+        self._chat, self._rest = chat, rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST":
+            await self._chat(scope, receive, send)
+        else:
+            await self._rest(scope, receive, send)
+
+
+def create_app(policies: Sequence[Path], settings: Settings, env: Mapping[str, str] = os.environ) -> App:
+    """The proxy for these policy files. ``env`` holds the backends' keys, by the names that policies give.
+
+    Raises:
+        PolicyError: a file is wrong.
+    """
+    metrics, keys = Metrics(), ClientKeys(settings.client_keys)
+    proxy = Proxy(policies, settings, env, encoder=lambda: load_encoder(settings.cache))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        store = open_store(settings, proxy.policies)
+        metrics.watch(store)
+        tiers = Tiers(OpenAIWire(), LiteLLMWire())
+        await proxy.start(Shared(tiers, store, metrics))
+        background = [
+            asyncio.create_task(proxy.follow()),
+            asyncio.create_task(asyncio.to_thread(proxy.seed_spending, store)),
+        ]
+        gc.collect()
+        gc.freeze()  # what start-up made is never garbage; scanning it again and again costs 15% of the CPU
+        try:
+            yield
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await proxy.stop()
+            await tiers.close()
+            await store.flush()
+            store.close()
+
+    rest = FastAPI(title="Locum", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+
+    def authorised(request: Request) -> None:
+        keys.check(request.headers.get("authorization"))
+
+    rest.include_router(models.routes(lambda: proxy.catalog), dependencies=[Depends(authorised)])
+    rest.include_router(health.routes(lambda: proxy.catalog, metrics))
+    rest.add_exception_handler(LocumError, _locum_error)
+    rest.add_exception_handler(HTTPException, _http_error)
+    return App(ChatCompletions(lambda: proxy.catalog, keys), rest)
+
+
+async def _locum_error(_: Request, error: Exception) -> JSONResponse:
+    known = error if isinstance(error, LocumError) else LocumError("internal error")
+    return JSONResponse(known.body(), status_code=known.status)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    """No such path, or not by this method: in OpenAI's shape too."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    body = BadRequest(f"{request.method} {request.url.path} is nothing this proxy serves").body()
+    return JSONResponse(body, status_code=status)
+
+
+class _Server(uvicorn.Server):
+    """Tells where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, run_file: Path) -> None:
+        super().__init__(config)
+        self._run_file = run_file
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.started:
+            return
+        port = self.servers[0].sockets[0].getsockname()[1]
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        url = f"http://{host}:{port}"
+        write_atomically(self._run_file, orjson.dumps({"pid": os.getpid(), "url": url}))
+        print(f"locum: ready at {url}/v1", flush=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_bytes(content)
+    fresh.replace(path)
+
+
+def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -> None:
+    """Serves until SIGINT or SIGTERM. ``port`` 0 picks a free one; ``<home>/run/proxy.json`` tells which.
+
+    Raises:
+        PolicyError: a policy file is wrong.
+    """
+    log_to_stderr()
+    config = uvicorn.Config(
+        create_app(policies, settings),
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    run_file = settings.run / "proxy.json"
+    try:
+        _Server(config, run_file).run()
+    finally:
+        run_file.unlink(missing_ok=True)
+
+
+def log_to_stderr() -> None:
+    """One JSON object a line, or coloured text on a terminal; stdout stays for what people asked for."""
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            *([] if terminal else [structlog.processors.dict_tracebacks]),
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

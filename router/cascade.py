@@ -1,0 +1,248 @@
+"""Route -> student -> accepted? -> teacher, with fallback both ways. Knows no web framework."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+import structlog
+
+from router.acceptance import Seen, Wanted, judge_answer, wanted
+from router.answering import EVENT_STREAM, Relay, ask_whole, request_for, seen_whole
+from router.audit import Auditor
+from router.bundles import Live
+from router.contracts.decision import Deferral, Fallback, Reason, Tier
+from router.contracts.records import Answer, Kind
+from router.errors import LocumError, UpstreamError, UpstreamRefused, UpstreamUnreachable
+from router.exchange import CLIENT_LEFT, ChatRequest, Exchange, Sink, fallback_cause
+from router.metrics import Metrics
+from router.policy import Policy
+from router.pricing import counterfactual_usd
+from router.routing import Routing
+from router.store.base import Store
+from router.tiers import Backends, Tiers
+from router.upstream.base import Backend, Waited
+from router.upstream.sse import encode
+
+log = structlog.get_logger(__name__)
+
+
+class _Deferred(Exception):
+    """The student's answer may not leave; nothing of it has."""
+
+    def __init__(self, cause: Deferral) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all policies share, for the life of the process."""
+
+    tiers: Tiers
+    store: Store
+    metrics: Metrics
+
+
+class Cascade:
+    """Serves one policy's requests. ``live()`` says what serves now; each request keeps what it began with."""
+
+    def __init__(
+        self, policy: Policy, backends: Backends, live: Callable[[], Live], routing: Routing, shared: Shared
+    ) -> None:
+        self.policy = policy
+        self.backends = backends
+        self._version = policy.version
+        self._live, self._routing, self._shared, self._tiers = live, routing, shared, shared.tiers
+        self._auditor: Auditor[Exchange] = Auditor(
+            policy,
+            ask=self._audit,
+            store=shared.store,
+            student_ready=lambda: live().student is not None,
+            observe=shared.metrics.observe_audit,
+            budget=routing.audit_budget,
+        )
+
+    @property
+    def live(self) -> Live:
+        return self._live()
+
+    def reachable(self, backend: Backend) -> bool:
+        """Whether the backend would be asked now: its circuit is closed, and its key is there if it needs one."""
+        return not self._tiers.is_open(backend) and not backend.lacks_key
+
+    async def close(self) -> None:
+        """Lets audits under way end for a moment."""
+        await self._auditor.close()
+
+    async def serve(self, chat: ChatRequest, sink: Sink) -> None:
+        """Answers one request through ``sink`` and records it, whatever becomes of it.
+
+        No upstream's failure is raised: it is answered. A cancellation (the client left) is recorded
+        with status 499 and passed on.
+        """
+        live = self._live()
+        features, decision = self._routing.decide(chat, live)
+        exchange = Exchange(chat, self.policy, live, features, decision, decision.reason)
+        if decision.reason is Reason.FALLBACK:
+            exchange.fallback = Fallback.UNREACHABLE
+        try:
+            await self._answer(exchange, sink)
+            exchange.status = 200
+        except asyncio.CancelledError:
+            exchange.status = CLIENT_LEFT
+            raise
+        except UpstreamRefused as refusal:
+            exchange.status = refusal.reply_status
+            await sink.start(refusal.reply_status, [*exchange.headers(), *refusal.reply_headers])
+            await sink.end(refusal.reply_body)
+        except UpstreamError as error:
+            exchange.status = error.status
+            log.warning("unanswered", request=chat.request_id, policy=self.policy.name, why=str(error))
+            await _fail(exchange, sink, error)
+        finally:
+            self._settle(exchange)
+
+    def _settle(self, exchange: Exchange) -> None:
+        record = exchange.record(self._version)
+        self._shared.store.append(record)
+        self._shared.metrics.observe(record)
+        self._routing.learn(record)
+        if record.decision.audited:
+            self._auditor.submit(record, exchange)
+
+    async def _answer(self, exchange: Exchange, sink: Sink) -> None:
+        """The student first where it was decided so, then the teachers, then the student standing in."""
+        target, decision = exchange.live.student, exchange.decision
+        if decision.tier is Tier.STUDENT and target is not None:
+            try:
+                await self._from(self.backends.student(target), exchange, sink, judged=True)
+                return
+            except _Deferred as deferred:
+                exchange.deferral, exchange.reason = deferred.cause, Reason.DEFERRAL
+            except UpstreamRefused:  # too long for it, perhaps; whether the request is wrong, the teacher says
+                exchange.reason = Reason.CAPABILITY
+            except UpstreamError as error:
+                if sink.started:
+                    raise
+                exchange.fell_back(error)
+        await self._from_teachers(exchange, sink)
+
+    async def _from_teachers(self, exchange: Exchange, sink: Sink) -> None:
+        failed: UpstreamError | None = None
+        for backend in self.backends.teachers:
+            try:
+                await self._from(backend, exchange, sink)
+                return
+            except UpstreamError as error:
+                if sink.started:
+                    raise
+                log.warning("teacher_failed", request=exchange.chat.request_id, why=str(error))
+                exchange.fallback = exchange.fallback or fallback_cause(error)
+                failed = failed or error
+        if failed is not None:
+            await self._stand_in(exchange, sink, failed)
+
+    async def _stand_in(self, exchange: Exchange, sink: Sink, failed: UpstreamError) -> None:
+        """The student answers since no teacher can: unjudged, marked. Not where it just failed itself, nor
+        what it is unfit for."""
+        target = exchange.live.student
+        unable = Reason.CAPABILITY in (exchange.decision.reason, exchange.reason)
+        if target is None or unable or exchange.reason is Reason.FALLBACK:
+            raise failed
+        before, exchange.reason = exchange.reason, Reason.FALLBACK
+        try:
+            await self._from(self.backends.student(target), exchange, sink)
+        except (UpstreamRefused, UpstreamError):
+            if sink.started:
+                raise
+            exchange.reason = before
+            raise failed from None
+
+    async def _from(self, backend: Backend, exchange: Exchange, sink: Sink, *, judged: bool = False) -> None:
+        ask = self._stream if exchange.chat.streamed else self._whole
+        await ask(backend, exchange, sink, wanted(exchange.chat.body) if judged else None)
+
+    async def _whole(self, backend: Backend, exchange: Exchange, sink: Sink, want: Wanted | None) -> None:
+        """One whole answer, judged whole."""
+        whole = await ask_whole(self._tiers, exchange, backend, Kind.SERVED, exchange.waited)
+        answer = whole.answer
+        if want is not None and (cause := self._judged(exchange, want, seen_whole(answer))):
+            exchange.discard(answer)
+            raise _Deferred(cause)
+        self._serve(exchange, answer)
+        await sink.start(200, [*exchange.headers(), *whole.headers])
+        await sink.end(whole.content)
+
+    async def _stream(self, backend: Backend, exchange: Exchange, sink: Sink, want: Wanted | None) -> None:
+        """A stream, held back until the commit point: enough tokens to judge, or its end."""
+        hold = self.policy.accept.hold_tokens if want is not None else 0
+        body = request_for(backend, exchange.chat, streamed=True)
+        relay, held, first = Relay(exchange, backend), b"", 0.0
+        try:
+            async with self._tiers.stream(backend, body, exchange.waited) as events:
+                async for batch in events:
+                    held += relay.pass_on(batch)
+                    if not sink.started:
+                        if hold and not relay.reached(hold):
+                            continue
+                        if hold and want is not None and (cause := self._judged(exchange, want, relay.seen())):
+                            exchange.discard(relay.answer(Kind.DISCARDED))
+                            raise _Deferred(cause)
+                        first = exchange.elapsed
+                        exchange.tier = backend.tier
+                        await sink.start(200, [*exchange.headers(), *EVENT_STREAM])
+                    if held:
+                        await sink.send(held)
+                        held = b""
+            await sink.end()
+        finally:
+            if sink.started:
+                self._serve(exchange, relay.answer(Kind.SERVED, first))
+
+    def _judged(self, exchange: Exchange, want: Wanted, seen: Seen) -> Deferral | None:
+        cause, confidence = judge_answer(
+            seen,
+            want,
+            policy=self.policy,
+            decision=exchange.decision,
+            scorer=exchange.live.scorer,
+            thresholds=exchange.live.thresholds,
+        )
+        if cause is not None:
+            log.debug("deferred", request=exchange.chat.request_id, cause=cause, confidence=confidence)
+        return cause
+
+    def _serve(self, exchange: Exchange, answer: Answer) -> None:
+        """Notes that the client gets this answer, and what the first teacher would have cost for it."""
+        teacher, cached = self.backends.prices.teacher(), None
+        if answer.tier is Tier.STUDENT:
+            cached = self._routing.cached_share(exchange.chat.conversation_id)
+        exchange.serve(answer, counterfactual_usd(answer.usage, teacher, cached_share=cached))
+
+    async def _audit(self, tier: Tier, exchange: Exchange) -> Answer:
+        """The other tier's answer to a request that was answered before, from the versions it began with.
+
+        Raises:
+            UpstreamError, UpstreamRefused: there is none.
+        """
+        target = exchange.live.student or self._live().student
+        if tier is Tier.TEACHER:
+            backend = self.backends.teachers[0]
+        elif target is not None:
+            backend = self.backends.student(target)
+        else:
+            raise UpstreamUnreachable("no student is ready")
+        whole = await ask_whole(self._tiers, exchange, backend, Kind.AUDITED, Waited())
+        return whole.answer
+
+
+async def _fail(exchange: Exchange, sink: Sink, error: LocumError) -> None:
+    """Tells the client of a failure: as an error answer, or as the last event of a stream under way."""
+    if sink.started:
+        await sink.end(encode(error.body()))
+        return
+    await sink.start(error.status, [*exchange.headers(), (b"content-type", b"application/json")])
+    await sink.end(orjson.dumps(error.body()))

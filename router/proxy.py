@@ -1,0 +1,199 @@
+"""The policies being served: their cascades and bundle watchers, kept true to the policy files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import structlog
+from pydantic import ValidationError
+
+from router.api.models import Catalog
+from router.budget import DAY_SECONDS
+from router.bundles import BundleWatcher, Live
+from router.cascade import Cascade, Shared
+from router.contracts.bundles import MANIFEST, Manifest
+from router.errors import PolicyError
+from router.policy import Policy, load_policy
+from router.routing import Routing
+from router.scoring.encoder import Encoder
+from router.settings import Settings
+from router.store.base import Records
+from router.tiers import Backends
+
+log = structlog.get_logger(__name__)
+
+Stamp = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One policy as it is served: edits of its file replace all of it but ``routing``."""
+
+    cascade: Cascade
+    watcher: BundleWatcher
+    following: asyncio.Task[None]
+    routing: Routing
+
+    async def stop(self) -> None:
+        self.following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.following
+        await self.cascade.close()
+
+
+class Proxy:
+    """Serves the policies in some files. ``catalog`` is what there is to ask for, at any moment.
+
+    Raises:
+        PolicyError: a file is wrong, or two policies claim one name. Later a wrong file changes
+            nothing: what it said before stays, and the log says why.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        settings: Settings,
+        env: Mapping[str, str],
+        encoder: Callable[[], Encoder | None],
+    ) -> None:
+        if not paths:
+            raise PolicyError("no policy file given")
+        self._settings, self._env, self._encoder = settings, env, encoder
+        self._stamps = {path: _stamp(path) for path in paths}
+        self._policies = {path: load_policy(path) for path in paths}
+        self._served: dict[str, Served] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._check(self._policies)
+        self.catalog: Catalog
+
+    @property
+    def policies(self) -> list[Policy]:
+        return list(self._policies.values())
+
+    async def start(self, shared: Shared) -> None:
+        """Serves the policies as they were read. Call it once, before the first request."""
+        self._shared = shared
+        for policy in self.policies:
+            self._served[policy.name] = await self._serve(policy, Routing(policy))
+        self._publish()
+
+    async def stop(self) -> None:
+        for served in self._served.values():
+            await served.stop()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def follow(self, poll_seconds: float = 1.0) -> None:
+        """Takes over edits of the policy files, until cancelled."""
+        while True:
+            await asyncio.sleep(poll_seconds)
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Looks at the files once. A file that is wrong or gone changes nothing."""
+        for path, before in list(self._stamps.items()):
+            if (now := _stamp(path)) == before:
+                continue
+            self._stamps[path] = now
+            try:
+                await self._replace(path, load_policy(path))
+            except PolicyError as e:
+                log.error("policy_not_reloaded", file=str(path), why=str(e))
+
+    async def _replace(self, path: Path, policy: Policy) -> None:
+        old = self._policies[path]
+        if policy == old:
+            return
+        wanted = self._policies | {path: policy}
+        self._check(wanted)
+        kept = self._served.get(policy.name)
+        routing = kept.routing if kept else Routing(policy)
+        fresh = await self._serve(policy, routing)
+        routing.follow(policy)
+        gone = self._served.pop(old.name)
+        self._policies, self._served[policy.name] = wanted, fresh
+        self._publish()
+        self._shared.store.follow(self.policies)
+        task = asyncio.create_task(gone.stop())  # its last audits end beside the new one's first requests
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        log.info("policy_reloaded", file=str(path), policy=policy.name, version=policy.version)
+
+    def _check(self, policies: Mapping[Path, Policy]) -> None:
+        """Raises PolicyError where the files cannot be served together, before anything of them is."""
+        names = [p.name for p in policies.values()]
+        if doubled := {n for n in names if names.count(n) > 1}:
+            raise PolicyError(f"two files describe the policy {', '.join(sorted(doubled))}")
+        Catalog.check(policies.values())
+        for policy in policies.values():
+            Backends(policy, self._env)
+
+    async def _serve(self, policy: Policy, routing: Routing) -> Served:
+        metrics = self._shared.metrics
+        watcher = BundleWatcher(
+            policy, self._settings, encoder=self._encoder, on_swap=lambda _, new: self._swapped(policy, new)
+        )
+        kind, target = _objective(policy)
+        metrics.observe_policy(policy.name, objective=kind, target=target)
+        self._swapped(policy, watcher.live)
+        await watcher.refresh()
+        cascade = Cascade(policy, Backends(policy, self._env), lambda: watcher.live, routing, self._shared)
+        return Served(cascade, watcher, asyncio.create_task(watcher.run()), routing)
+
+    def _swapped(self, policy: Policy, live: Live) -> None:
+        thresholds, metrics = live.thresholds, self._shared.metrics
+        metrics.observe_live(
+            policy.name,
+            bundle=live.bundle,
+            route=thresholds.route if thresholds else None,
+            accept=thresholds.accept if thresholds else None,
+            student_up=live.student is not None,
+        )
+        metrics.observe_trained(policy.name, float(trained_usd(self._settings.bundles(policy.name))))
+
+    def _publish(self) -> None:
+        """In the files' order: the first policy is what ``locum/student`` and ``locum/teacher`` mean."""
+        self.catalog = Catalog([self._served[p.name].cascade for p in self.policies], int(time.time()))
+
+    def seed_spending(self, records: Records) -> None:
+        """Counts what was spent today before this start. Reads the store: call it off the event loop."""
+        midnight = time.time() // DAY_SECONDS * DAY_SECONDS
+        for name, served in list(self._served.items()):
+            spent = audited = Decimal(0)
+            for _, record in records.records(policy=name, since=midnight):
+                spent += record.cost_usd
+                if record.audit and record.audit.answer:
+                    audited += record.audit.answer.cost_usd
+            served.routing.spent_before(spent, audited)
+
+
+def trained_usd(folder: Path) -> Decimal:
+    """What training the policy's bundles cost, all together; damaged manifests count nothing here."""
+    total = Decimal(0)
+    for path in folder.glob(f"*/{MANIFEST}"):
+        with contextlib.suppress(OSError, ValidationError):
+            total += Decimal(Manifest.model_validate_json(path.read_bytes()).cost_usd)
+    return total
+
+
+def _objective(policy: Policy) -> tuple[str, float]:
+    goal = policy.objective
+    if goal.parity is not None:
+        return "parity", goal.parity.at_least
+    kind = next(k for k in ("student_share", "usd_per_day", "threshold") if getattr(goal, k) is not None)
+    return kind, float(getattr(goal, kind))
+
+
+def _stamp(path: Path) -> Stamp:
+    """Changes with every edit; zeros where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)

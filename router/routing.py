@@ -1,0 +1,91 @@
+"""What deciding needs beside the request: the score, the conversation, the draws, the money left."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from router.audit import drawn
+from router.budget import DailyBudget
+from router.bundles import Live
+from router.contracts.decision import Decision, Tier
+from router.contracts.records import Answer, Record
+from router.conversations import Conversations
+from router.decide import RequestView, RoutingState, decide, student_serves
+from router.exchange import ChatRequest
+from router.metrics import TOO_HARD
+from router.policy import Policy
+from router.scoring.estimator import prior_score
+from router.scoring.features import Features, extract
+from router.scoring.thresholds import ShareThreshold
+
+
+class Routing:
+    """One policy's running state of deciding. It outlives edits of the policy file (``follow``), so that
+    an edit forgets neither conversations nor what was spent today."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._conversations = Conversations()
+        self._share, self._share_of = ShareThreshold(), ""
+        self._spent = DailyBudget(policy.objective.usd_per_day or Decimal(0))
+        self.audit_budget = DailyBudget(policy.audit.usd_per_day)
+
+    def follow(self, policy: Policy) -> None:
+        self._policy = policy
+        self._spent.usd_per_day = policy.objective.usd_per_day or Decimal(0)
+        self.audit_budget.usd_per_day = policy.audit.usd_per_day
+
+    def spent_before(self, usd: Decimal, audited_usd: Decimal) -> None:
+        """Counts what was spent today before the process began."""
+        self._spent.settle(Decimal(0), usd)
+        self.audit_budget.settle(Decimal(0), audited_usd)
+
+    def decide(self, chat: ChatRequest, live: Live) -> tuple[Features, Decision]:
+        """Reads the request once, scores it, draws its audit, and decides."""
+        policy, features = self._policy, extract(chat.body)
+        score = live.scorer.score(features) if live.scorer else None
+        prior = prior_score(features) if score is None else 0.0
+        rate = policy.audit.rate if student_serves(policy, live.thresholds) else policy.audit.warmup_rate
+        state = RoutingState(
+            student_ready=live.student is not None,
+            escalated=chat.has_assistant_turn and self._conversations.recall(chat.conversation_id).escalated,
+            score=score,
+            prior=prior,
+            thresholds=live.thresholds,
+            share_threshold=self._share_threshold(live, prior if score is None else score),
+            teacher_affordable=policy.objective.usd_per_day is None or self._spent.affordable_now(),
+            propensity=rate,
+            audited=drawn(chat.request_id, rate),
+            explore=drawn(chat.request_id, policy.audit.explore, "explore"),
+        )
+        return features, decide(policy, RequestView(features, chat.body, chat.tier), state)
+
+    def _share_threshold(self, live: Live, score: float) -> float | None:
+        """Follows the scores of all traffic; another scorer has another distribution, so it starts anew."""
+        share = self._policy.objective.student_share
+        if share is None:
+            return None
+        scored_by = live.bundle if live.scorer and live.bundle else "prior"
+        if scored_by != self._share_of:
+            self._share, self._share_of = ShareThreshold(), scored_by
+        self._share.observe(score)
+        return self._share.threshold(share)
+
+    def cached_share(self, conversation_id: str) -> float:
+        """The share of input that the teacher's prompt cache served last in this conversation, 0 to 1."""
+        return self._conversations.recall(conversation_id).cached_share
+
+    def learn(self, record: Record) -> None:
+        """Takes a finished request into account: money spent, and what its conversation showed."""
+        self._spent.settle(Decimal(0), record.cost_usd)
+        if record.tier is not Tier.TEACHER:
+            return
+        self._conversations.remember(
+            record.conversation_id,
+            escalated=record.reason in TOO_HARD,
+            cached_share=_cached_share(record.answers[0]) if record.answers else None,
+        )
+
+
+def _cached_share(answer: Answer) -> float:
+    return answer.usage.cached_input_tokens / max(1, answer.usage.input_tokens)
