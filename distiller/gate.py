@@ -101,9 +101,7 @@ def judge(
     overall = _compare(OVERALL, pairs, config, widen=False)
     names = sorted({s for o in pairs for s in o.slices})
     groups = [(name, [o for o in pairs if name in o.slices]) for name in names]
-    slices = [
-        _compare(name, rows, config, widen=True) for name, rows in groups if len(rows) >= config.min_slice
-    ]
+    slices = [_compare(name, rows, config, widen=True) for name, rows in groups if len(rows) >= config.min_slice]
     failed = [str(v) for v in [overall, *slices] if not v.passed]
     gain, why = _gain(overall, candidate_share, incumbent_share, config)
     reasons = failed + ([] if gain else [why])

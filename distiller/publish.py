@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import time
@@ -30,13 +31,19 @@ STUDENT = "student"
 GGUF = "student.gguf"
 SCORER = "scorer"
 ANSWERS = "answers.jsonl"
+DATASET = "dataset"
 BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a round made. ``student`` is a Hugging Face folder, None where the base student stays;
-    ``answers`` the student's kept answers to the evaluation's questions."""
+    """What a round made.
+
+    ``student`` is a Hugging Face folder, None where the base student stays; ``trained_on`` the training
+    split's file, of which the bundle keeps the request ids, so that it is known what went into it;
+    ``answers`` the student's kept answers to the evaluation's questions. ``train_seconds`` is training
+    alone, ``seconds`` the whole round, which is what it cost.
+    """
 
     scorer: Scorer
     thresholds: Thresholds
@@ -44,10 +51,12 @@ class Draft:
     student: Path | None = None
     gguf: Path | None = None
     answers: Path | None = None
+    trained_on: Path | None = None
     parent: str | None = None
     evaluation: dict[str, Any] = field(default_factory=dict)
     gate: dict[str, Any] = field(default_factory=dict)
     train_seconds: float = 0.0
+    seconds: float = 0.0
 
 
 def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None = None) -> Manifest:
@@ -66,6 +75,8 @@ def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None 
         _link(draft.gguf, folder / GGUF)
     if draft.answers and draft.answers.is_file():
         shutil.copyfile(draft.answers, folder / ANSWERS)
+    if draft.trained_on:
+        _keep_ids(draft.trained_on, folder / DATASET / "train.jsonl")
     draft.scorer.save(folder / SCORER)
     manifest = Manifest(
         bundle_id=bundle_id,
@@ -86,7 +97,7 @@ def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None 
         evaluation=draft.evaluation,
         gate=draft.gate,
         train_seconds=draft.train_seconds,
-        cost_usd=str(train_cost_usd(draft.train_seconds, policy)),
+        cost_usd=str(round_cost_usd(draft.seconds, policy)),
     )
     for path in folder.rglob("*"):
         if path.is_file():
@@ -95,7 +106,7 @@ def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None 
     return manifest
 
 
-def train_cost_usd(seconds: float, policy: Policy) -> Decimal:
+def round_cost_usd(seconds: float, policy: Policy) -> Decimal:
     """What the training machine's time cost, in USD."""
     return (Decimal(str(round(seconds, 3))) * policy.distil.usd_per_hour / 3600).quantize(Decimal("0.000001"))
 
@@ -163,6 +174,14 @@ def prune(bundles: Path, keep: int = 5) -> list[str]:
     for name in torn:
         shutil.rmtree(bundles / name, ignore_errors=True)
     return sorted([*old, *torn])
+
+
+def _keep_ids(source: Path, target: Path) -> None:
+    """Of each training row its request id alone: texts have their own retention."""
+    target.parent.mkdir()
+    with source.open(encoding="utf-8") as rows, target.open("w") as ids:
+        for row in rows:
+            ids.write(json.dumps({"request_id": json.loads(row)["request_id"]}) + "\n")
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
+import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,48 +13,43 @@ from pathlib import Path
 from router.errors import EngineError
 
 NAME = "candidate"
-START_SECONDS = 300.0
 
 
 @contextmanager
-def serving(student: Path, log: Path, start_seconds: float = START_SECONDS) -> Iterator[str]:
-    """Runs ``locum engine`` on the Hugging Face folder ``student`` and yields its URL, ending in ``/v1``.
+def serving(student: Path | str, log: Path, start_seconds: float = 300.0) -> Iterator[str]:
+    """Runs the embedded engine on ``student`` and yields its URL, ending in ``/v1``.
 
-    It answers to the model name ``candidate``. Its output goes to ``log``. It is ended, by its
-    process id, however the block is left.
+    It answers to the model name ``candidate``, on a port that the system picks. Its output goes to
+    ``log``. It is ended, by its process id, however the block is left.
+
+    Args:
+        student: a Hugging Face folder, or a base student's name.
 
     Raises:
         EngineError: it ended, or was not ready within ``start_seconds``; the message has its last words.
     """
-    port = _free_port()
-    command = [sys.executable, "-m", "router.cli", "engine", "--model", str(student), "--name", NAME]
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        process = subprocess.Popen([*command, "--port", str(port)], stdout=output, stderr=output)
+    with log.open("ab") as output, tempfile.TemporaryDirectory() as folder:
+        url_file = Path(folder) / "url"
+        where = ["--port", "0", "--url-file", str(url_file)]
+        command = [sys.executable, "-m", "router.engine", "--model", str(student), "--name", NAME, *where]
+        process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            url = f"http://127.0.0.1:{port}/v1"
-            _wait_until_ready(process, url, log, start_seconds)
-            yield url
+            yield f"{_ready(process, url_file, log, start_seconds)}/v1"
         finally:
             _end(process)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float) -> None:
+def _ready(process: subprocess.Popen[bytes], url_file: Path, log: Path, seconds: float) -> str:
+    """The engine's address: its file appears once requests are answered."""
     deadline = time.monotonic() + seconds
-    while not _answers(f"{url}/models"):
+    while not url_file.is_file():
         if process.poll() is not None:
             raise EngineError(f"the student's engine ended with code {process.returncode}: {_last_words(log)}")
         if time.monotonic() > deadline:
             raise EngineError(f"the student's engine was not ready after {seconds:.0f} s: {_last_words(log)}")
-        time.sleep(0.2)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+        time.sleep(0.1)
+    return url_file.read_text().strip()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -72,10 +65,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _last_words(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
     return " / ".join(lines[-3:]) or f"nothing was written to {log}"
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port

@@ -1,0 +1,220 @@
+"""The ``locum distill`` commands: the closed loop, by hand or by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from distiller.trigger import Due, Tally, count, due
+from distiller.work import history, unfinished
+from router.contracts.bundles import activate as activate_bundle
+from router.contracts.bundles import read_active, read_manifest
+from router.contracts.bundles import rollback as rollback_bundle
+from router.errors import BundleError
+from router.policy import Policy, load_policy
+from router.settings import Settings
+from router.store.base import open_readonly
+
+if TYPE_CHECKING:
+    from distiller.reports import RoundReport
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Turn what the teacher answered into a better student, and switch to it only if it is proven no worse.",
+)
+console = Console()
+NOTHING = Tally()
+
+DEFAULT = Path("policies/default.yaml")
+PolicyFile = Annotated[Path, typer.Option("--policy", "-p", help="Policy file: it names the student and the target.")]
+Policies = Annotated[list[Path], typer.Option("--policy", "-p", help="Policy file; repeat for several.")]
+Seed = Annotated[int, typer.Option(help="Seed of training and fitting: the same log and seed give the same student.")]
+
+
+@app.command()
+def run(
+    policy: PolicyFile = DEFAULT,
+    no_train: Annotated[
+        bool, typer.Option("--no-train", help="Keep the student; only fit its scorer and thresholds anew.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run even if the policy's trigger says it is too early.")
+    ] = False,
+    seed: Seed = 0,
+    keep_work: Annotated[
+        bool, typer.Option("--keep-work", help="Keep the work folder: dataset, weights, answers of a rejected one too.")
+    ] = False,
+) -> None:
+    """Run one round: dataset, training, export, evaluation, scorer and thresholds, gate, bundle, swap.
+
+    A candidate goes live only if, on audited traffic it was never trained on, it is proven no worse than
+    the live student, overall and on every large slice, and can carry a larger share of the traffic at the
+    policy's target. A killed round goes on where it stopped when you call it again.
+    """
+    chosen, settings = load_policy(policy), Settings.from_env()
+    if not force and not no_train and unfinished(settings.work(chosen.name)) is None:
+        wanted, why = due(chosen, _tally(chosen, settings), history(settings.work(chosen.name)))
+        if wanted is not Due.TRAIN:
+            console.print(f"No round is due: {why}. Use --force to run one anyway.")
+            raise typer.Exit(0)
+    _yield_to_serving()
+    _round(chosen, settings, Due.CALIBRATE if no_train else Due.TRAIN, seed, keep_work)
+
+
+@app.command()
+def watch(
+    policy: Policies = [DEFAULT],  # noqa: B006  (typer reads it, nobody changes it)
+    once: Annotated[bool, typer.Option("--once", help="Look once, run what is due, and end.")] = False,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks at the log.")] = 30.0,
+    seed: Seed = 0,
+) -> None:
+    """Run rounds by themselves: train when enough new records are there, tune when the audits have grown.
+
+    A round starts at `distil.min_new_records` trainable records that no round has used yet. Between
+    them, scorer and thresholds are tuned anew whenever the audited requests have grown by half: more
+    evidence certifies a looser threshold, so that the student may carry more.
+    """
+    settings = Settings.from_env()
+    _yield_to_serving()
+    tallies: dict[str, Tally] = {}
+    while True:
+        for chosen in map(load_policy, policy):
+            tallies[chosen.name] = _tally(chosen, settings, tallies.get(chosen.name, NOTHING))
+            wanted, why = due(chosen, tallies[chosen.name], history(settings.work(chosen.name)))
+            interrupted = unfinished(settings.work(chosen.name))
+            if interrupted is not None:
+                wanted, why = interrupted, "a round was interrupted"
+            console.print(f"[bold]{chosen.name}[/]: {why}" + ("" if wanted else "; nothing to do"))
+            if wanted:
+                _round(chosen, settings, wanted, seed, keep_work=False)
+        if once:
+            return
+        time.sleep(interval)
+
+
+@app.command()
+def status(policy: PolicyFile = DEFAULT) -> None:
+    """Show the live bundle, what the log holds for the next round, and how the last round ended."""
+    chosen, settings = load_policy(policy), Settings.from_env()
+    active = read_active(settings.bundles(chosen.name))
+    rounds = history(settings.work(chosen.name))
+    wanted, why = due(chosen, _tally(chosen, settings), rounds)
+    console.print(
+        f"live: {active.bundle or 'the base student alone'}; before it: {active.previous or 'the base student'}"
+    )
+    console.print(f"next: {f'a round to {wanted} is due' if wanted else 'no round is due'}: {why}")
+    if interrupted := unfinished(settings.work(chosen.name)):
+        console.print(f"a round to {interrupted} was interrupted; `locum distill run` goes on with it")
+    if rounds:
+        last = rounds[-1]
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last["at"]))
+        console.print(f"last: {when}, {last['kind']}: {last['bundle'] or 'nothing published'}")
+        for reason in last["reasons"]:
+            console.print(f"  {reason}", highlight=False)
+
+
+@app.command(name="list")
+def list_bundles(policy: PolicyFile = DEFAULT) -> None:
+    """List every bundle: its parent, what it was trained on, the share it can carry, and the gate's word."""
+    from distiller.show import bundle_table  # noqa: PLC0415
+
+    chosen, settings = load_policy(policy), Settings.from_env()
+    console.print(bundle_table(settings.bundles(chosen.name), chosen))
+
+
+@app.command()
+def rollback(policy: PolicyFile = DEFAULT) -> None:
+    """Go back to the bundle before: student, scorer and thresholds together, without a restart.
+
+    Call it again to undo it.
+    """
+    chosen, settings = load_policy(policy), Settings.from_env()
+    bundles = settings.bundles(chosen.name)
+    _must_serve(bundles, read_active(bundles).previous)
+    _say_live(chosen, settings, rollback_bundle(bundles).bundle)
+
+
+@app.command()
+def activate(
+    bundle: Annotated[str, typer.Argument(help="A bundle's id from `locum distill list`, or `base`.")],
+    policy: PolicyFile = DEFAULT,
+) -> None:
+    """Make a bundle live, whatever the gate said; `base` is the student without any bundle."""
+    chosen, settings = load_policy(policy), Settings.from_env()
+    bundles, wanted = settings.bundles(chosen.name), None if bundle == "base" else bundle
+    _must_serve(bundles, wanted)
+    _say_live(chosen, settings, activate_bundle(bundles, wanted).bundle)
+
+
+@app.command()
+def dataset(
+    policy: PolicyFile = DEFAULT,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write train, dev and holdout to.")] = Path("dataset"),
+) -> None:
+    """Only build the dataset: what would be trained on, by which right, and what was left out and why."""
+    from distiller.dataset import build  # noqa: PLC0415
+    from distiller.show import dataset_table  # noqa: PLC0415
+
+    chosen, settings = load_policy(policy), Settings.from_env()
+    with closing(open_readonly(settings)) as log:
+        built = build((record for _, record in log.records(chosen.name)), chosen, out)
+    console.print(dataset_table(built))
+    console.print(f"{out} · sha256 {built.sha256[:12]}")
+
+
+def _round(policy: Policy, settings: Settings, kind: Due, seed: int, keep_work: bool) -> RoundReport:
+    from distiller.loop import run_round  # noqa: PLC0415  (torch and scikit-learn: only a round pays for them)
+    from distiller.show import Shown, round_table  # noqa: PLC0415
+
+    with Shown(console) as tell:
+        report = run_round(policy, settings, kind=kind, seed=seed, keep_work=keep_work, tell=tell)
+    console.print(round_table(report))
+    if report.bundle:
+        _say_live(policy, settings, report.bundle)
+    else:
+        console.print("[yellow]Nothing was published; what was live stays live.[/]")
+    return report
+
+
+def _say_live(policy: Policy, settings: Settings, bundle: str | None) -> None:
+    from distiller.live import wait_until_live  # noqa: PLC0415
+
+    console.print(wait_until_live(settings, policy.name, bundle), highlight=False)
+
+
+def _must_serve(bundles: Path, bundle: str | None) -> None:
+    """Raises BundleError where the bundle is unknown, or its weights were pruned."""
+    from distiller.publish import has_weights  # noqa: PLC0415
+
+    if bundle is None:
+        return
+    try:
+        manifest = read_manifest(bundles, bundle)
+    except FileNotFoundError as e:
+        raise BundleError(f"no complete bundle {bundle!r}; `locum distill list` shows them") from e
+    if not has_weights(bundles, manifest):
+        raise BundleError(f"the weights of bundle {bundle} were pruned; only newer ones can serve")
+
+
+def _tally(policy: Policy, settings: Settings, known: Tally = NOTHING) -> Tally:
+    with closing(open_readonly(settings)) as log:
+        return count(log, policy, known)
+
+
+def _yield_to_serving() -> None:
+    """Learning takes what serving leaves of the CPU, and cleans up its children when it is told to stop."""
+    os.nice(10)
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        sys.exit(128 + signum)
+
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,236 @@
+"""One round of the closed loop: log -> dataset -> student -> evaluation -> scorer, thresholds -> gate -> bundle.
+
+Each stage's result is kept in ``<home>/work/<policy>/current``: a killed round, called again, goes on
+after its last finished stage, and inside training and evaluation after the last checkpoint or answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from distiller import evaluate
+from distiller.asking import StudentAnswer
+from distiller.config import TrainConfig
+from distiller.export import to_gguf
+from distiller.fit_scorer import fit_bundle_scorer
+from distiller.gate import judge
+from distiller.material import INCUMBENT, Material
+from distiller.publish import ANSWERS, DATASET, GGUF, STUDENT, Draft, prune, round_cost_usd, write_bundle
+from distiller.reports import Configs, RoundReport, Silent, Tell
+from distiller.train import train
+from distiller.trigger import Due
+from distiller.tuning import retuned, share_of
+from distiller.work import one_round_at_a_time, remember
+from router.contracts.bundles import DatasetRef, activate, read_active
+from router.engine.weights import base_gguf, base_student
+from router.errors import BundleError, EngineError
+from router.policy import Policy
+from router.scoring.encoder import Encoder, load_encoder
+from router.scoring.estimator import Scorer
+from router.settings import Settings
+
+HOPELESS = 0.05
+"""A student that is right less often than this has nothing to tune thresholds for."""
+
+Answers = Mapping[str, StudentAnswer]
+
+
+def run_round(
+    policy: Policy,
+    settings: Settings,
+    *,
+    kind: Due = Due.TRAIN,
+    seed: int = 0,
+    keep_work: bool = False,
+    configs: Configs | None = None,
+    tell: Tell | None = None,
+) -> RoundReport:
+    """Makes a better student (or, to calibrate, only tunes for the live one), and promotes it if it passes.
+
+    Goes on with a round that was killed, if it was of the same kind, student, policy and seed.
+
+    Raises:
+        RoundRunning: another process works on a round in the same home.
+        BundleError: the live bundle's weights are gone.
+        EngineError: a student cannot be served, or its base weights cannot be had.
+    """
+    with one_round_at_a_time(settings):
+        configs, tell = configs or Configs(), tell or Silent()
+        material = Material(policy, settings, kind=kind, seed=seed, configs=configs, tell=tell)
+        work = Round(material, seed)
+        report = work.train() if kind is Due.TRAIN else work.calibrate()
+        remember(settings.work(policy.name), report.as_dict())
+        material.work.finish(keep_work)
+        prune(settings.bundles(policy.name))
+        return report
+
+
+class Round:
+    """One round under way: what was kept is read, what was not is done."""
+
+    def __init__(self, material: Material, seed: int) -> None:
+        self.material, self.seed = material, seed
+        self.policy, self.settings, self.tell = material.policy, material.settings, material.tell
+        self.work, self.folder = material.work, material.work.folder
+
+    def train(self) -> RoundReport:
+        """From the log to a promoted or a rejected student."""
+        m = self.material
+        student, train_seconds = self._trained()
+        gguf = self._gguf(student)
+        answers = m.ask("evaluate", student, ANSWERS, [*m.dev, *m.holdout])
+        before = m.ask("incumbent", m.incumbent, INCUMBENT, m.holdout)
+        draft = self._fitted(answers, ANSWERS)
+        shares = share_of(draft.thresholds, self.policy), self._incumbent_share(before)
+        self.tell.stage("gate", f"paired with the incumbent on {len(m.holdout)} audited requests")
+        rows = evaluate.outcomes(m.holdout, self._grades(answers), self._grades(before))
+        verdict = judge(rows, *shares, m.configs.gate)
+        if not verdict.promoted:
+            return self._report(None, verdict.reasons, (answers, before), shares)
+        draft = replace(
+            draft,
+            student=student,
+            gguf=gguf,
+            trained_on=m.dataset.train,
+            gate=verdict.as_dict(),
+            train_seconds=train_seconds,
+        )
+        return self._report(self._published(draft), verdict.reasons, (answers, before), shares)
+
+    def calibrate(self) -> RoundReport:
+        """The same student; scorer and thresholds fitted on all that the audits have shown since."""
+        m = self.material
+        known = m.live_answers()
+        if reason := self._hopeless(known):
+            return self._report(None, (reason,), (known, {}), (0.0, 0.0))
+        answers = m.ask("evaluate", m.incumbent, INCUMBENT, [*m.dev, *m.holdout])
+        draft = self._fitted(answers, INCUMBENT)
+        shares = share_of(draft.thresholds, self.policy), self._incumbent_share(answers)
+        if shares[0] == 0 and m.parent is None:
+            return self._report(None, ("no threshold meets the target yet",), (answers, answers), shares)
+        reason = f"the same student, tuned for on {len(m.holdout)} audited requests"
+        draft = replace(
+            draft,
+            student=m.own(STUDENT),
+            gguf=m.own(GGUF),
+            trained_on=m.own(f"{DATASET}/train.jsonl"),
+            dataset=m.parent.dataset if m.parent else draft.dataset.model_copy(update={"train": 0, "rights": {}}),
+            gate={"promoted": True, "reasons": [reason]},
+        )
+        return self._report(self._published(draft), (reason,), (answers, answers), shares)
+
+    def _trained(self) -> tuple[Path, float]:
+        """The candidate's Hugging Face folder, and how long its training took, resumed runs included."""
+        m, out = self.material, self.folder / STUDENT
+        config = m.configs.train or TrainConfig.from_policy(self.policy)
+        rows = m.dataset.counts
+        start = m.own(STUDENT) or base_student(self.policy.student.model, self.settings.cache)
+        self.tell.stage("train", f"{rows['train']} rows, {m.dataset.new} of them new")
+        found = self.work.stage("train", lambda: asdict(train(replace(config, seed=self.seed), start, m.dataset, out)))
+        return out, float(found["seconds"])
+
+    def _gguf(self, student: Path) -> Path | None:
+        """The candidate for llama.cpp; None where no GGUF of its base is known to give the form."""
+        try:
+            base = base_gguf(self.policy.student.model)
+        except EngineError:
+            return None
+        out = self.folder / GGUF
+        self.tell.stage("export", "writing the GGUF")
+        self.work.stage("export", lambda: {"gguf": str(to_gguf(student, base, out))})
+        return out
+
+    def _fitted(self, answers: Answers, kept: str) -> Draft:
+        """A bundle's draft with the student's scorer and thresholds, and what both rest on."""
+        m = self.material
+        self.tell.stage("fit", f"scorer on {len(m.dev)} rows, thresholds on {len(m.holdout)} audited requests")
+        grades = self._grades(answers)
+        dev, holdout = (evaluate.examples(part, answers, grades) for part in (m.dev, m.holdout))
+        with self.work.timed("fit"):
+            scorer, thresholds, fit = fit_bundle_scorer(dev, holdout, self.policy, self._encoder(), self.seed)
+        data = m.dataset
+        return Draft(
+            scorer=scorer,
+            thresholds=thresholds,
+            dataset=DatasetRef(sha256=data.sha256, rights=dict(data.rights.used), **data.counts),
+            answers=self.folder / kept,
+            parent=m.parent_id,
+            evaluation={
+                "holdout": evaluate.report(m.holdout, answers, grades),
+                "dev": evaluate.report(m.dev, answers, grades),
+                "scorer": fit,
+            },
+        )
+
+    def _incumbent_share(self, answers: Answers) -> float:
+        """What the live bundle would carry, with its own scorer, on the same holdout; 0 without one."""
+        m = self.material
+        folder = m.own(m.parent.scorer) if m.parent else None
+        if m.parent is None or folder is None or not m.holdout:
+            return 0.0
+        try:
+            scorer = Scorer.load(folder, self._encoder())
+        except BundleError as e:
+            self.tell.stage("fit", f"the live scorer no longer fits, so its share counts as none: {e}")
+            return 0.0
+        rows = evaluate.examples(m.holdout, answers, self._grades(answers))
+        return share_of(retuned(scorer, m.parent.thresholds, rows, self.policy), self.policy)
+
+    def _hopeless(self, known: Answers) -> str | None:
+        """Why there is nothing to calibrate, as far as live audits tell; None where there may be."""
+        m, least = self.material, self.material.configs.gate.min_slice
+        if len(m.holdout) < least:
+            return f"only {len(m.holdout)} audited requests; at least {least} are needed to tune by"
+        right = sum(self._grades(known).values())
+        if len(known) >= least and right < HOPELESS * len(known):
+            return f"the live student is right on {right} of {len(known)} audited requests: nothing to tune for"
+        return None
+
+    def _grades(self, answers: Answers) -> dict[str, bool]:
+        return evaluate.grade([*self.material.dev, *self.material.holdout], answers, self.policy.judge)
+
+    def _encoder(self) -> Encoder:
+        return load_encoder(self.settings.cache)
+
+    def _published(self, draft: Draft) -> str:
+        """Writes the bundle and makes it live; the running proxy follows the pointer by itself."""
+        bundles = self.material.bundles
+        self.tell.stage("publish", "writing the bundle, manifest last")
+        draft = replace(draft, seconds=sum(self.work.seconds.values()))
+        found = self.work.stage("publish", lambda: {"bundle": write_bundle(bundles, self.policy, draft).bundle_id})
+        bundle = str(found["bundle"])
+        if read_active(bundles).bundle != bundle:
+            activate(bundles, bundle)
+        return bundle
+
+    def _report(
+        self,
+        bundle: str | None,
+        reasons: Sequence[str],
+        answers: tuple[Answers, Answers],
+        shares: tuple[float, float],
+    ) -> RoundReport:
+        """``answers`` and ``shares``: the candidate's, then the incumbent's."""
+        m = self.material
+        rates = [evaluate.report(m.holdout, a, self._grades(a))["acceptable_rate"] if a else None for a in answers]
+        return RoundReport(
+            policy=self.policy.name,
+            kind=m.kind.value,
+            at=time.time(),
+            bundle=bundle,
+            parent=m.parent_id,
+            reasons=tuple(reasons),
+            counts=m.dataset.counts,
+            skipped=m.dataset.skipped,
+            acceptable_rate=rates[0],
+            incumbent_rate=rates[1],
+            share=shares[0],
+            incumbent_share=shares[1],
+            seconds=dict(self.work.seconds),
+            cost_usd=str(round_cost_usd(sum(self.work.seconds.values()), self.policy)),
+            tally=asdict(m.tally),
+            resumed=self.work.resumed,
+        )

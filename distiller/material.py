@@ -1,0 +1,158 @@
+"""What a round works with: its dataset, its questions, the student that is live, and both students' answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from distiller import dataset as datasets
+from distiller.asking import Asker, Question, StudentAnswer, keep_answers, read_answers
+from distiller.evaluate import live_answer, newest, question
+from distiller.publish import ANSWERS, DATASET, STUDENT, has_weights, manifests, same_student
+from distiller.reports import Configs, Tell
+from distiller.rows import Row
+from distiller.serving import NAME, serving
+from distiller.trigger import Due, Tally
+from distiller.work import Work
+from router.contracts.bundles import Manifest, read_active, read_manifest
+from router.contracts.decision import Reason
+from router.contracts.records import Record
+from router.errors import BundleError
+from router.policy import Policy
+from router.settings import Settings
+from router.store.base import open_readonly
+
+INCUMBENT = "incumbent.jsonl"
+MAX_WEIGHT = 20.0
+"""What one explored request may count for at most, however rare exploration is."""
+
+
+class Material:
+    """Opened once for a round; everything in it is made when it is first asked for, and kept in ``work``."""
+
+    def __init__(
+        self, policy: Policy, settings: Settings, *, kind: Due, seed: int, configs: Configs, tell: Tell
+    ) -> None:
+        self.policy, self.settings, self.kind = policy, settings, kind
+        self.configs, self.tell = configs, tell
+        self.bundles = settings.bundles(policy.name)
+        self.parent = live_bundle(self.bundles)
+        key = {"kind": kind.value, "parent": self.parent_id, "policy": policy.version, "seed": seed}
+        self.work = Work.open(settings.work(policy.name), key)
+
+    @property
+    def parent_id(self) -> str | None:
+        return self.parent.bundle_id if self.parent else None
+
+    def own(self, name: str) -> Path | None:
+        """A file or folder of the live bundle; None where it has none, as where the base student is live."""
+        path = self.bundles / self.parent.bundle_id / name if self.parent else None
+        return path if path and path.exists() else None
+
+    @property
+    def incumbent(self) -> Path | str:
+        """The live student: its Hugging Face folder, or the base student's name."""
+        return self.own(STUDENT) or self.policy.student.model
+
+    @cached_property
+    def dataset(self) -> datasets.Dataset:
+        self.found  # noqa: B018  (builds it)
+        return datasets.load(self.work.folder / DATASET)
+
+    @cached_property
+    def tally(self) -> Tally:
+        return Tally(**self.found["tally"])
+
+    @cached_property
+    def found(self) -> dict[str, Any]:
+        """What reading the log found beside the dataset: its tally, and explored requests' weights."""
+        self.tell.stage("dataset", "reading the log")
+        return self.work.stage("dataset", self._read_log)
+
+    def _read_log(self) -> dict[str, Any]:
+        versions = same_student(self.bundles, self.parent_id)
+        answers: list[StudentAnswer] = []
+        weights: dict[str, float] = {}
+        tally = Tally()
+
+        def read(log: Iterator[tuple[int, Record]]) -> Iterator[Record]:
+            nonlocal tally
+            for seq, record in log:
+                tally = tally.add(seq, record, self.policy)
+                if record.reason is Reason.EXPLORATION and record.decision.exploration > 0:
+                    weights[record.request_id] = min(MAX_WEIGHT, 1 / record.decision.exploration)
+                if answer := live_answer(record, versions):
+                    answers.append(answer)
+                yield record
+
+        with closing(open_readonly(self.settings)) as log:
+            out = self.work.folder / DATASET
+            records = read(log.records(self.policy.name))
+            datasets.build(records, self.policy, out, self.configs.dataset, self.own(DATASET))
+        kept = self.own(ANSWERS)
+        keep_answers(self.work.folder / INCUMBENT, [*(read_answers(kept).values() if kept else ()), *answers])
+        return {"tally": asdict(tally), "weights": weights}
+
+    @cached_property
+    def holdout(self) -> list[Question]:
+        """The newest audited rows: a uniform sample of the traffic that no student was trained on."""
+        return self._questions(newest(datasets.read(self.dataset.holdout), self.configs.evaluate.max_holdout))
+
+    @cached_property
+    def dev(self) -> list[Question]:
+        """Rows to fit the scorer on. For a student that is not trained again, training rows that came
+        after it count too: it has never seen them."""
+        rows = datasets.read(self.dataset.dev)
+        if self.kind is Due.CALIBRATE:
+            rows += [r for r in datasets.read(self.dataset.train) if r.created_at > self._made_at()]
+        return self._questions(newest(rows, self.configs.evaluate.max_dev))
+
+    def _questions(self, rows: Sequence[Row]) -> list[Question]:
+        weights = self.found["weights"]
+        return [question(row, weights.get(row.request_id, 1.0)) for row in rows]
+
+    def _made_at(self) -> float:
+        """When the live student's weights were made; 0 for the base student."""
+        if self.parent is None or self.parent.student.path is None:
+            return 0.0
+        alike = same_student(self.bundles, self.parent_id)
+        return min(m.created_at for m in manifests(self.bundles) if m.bundle_id in alike)
+
+    def live_answers(self) -> dict[str, StudentAnswer]:
+        """What is known of the live student's answers to the holdout without asking it."""
+        wanted = {q.request_id for q in self.holdout}
+        known = read_answers(self.work.folder / INCUMBENT)
+        return {name: answer for name, answer in known.items() if name in wanted}
+
+    def ask(
+        self, stage: str, student: Path | str, kept: str, questions: Sequence[Question]
+    ) -> dict[str, StudentAnswer]:
+        """The student's answers in the form that will serve; those in file ``kept`` are not asked again."""
+        path, config = self.work.folder / kept, self.configs.evaluate
+
+        def missing() -> dict[str, Any]:
+            known = read_answers(path)
+            if all(q.request_id in known for q in questions):
+                return {"asked": 0}
+            with serving(student, self.settings.logs / "evaluate.log", config.start_seconds) as url:
+                asker = Asker(url, NAME, config.in_flight, config.answer_seconds, on_answer=self.tell.step)
+                asker.ask(questions, path)
+            return {"asked": sum(q.request_id not in known for q in questions)}
+
+        self.tell.stage(stage, f"asking {len(questions)} prompts")
+        self.work.stage(stage, missing)
+        answers = read_answers(path)
+        return {q.request_id: answers[q.request_id] for q in questions}
+
+
+def live_bundle(bundles: Path) -> Manifest | None:
+    """The live bundle, None for the base student alone. Raises BundleError where its weights are gone."""
+    live = read_active(bundles).bundle
+    manifest = read_manifest(bundles, live) if live else None
+    if manifest and not has_weights(bundles, manifest):
+        raise BundleError(f"the live bundle {live} has lost its weights; activate another one first")
+    return manifest

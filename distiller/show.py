@@ -1,0 +1,109 @@
+"""What a round looks like in a terminal: its progress, its report, the bundles, the dataset."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from distiller.dataset import Dataset
+from distiller.publish import has_weights, manifests
+from distiller.reports import RoundReport
+from distiller.tuning import share_of
+from router.contracts.bundles import read_active
+from router.policy import Policy
+
+
+class Shown:
+    """Prints each stage as it begins, and a bar while one tells how far it is."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
+        self._close()
+
+    def stage(self, name: str, detail: str = "") -> None:
+        self._close()
+        passed = time.monotonic() - self._start
+        self._console.print(f"[dim]{passed:6.0f} s[/]  [bold]{name}[/]  {detail}", highlight=False)
+
+    def step(self, done: int, of: int) -> None:
+        if self._bar is None:
+            columns = (TextColumn("          "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=of)
+        self._bar.update(self._task, completed=done, total=of)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def round_table(report: RoundReport) -> Table:
+    """A finished round, before and after."""
+    verdict = f"promoted as {report.bundle}" if report.promoted else "not published"
+    table = Table(title=f"{report.kind}: {verdict}", title_justify="left", show_header=False)
+    counts = report.counts
+    table.add_row("trained on", f"{counts['train']} rows" if report.kind == "train" else "nothing: the same student")
+    table.add_row(
+        "measured on", f"{counts['holdout']} audited requests; scorer fitted on up to {counts['dev']} dev rows"
+    )
+    table.add_row("acceptable answers", f"{_percent(report.incumbent_rate)} -> {_percent(report.acceptable_rate)}")
+    table.add_row("student share at the target", f"{report.incumbent_share:.1%} -> {report.share:.1%}")
+    table.add_row("because", "\n".join(report.reasons))
+    took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
+    table.add_row("took", f"{took}; {report.cost_usd} USD" + (" (resumed)" if report.resumed else ""))
+    return table
+
+
+def bundle_table(bundles: Path, policy: Policy) -> Table:
+    """Every complete bundle, the live one marked."""
+    active = read_active(bundles)
+    table = Table("", "bundle", "parent", "trained on", "acceptable", "share", "cost USD", "gate")
+    for m in manifests(bundles):
+        mark = "live" if m.bundle_id == active.bundle else "before" if m.bundle_id == active.previous else ""
+        rate = m.evaluation.get("holdout", {}).get("acceptable_rate")
+        reasons = "\n".join(m.gate.get("reasons", ()))
+        table.add_row(
+            mark,
+            m.bundle_id if has_weights(bundles, m) else f"{m.bundle_id} (weights pruned)",
+            m.parent or "base",
+            f"{m.dataset.train} rows",
+            _percent(rate),
+            f"{share_of(m.thresholds, policy):.1%}",
+            m.cost_usd,
+            reasons,
+        )
+    return table
+
+
+def dataset_table(dataset: Dataset) -> Table:
+    """What is in the dataset, by which right, and what was left out and why."""
+    table = Table("records", "count", title="dataset", title_justify="left")
+    for split, rows in dataset.counts.items():
+        table.add_row(split + (f" ({dataset.new} new)" if split == "train" else ""), str(rows))
+    for who, rows in sorted(dataset.rights.used.items()):
+        table.add_row(f"  trained on by right: {who}", str(rows))
+    for who, rows in sorted(dataset.rights.refused.items()):
+        table.add_row(f"  [yellow]refused: {who}[/]", str(rows))
+    for reason, rows in sorted(dataset.skipped.items()):
+        table.add_row(f"[dim]left out: {reason}[/]", str(rows))
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"

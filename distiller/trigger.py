@@ -1,0 +1,84 @@
+"""When is a round due? Counting reads each record once; the rest is pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import ceil, log
+from typing import Any
+
+from distiller.rights import admissible
+from router.contracts.records import Record
+from router.policy import Policy
+from router.store.base import Records
+
+GROWTH = 1.5
+LEAST_AUDITS = 50
+"""Audited requests below which the gate judges no student."""
+
+
+class Due(StrEnum):
+    """What a round would do: make a better student, or tune for the one there is."""
+
+    TRAIN = "train"
+    CALIBRATE = "calibrate"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the log holds up to record ``seq``: rows that may be trained on, and audited ones."""
+
+    seq: int = 0
+    trainable: int = 0
+    audited: int = 0
+
+    def add(self, seq: int, record: Record, policy: Policy) -> Tally:
+        """This tally with one more record."""
+        usable = record.status == 200 and record.request is not None
+        audited = usable and record.decision.audited
+        trainable = usable and not audited and admissible(record, policy)
+        return Tally(seq, self.trainable + trainable, self.audited + audited)
+
+
+def count(records: Records, policy: Policy, known: Tally = Tally()) -> Tally:
+    """Counts on from ``known``: only records that came later are read."""
+    tally = known
+    for seq, record in records.records(policy.name, after=known.seq):
+        tally = tally.add(seq, record, policy)
+    return tally
+
+
+def enough_audits(policy: Policy) -> int:
+    """Audited rows from which on a threshold can be certified at all, with room for some failures.
+
+    Without a single failure, n rows show parity p at confidence c once p**n <= 1 - c; twice as many
+    leave room for a few.
+    """
+    goal = policy.objective.parity
+    if goal is None:
+        return LEAST_AUDITS
+    return 2 * ceil(log(1 - goal.confidence) / log(goal.at_least))
+
+
+def due(policy: Policy, tally: Tally, rounds: Sequence[Mapping[str, Any]]) -> tuple[Due | None, str]:
+    """Which round is due, if any, and why or why not.
+
+    A student is trained once enough new records are there, and tuned for again once the audits have
+    grown by half: more evidence certifies a looser threshold.
+
+    Args:
+        rounds: the finished rounds, promoted or not, oldest first: what was rejected once is not tried
+            again on the same data.
+    """
+    trained = next((r["tally"]["trainable"] for r in reversed(rounds) if r["kind"] == Due.TRAIN), 0)
+    before = rounds[-1]["tally"]["audited"] if rounds else 0
+    new, wanted = tally.trainable - trained, policy.distil.min_new_records
+    if new >= wanted and tally.audited < LEAST_AUDITS:
+        return None, f"{new} new trainable records, but {tally.audited} of {LEAST_AUDITS} audited requests to judge by"
+    if new >= wanted:
+        return Due.TRAIN, f"{new} new trainable records"
+    enough = max(enough_audits(policy), ceil(before * GROWTH))
+    if tally.audited >= enough:
+        return Due.CALIBRATE, f"{tally.audited} audited requests, {before} at the last round"
+    return None, f"{new} of {wanted} new trainable records, {tally.audited} of {enough} audited requests"

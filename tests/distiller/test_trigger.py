@@ -1,0 +1,69 @@
+"""When a round is due: new records train, grown audits tune, and nothing is tried twice on the same data."""
+
+from __future__ import annotations
+
+import pytest
+
+from distiller.trigger import Due, Tally, due, enough_audits
+from router.policy import Policy
+
+
+def policy(**objective: object) -> Policy:
+    return Policy.model_validate(
+        {
+            "name": "p",
+            "student": {"model": "s", "engine": "embedded", "usd_per_million": {"input": 0, "output": 0}},
+            "teacher": {"model": "t"},
+            "objective": objective or {"parity": {"at_least": 0.95, "confidence": 0.95}},
+            "distil": {"min_new_records": 500},
+        }
+    )
+
+
+def a_round(kind: Due, trainable: int, audited: int) -> dict[str, object]:
+    return {"kind": kind.value, "tally": {"seq": 1, "trainable": trainable, "audited": audited}}
+
+
+def test_a_student_is_trained_once_enough_new_records_are_there() -> None:
+    assert due(policy(), Tally(1, 499, 100), [])[0] is None
+    assert due(policy(), Tally(1, 500, 100), [])[0] is Due.TRAIN
+
+
+def test_records_of_a_rejected_round_do_not_start_another() -> None:
+    rounds = [a_round(Due.TRAIN, 500, 100)]
+    assert due(policy(), Tally(1, 900, 100), rounds)[0] is None
+    assert due(policy(), Tally(1, 1000, 100), rounds)[0] is Due.TRAIN
+
+
+def test_a_round_that_only_tuned_uses_no_records_up() -> None:
+    rounds = [a_round(Due.TRAIN, 500, 100), a_round(Due.CALIBRATE, 900, 150)]
+    assert due(policy(), Tally(1, 1000, 150), rounds)[0] is Due.TRAIN
+
+
+def test_no_student_is_trained_that_could_not_be_judged() -> None:
+    wanted, why = due(policy(), Tally(1, 800, 20), [])
+    assert wanted is None
+    assert "20 of 50 audited" in why
+
+
+def test_thresholds_are_tuned_when_audits_suffice_and_again_when_they_have_grown_by_half() -> None:
+    assert due(policy(), Tally(1, 10, 117), [])[0] is None
+    assert due(policy(), Tally(1, 10, 118), [])[0] is Due.CALIBRATE
+    rounds = [a_round(Due.CALIBRATE, 10, 118)]
+    assert due(policy(), Tally(1, 10, 176), rounds)[0] is None
+    assert due(policy(), Tally(1, 10, 177), rounds)[0] is Due.CALIBRATE
+
+
+def test_training_tunes_too() -> None:
+    rounds = [a_round(Due.TRAIN, 500, 200)]
+    assert due(policy(), Tally(1, 600, 299), rounds)[0] is None
+    assert due(policy(), Tally(1, 600, 300), rounds)[0] is Due.CALIBRATE
+
+
+@pytest.mark.parametrize(("target", "least"), [(0.95, 118), (0.9, 58), (0.99, 598)])
+def test_a_stricter_floor_needs_more_audits(target: float, least: int) -> None:
+    assert enough_audits(policy(parity={"at_least": target, "confidence": 0.95})) == least
+
+
+def test_objectives_without_a_floor_need_few() -> None:
+    assert enough_audits(policy(student_share=0.8)) == 50
