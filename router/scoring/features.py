@@ -67,12 +67,15 @@ SCRIPTS: Mapping[str, frozenset[int]] = {
 STRUCTURE = (
     "log_user_chars", "log_context_chars", "log_turns", "log_mean_word", "log_lines",
     "images", "audio", "log_tools", "json", "schema", "log_max_tokens", "several", "log_code_fences",
+    "log_numbers", "log_sentences",
     *(f"asks_{q}" for q in QUESTIONS), *(f"share_{c}" for c in CLASSES), *(f"script_{s}" for s in SCRIPTS),
 )  # fmt: skip
 """The names of ``Features.structure``, in order."""
 
 _SYSTEM = ("system", "developer")
 _WORD = re.compile(r"[^\W\d_]+")
+_NUMBER = re.compile(r"\d[\d.,]*")
+_SENTENCE = re.compile(r"[.!?;:。！？](?=\s|$)|\n")
 _STOP_WORDS: Mapping[str, str] = {
     "en": "the is are to and of my what how it you for with this was have not",
     "de": "der die das und ist ich nicht ein eine wie mit für auf den zu wird habe",
@@ -150,7 +153,8 @@ def extract(body: Mapping[str, Any]) -> Features:
     numbers = [
         *(math.log1p(x) for x in (len(last_user), len(context), len(turns), *_shape(raw))),
         images > 0, audio, math.log1p(len(tools)), json, schema, *_limits(body),
-        math.log1p(last_user.count("```") + context.count("```")), *_asks(window),
+        math.log1p(last_user.count("```") + context.count("```")),
+        math.log1p(len(_NUMBER.findall(window))), math.log1p(len(_SENTENCE.findall(window))), *_asks(window),
     ]  # fmt: skip
     return Features(
         system="\n".join(t for t, m in zip(texts, turns, strict=True) if m.get("role") in _SYSTEM),

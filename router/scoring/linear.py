@@ -16,6 +16,8 @@ Ints = npt.NDArray[np.int64]
 FOLDS = 5
 SEARCHED = 2000
 """Examples on which the strength of regularisation is chosen, at most."""
+INDIFFERENT = 0.001
+"""A difference in log loss, in nats, that is taken for chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +87,17 @@ def logit(probability: float, bound: float = 1e-4) -> float:
 
 
 def fit(x: Any, labels: Bools, weights: Floats, strengths: tuple[float, ...], seed: int) -> Fitted:
-    """Fits on dense or sparse ``x`` (n, d); of ``strengths`` (scikit-learn's C) the best held out is taken.
+    """Fits on dense or sparse ``x`` (n, d). Needs both classes at least twice.
 
-    Needs both classes at least twice.
+    Of ``strengths`` (scikit-learn's C, ascending) the most regularised is taken whose held-out loss is
+    within ``INDIFFERENT`` of the best.
     """
     folds = _folds(labels, seed)
     few = np.random.default_rng(seed).permutation(len(labels))[:SEARCHED]
     if min(np.bincount(labels[few], minlength=2)) < FOLDS:
         few = np.arange(len(labels))
     losses = [_loss(x[few], labels[few], weights[few], c, folds[few]) for c in strengths]
-    best = strengths[int(np.argmin(losses))]
+    best = next(c for c, loss in zip(strengths, losses, strict=True) if loss <= min(losses) + INDIFFERENT)
     logits = _held_out(x, labels, weights, best, folds)
     platt = Platt.fit(logits, labels, weights)
     return Fitted(_regress(x, labels, weights, best), platt, platt.many(logits), best)
