@@ -4,6 +4,7 @@
     ├── PolicyError                     a policy file is wrong (start-up and reload; never a client's fault)
     ├── BundleError                     a bundle is incomplete, damaged or does not fit
     ├── EngineError                     the student's engine cannot be started or built
+    ├── TrainingError                   a student cannot be trained, or not be exported to the form asked for
     ├── StoreError                      the records cannot be opened, or a newer version wrote them
     ├── UpstreamRefused                 a backend found the request wrong (4xx): its own words go to the client
     ├── BadRequest                 400  invalid_request_error
@@ -47,6 +48,10 @@ class BundleError(LocumError):
 
 
 class EngineError(LocumError):
+    pass
+
+
+class TrainingError(LocumError):
     pass
 
 
