@@ -7,8 +7,9 @@ after its last finished stage, and inside training and evaluation after the last
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 from distiller import evaluate
@@ -47,10 +48,12 @@ def run_round(
     keep_work: bool = False,
     configs: Configs | None = None,
     tell: Tell | None = None,
+    encoder: Callable[[Path], Encoder | None] = load_encoder,
 ) -> RoundReport:
     """Makes a better student (or, to calibrate, only tunes for the live one), and promotes it if it passes.
 
     Goes on with a round that was killed, if it was of the same kind, student, policy and seed.
+    ``encoder`` loads what the scorer reads text with, from the cache's folder.
 
     Raises:
         RoundRunning: another process works on a round in the same home.
@@ -60,7 +63,7 @@ def run_round(
     with one_round_at_a_time(settings):
         configs, tell = configs or Configs(), tell or Silent()
         material = Material(policy, settings, kind=kind, seed=seed, configs=configs, tell=tell)
-        work = Round(material, seed)
+        work = Round(material, seed, encoder)
         report = work.train() if kind is Due.TRAIN else work.calibrate()
         remember(settings.work(policy.name), report.as_dict())
         material.work.finish(keep_work)
@@ -71,8 +74,8 @@ def run_round(
 class Round:
     """One round under way: what was kept is read, what was not is done."""
 
-    def __init__(self, material: Material, seed: int) -> None:
-        self.material, self.seed = material, seed
+    def __init__(self, material: Material, seed: int, encoder: Callable[[Path], Encoder | None]) -> None:
+        self.material, self.seed, self._load_encoder = material, seed, encoder
         self.policy, self.settings, self.tell = material.policy, material.settings, material.tell
         self.work, self.folder = material.work, material.work.folder
 
@@ -150,7 +153,7 @@ class Round:
         grades = self._grades(answers)
         dev, holdout = (evaluate.examples(part, answers, grades) for part in (m.dev, m.holdout))
         with self.work.timed("fit"):
-            scorer, thresholds, fit = fit_bundle_scorer(dev, holdout, self.policy, self._encoder(), self.seed)
+            scorer, thresholds, fit = fit_bundle_scorer(dev, holdout, self.policy, self._encoder, self.seed)
         data = m.dataset
         return Draft(
             scorer=scorer,
@@ -172,7 +175,7 @@ class Round:
         if m.parent is None or folder is None or not m.holdout:
             return 0.0
         try:
-            scorer = Scorer.load(folder, self._encoder())
+            scorer = Scorer.load(folder, self._encoder)
         except BundleError as e:
             self.tell.stage("fit", f"the live scorer no longer fits, so its share counts as none: {e}")
             return 0.0
@@ -192,8 +195,9 @@ class Round:
     def _grades(self, answers: Answers) -> dict[str, bool]:
         return evaluate.grade([*self.material.dev, *self.material.holdout], answers, self.policy.judge)
 
-    def _encoder(self) -> Encoder:
-        return load_encoder(self.settings.cache)
+    @cached_property
+    def _encoder(self) -> Encoder | None:
+        return self._load_encoder(self.settings.cache)
 
     def _published(self, draft: Draft) -> str:
         """Writes the bundle and makes it live; the running proxy follows the pointer by itself."""
