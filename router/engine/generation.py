@@ -1,0 +1,100 @@
+"""One answer being generated: what was asked for, and what has come of it so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from router.engine.text import Detokenizer, StopScanner
+
+if TYPE_CHECKING:
+    import torch
+
+Finish = Literal["stop", "length", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """``temperature`` 0 is greedy. ``top`` alternatives are reported with each token."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    top: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Natural logarithms of the raw model's probability, whatever the sampling: all are <= 0."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What is new since the last one. ``finish`` is set on the last."""
+
+    text: str
+    tokens: tuple[Token, ...]
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked for. ``prompt`` is token ids; ``stream`` wants deltas as they come, not one at the end."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling = Sampling()
+    stops: tuple[str, ...] = ()
+    stream: bool = False
+
+
+@dataclass(slots=True)
+class Row:
+    """A job on its way. ``emit`` is called on the torch thread; ``cancelled`` may be set from any."""
+
+    job: Job
+    emit: Callable[[Delta], None]
+    detokenizer: Detokenizer
+    scanner: StopScanner
+    generator: torch.Generator | None = None
+    count: int = 0
+    last: int = 0
+    finished: bool = False
+    cancelled: bool = False
+    _text: list[str] = field(default_factory=list)
+    _tokens: list[Token] = field(default_factory=list)
+
+    def push(self, token: Token, *, is_end: bool) -> None:
+        """Takes the next token; emits what may leave, and the end where this was it."""
+        finish: Finish | None = None
+        if is_end:
+            self._text.append(self.scanner.push(self.detokenizer.flush()))
+            self._text.append(self.scanner.flush())
+            finish = "stop"
+        else:
+            self.count, self.last = self.count + 1, token.id
+            self._tokens.append(token)
+            self._text.append(self.scanner.push(self.detokenizer.push(token.id)))
+            if self.scanner.stopped:
+                finish = "stop"
+            elif self.count >= self.job.max_tokens:
+                self._text.append(self.scanner.push(self.detokenizer.flush()))
+                self._text.append(self.scanner.flush())
+                finish = "stop" if self.scanner.stopped else "length"
+        self._release(finish)
+
+    def fail(self) -> None:
+        self._release("error")
+
+    def _release(self, finish: Finish | None) -> None:
+        self.finished = finish is not None
+        text = "".join(self._text)
+        if finish or (self.job.stream and text):
+            delta = Delta(text, tuple(self._tokens), finish)
+            self._text, self._tokens = [], []
+            self.emit(delta)

@@ -1,0 +1,252 @@
+"""``locum engine``: one process that serves versions of a student over OpenAI's wire."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from router.engine import wire
+from router.engine.batching import Scheduler
+from router.engine.generation import Delta, Job, Row
+from router.engine.model import Model, Precision
+from router.errors import BadRequest, EngineError, LocumError
+from router.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: An answer's length where the request names none: a small model that rambles would never end.
+DEFAULT_MAX_TOKENS = 1024
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Answer:
+    """The choices of one request on their way, seen from the event loop."""
+
+    def __init__(self, scheduler: Scheduler, chat: wire.Chat) -> None:
+        self.chat = chat
+        self.model = scheduler.model(chat.model)
+        prompt = self.model.encode(chat.messages, chat.tools)
+        room = self.model.context - len(prompt)
+        if room < 1:
+            raise BadRequest(
+                f"this model's context is {self.model.context} tokens, and your messages take {len(prompt)}",
+                param="messages",
+            )
+        self.prompt_tokens = len(prompt)
+        self.completion_tokens = 0
+        self.who = wire.Identity.new(uuid.uuid4().hex, chat.model)
+        limit = min(chat.max_tokens or DEFAULT_MAX_TOKENS, room)
+        loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Delta]]()
+        self._rows: list[Row] = []
+        for index in range(chat.n):
+            job = Job(prompt, limit, chat.sampling_of(index), chat.stops, chat.stream)
+
+            def emit(delta: Delta, index: int = index) -> None:
+                loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
+
+            self._rows.append(scheduler.submit(chat.model, job, emit))
+
+    async def deltas(self) -> AsyncIterator[tuple[int, Delta]]:
+        """Deltas of all choices as they come; leaving early cancels what is still on its way."""
+        left = len(self._rows)
+        try:
+            while left:
+                index, delta = await self._queue.get()
+                if delta.finish == "error":
+                    raise EngineError("the engine failed on this request; its log says why")
+                self.completion_tokens += len(delta.tokens)
+                left -= delta.finish is not None
+                yield index, delta
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        for row in self._rows:
+            row.cancelled = True
+
+    def logprobs(self, delta: Delta) -> dict[str, Any] | None:
+        return wire.logprobs(delta.tokens, self.model.decode) if self.chat.logprobs else None
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        return wire.usage(self.prompt_tokens, self.completion_tokens)
+
+    async def whole(self) -> dict[str, Any]:
+        """The body of an unstreamed answer."""
+        last = {i: d async for i, d in self.deltas()}
+        choices = [wire.choice(i, d.text, d.finish or "stop", self.logprobs(d)) for i, d in sorted(last.items())]
+        return wire.completion(self.who, choices, self.usage)
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """The events of a streamed answer. A failure on the way is an event too: the status has left."""
+        for index in range(self.chat.n):
+            yield wire.event(wire.chunk(self.who, index, {"role": "assistant", "content": ""}))
+        try:
+            async for index, delta in self.deltas():
+                if delta.text or delta.tokens:
+                    content = wire.chunk(self.who, index, {"content": delta.text}, None, self.logprobs(delta))
+                    yield wire.event(content)
+                if delta.finish:
+                    yield wire.event(wire.chunk(self.who, index, {}, delta.finish))
+        except EngineError as e:
+            yield wire.event(e.body())
+            return
+        if self.chat.include_usage:
+            yield wire.event({**self.who.head("chat.completion.chunk"), "choices": [], "usage": self.usage})
+        yield wire.DONE
+
+
+class Server:
+    """The routes. Loading a version happens beside serving the others, one load at a time."""
+
+    def __init__(self, scheduler: Scheduler, precision: Precision) -> None:
+        self._scheduler = scheduler
+        self._precision = precision
+        self._loading = asyncio.Lock()
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", _shown(self.chat), methods=["POST"]),
+                Route("/v1/models", _shown(self.models)),
+                Route("/health", _shown(self.health)),
+                Route("/admin/load", _shown(self.load), methods=["POST"]),
+                Route("/admin/unload", _shown(self.unload), methods=["POST"]),
+            ]
+        )
+
+    async def chat(self, request: Request) -> Response:
+        answer = Answer(self._scheduler, wire.parse(await request.body()))
+        if answer.chat.stream:
+            return StreamingResponse(
+                answer.events(), media_type="text/event-stream", headers={"cache-control": "no-cache"}
+            )
+        working, left = asyncio.ensure_future(answer.whole()), asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait({working, left}, return_when=asyncio.FIRST_COMPLETED)
+            return _json(await working) if working.done() else Response(status_code=499)
+        finally:
+            answer.cancel()
+            working.cancel()
+            left.cancel()
+
+    async def models(self, _: Request) -> Response:
+        data = [{"id": v, "object": "model", "created": 0, "owned_by": "locum"} for v in self._scheduler.versions]
+        return _json({"object": "list", "data": data})
+
+    async def health(self, _: Request) -> Response:
+        alive = self._scheduler.alive
+        return _json({"status": "ok" if alive else "dead"}, status=200 if alive else 503)
+
+    async def load(self, request: Request) -> Response:
+        version, path = _fields(await request.body(), "version", "path")
+        async with self._loading:
+            model = await asyncio.to_thread(Model.load, version, Path(path), self._precision)
+            self._scheduler.add(model)
+        return _json({"versions": self._scheduler.versions})
+
+    async def unload(self, request: Request) -> Response:
+        (version,) = _fields(await request.body(), "version")
+        self._scheduler.remove(version)
+        return _json({"versions": self._scheduler.versions})
+
+
+def _shown(handler: Handler) -> Handler:
+    """Turns the errors that are raised on purpose into OpenAI's error bodies."""
+
+    async def shown(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except LocumError as e:
+            return _json(e.body(), status=e.status)
+
+    return shown
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status_code=status, media_type="application/json")
+
+
+def _fields(raw: bytes, *names: str) -> Sequence[str]:
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as e:
+        raise BadRequest(f"the body is not valid JSON: {e}") from e
+    given = [body.get(n) for n in names] if isinstance(body, dict) else []
+    values = [v for v in given if isinstance(v, str) and v]
+    if len(values) != len(names):
+        raise BadRequest(f"the body must be an object with {' and '.join(names)}")
+    return values
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def run(
+    model: str,
+    *,
+    name: str,
+    host: str,
+    port: int,
+    settings: Settings,
+    precision: Precision = "auto",
+    url_file: Path | None = None,
+) -> None:
+    """Serves ``model`` (a packaged base student, a Hugging Face folder, a hub's repository) as ``name``.
+
+    Prints one line, ``listening on http://host:port``, once requests are answered; ``url_file`` gets the
+    address too. Ends on SIGINT or SIGTERM after the answers on their way.
+
+    Raises:
+        EngineError: the weights cannot be had, or the address cannot be bound.
+    """
+    import uvicorn  # noqa: PLC0415
+
+    from router.engine.weights import base_student  # noqa: PLC0415
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    listener = _listen(host, port)
+    scheduler = Scheduler()
+    scheduler.add(Model.load(name, base_student(model, settings.cache), precision))
+    scheduler.start()
+    url = f"http://{host}:{listener.getsockname()[1]}"
+
+    class Announcing(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            print(f"listening on {url}", flush=True)
+            if url_file:
+                fresh = url_file.with_suffix(".tmp")
+                fresh.write_text(url)
+                fresh.replace(url_file)
+
+    config = uvicorn.Config(
+        Server(scheduler, precision).app(), log_level="warning", access_log=False, timeout_graceful_shutdown=5
+    )
+    try:
+        Announcing(config).run(sockets=[listener])
+    finally:
+        scheduler.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), backlog=2048, family=family)
+    except OSError as e:
+        raise EngineError(f"cannot listen on {host}:{port}: {e.strerror}") from e

@@ -1,0 +1,197 @@
+"""OpenAI's chat-completions wire: a request's bytes to values, and deltas to the bodies that clients parse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from router.engine.generation import Sampling, Token
+from router.errors import BadRequest
+
+MAX_CHOICES = 16
+MAX_TOP = 20
+MAX_STOPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """What a request asks for. ``max_tokens`` is None where it names no limit."""
+
+    model: str
+    messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Any, ...] | None
+    sampling: Sampling
+    stops: tuple[str, ...]
+    max_tokens: int | None
+    n: int
+    logprobs: bool
+    stream: bool
+    include_usage: bool
+
+    def sampling_of(self, index: int) -> Sampling:
+        """Each choice draws its own: with one seed for all, they would be the same answer ``n`` times."""
+        seed = self.sampling.seed
+        return self.sampling if seed is None else replace(self.sampling, seed=(seed + index) % (1 << 63))
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What every chunk of an answer repeats."""
+
+    id: str
+    model: str
+    created: int
+
+    @classmethod
+    def new(cls, suffix: str, model: str) -> Identity:
+        return cls(f"chatcmpl-{suffix}", model, int(time.time()))
+
+    def head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def parse(raw: bytes) -> Chat:
+    """Reads a chat-completions body; fields it does not know are ignored.
+
+    Raises:
+        BadRequest: no JSON object, or a known field has an impossible value; ``param`` names it.
+    """
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as e:
+        raise BadRequest(f"the body is not valid JSON: {e}") from e
+    if not isinstance(body, dict):
+        raise BadRequest("the body must be a JSON object")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadRequest("you must provide a model", param="model")
+    logprobs = bool(body.get("logprobs"))
+    seed = body.get("seed")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+        raise BadRequest("seed must be an integer", param="seed")
+    return Chat(
+        model=model,
+        messages=_messages(body.get("messages")),
+        tools=tuple(body["tools"]) if isinstance(body.get("tools"), list) and body["tools"] else None,
+        sampling=Sampling(
+            temperature=_number(body, "temperature", 1.0, 0.0, 2.0),
+            top_p=_number(body, "top_p", 1.0, 0.0, 1.0),
+            seed=None if seed is None else seed % (1 << 63),
+            top=int(_number(body, "top_logprobs", 0, 0, MAX_TOP, whole=True)) if logprobs else 0,
+        ),
+        stops=_stops(body.get("stop")),
+        max_tokens=_max_tokens(body),
+        n=int(_number(body, "n", 1, 1, MAX_CHOICES, whole=True)),
+        logprobs=logprobs,
+        stream=bool(body.get("stream")),
+        include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+    )
+
+
+def _number(
+    body: Mapping[str, Any], name: str, default: float, least: float, most: float, *, whole: bool = False
+) -> float:
+    value = body.get(name)
+    if value is None:
+        return default
+    fits = isinstance(value, int) or (isinstance(value, float) and not whole)
+    if not fits or isinstance(value, bool) or not least <= value <= most:
+        what = "an integer" if whole else "a number"
+        raise BadRequest(f"{name} must be {what} from {least} to {most}, not {value!r}", param=name)
+    return float(value)
+
+
+def _max_tokens(body: Mapping[str, Any]) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        if body.get(name) is not None:
+            return int(_number(body, name, 0, 1, 1 << 31, whole=True))
+    return None
+
+
+def _stops(stop: object) -> tuple[str, ...]:
+    if stop is None:
+        return ()
+    stops = [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or len(stops) > MAX_STOPS or not all(isinstance(s, str) and s for s in stops):
+        raise BadRequest(f"stop must be a non-empty string or up to {MAX_STOPS} of them", param="stop")
+    return tuple(stops)
+
+
+def _messages(messages: object) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(messages, list) or not messages:
+        raise BadRequest("messages must be a non-empty list", param="messages")
+    return tuple(_message(m, f"messages[{i}]") for i, m in enumerate(messages))
+
+
+def _message(message: object, where: str) -> dict[str, Any]:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise BadRequest(f"{where} must be an object with a role", param=where)
+    role = "system" if message["role"] == "developer" else message["role"]
+    return {**message, "role": role, "content": _content(message.get("content"), f"{where}.content")}
+
+
+def _content(content: object, where: str) -> str:
+    """Chat templates of text models take strings: parts are joined, and what is not text is refused."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise BadRequest(f"{where} must be a string or a list of parts", param=where)
+    texts = []
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise BadRequest(f"{where}: this model reads text parts only", param=where)
+        texts.append(part["text"])
+    return "\n".join(texts)
+
+
+def logprobs(tokens: Iterable[Token], decode: Callable[[Sequence[int]], str]) -> dict[str, Any]:
+    """OpenAI's ``logprobs`` object for some tokens of an answer."""
+
+    def entry(token: int, logprob: float) -> dict[str, Any]:
+        text = decode([token])
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+    return {
+        "content": [
+            {**entry(t.id, t.logprob), "top_logprobs": [entry(i, p) for i, p in t.top]} for t in tokens
+        ],
+        "refusal": None,
+    }
+
+
+def usage(prompt: int, completion: int) -> dict[str, Any]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def completion(who: Identity, choices: list[dict[str, Any]], used: dict[str, Any]) -> dict[str, Any]:
+    return {**who.head("chat.completion"), "choices": choices, "usage": used}
+
+
+def choice(index: int, text: str, finish: str, probabilities: dict[str, Any] | None) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, "refusal": None}
+    return {"index": index, "message": message, "logprobs": probabilities, "finish_reason": finish}
+
+
+def chunk(
+    who: Identity,
+    index: int,
+    delta: dict[str, Any],
+    finish: str | None = None,
+    probabilities: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    part = {"index": index, "delta": delta, "logprobs": probabilities, "finish_reason": finish}
+    return {**who.head("chat.completion.chunk"), "choices": [part]}
+
+
+def event(body: Mapping[str, Any]) -> bytes:
+    """One server-sent event."""
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
