@@ -1,0 +1,310 @@
+"""Writing records to SQLite: one thread, a bounded queue, group commits.
+
+What is promised. A record handed to ``append`` is committed within 50 ms (the writer gathers for
+10 ms, then commits at least every 20) while the writer keeps up with the traffic. What is committed
+is with the operating system, so nothing that happens to this process, ``kill -9`` included, loses
+it. Against a power cut the promise is weaker (``synchronous=NORMAL``): the file stays sound, but
+commits since the last checkpoint may be gone. An fsync for every commit would cost more disk time
+than these records are worth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from pydantic_core import PydanticSerializationError
+
+from router.contracts.records import Audit, Record
+from router.errors import StoreError
+from router.policy import LogPart, Policy
+from router.store.kept import kept_audit, kept_record
+from router.store.reader import DB_VERSION, SqliteReader, newer
+
+GATHER_SECONDS = 0.010
+COMMIT_SECONDS = 0.020
+RETRY_SECONDS = (0.1, 5.0)
+PRUNE_SECONDS = 3600.0
+PRUNE_ROWS = 500
+DAY_SECONDS = 86_400.0
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    request_id TEXT NOT NULL UNIQUE,
+    policy TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS records_by_policy ON records (policy, seq);
+CREATE INDEX IF NOT EXISTS records_by_age ON records (policy, created_at);
+CREATE TABLE IF NOT EXISTS amendments (
+    id INTEGER PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS amendments_by_request ON amendments (request_id);
+CREATE TRIGGER IF NOT EXISTS amendments_go_with_their_record AFTER DELETE ON records
+BEGIN DELETE FROM amendments WHERE request_id = old.request_id; END;
+"""
+ADD_RECORD = "INSERT OR IGNORE INTO records (request_id, policy, created_at, body) VALUES (?, ?, ?, ?)"
+ADD_AMENDMENT = "INSERT INTO amendments (request_id, kind, created_at, body) VALUES (?, ?, ?, ?)"
+PRUNE = """DELETE FROM records WHERE seq IN
+    (SELECT seq FROM records WHERE policy = ? AND created_at < ? ORDER BY created_at LIMIT ?)"""
+
+# What a client can put into a request that no JSON text can hold: lone surrogates, endless nesting.
+NEVER_JSON = (PydanticSerializationError, UnicodeError, RecursionError, sqlite3.DataError)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Amendment:
+    request_id: str
+    kind: str
+    created_at: float
+    audit: Audit | None = None
+    feedback: float | None = None
+
+
+_Item = Record | _Amendment | Future[None]
+
+
+class SqliteStore(SqliteReader):
+    """Both sides. ``policies``: each policy's word on text, redaction and retention.
+
+    A policy that is not among them keeps no text. ``capacity`` bounds what may wait to be written,
+    ``max_pages`` (of 4 KiB) the file; ``busy_seconds`` is how long another writer is waited for at a
+    time; ``clock`` tells the unix time that retention goes by.
+
+    Raises:
+        StoreError: the database cannot be opened, or a newer Locum wrote it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        policies: Mapping[str, LogPart],
+        *,
+        capacity: int = 10_000,
+        max_pages: int | None = None,
+        busy_seconds: float = 5.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(path)
+        self._policies = policies
+        self._capacity = capacity
+        self._clock = clock
+        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._counting = threading.Lock()
+        self._dropped = 0
+        self._errors = 0
+        self._taken = 0
+        self._closed = threading.Event()
+        self._db = _open_writing(path, busy_seconds, max_pages)
+        self._writer = threading.Thread(target=self._write_all, name="locum-records", daemon=True)
+        self._writer.start()
+
+    @property
+    def dropped(self) -> int:
+        return self._dropped
+
+    @property
+    def errors(self) -> int:
+        return self._errors
+
+    @property
+    def depth(self) -> int:
+        return self._queue.qsize() + self._taken
+
+    def append(self, record: Record) -> None:
+        self._put(record)
+
+    def follow(self, policies: Sequence[Policy]) -> None:
+        self._policies = {p.name: p.log for p in policies}
+
+    def amend(self, request_id: str, *, audit: Audit | None = None, feedback: float | None = None) -> None:
+        now = self._clock()
+        if audit is not None:
+            self._put(_Amendment(request_id, "audit", now, audit=audit))
+        if feedback is not None:
+            self._put(_Amendment(request_id, "feedback", now, feedback=feedback))
+
+    def _put(self, item: Record | _Amendment) -> None:
+        if self._closed.is_set() or self.depth >= self._capacity:
+            self._drop(1)
+        else:
+            self._queue.put(item)
+
+    def _drop(self, count: int) -> None:
+        with self._counting:  # appenders may be several threads
+            self._dropped += count
+
+    async def flush(self) -> None:
+        if self._closed.is_set():
+            return
+        done: Future[None] = Future()
+        self._queue.put(done)
+        await asyncio.wrap_future(done)
+
+    def close(self) -> None:
+        """Writes what waits, as far as the disk takes it within 15 s, and closes. Twice is once."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._queue.put(Future())
+            self._writer.join(timeout=15.0)
+
+    # ---- the writer thread ----
+
+    def _write_all(self) -> None:
+        next_prune = 0.0
+        try:
+            while not (self._closed.is_set() and self._queue.empty()):
+                self._write(self._gather(timeout=max(0.0, next_prune - time.monotonic())))
+                if time.monotonic() >= next_prune:
+                    next_prune = time.monotonic() + (0.0 if self._prune() else PRUNE_SECONDS)
+        finally:  # however it ends: nothing waits for a writer that is gone, and what is lost is counted
+            self._closed.set()
+            self._give_up([self._queue.get() for _ in range(self._queue.qsize())])
+            self._db.close()
+
+    def _gather(self, timeout: float) -> list[_Item]:
+        """A first item and all that waits behind it; empty where none came within ``timeout`` seconds."""
+        try:
+            batch = [self._queue.get(timeout=timeout)]
+        except queue.Empty:
+            return []
+        if self._queue.empty():  # no backlog: let some company come, for one commit together
+            self._closed.wait(GATHER_SECONDS)
+        self._taken = len(batch)
+        for _ in range(self._queue.qsize()):
+            batch.append(self._queue.get())
+            self._taken = len(batch)
+        return batch
+
+    def _write(self, batch: list[_Item]) -> None:
+        """Writes the batch, however often the disk must be asked, in transactions of ``COMMIT_SECONDS``."""
+        pause, waiting, most = RETRY_SECONDS[0], batch, len(batch)
+        while waiting:
+            try:
+                waiting = waiting[self._commit_some(waiting[:most]) :]
+                self._taken = len(waiting)
+                pause, most = RETRY_SECONDS[0], len(batch)
+            except sqlite3.Error as e:
+                self._refused(e, waiting)
+                if self._closed.is_set() and most == 1:
+                    self._give_up(waiting)
+                    break
+                self._closed.wait(pause)
+                pause, most = min(2 * pause, RETRY_SECONDS[1]), 1  # alone, a record may still fit
+        self._taken = 0
+
+    def _commit_some(self, items: Sequence[_Item]) -> int:
+        """One transaction over the first items, and how many it took.
+
+        Rows go in one by one: SQLite lets go of the interpreter's lock at each, so the event loop
+        next door waits for one record's serialisation at most, never for a batch's.
+        """
+        end = time.monotonic() + COMMIT_SECONDS
+        done = lost = 0
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            for item in items:
+                done += 1
+                lost += not (isinstance(item, Future) or self._insert(item))
+                if time.monotonic() >= end:
+                    break
+        self._drop(lost)
+        for item in items[:done]:
+            _resolve(item)
+        return done
+
+    def _insert(self, item: Record | _Amendment) -> bool:
+        """Whether the item is in the transaction; an item that is no JSON, or a twin, never will be."""
+        statement = ADD_RECORD if isinstance(item, Record) else ADD_AMENDMENT
+        try:
+            row = self._record_row(item) if isinstance(item, Record) else self._amendment_row(item)
+            if self._db.execute(statement, row).rowcount == 1:
+                return True
+            log.error("two records with one id", request_id=item.request_id)
+        except NEVER_JSON as e:
+            log.error("not fit for the records", request_id=item.request_id, error=str(e))
+        return False
+
+    def _record_row(self, record: Record) -> tuple[str, str, float, str]:
+        rules = self._policies.get(record.policy)
+        body = kept_record(record, rules).model_dump_json()
+        return record.request_id, record.policy, record.created_at, body
+
+    def _amendment_row(self, item: _Amendment) -> tuple[str, str, float, str]:
+        if item.audit is None:
+            return item.request_id, item.kind, item.created_at, json.dumps(item.feedback)
+        row = self._db.execute("SELECT policy FROM records WHERE request_id = ?", (item.request_id,)).fetchone()
+        rules = self._policies.get(row[0]) if row else None
+        return item.request_id, item.kind, item.created_at, kept_audit(item.audit, rules).model_dump_json()
+
+    def _refused(self, error: sqlite3.Error, waiting: Sequence[_Item]) -> None:
+        """Counts and tells a refused write; whoever waits for a flush waits no longer."""
+        self._errors += 1
+        log.error("records cannot be written", error=str(error), waiting=len(waiting))
+        for item in waiting:
+            _resolve(item)
+
+    def _give_up(self, items: Sequence[_Item]) -> None:
+        self._drop(sum(not isinstance(item, Future) for item in items))
+        for item in items:
+            _resolve(item)
+
+    def _prune(self) -> bool:
+        """Deletes some of what each policy's retention has passed; whether there may be more."""
+        now, more = self._clock(), False
+        try:
+            with self._db:
+                for policy, rules in self._policies.items():
+                    oldest = now - rules.retention_days * DAY_SECONDS
+                    more |= self._db.execute(PRUNE, (policy, oldest, PRUNE_ROWS)).rowcount == PRUNE_ROWS
+                longest = max((rules.retention_days for rules in self._policies.values()), default=0)
+                if longest:  # what amends a record that was dropped belongs to none
+                    self._db.execute("DELETE FROM amendments WHERE created_at < ?", (now - longest * DAY_SECONDS,))
+        except sqlite3.Error as e:
+            self._refused(e, [])
+        return more
+
+
+def _open_writing(path: Path, busy_seconds: float, max_pages: int | None) -> sqlite3.Connection:
+    """The writer's connection, the tables made. The file is its owner's alone: it holds what users wrote."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version <= DB_VERSION:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.executescript(SCHEMA)
+            if max_pages:
+                db.execute(f"PRAGMA max_page_count = {max_pages}")
+            db.execute(f"PRAGMA user_version = {DB_VERSION}")
+            return db
+    except (OSError, sqlite3.Error) as e:
+        raise StoreError(f"cannot open the records at {path}: {e}") from e
+    db.close()
+    raise StoreError(newer(path, version))
+
+
+def _resolve(item: _Item) -> None:
+    """Ends a flush, unless it was cancelled or ended before."""
+    if isinstance(item, Future) and not item.done() and item.set_running_or_notify_cancel():
+        item.set_result(None)

@@ -1,0 +1,52 @@
+"""Records that released versions wrote stay readable, whatever the contract becomes."""
+
+import asyncio
+import json
+import sqlite3
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from router.contracts.decision import Deferral, Tier
+from router.contracts.records import Kind, Record, Rights
+from router.policy import LogPart
+from router.store.sqlite import SqliteStore
+
+GOLDEN = sorted((Path(__file__).parents[2] / "golden").glob("record_v*.json"))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda p: p.stem)
+def test_every_old_record_still_loads_and_loses_nothing(path: Path) -> None:
+    written = json.loads(path.read_bytes())
+    now = json.loads(Record.model_validate(written).model_dump_json())
+    assert all(now[field] == value for field, value in written.items())
+
+
+def test_a_full_record_means_what_it_meant() -> None:
+    record = Record.model_validate_json(next(p for p in GOLDEN if p.stem == "record_v1_full").read_bytes())
+    assert (record.tier, record.deferral, record.bundle) == (
+        Tier.TEACHER,
+        Deferral.CONFIDENCE,
+        "20261122-050000-ab12",
+    )
+    assert record.cost_usd == 3 * Decimal("0.0004125")
+    assert record.saved_usd == -2 * Decimal("0.0004125")
+    served = record.answers[0]
+    assert (served.kind, served.training_rights) == (Kind.SERVED, Rights.ALLOWED)
+    assert record.audit is not None and record.audit.acceptable is False
+
+
+def test_old_rows_are_read_from_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "records.db"
+    with closing(SqliteStore(path, {"default": LogPart()})) as store:
+        asyncio.run(store.flush())
+        with closing(sqlite3.connect(path)) as db, db:
+            for old in GOLDEN:
+                body = old.read_text()
+                db.execute(
+                    "INSERT INTO records (request_id, policy, created_at, body) VALUES (?, 'p', 0, ?)",
+                    (json.loads(body)["request_id"], body),
+                )
+        assert len(list(store.records())) == len(GOLDEN) >= 3

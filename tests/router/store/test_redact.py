@@ -1,0 +1,108 @@
+"""Personal data and secrets are found; what only looks like them stays."""
+
+import json
+import time
+
+import pytest
+
+from router.store.redact import KINDS, redact, redact_json
+
+PLANTED = [
+    ("email", "write to ada.lovelace+x@mail.example.co.uk, please", "write to [EMAIL], please"),
+    ("email", "<jürgen@exämple.de>.", "<[EMAIL]>."),
+    ("phone", "call +49 (0)171 234-5678 now", "call [PHONE] now"),
+    ("phone", "+14155552671", "[PHONE]"),
+    ("phone", "US: (415) 555-2671 or 415-555-2671.", "US: [PHONE] or [PHONE]."),
+    ("phone", "UK 020 7946 0958, FR 06 12 34 56 78, DE 0171/2345678", "UK [PHONE], FR [PHONE], DE [PHONE]"),
+    ("phone", "my phone number is 4155552671!", "my phone number is [PHONE]!"),
+    ("phone", "0049 171 2345678", "[PHONE]"),
+    ("card", "paid with 4111 1111 1111 1111 today", "paid with [CARD] today"),
+    ("card", "cards 5555-5555-5555-4444, 378282246310005, 3782 822463 10005", "cards [CARD], [CARD], [CARD]"),
+    ("card", "order 1234 4111 1111 1111 1111", "order 1234 [CARD]"),
+    ("iban", "to DE89 3704 0044 0532 0130 00 AND GB82WEST12345698765432.", "to [IBAN] AND [IBAN]."),
+    ("iban", "nl91abna0417164300", "[IBAN]"),
+    ("ip", "from 192.168.13.37 and 2001:db8:85a3::8a2e:370:7334", "from [IP] and [IP]"),
+    ("ip", "at 10.0.0.1.", "at [IP]."),
+    ("secret", "key sk-proj-Ab12Cd34Ef56Gh78Ij90 ok", "key [SECRET] ok"),
+    ("secret", "ghp_abcdefghijklmnopqrstuvwxyz0123456789", "[SECRET]"),
+    ("secret", "AKIAIOSFODNN7EXAMPLE", "[SECRET]"),
+    ("secret", "Authorization: Bearer abc.DEF-123456789xyz", "Authorization: Bearer [SECRET]"),
+    ("secret", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl", "[SECRET]"),
+    ("secret", "a -----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc=\n-----END RSA PRIVATE KEY----- b", "a [SECRET] b"),
+    ("secret", "-----BEGIN PRIVATE KEY-----\nMIIE cut off", "[SECRET]"),
+    ("secret", "postgres://app:hunter2@db/x", "postgres://[SECRET]@db/x"),
+    ("secret", "DB_PASSWORD=corr3ct-horse;", "DB_PASSWORD=[SECRET];"),
+    ("secret", 'my password is "Tr0ub4dor&3"', 'my password is "[SECRET]"'),
+    ("secret", r"{\"api_key\": \"a1b2c3d4e5\"}", r"{\"api_key\": \"[SECRET]\"}"),
+    ("secret", "X_SIGNING=aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dF", "X_SIGNING=[SECRET]"),
+]
+
+INNOCENT = [
+    "order 4929100200300400 was late",  # 16 digits in Visa's range, no valid check digit
+    "order 112-1234567-1234567, invoice 2024-000123, ticket #0012345",
+    "it costs 1,299.00 USD, or 1 200 000 for all; 0.25 each",
+    "on 2024-01-02 at 12:30:45, 01/02/2024, 01-02-2024 and 2024-01-02T12:30:45.123Z",
+    "unix 1700000000 and 1700000000123, ISBN 978-0-306-40615-7",
+    "commit 9fceb02d0ae598e95dc970b74767f19372d61af8, etag=9fceb02d0ae598e95dc970b74767f193",
+    "id=550e8400-e29b-41d4-a716-446655440000",
+    "version 1.2.3.4 and v10.0.0.1, section 3.2.1",
+    "std::vector and a::b, 12:30:45, 00:1B:44:11:3A:B7",
+    "max_tokens: 4096, token: required, password: ********",
+    "the secret is kindness; a token of affection",
+    "sk-learn-is-a-kebab-cased-name",
+    "say @everyone, a@b, x = y@z",
+    "DE12 is a road, GB99 too",
+    "rooms 101 102 103 104, scores 10 20 30 40 50 60",
+    "3.14159265358979323846, 4111.1111",
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "expected"), PLANTED)
+def test_planted_data_is_replaced_by_its_kind(kind: str, text: str, expected: str) -> None:
+    assert redact(text, [kind]) == expected
+
+
+@pytest.mark.parametrize("text", INNOCENT)
+def test_what_only_looks_like_it_stays(text: str) -> None:
+    assert redact(text, KINDS) == text
+
+
+def test_kinds_not_named_stay() -> None:
+    assert redact("a@example.com 4111111111111111", ["card"]) == "a@example.com [CARD]"
+    assert redact("a@example.com", []) == "a@example.com"
+
+
+def test_messages_are_walked_and_left_as_they_were() -> None:
+    body = {
+        "model": "gpt-4o",
+        "temperature": 0.2,
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "I am a@example.com"}, {"type": "image_url"}]},
+            {"role": "assistant", "tool_calls": [{"function": {"arguments": '{"to": "b@example.com"}'}}]},
+        ],
+        "image": "data:image/png;base64,iVBORw0KGgo4111111111111111",
+    }
+    before = json.dumps(body)
+    clean = redact_json(body, KINDS)
+    assert json.dumps(body) == before
+    assert clean["messages"][0]["content"][0]["text"] == "I am [EMAIL]"
+    assert clean["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"to": "[EMAIL]"}'
+    assert (clean["model"], clean["temperature"], clean["image"]) == ("gpt-4o", 0.2, body["image"])
+
+
+HOSTILE = [
+    "a" * 50, "a@", "1 ", "1-", "0 12 ", "+1 ", "(1", "eyJa.", "sk-", "sk-a", "::", "1.", "://a:", "token=",
+    "password is ", "-----BEGIN PRIVATE KEY-----", "bearer ", "DE89 3704 ", "phone no ", "=aB3", "a.", "SG.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_time_is_linear_in_hostile_text(piece: str) -> None:
+    def seconds(size: int) -> float:
+        text = piece * (size // len(piece))
+        start = time.process_time()
+        redact(text, KINDS)
+        return time.process_time() - start
+
+    # Ten times the text may take ten times the time; quadratic patterns would take a hundred.
+    assert seconds(200_000) < 40 * max(seconds(20_000), 0.002)
