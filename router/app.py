@@ -18,6 +18,7 @@ import uvicorn
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from structlog.typing import Processor
 
 from router import __version__
 from router.api import health, models
@@ -166,13 +167,18 @@ def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -
 def log_to_stderr() -> None:
     """One JSON object a line, or coloured text on a terminal; stdout stays for what people asked for."""
     terminal = sys.stderr.isatty()
+    plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # locals would be prompts and keys
+    renderers: list[Processor] = [
+        structlog.processors.ExceptionRenderer(plain),
+        structlog.processors.JSONRenderer(default=str),
+    ]
+    if terminal:
+        renderers = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            *([] if terminal else [structlog.processors.dict_tracebacks]),
-            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(default=str),
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

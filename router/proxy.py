@@ -20,7 +20,7 @@ from router.cascade import Cascade, Shared
 from router.contracts.bundles import MANIFEST, Manifest
 from router.errors import PolicyError
 from router.policy import Policy, load_policy
-from router.routing import Routing
+from router.routing import Routing, teacher_spend
 from router.scoring.encoder import Encoder
 from router.settings import Settings
 from router.store.base import Records
@@ -165,12 +165,8 @@ class Proxy:
         """Counts what was spent today before this start. Reads the store: call it off the event loop."""
         midnight = time.time() // DAY_SECONDS * DAY_SECONDS
         for name, served in list(self._served.items()):
-            spent = audited = Decimal(0)
             for _, record in records.records(policy=name, since=midnight):
-                spent += record.cost_usd
-                if record.audit and record.audit.answer:
-                    audited += record.audit.answer.cost_usd
-            served.routing.spent_before(spent, audited)
+                served.routing.spent_before(*teacher_spend(record))
 
 
 def trained_usd(folder: Path) -> Decimal:

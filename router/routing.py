@@ -10,7 +10,7 @@ from router.bundles import Live
 from router.contracts.decision import Decision, Tier
 from router.contracts.records import Answer, Record
 from router.conversations import Conversations
-from router.decide import RequestView, RoutingState, decide, student_serves
+from router.decide import RequestView, RoutingState, audit_rate, decide
 from router.exchange import ChatRequest
 from router.metrics import TOO_HARD
 from router.policy import Policy
@@ -35,9 +35,9 @@ class Routing:
         self._spent.usd_per_day = policy.objective.usd_per_day or Decimal(0)
         self.audit_budget.usd_per_day = policy.audit.usd_per_day
 
-    def spent_before(self, usd: Decimal, audited_usd: Decimal) -> None:
-        """Counts what was spent today before the process began."""
-        self._spent.settle(Decimal(0), usd)
+    def spent_before(self, served_usd: Decimal, audited_usd: Decimal) -> None:
+        """Counts what the teacher cost today before the process began, for clients and for audits."""
+        self._spent.settle(Decimal(0), served_usd)
         self.audit_budget.settle(Decimal(0), audited_usd)
 
     def decide(self, chat: ChatRequest, live: Live) -> tuple[Features, Decision]:
@@ -45,7 +45,7 @@ class Routing:
         policy, features = self._policy, extract(chat.body)
         score = live.scorer.score(features) if live.scorer else None
         prior = prior_score(features) if score is None else 0.0
-        rate = policy.audit.rate if student_serves(policy, live.thresholds) else policy.audit.warmup_rate
+        rate = audit_rate(policy, live.thresholds)
         state = RoutingState(
             student_ready=live.student is not None,
             escalated=chat.has_assistant_turn and self._conversations.recall(chat.conversation_id).escalated,
@@ -56,7 +56,7 @@ class Routing:
             teacher_affordable=policy.objective.usd_per_day is None or self._spent.affordable_now(),
             propensity=rate,
             audited=drawn(chat.request_id, rate),
-            explore=drawn(chat.request_id, policy.audit.explore, "explore"),
+            explore=drawn(chat.conversation_id, policy.audit.explore, "explore"),
         )
         return features, decide(policy, RequestView(features, chat.body, chat.tier), state)
 
@@ -77,7 +77,7 @@ class Routing:
 
     def learn(self, record: Record) -> None:
         """Takes a finished request into account: money spent, and what its conversation showed."""
-        self._spent.settle(Decimal(0), record.cost_usd)
+        self._spent.settle(Decimal(0), teacher_spend(record)[0])
         if record.tier is not Tier.TEACHER:
             return
         self._conversations.remember(
@@ -85,6 +85,13 @@ class Routing:
             escalated=record.reason in TOO_HARD,
             cached_share=_cached_share(record.answers[0]) if record.answers else None,
         )
+
+
+def teacher_spend(record: Record) -> tuple[Decimal, Decimal]:
+    """US dollars that this request cost at the teacher: (for the client, for its audit)."""
+    served = sum((a.cost_usd for a in record.answers if a.tier is Tier.TEACHER), Decimal(0))
+    audited = record.audit.answer if record.audit else None
+    return served, audited.cost_usd if audited and audited.tier is Tier.TEACHER else Decimal(0)
 
 
 def _cached_share(answer: Answer) -> float:

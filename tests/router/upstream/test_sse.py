@@ -1,0 +1,89 @@
+"""Cutting and assembling streams, wherever the network cut them."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from router.contracts.records import Usage
+from router.upstream.sse import DONE, Splitter, collect, encode, is_usage_only, parse, payload
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_events_come_whole_wherever_the_bytes_are_cut(newline: bytes, size: int) -> None:
+    lines = [b'data: {"a": 1}', b"", b": keep-alive", b"", b'data: {"b": 2}', b"", b"data: [DONE]", b"", b""]
+    text = newline.join(lines)
+    splitter, events = Splitter(), []
+    for at in range(0, len(text), size):
+        events += splitter.feed(text[at : at + size])
+    assert b"".join(events) == text
+    assert [payload(e) for e in events] == [b'{"a": 1}', b"", b'{"b": 2}', DONE]
+    assert splitter.rest == b""
+
+
+def test_an_event_of_several_lines_is_one_payload() -> None:
+    event = b'event: x\nid: 1\ndata: {"a":\ndata: 1}\n\n'
+    assert parse(event) == {"a": 1}
+
+
+def test_what_is_no_object_parses_to_none() -> None:
+    assert [parse(b"data: " + d + b"\n\n") for d in (b"[DONE]", b"{", b"[1]", b"")] == [None] * 4
+
+
+def chunk(delta: object, **more: object) -> bytes:
+    return encode({"model": "m", "choices": [{"index": 0, "delta": delta, **more}]})
+
+
+def test_a_stream_adds_up_to_its_answer() -> None:
+    logprobs = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1}]}
+    found = collect(
+        [
+            chunk({"role": "assistant", "content": ""}),
+            chunk({"content": "ab"}, logprobs=logprobs),
+            chunk({"content": "c"}),
+            encode({"choices": [{"index": 1, "delta": {"content": "another choice"}}]}),
+            chunk({}, finish_reason="stop"),
+            encode({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3}}),
+            b"data: [DONE]\n\n",
+        ]
+    )
+    assert found.message == {"role": "assistant", "content": "abc"}
+    assert (found.finish_reason, found.model, found.tokens) == ("stop", "m", 3)
+    assert found.logprobs == [-0.5, -1.0]
+    assert found.usage == Usage(input_tokens=5, output_tokens=3)
+
+
+def test_parallel_tool_calls_are_put_together_by_index() -> None:
+    def part(index: int, **function: str) -> bytes:
+        named = {"id": f"c{index}"} if "name" in function else {}
+        return chunk({"tool_calls": [{"index": index, "function": function, **named}]})
+
+    pieces = [part(0, arguments="{"), part(1, arguments="{}"), part(0, arguments="}")]
+    found = collect([part(0, name="f"), part(1, name="g"), *pieces])
+    calls = found.message["tool_calls"]
+    assert [(c["id"], c["function"]) for c in calls] == [
+        ("c0", {"name": "f", "arguments": "{}"}),
+        ("c1", {"name": "g", "arguments": "{}"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        {"choices": None},
+        {"choices": [None, 3]},
+        {"choices": [{"delta": 5}]},
+        {"choices": [{"delta": {"tool_calls": [{"index": -1}, None, {"index": "x"}, {"index": 10**9}]}}]},
+        {"choices": [{"delta": {}, "logprobs": {"content": [None, {"logprob": "x"}]}}]},
+        {"usage": {"prompt_tokens": None, "prompt_tokens_details": 4}},
+    ],
+)
+def test_malformed_chunks_are_passed_over(malformed: object) -> None:
+    assert collect([b"data: " + orjson.dumps(malformed) + b"\n\n"]).finish_reason is None
+
+
+def test_only_the_chunk_without_choices_is_the_usage_chunk() -> None:
+    assert is_usage_only({"choices": [], "usage": {}})
+    assert not is_usage_only({"choices": [], "usage": None})
+    assert not is_usage_only({"choices": [{}], "usage": {}})
