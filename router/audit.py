@@ -169,10 +169,11 @@ class Auditor(Generic[Request]):
 
 
 def _no_audit(record: Record) -> Missed | None:
-    """Why there is nothing to compare: the client got no whole answer, or the student is declared unfit."""
+    """Why there is nothing to compare: the client got no whole answer, or the student is
+    unfit for the request (declared so, or found so by its own server)."""
     if record.tier is None or not record.answers or record.answers[0].finish_reason is None:
         return Missed.UNANSWERED
-    return Missed.CAPABILITY if record.decision.reason is Reason.CAPABILITY else None
+    return Missed.CAPABILITY if Reason.CAPABILITY in (record.decision.reason, record.reason) else None
 
 
 def _pair(record: Record) -> tuple[Answer, Answer] | None:

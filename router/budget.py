@@ -3,28 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from decimal import Decimal
 
-from router.contracts.decision import Tier
-from router.contracts.records import Record
-
 DAY_SECONDS = 86_400
-
-
-def midnight(now: float) -> float:
-    """Unix time of the last midnight UTC: from when on to read the records that seed a budget."""
-    return now - now % DAY_SECONDS
-
-
-def teacher_spend(records: Iterable[Record]) -> tuple[Decimal, Decimal]:
-    """US dollars spent on the teacher in these records: (for clients, for audits)."""
-    served = audited = Decimal(0)
-    for record in records:
-        served += sum((a.cost_usd for a in record.answers if a.tier is Tier.TEACHER), Decimal(0))
-        if record.audit and record.audit.answer and record.audit.answer.tier is Tier.TEACHER:
-            audited += record.audit.answer.cost_usd
-    return served, audited
 
 
 class DailyBudget:

@@ -149,7 +149,7 @@ def verify(folder: Path, bundle: str, policy: str) -> Manifest:
         BundleError: it is not; the message says what is wrong.
     """
     home = (folder / bundle).resolve()
-    if home.parent != folder.resolve():
+    if Path(bundle).name != bundle or bundle == "..":
         raise BundleError(f"bundle id {bundle!r} is not a folder's name")
     try:
         manifest = read_manifest(folder, bundle)

@@ -71,6 +71,28 @@ def status(
     show(policy, hours=hours, settings=Settings.from_env())
 
 
+policy_app = typer.Typer(no_args_is_help=True, help="Check a policy file, or print its JSON schema.")
+app.add_typer(policy_app, name="policy")
+
+
+@policy_app.command("check")
+def check_policy(files: Annotated[list[Path], typer.Argument(help="Policy files.")]) -> None:
+    """Say what is wrong with policy files, as `locum serve` would."""
+    from router.policy import load_policy  # noqa: PLC0415
+
+    for file in files:
+        policy = load_policy(file)
+        typer.echo(f"{file}: policy {policy.name!r}, version {policy.version}, is fine")
+
+
+@policy_app.command("schema")
+def policy_schema() -> None:
+    """Print the JSON schema of policy files, for editors: policies/policy.schema.json is this."""
+    from router.policy import json_schema  # noqa: PLC0415
+
+    typer.echo(json_schema(), nl=False)
+
+
 def main() -> None:
     """Entry point: a ``LocumError`` is one clear line and exit code 1, never a traceback."""
     for command in entry_points(group="locum.commands"):

@@ -9,8 +9,8 @@ the requests that the student serves. A small random share of those goes to the 
 (reason ``exploration``). It can only speak where the later steps would choose the student and a
 teacher call is affordable, and it only ever moves a request *to* the teacher: the client never gets
 worse for it, under any objective. Draw it by the conversation, not the request: whole conversations
-are what is learned from, and none is bounced between the tiers. The audit, which asks the other tier after the answer left,
-changes nothing about who serves; an audited request is therefore never explored.
+are what is learned from, and none is bounced between the tiers. The audit, which asks the other
+tier after the answer left, changes nothing about who serves; what it drew is never explored.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -84,7 +85,9 @@ class Objective(Part):
     def exactly_one(self) -> Self:
         named = [n for n in ("parity", "student_share", "usd_per_day", "threshold") if getattr(self, n) is not None]
         if len(named) != 1:
-            raise ValueError(f"objective: give exactly one of parity, student_share, usd_per_day, threshold, not {named}")
+            raise ValueError(
+                f"objective: give exactly one of parity, student_share, usd_per_day, threshold, not {named}"
+            )
         return self
 
 
@@ -177,7 +180,10 @@ class Policy(Part):
     @property
     def may_train_on_teacher(self) -> bool:
         """Whether the teacher's answers may reach a training set: by its terms, or by the user's word, by name."""
-        return self.teacher.training_rights is Rights.ALLOWED or self.teacher.model in self.teacher.i_have_the_right_to_train_on
+        return (
+            self.teacher.training_rights is Rights.ALLOWED
+            or self.teacher.model in self.teacher.i_have_the_right_to_train_on
+        )
 
 
 def load_policy(path: Path) -> Policy:
@@ -190,8 +196,14 @@ def load_policy(path: Path) -> Policy:
         return Policy.model_validate(yaml.safe_load(path.read_text()))
     except OSError as e:
         raise PolicyError(f"cannot read policy {path}: {e.strerror}") from e
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise PolicyError(f"{path} is not valid YAML: {e}") from e
     except ValidationError as e:
         where = "; ".join(f"{'.'.join(map(str, x['loc'])) or 'policy'}: {x['msg']}" for x in e.errors())
         raise PolicyError(f"{path}: {where}") from e
+
+
+def json_schema() -> str:
+    """The JSON schema of policy files, as ``policies/policy.schema.json`` keeps it for editors."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Policy.model_json_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,268 @@
+"""Audits: both tiers answer, the pair is judged, the record amended, and what is missed says why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.audit import Auditor, Missed
+from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.records import Answer, Audit, Kind, Record
+from router.errors import LocumError, UpstreamRefused, UpstreamTimeout
+from router.metrics import MISSED
+from router.policy import Policy
+from router.settings import Settings
+from router.store.base import Store, open_store
+
+STUDENT, TEACHER = Tier.STUDENT, Tier.TEACHER
+MakeRecord = Callable[..., Record]
+Ask = Callable[[Tier, str], Awaitable[Answer]]
+
+
+def policy(**audit: Any) -> Policy:
+    return Policy.model_validate(
+        {
+            "name": "default",
+            "student": {"model": "s", "engine": "embedded", "usd_per_million": {"input": 0, "output": 0}},
+            "teacher": {"model": "t"},
+            "objective": {"parity": {}},
+            "audit": audit,
+        }
+    )
+
+
+def answer(tier: Tier, text: str, finish: str | None = "stop", usd: str = "0.001", kind: Kind = Kind.AUDITED) -> Answer:
+    message = {"role": "assistant", "content": text}
+    return Answer(tier=tier, kind=kind, model="m", message=message, finish_reason=finish, cost_usd=Decimal(usd))
+
+
+def says(text: str, usd: str = "0.001") -> Ask:
+    async def ask(tier: Tier, request: str) -> Answer:
+        return answer(tier, text, usd=usd)
+
+    return ask
+
+
+async def never(tier: Tier, request: str) -> Answer:
+    raise AssertionError("nobody was to be asked")
+
+
+async def waits_for_ever(tier: Tier, request: str) -> Answer:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(Settings(home=tmp_path), [policy()])
+    yield opened
+    opened.close()
+
+
+class Told(list[Audit]):
+    """Every outcome, in the order told."""
+
+    def __init__(self, expected: int = 0) -> None:
+        super().__init__()
+        self.expected, self.reached = expected, asyncio.Event()
+
+    def __call__(self, record: Record, audit: Audit) -> None:
+        self.append(audit)
+        if len(self) == self.expected:
+            self.reached.set()
+
+
+@asynccontextmanager
+async def auditing(
+    store: Store, ask: Ask, *, ready: bool = True, capacity: int = 256, expected: int = 0, **audit: Any
+) -> AsyncIterator[tuple[Auditor[str], Told]]:
+    told = Told(expected)
+    auditor: Auditor[str] = Auditor(
+        policy(**audit), ask=ask, store=store, student_ready=lambda: ready, observe=told, capacity=capacity
+    )
+    yield auditor, told
+    await auditor.close(drain_seconds=5)
+
+
+def served(make_record: MakeRecord, tier: Tier, text: str = "Card arrival", **changes: Any) -> Record:
+    """A drawn request that this tier answered."""
+    id = changes.pop("id", "r-1")
+    decision = Decision(tier=tier, reason=changes.pop("decided", Reason.SCORE), audited=True, propensity=0.02)
+    given = changes.pop("answers", [answer(tier, text, kind=Kind.SERVED)])
+    return make_record(id, tier=tier, decision=decision, answers=given, **changes)
+
+
+async def outcome(store: Store, told: Told, id: str = "r-1") -> Audit:
+    """The one outcome that was told, which must be the one that was stored."""
+    await store.flush()
+    found = store.get(id)
+    assert found is not None
+    assert found.audit == told[-1]
+    assert len(told) == 1
+    return told[0]
+
+
+@pytest.mark.parametrize(("text", "acceptable"), [("card arrival.", True), ("card lost", False)])
+@pytest.mark.parametrize("tier", [STUDENT, TEACHER])
+async def test_the_other_tier_answers_and_the_pair_is_judged(
+    store: Store, make_record: MakeRecord, tier: Tier, text: str, acceptable: bool
+) -> None:
+    record = served(make_record, tier)
+    store.append(record)
+    async with auditing(store, says(text)) as (auditor, told):
+        auditor.submit(record, "request")
+    audit = await outcome(store, told)
+    assert (audit.acceptable, audit.judge, audit.missed) == (acceptable, "normalised", None)
+    assert audit.answer is not None
+    assert audit.answer.tier is tier.other
+
+
+async def test_a_deferral_that_was_seen_whole_is_a_pair_already(store: Store, make_record: MakeRecord) -> None:
+    pair = [
+        answer(TEACHER, "card arrival", kind=Kind.SERVED),
+        answer(STUDENT, "card lost", kind=Kind.DISCARDED),
+    ]
+    record = served(make_record, TEACHER, answers=pair, reason=Reason.DEFERRAL)
+    store.append(record)
+    async with auditing(store, never) as (auditor, told):
+        auditor.submit(record, "request")
+    audit = await outcome(store, told)
+    assert (audit.acceptable, audit.answer) == (False, None)
+
+
+async def test_a_deferral_after_the_first_tokens_is_asked_again_whole(store: Store, make_record: MakeRecord) -> None:
+    cut = [
+        answer(TEACHER, "card arrival", kind=Kind.SERVED),
+        answer(STUDENT, "card", finish=None, kind=Kind.DISCARDED),
+    ]
+    record = served(make_record, TEACHER, answers=cut, reason=Reason.DEFERRAL)
+    store.append(record)
+    async with auditing(store, says("card arrival")) as (auditor, told):
+        auditor.submit(record, "request")
+    assert (await outcome(store, told)).acceptable
+    kept = store.get("r-1")
+    assert kept is not None
+    whole = kept.answer_of(STUDENT)
+    assert whole is not None
+    assert whole.kind is Kind.AUDITED
+
+
+@pytest.mark.parametrize("error", [UpstreamTimeout("slow"), UpstreamRefused("no", reply_status=400, reply_body=b"{}")])
+async def test_a_failing_upstream_is_a_missed_audit(store: Store, make_record: MakeRecord, error: LocumError) -> None:
+    async def fails(tier: Tier, request: str) -> Answer:
+        raise error
+
+    record = served(make_record, STUDENT)
+    store.append(record)
+    async with auditing(store, fails) as (auditor, told):
+        auditor.submit(record, "request")
+    assert (await outcome(store, told)).missed == Missed.UPSTREAM_ERROR
+
+
+async def test_our_own_failure_is_a_missed_audit_too(store: Store, make_record: MakeRecord) -> None:
+    record = served(make_record, STUDENT)
+    store.append(record)
+    async with auditing(store, never) as (auditor, told):
+        auditor.submit(record, "request")
+    assert (await outcome(store, told)).missed == Missed.INTERNAL_ERROR
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"decided": Reason.CAPABILITY}, Missed.CAPABILITY),
+        ({"reason": Reason.CAPABILITY}, Missed.CAPABILITY),
+        ({"answers": []}, Missed.UNANSWERED),
+        ({"answers": [answer(TEACHER, "cut of", finish=None)]}, Missed.UNANSWERED),
+    ],
+)
+async def test_where_nothing_can_be_compared_nobody_is_asked(
+    store: Store, make_record: MakeRecord, changes: dict[str, Any], cause: Missed
+) -> None:
+    record = served(make_record, TEACHER, **changes)
+    store.append(record)
+    async with auditing(store, never) as (auditor, told):
+        auditor.submit(record, "request")
+    assert (await outcome(store, told)).missed == cause
+
+
+async def test_a_student_that_is_not_there_is_not_asked(store: Store, make_record: MakeRecord) -> None:
+    record = served(make_record, TEACHER)
+    store.append(record)
+    async with auditing(store, never, ready=False) as (auditor, told):
+        auditor.submit(record, "request")
+    assert (await outcome(store, told)).missed == Missed.STUDENT_UNREADY
+
+
+async def test_the_days_money_bounds_teacher_audits_and_only_those(store: Store, make_record: MakeRecord) -> None:
+    async with auditing(store, says("x", usd="0.6"), usd_per_day=1, concurrency=1) as (auditor, told):
+        for tier, id in ((STUDENT, "a"), (STUDENT, "b"), (STUDENT, "c"), (TEACHER, "d")):
+            auditor.submit(served(make_record, tier, id=id), "request")
+    assert [a.missed for a in told] == [None, None, Missed.BUDGET, None]
+
+
+async def test_many_at_once_cannot_overrun_the_days_money(store: Store, make_record: MakeRecord) -> None:
+    asked = 0
+    gate = asyncio.Event()
+
+    async def slow(tier: Tier, request: str) -> Answer:
+        nonlocal asked
+        asked += 1
+        await gate.wait()
+        return answer(tier, "x", usd="0.6")
+
+    async with auditing(store, slow, usd_per_day=1, concurrency=8, expected=6) as (auditor, told):
+        for i in range(8):
+            auditor.submit(served(make_record, STUDENT, id=f"r-{i}", counterfactual_usd=Decimal("0.6")), "request")
+        await asyncio.wait_for(told.reached.wait(), 10)
+        gate.set()
+    assert asked == 2
+    assert [a.missed for a in told].count(Missed.BUDGET) == 6
+
+
+async def test_no_more_than_the_declared_number_run_at_once(store: Store, make_record: MakeRecord) -> None:
+    running = most = 0
+
+    async def counts(tier: Tier, request: str) -> Answer:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        running -= 1
+        return answer(tier, "x")
+
+    async with auditing(store, counts, concurrency=3) as (auditor, told):
+        for i in range(10):
+            auditor.submit(served(make_record, TEACHER, id=f"r-{i}"), "request")
+    assert most == 3
+    assert len(told) == 10
+
+
+async def test_what_does_not_fit_the_queue_is_counted(store: Store, make_record: MakeRecord) -> None:
+    async with auditing(store, says("x"), capacity=2) as (auditor, told):
+        for i in range(5):
+            auditor.submit(served(make_record, TEACHER, id=f"r-{i}"), "request")
+        assert [a.missed for a in told] == [Missed.QUEUE_FULL] * 3
+        assert auditor.depth == 2
+    assert len(told) == 5
+
+
+async def test_a_stop_marks_what_is_left_as_missed(store: Store, make_record: MakeRecord) -> None:
+    async with auditing(store, waits_for_ever) as (auditor, told):
+        for i in range(3):
+            auditor.submit(served(make_record, TEACHER, id=f"r-{i}"), "request")
+        await auditor.close(drain_seconds=0.01)
+        auditor.submit(served(make_record, TEACHER, id="late"), "request")
+    assert [a.missed for a in told] == [Missed.SHUTDOWN] * 4
+    assert auditor.depth == 0
+
+
+def test_the_metrics_know_every_cause() -> None:
+    assert set(Missed) == MISSED

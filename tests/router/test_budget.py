@@ -1,0 +1,50 @@
+"""A day's money: capped, paced, and fresh at midnight UTC."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from router.budget import DAY_SECONDS, DailyBudget
+
+
+class Clock:
+    now = 20_000.0 * DAY_SECONDS
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_is_reserved_counts_until_it_is_settled() -> None:
+    budget = DailyBudget(Decimal(1))
+    budget.reserve(Decimal(1))
+    assert budget.exhausted
+    budget.settle(Decimal(1), Decimal("0.25"))
+    assert not budget.exhausted
+    assert budget.spent_usd == Decimal("0.25")
+
+
+def test_spending_may_only_keep_pace_with_the_day() -> None:
+    clock = Clock()
+    budget = DailyBudget(Decimal(10), clock=clock)
+    assert budget.affordable_now(burst=0.1)
+    budget.settle(Decimal(0), Decimal(4))
+    assert not budget.affordable_now(burst=0.1)
+    clock.now += DAY_SECONDS / 2
+    assert budget.affordable_now(burst=0.1)
+
+
+def test_a_new_day_is_a_new_budget_and_yesterdays_reservations_still_end() -> None:
+    clock = Clock()
+    budget = DailyBudget(Decimal(1), clock=clock, spent_usd=Decimal(1))
+    budget.reserve(Decimal("0.5"))
+    assert budget.exhausted
+    clock.now += DAY_SECONDS
+    assert not budget.exhausted
+    budget.settle(Decimal("0.5"), Decimal("0.5"))
+    assert (budget.spent_usd, budget.reserved_usd) == (Decimal("0.5"), 0)
+
+
+def test_no_money_buys_nothing() -> None:
+    budget = DailyBudget(Decimal(0))
+    assert budget.exhausted
+    assert not budget.affordable_now()

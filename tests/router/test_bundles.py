@@ -1,0 +1,375 @@
+"""Bundles: what is pointed at goes live whole once its student is ready; what is damaged never does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from router.bundles import BundleWatcher, Live, verify
+from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate, rollback
+from router.errors import BundleError
+from router.policy import Policy
+from router.scoring.estimator import Example, Scorer
+from router.scoring.features import FEATURES_VERSION, extract
+from router.settings import Settings
+from router.students import ServedByUrl, Target
+
+HELLO = extract({"messages": [{"role": "user", "content": "hello"}]})
+
+
+def policy(**student: Any) -> Policy:
+    place = {} if "url" in student else {"engine": "embedded"}
+    return Policy.model_validate(
+        {
+            "name": "p",
+            "student": {"model": "small", "usd_per_million": {"input": 0, "output": 0}} | place | student,
+            "teacher": {"model": "t"},
+            "objective": {"parity": {}},
+        }
+    )
+
+
+class Home:
+    """One installation on disk, as the distiller and the supervisor write it."""
+
+    def __init__(self, path: Path) -> None:
+        self.settings = Settings(home=path)
+        self.folder = self.settings.bundles("p")
+        self.file = self.settings.run / "p.student.json"
+
+    def bundle(self, id: str, *, own: bool = True, examples: int = 1, **changes: Any) -> Path:
+        """Writes a bundle whose scorer's only score is (examples + 1) / (examples + 2)."""
+        home = self.folder / id
+        Scorer.fit([Example(HELLO, None, True)] * examples, None).save(home / "scorer")
+        (home / "student").mkdir()
+        values: dict[str, Any] = {
+            "bundle_id": id,
+            "policy": "p",
+            "created_at": 0.0,
+            "student": StudentRef(model=id, path="student" if own else None),
+            "features_version": FEATURES_VERSION,
+            "thresholds": Thresholds(route=0.1 * examples, accept=0.5),
+            "dataset": DatasetRef(sha256="0", train=1, dev=1, holdout=1),
+        }
+        manifest = Manifest.model_validate(values | changes)
+        (home / MANIFEST).write_text(manifest.model_dump_json())
+        return home
+
+    def ready(self, *versions: str, port: int = 1) -> None:
+        self.settings.run.mkdir(parents=True, exist_ok=True)
+        places = {v: {"url": f"http://127.0.0.1:{port}/v1", "model": v} for v in versions}
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(json.dumps({"pid": 1, "versions": places}))
+        fresh.replace(self.file)
+
+    def watcher(self, **options: Any) -> BundleWatcher:
+        options = {"encoder": lambda: None, "retry_seconds": 0.0} | options
+        return BundleWatcher(options.pop("policy", policy()), self.settings, **options)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def version(live: Live) -> str | None:
+    return live.student.version if live.student else None
+
+
+async def test_before_anything_was_learned_the_base_student_is_live_alone(home: Home) -> None:
+    watcher = home.watcher()
+    await watcher.refresh()
+    assert watcher.live == Live()
+    home.ready("base", port=7)
+    await watcher.refresh()
+    assert watcher.live == Live(student=Target("http://127.0.0.1:7/v1", "base", "base"))
+    assert watcher.problem is None
+
+
+async def test_a_bundle_goes_live_whole_once_its_own_student_is_ready(home: Home) -> None:
+    swaps: list[tuple[str | None, str | None]] = []
+    watcher = home.watcher(on_swap=lambda old, new: swaps.append((version(old), version(new))))
+    home.ready("base")
+    await watcher.refresh()
+    home.bundle("b1")
+    activate(home.folder, "b1")
+    await watcher.refresh()
+    assert watcher.live.scorer is None
+    assert watcher.problem == "waiting for the student of b1 to be ready"
+    home.ready("base", "b1")
+    await watcher.refresh()
+    live = watcher.live
+    assert (live.bundle, version(live), watcher.problem) == ("b1", "b1", None)
+    assert live.thresholds == Thresholds(route=0.1, accept=0.5)
+    assert live.scorer is not None
+    assert live.scorer.score(HELLO) == pytest.approx(2 / 3)
+    assert swaps == [(None, "base"), ("base", "b1")]
+
+
+async def test_rollback_brings_back_student_scorer_and_thresholds_together(home: Home) -> None:
+    home.bundle("b1")
+    home.bundle("b2", examples=8)
+    home.ready("base", "b1", "b2")
+    watcher = home.watcher()
+    seen = []
+    for move in (
+        lambda: activate(home.folder, "b1"),
+        lambda: activate(home.folder, "b2"),
+        lambda: rollback(home.folder),
+    ):
+        move()
+        await watcher.refresh()
+        live = watcher.live
+        assert live.scorer is not None
+        assert live.thresholds is not None
+        seen.append((live.bundle, version(live), round(live.thresholds.route, 1), round(live.scorer.score(HELLO), 2)))
+    assert seen == [("b1", "b1", 0.1, 0.67), ("b2", "b2", 0.8, 0.9), ("b1", "b1", 0.1, 0.67)]
+    activate(home.folder, None)
+    await watcher.refresh()
+    assert (watcher.live.bundle, watcher.live.scorer, version(watcher.live)) == (None, None, "base")
+
+
+async def test_a_bundle_without_weights_of_its_own_keeps_the_base_student(home: Home) -> None:
+    home.bundle("b1", own=False)
+    home.ready("base")
+    activate(home.folder, "b1")
+    watcher = home.watcher()
+    await watcher.refresh()
+    assert (watcher.live.bundle, version(watcher.live)) == ("b1", "base")
+
+
+def cut_manifest(home: Path) -> None:
+    whole = (home / MANIFEST).read_bytes()
+    (home / MANIFEST).write_bytes(whole[: len(whole) // 2])
+
+
+def flip_scorer(home: Path) -> None:
+    weights = next((home / "scorer").glob("*.safetensors"))
+    weights.write_bytes(b"\xff" * 16 + weights.read_bytes()[16:])
+
+
+def lose_scorer(home: Path) -> None:
+    for file in (home / "scorer").iterdir():
+        file.unlink()
+    (home / "scorer").rmdir()
+
+
+def edit(**changes: Any) -> Callable[[Path], None]:
+    def damage(home: Path) -> None:
+        manifest = json.loads((home / MANIFEST).read_text())
+        (home / MANIFEST).write_text(json.dumps(manifest | changes))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (cut_manifest, "damaged manifest"),
+        (flip_scorer, "cannot be read"),
+        (lose_scorer, "lacks scorer"),
+        (lambda home: (home / MANIFEST).unlink(), "not complete"),
+        (lambda home: (home / "student").rmdir(), "lacks student"),
+        (edit(features_version="other"), "fitted on features other"),
+        (edit(policy="q"), "manifest of b2 of q"),
+        (edit(bundle_id="b1"), "manifest of b1 of p"),
+        (edit(scorer="../b1/scorer"), "lacks ../b1/scorer"),
+        (edit(schema_version=2), "damaged manifest: schema_version"),
+    ],
+)
+async def test_a_damaged_bundle_leaves_live_what_was(home: Home, damage: Callable[[Path], None], why: str) -> None:
+    home.bundle("b1")
+    home.ready("base", "b1", "b2")
+    activate(home.folder, "b1")
+    watcher = home.watcher()
+    await watcher.refresh()
+    before = watcher.live
+    path = home.bundle("b2")
+    activate(home.folder, "b2")
+    damage(path)
+    await watcher.refresh()
+    assert watcher.live is before
+    assert watcher.problem is not None
+    assert why in watcher.problem
+
+
+async def test_a_damaged_pointer_leaves_live_what_was(home: Home) -> None:
+    home.bundle("b1")
+    home.ready("base", "b1")
+    activate(home.folder, "b1")
+    watcher = home.watcher()
+    await watcher.refresh()
+    (home.folder / "active.json").write_text("{")
+    await watcher.refresh()
+    assert watcher.live.bundle == "b1"
+    assert watcher.problem is not None
+    assert "damaged pointer" in watcher.problem
+    activate_again = home.folder / "active.json"
+    activate_again.write_text('{"bundle": "b1"}')
+    await watcher.refresh()
+    assert watcher.problem is None
+
+
+async def test_a_mended_bundle_goes_live_by_itself(home: Home) -> None:
+    path = home.bundle("b1")
+    whole = (path / MANIFEST).read_bytes()
+    home.ready("base", "b1")
+    activate(home.folder, "b1")
+    cut_manifest(path)
+    watcher = home.watcher()
+    await watcher.refresh()
+    assert watcher.live.bundle is None
+    (path / MANIFEST).write_bytes(whole)
+    await watcher.refresh()
+    assert (watcher.live.bundle, watcher.problem) == ("b1", None)
+
+
+async def test_a_refused_bundle_is_not_tried_again_at_once(home: Home) -> None:
+    path = home.bundle("b1")
+    whole = (path / MANIFEST).read_bytes()
+    home.ready("base", "b1")
+    activate(home.folder, "b1")
+    cut_manifest(path)
+    watcher = home.watcher(retry_seconds=3600.0)
+    await watcher.refresh()
+    (path / MANIFEST).write_bytes(whole)
+    await watcher.refresh()
+    assert watcher.live.bundle is None
+    home.bundle("b2")
+    home.ready("b2")
+    activate(home.folder, "b2")
+    await watcher.refresh()
+    assert watcher.live.bundle == "b2"
+
+
+async def test_a_student_that_goes_away_leaves_scorer_and_thresholds_and_comes_back_elsewhere(home: Home) -> None:
+    home.bundle("b1")
+    home.ready("base", "b1")
+    activate(home.folder, "b1")
+    watcher = home.watcher()
+    await watcher.refresh()
+    scorer = watcher.live.scorer
+    home.file.unlink()
+    await watcher.refresh()
+    assert (watcher.live.bundle, watcher.live.student) == ("b1", None)
+    assert watcher.live.scorer is scorer
+    home.file.write_text("{")
+    await watcher.refresh()
+    assert watcher.live.student is None
+    home.ready("b1", port=9)
+    await watcher.refresh()
+    assert watcher.live.student == Target("http://127.0.0.1:9/v1", "b1", "b1")
+    assert watcher.live.scorer is scorer
+
+
+async def test_a_start_without_any_student_takes_the_pointed_bundle_anyway(home: Home) -> None:
+    home.bundle("b1")
+    activate(home.folder, "b1")
+    watcher = home.watcher()
+    await watcher.refresh()
+    assert (watcher.live.bundle, watcher.live.student) == ("b1", None)
+    assert watcher.live.thresholds is not None
+
+
+async def test_a_running_watcher_follows_by_itself_and_a_request_keeps_what_it_began_with(home: Home) -> None:
+    swapped = asyncio.Event()
+    home.bundle("b1")
+    home.ready("base", "b1")
+    watcher = home.watcher(poll_seconds=0.01, on_swap=lambda old, new: swapped.set() if new.bundle else None)
+    await watcher.refresh()
+    begun = watcher.live
+    task = asyncio.create_task(watcher.run())
+    activate(home.folder, "b1")
+    await asyncio.wait_for(swapped.wait(), 10)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert watcher.live.bundle == "b1"
+    assert (begun.bundle, version(begun)) == (None, "base")
+
+
+def test_a_bundle_id_cannot_lead_out_of_its_folder(home: Home) -> None:
+    home.bundle("b1")
+    for id in ("../p/b1", "../q/b1", "..", "b1/student", "."):
+        with pytest.raises(BundleError, match="not a folder's name"):
+            verify(home.folder, id, "p")
+
+
+class ModelServer:
+    """An OpenAI-compatible server, as far as listing goes."""
+
+    def __init__(self) -> None:
+        self.models: list[str] = []
+        self.up = True
+        self.asked = 0
+        self.key: str | None = None
+        self.url = ""
+
+    async def listed(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        self.key = request.headers.get("Authorization")
+        if not self.up:
+            raise web.HTTPServiceUnavailable
+        return web.json_response({"object": "list", "data": [{"id": m, "object": "model"} for m in self.models]})
+
+    async def start(self) -> web.AppRunner:
+        app = web.Application()
+        app.router.add_get("/v1/models", self.listed)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        return runner
+
+
+async def test_a_student_by_url_is_ready_when_its_server_lists_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDENT_KEY", "k")
+    server = ModelServer()
+    runner = await server.start()
+    away = policy(url=server.url, api_key_env="STUDENT_KEY")
+    students = ServedByUrl(away.student, server.url, every_seconds=0.0)
+    watcher = home.watcher(policy=away, students=students)
+    try:
+        await watcher.refresh()
+        assert watcher.live.student is None
+        server.models = ["small"]
+        await watcher.refresh()
+        assert watcher.live.student == Target(server.url, "small", "base")
+        home.bundle("b1")
+        activate(home.folder, "b1")
+        await watcher.refresh()
+        assert watcher.live.bundle is None
+        server.models = ["small", "b1"]
+        await watcher.refresh()
+        assert watcher.live.student == Target(server.url, "b1", "b1")
+        assert server.key == "Bearer k"
+        server.up = False
+        await watcher.refresh()
+        assert watcher.live.student is not None
+        for _ in range(3):
+            await watcher.refresh()
+        assert watcher.live.student is None
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_student_by_url_is_asked_now_and_then_only(home: Home) -> None:
+    server = ModelServer()
+    server.models = ["small"]
+    runner = await server.start()
+    now = 0.0
+    students = ServedByUrl(policy(url=server.url).student, server.url, every_seconds=2.0, clock=lambda: now)
+    try:
+        for _ in range(5):
+            assert await students.find(None) == Target(server.url, "small", "base")
+        assert server.asked == 1
+        now = 2.0
+        await students.find(None)
+        assert server.asked == 2
+    finally:
+        await runner.cleanup()
