@@ -126,10 +126,8 @@ def row_of(record: Record, policy: Policy) -> Row | Skip:
 
 def _unusable(record: Record, teacher: Answer | None) -> Skip | None:
     request = record.request
-    if record.status != 200:
-        return Skip.FAILED
-    if teacher is None:
-        return Skip.NO_TEACHER
+    if record.status != 200 or teacher is None:
+        return Skip.FAILED if record.status != 200 else Skip.NO_TEACHER
     if not request or teacher.message is None:
         return Skip.NO_TEXT
     messages = request.get("messages")
