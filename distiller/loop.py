@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from distiller import evaluate
 from distiller.asking import StudentAnswer
@@ -27,7 +28,7 @@ from distiller.tuning import retuned, share_of
 from distiller.work import one_round_at_a_time, remember
 from router.contracts.bundles import DatasetRef, activate, read_active
 from router.engine.weights import base_gguf, base_student
-from router.errors import BundleError, EngineError
+from router.errors import BundleError, EngineError, TrainingError
 from router.policy import Policy
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer
@@ -82,7 +83,10 @@ class Round:
     def train(self) -> RoundReport:
         """From the log to a promoted or a rejected student."""
         m = self.material
-        student, train_seconds = self._trained()
+        try:
+            student, training = self._trained()
+        except TrainingError as e:
+            return self._report(None, (f"nothing was trained: {e}",), ({}, {}), (0.0, 0.0))
         gguf = self._gguf(student)
         answers = m.ask("evaluate", student, ANSWERS, [*m.dev, *m.holdout])
         before = m.ask("incumbent", m.incumbent, INCUMBENT, m.holdout)
@@ -99,7 +103,8 @@ class Round:
             gguf=gguf,
             trained_on=m.dataset.train,
             gate=verdict.as_dict(),
-            train_seconds=train_seconds,
+            evaluation={**draft.evaluation, "train": training},
+            train_seconds=training["seconds"],
         )
         return self._report(self._published(draft), verdict.reasons, (answers, before), shares)
 
@@ -125,15 +130,19 @@ class Round:
         )
         return self._report(self._published(draft), (reason,), (answers, answers), shares)
 
-    def _trained(self) -> tuple[Path, float]:
-        """The candidate's Hugging Face folder, and how long its training took, resumed runs included."""
+    def _trained(self) -> tuple[Path, dict[str, Any]]:
+        """The candidate's Hugging Face folder, and the training's own report."""
         m, out = self.material, self.folder / STUDENT
-        config = m.configs.train or TrainConfig.from_policy(self.policy)
-        rows = m.dataset.counts
+        config = replace(m.configs.train or TrainConfig.from_policy(self.policy), seed=self.seed)
         start = m.own(STUDENT) or base_student(self.policy.student.model, self.settings.cache)
-        self.tell.stage("train", f"{rows['train']} rows, {m.dataset.new} of them new")
-        found = self.work.stage("train", lambda: asdict(train(replace(config, seed=self.seed), start, m.dataset, out)))
-        return out, float(found["seconds"])
+        self.tell.stage("train", f"{m.dataset.counts['train']} rows, {m.dataset.new} of them new")
+
+        def learn() -> dict[str, Any]:
+            return {k: v for k, v in asdict(train(config, start, m.dataset, out)).items() if k != "folder"}
+
+        found = self.work.stage("train", learn)
+        self.work.seconds["train"] = round(found["seconds"], 3)  # of a resumed run, all of it
+        return out, found
 
     def _gguf(self, student: Path) -> Path | None:
         """The candidate for llama.cpp; None where no GGUF of its base is known to give the form."""
