@@ -127,7 +127,7 @@ class Scorer:
         numbers = {
             **_identity(self._encoder),
             "bias": learned.bias,
-            "familiarity": [learned.familiarity.rare, learned.familiarity.usual],
+            "familiarity": [learned.familiarity.new, learned.familiarity.usual],
             "head": {"weights": learned.head.weights, "bias": learned.head.bias} if learned.head else None,
             "facts": learned.facts,
         }

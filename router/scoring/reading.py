@@ -35,12 +35,12 @@ class Familiarity:
     traffic goes to the teacher by itself.
     """
 
-    rare: float
+    new: float
     usual: float
 
     def discount(self, squared_idf: F32) -> float:
         """A factor in [0, 1] for the score; ``squared_idf``: of each n-gram of the request, (n,)."""
-        known = np.count_nonzero(squared_idf < self.rare) / max(1, len(squared_idf))
+        known = np.count_nonzero(squared_idf < self.new) / max(1, len(squared_idf))
         return min(1.0, known / self.usual) if self.usual > 0 else 1.0
 
 
@@ -107,7 +107,7 @@ class Blocks:
         return dense.astype(np.float32), (hashed * np.sqrt(self.squared_idf)).astype(np.float32), bias
 
     def familiarity(self, readings: Sequence[Reading]) -> Familiarity:
-        """N-grams count as known where another training example has them too: in two or more."""
-        rare = math.log((1 + len(readings)) / 2.5) ** 2
-        known = [np.count_nonzero(self.squared_idf[r.buckets] < rare) / max(1, len(r.buckets)) for r in readings]
-        return Familiarity(rare, float(np.quantile(known, 0.01)))
+        """An n-gram is known where training saw it; for a training example, where another one has it too."""
+        new, alone = (math.log((1 + len(readings)) / (1.5 + seen)) ** 2 for seen in (0, 1))
+        shares = [np.count_nonzero(self.squared_idf[r.buckets] < alone) / max(1, len(r.buckets)) for r in readings]
+        return Familiarity(new, float(np.quantile(shares, 0.01)))
