@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -16,6 +18,7 @@ PASSED_ON = frozenset({"content-type", "retry-after", "openai-processing-ms", "o
 OUR_CREDENTIALS = frozenset({401, 403})
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 15.0
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class OpenAIWire:
@@ -23,9 +26,8 @@ class OpenAIWire:
 
     def __init__(self, connections: int = 1024) -> None:
         connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=IDLE_SECONDS, ttl_dns_cache=60)
-        self._session = aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=True
-        )
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        self._proxies: dict[str, str | None] = {}
 
     async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         """One whole answer. ``backend.timeout_seconds`` bounds all of it."""
@@ -69,7 +71,18 @@ class OpenAIWire:
             headers=headers,
             timeout=timeout,
             allow_redirects=False,
+            proxy=self._proxy_to(backend.url or ""),
         )
+
+    def _proxy_to(self, url: str) -> str | None:
+        """The HTTP proxy that the environment names for this URL; looked up once, since it costs more than
+        the rest of a request (as does aiohttp's own ``trust_env``, which reads ``.netrc`` each time)."""
+        if url not in self._proxies:
+            parts = urlsplit(url)
+            host = parts.hostname or ""
+            direct = host in LOOPBACK or proxy_bypass(host)
+            self._proxies[url] = None if direct else getproxies().get(parts.scheme)
+        return self._proxies[url]
 
 
 async def _pieces(backend: Backend, response: aiohttp.ClientResponse, waited: Waited) -> AsyncIterator[bytes]:
