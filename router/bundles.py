@@ -17,7 +17,7 @@ import structlog
 from pydantic import ValidationError
 
 from router.contracts.bundles import Manifest, Thresholds, read_active, read_manifest
-from router.errors import BundleError
+from router.errors import BundleError, EngineError
 from router.policy import Policy
 from router.scoring.encoder import Encoder
 from router.scoring.estimator import Scorer
@@ -48,7 +48,8 @@ class BundleWatcher:
     in place.
 
     Args:
-        encoder: called off-thread, once, when the first scorer is loaded; None where scorers need none.
+        encoder: called off-thread, once, when the first scorer is loaded; None where scorers need none;
+            an EngineError or OSError of it refuses the bundle for now.
         on_swap: called with (old, new) after every change of ``live``.
         students: where ready students are found; from the policy by default.
     """
@@ -96,7 +97,7 @@ class BundleWatcher:
                 self._settled()
             elif self._refused is None or self._refused[0] != bundle or time.monotonic() >= self._refused[1]:
                 await self._move_to(bundle)
-        except (BundleError, OSError) as e:
+        except (BundleError, EngineError, OSError) as e:
             self._refuse(bundle, str(e))
 
     async def _move_to(self, bundle: str | None) -> None:

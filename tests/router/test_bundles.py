@@ -13,7 +13,7 @@ from aiohttp import web
 
 from router.bundles import BundleWatcher, Live, verify
 from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate, rollback
-from router.errors import BundleError
+from router.errors import BundleError, EngineError
 from router.policy import Policy
 from router.scoring.estimator import Example, Scorer
 from router.scoring.features import FEATURES_VERSION, extract
@@ -226,6 +226,23 @@ async def test_a_mended_bundle_goes_live_by_itself(home: Home) -> None:
     await watcher.refresh()
     assert watcher.live.bundle is None
     (path / MANIFEST).write_bytes(whole)
+    await watcher.refresh()
+    assert (watcher.live.bundle, watcher.problem) == ("b1", None)
+
+
+async def test_an_encoder_that_cannot_be_made_refuses_the_bundle_until_it_can(home: Home) -> None:
+    made = [EngineError("torch is not installed")]
+
+    def encoder() -> None:
+        if made:
+            raise made.pop()
+
+    home.bundle("b1")
+    home.ready("base", "b1")
+    activate(home.folder, "b1")
+    watcher = home.watcher(encoder=encoder)
+    await watcher.refresh()
+    assert (watcher.live.bundle, watcher.problem) == (None, "torch is not installed")
     await watcher.refresh()
     assert (watcher.live.bundle, watcher.problem) == ("b1", None)
 
