@@ -2,13 +2,122 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from router.errors import TrainingError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ROTATED_IN_PAIRS = frozenset({"llama"})
+"""Architectures whose query and key rows llama.cpp keeps in another order than Hugging Face does."""
+
+KEPT = frozenset({"rope_freqs.weight"})
+"""Tensors of a base file that follow from its configuration, not from training."""
 
 
 def to_gguf(hf_folder: Path, base_gguf: Path, out: Path) -> Path:
     """Writes the Hugging Face folder's weights in the base GGUF's form: Q8_0 matrices, F32 norms, its metadata.
 
+    ``out`` appears whole or not at all.
+
     Raises:
-        ExportError: a tensor of either has no counterpart of the same shape in the other.
+        TrainingError: a tensor of either has no counterpart of the same shape in the other.
     """
-    raise NotImplementedError
+    import gguf  # noqa: PLC0415  (only an export needs it)
+
+    base = gguf.GGUFReader(base_gguf)
+    arch = str(base.fields["general.architecture"].contents())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = out.with_name(f"{out.name}.{os.getpid()}")
+    writer = gguf.GGUFWriter(fresh, arch, use_temp_file=True)
+    _copy_metadata(base, writer)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    shapes = {t.name: tuple(reversed(t.shape.tolist())) for t in base.tensors}
+    kept = {t.name: t for t in base.tensors if t.name in KEPT}
+    for name, weight in _renamed(hf_folder, base, arch):
+        if shapes.pop(name, None) != weight.shape:
+            raise TrainingError(
+                f"{base_gguf.name} has no tensor {name} of shape {weight.shape}: not this student's base"
+            )
+        kind = _kind(weight)
+        writer.add_tensor(name, gguf.quants.quantize(weight, kind), raw_dtype=kind)
+    for name, tensor in kept.items():
+        shapes.pop(name)
+        writer.add_tensor(name, tensor.data, raw_dtype=tensor.tensor_type)
+    if shapes:
+        raise TrainingError(f"{hf_folder.name} lacks weights that {base_gguf.name} has: {', '.join(sorted(shapes))}")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    fresh.replace(out)
+    return out
+
+
+def interleave(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+    """Query or key rows in llama.cpp's order.
+
+    Hugging Face rotates a head's row i with row i + half (``rotate_half``); llama.cpp rotates rows 2i
+    and 2i + 1 (llama.cpp, ``convert_hf_to_gguf.py``, ``permute``). weight: (heads * width, inputs) or (heads * width,).
+    """
+    halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
+    return halves.swapaxes(1, 2).reshape(weight.shape)
+
+
+def _renamed(hf_folder: Path, base: Any, arch: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The folder's tensors in float32 by their GGUF names, in llama.cpp's order of rows."""
+    import gguf  # noqa: PLC0415
+
+    architectures = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}
+    names = gguf.get_tensor_name_map(architectures[arch], int(base.fields[f"{arch}.block_count"].contents()))
+    heads = int(base.fields[f"{arch}.attention.head_count"].contents())
+    grouped = base.fields.get(f"{arch}.attention.head_count_kv")
+    key_heads = int(grouped.contents()) if grouped else heads
+    for hf_name, weight in _tensors(hf_folder):
+        name = names.get_name(hf_name, try_suffixes=(".weight", ".bias"))
+        if name is None:
+            raise TrainingError(f"GGUF has no name for the tensor {hf_name} of a {arch} model")
+        if arch in ROTATED_IN_PAIRS and ".attn_q." in name:
+            yield name, interleave(weight, heads)
+        elif arch in ROTATED_IN_PAIRS and ".attn_k." in name:
+            yield name, interleave(weight, key_heads)
+        else:
+            yield name, weight
+
+
+def _tensors(hf_folder: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    from safetensors import safe_open  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        for path in sorted(hf_folder.glob("*.safetensors")):
+            file = stack.enter_context(safe_open(path, framework="pt"))
+            for name in file.keys():  # noqa: SIM118  (safe_open is no mapping)
+                yield name, file.get_tensor(name).float().numpy()
+
+
+def _kind(weight: NDArray[np.float32]) -> Any:
+    """Norms and biases are small and stay exact; a row must hold whole blocks of 32 to be quantised."""
+    import gguf  # noqa: PLC0415
+
+    kinds = gguf.GGMLQuantizationType
+    if weight.ndim == 1:
+        return kinds.F32
+    return kinds.Q8_0 if weight.shape[-1] % gguf.GGML_QUANT_SIZES[kinds.Q8_0][0] == 0 else kinds.F16
+
+
+def _copy_metadata(base: Any, writer: Any) -> None:
+    """Everything the base says of itself but what the writer states anew."""
+    import gguf  # noqa: PLC0415
+
+    own = {"general.architecture", "general.file_type", "general.alignment"}
+    for name, field in base.fields.items():
+        if name.startswith("GGUF.") or name in own:
+            continue
+        array = field.types[0] == gguf.GGUFValueType.ARRAY
+        writer.add_key_value(name, field.contents(), field.types[0], sub_type=field.types[-1] if array else None)
