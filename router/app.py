@@ -113,7 +113,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 class _Server(uvicorn.Server):
-    """Tells where it listens once it does."""
+    """Tells where it listens, for as long as it does."""
 
     def __init__(self, config: uvicorn.Config, run_file: Path) -> None:
         super().__init__(config)
@@ -128,6 +128,10 @@ class _Server(uvicorn.Server):
         url = f"http://{host}:{port}"
         write_atomically(self._run_file, orjson.dumps({"pid": os.getpid(), "url": url}))
         print(f"locum: ready at {url}/v1", flush=True)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self._run_file.unlink(missing_ok=True)  # here, since a second SIGTERM ends the process at once
+        await super().shutdown(sockets)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -157,11 +161,8 @@ def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    run_file = settings.run / "proxy.json"
-    try:
-        _Server(config, run_file).run()
-    finally:
-        run_file.unlink(missing_ok=True)
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once all is closed
+        _Server(config, settings.run / "proxy.json").run()
 
 
 def log_to_stderr() -> None:
