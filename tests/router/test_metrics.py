@@ -1,0 +1,148 @@
+"""One object counts everything, alone or among several workers."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from router.audit import Missed
+from router.contracts.decision import Deferral, Fallback, Reason, Tier
+from router.contracts.records import Answer, Audit, Kind, Record, Usage
+from router.metrics import MISSED, Metrics
+
+MakeRecord = Callable[..., Record]
+
+
+def samples(text: bytes) -> dict[str, float]:
+    """``name{label=value,...}`` -> value, as a scrape reads it."""
+    return {
+        f"{s.name}{{{','.join(f'{k}={v}' for k, v in sorted(s.labels.items()))}}}": s.value
+        for family in text_string_to_metric_families(text.decode())
+        for s in family.samples
+    }
+
+
+def test_a_request_is_counted_whole(make_record: MakeRecord) -> None:
+    metrics = Metrics()
+    metrics.observe(make_record())
+    got = samples(metrics.expose())
+    assert got["locum_requests_total{policy=default,reason=score,status_class=2xx,tier=student}"] == 1
+    assert got["locum_spend_usd_total{kind=served,policy=default,tier=student}"] == pytest.approx(0.0005)
+    assert got["locum_counterfactual_usd_total{policy=default}"] == pytest.approx(0.002)
+    assert got["locum_tokens_total{direction=input,policy=default,tier=student}"] == 100
+    assert got["locum_tokens_total{direction=cached_input,policy=default,tier=student}"] == 40
+    assert got["locum_tokens_total{direction=output,policy=default,tier=student}"] == 10
+    assert got["locum_request_seconds_sum{policy=default,tier=student}"] == 0.25
+    assert got["locum_overhead_seconds_bucket{le=0.001,policy=default}"] == 1
+    assert got["locum_first_token_seconds_count{policy=default,tier=student}"] == 1
+
+
+def test_a_deferral_costs_both_tiers_and_is_an_escalation(make_record: MakeRecord) -> None:
+    metrics = Metrics()
+    record = make_record(tier=Tier.TEACHER, reason=Reason.DEFERRAL, deferral=Deferral.CONFIDENCE)
+    thrown = Answer(tier=Tier.STUDENT, kind=Kind.DISCARDED, model="s", cost_usd=Decimal("0.0001"))
+    record.answers.append(thrown)
+    metrics.observe(record)
+    got = samples(metrics.expose())
+    assert got["locum_deferrals_total{cause=confidence,policy=default}"] == 1
+    assert got["locum_escalations_total{policy=default,reason=deferral}"] == 1
+    assert got["locum_spend_usd_total{kind=discarded,policy=default,tier=student}"] == pytest.approx(0.0001)
+
+
+def test_a_request_nobody_answered_is_counted_too(make_record: MakeRecord) -> None:
+    metrics = Metrics()
+    metrics.observe(make_record(tier=None, status=502, reason=Reason.FALLBACK, fallback=Fallback.TIMEOUT))
+    got = samples(metrics.expose())
+    assert got["locum_requests_total{policy=default,reason=fallback,status_class=5xx,tier=none}"] == 1
+    assert got["locum_fallbacks_total{cause=timeout,policy=default}"] == 1
+
+
+def test_audits_are_counted_by_bundle_and_outcome_and_cost_money(make_record: MakeRecord) -> None:
+    metrics = Metrics()
+    teacher = Answer(
+        tier=Tier.TEACHER, kind=Kind.AUDITED, model="t", cost_usd=Decimal("0.01"), usage=Usage(output_tokens=7)
+    )
+    metrics.observe_audit(make_record(), Audit(answer=teacher, acceptable=False, judge="exact"))
+    metrics.observe_audit(make_record(bundle=None), Audit(answer=teacher))
+    metrics.observe_audit(make_record(), Audit(missed="budget"))
+    metrics.observe_audit(make_record(), Audit(missed="something a future version says"))
+    got = samples(metrics.expose())
+    assert got["locum_audits_total{bundle=b-1,policy=default,result=unacceptable,served_tier=student}"] == 1
+    assert got["locum_audits_total{bundle=base,policy=default,result=unjudged,served_tier=student}"] == 1
+    assert got["locum_audits_total{bundle=b-1,policy=default,result=missed_budget,served_tier=student}"] == 1
+    assert got["locum_audits_total{bundle=b-1,policy=default,result=missed_other,served_tier=student}"] == 1
+    assert got["locum_spend_usd_total{kind=audited,policy=default,tier=teacher}"] == pytest.approx(0.02)
+
+
+def test_every_cause_an_audit_can_miss_by_has_its_label() -> None:
+    assert set(Missed) == MISSED
+
+
+def test_what_is_live_replaces_what_was() -> None:
+    metrics = Metrics()
+    metrics.observe_live("default", bundle=None, route=None, accept=None, student_up=False)
+    metrics.observe_live("default", bundle="b-2", route=0.7, accept=0.4, student_up=True)
+    metrics.observe_trained("default", 0.25)
+    got = samples(metrics.expose())
+    assert got["locum_bundle_info{bundle=base,policy=default}"] == 0
+    assert got["locum_bundle_info{bundle=b-2,policy=default}"] == 1
+    assert got["locum_threshold{policy=default,stage=route}"] == 0.7
+    assert got["locum_threshold{policy=default,stage=accept}"] == 0.4
+    assert got["locum_student_up{policy=default}"] == 1
+    assert got["locum_trained_usd{policy=default}"] == 0.25
+
+
+def test_lost_records_show_without_being_counted_twice(make_record: MakeRecord) -> None:
+    class Store:
+        dropped, errors, depth = 3, 1, 5
+
+    metrics = Metrics()
+    metrics.watch(Store())
+    metrics.observe(make_record())
+    metrics.expose()
+    Store.dropped = 4
+    got = samples(metrics.expose())
+    assert got["locum_records_dropped_total{}"] == 4
+    assert got["locum_store_errors_total{}"] == 1
+    assert got["locum_store_queue_depth{}"] == 5
+
+
+def test_two_objects_share_nothing(make_record: MakeRecord) -> None:
+    one, other = Metrics(), Metrics()
+    one.observe(make_record())
+    assert "locum_requests_total{policy=default,reason=score,status_class=2xx,tier=student}" not in samples(
+        other.expose()
+    )
+
+
+WORKER = """
+import sys
+from router.contracts.records import Record
+from router.metrics import Metrics
+
+metrics = Metrics()
+for _ in range(int(sys.argv[1])):
+    metrics.observe(Record.model_validate_json(sys.argv[2]))
+metrics.observe_live("default", bundle=sys.argv[3], route=0.5, accept=0.5, student_up=True)
+sys.stdout.buffer.write(metrics.expose())
+"""
+
+
+def test_several_workers_are_added_up(tmp_path: Path, make_record: MakeRecord) -> None:
+    env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+
+    def worker(count: int, bundle: str) -> dict[str, float]:
+        args = [sys.executable, "-c", WORKER, str(count), make_record().model_dump_json(), bundle]
+        return samples(subprocess.run(args, env=env, capture_output=True, check=True).stdout)
+
+    worker(3, "b-1")
+    got = worker(4, "b-2")
+    assert got["locum_requests_total{policy=default,reason=score,status_class=2xx,tier=student}"] == 7
+    assert got["locum_request_seconds_count{policy=default,tier=student}"] == 7
+    assert got["locum_bundle_info{bundle=b-2,policy=default}"] == 1
+    assert not any("pid=" in name for name in got)

@@ -1,0 +1,124 @@
+"""What a request cost, and what the teacher alone would have charged."""
+
+import subprocess
+import sys
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from router.contracts.prices import Price
+from router.contracts.records import Usage
+from router.errors import PolicyError
+from router.policy import Policy
+from router.pricing import Prices, cost_usd, counterfactual_usd, litellm_price, usage_from_openai
+
+GPT = Price(input=Decimal("2.5"), output=Decimal(10), cached_input=Decimal("1.25"))
+
+
+def policy(**teacher: Any) -> Policy:
+    return Policy.model_validate(
+        {
+            "name": "p",
+            "student": {"model": "s", "engine": "embedded", "usd_per_million": {"input": 0.02, "output": 0.06}},
+            "teacher": teacher,
+            "objective": {"threshold": 0.5},
+        }
+    )
+
+
+def test_a_prompt_cache_hit_costs_its_own_price() -> None:
+    usage = Usage(input_tokens=1_000, cached_input_tokens=800, output_tokens=100)
+    assert cost_usd(usage, GPT) == Decimal("0.0025")  # 200 x 2.5 + 800 x 1.25 + 100 x 10, over a million
+    assert cost_usd(usage, Price(input=Decimal("2.5"), output=Decimal(10))) == Decimal("0.0035")
+
+
+def test_more_cached_than_sent_is_a_server_s_mistake_not_a_gift() -> None:
+    assert cost_usd(Usage(input_tokens=10, cached_input_tokens=99), GPT) == Decimal("0.0000125")
+
+
+def test_a_million_small_sums_stay_exact() -> None:
+    one = cost_usd(Usage(input_tokens=1, output_tokens=1), GPT)
+    assert sum((one for _ in range(100_000)), Decimal(0)) == Decimal("1.25")
+
+
+def test_streamed_and_unstreamed_usage_of_one_exchange_cost_the_same() -> None:
+    usage = {
+        "prompt_tokens": 321,
+        "completion_tokens": 45,
+        "total_tokens": 366,
+        "prompt_tokens_details": {"cached_tokens": 256, "audio_tokens": 0},
+    }
+    whole = {"object": "chat.completion", "choices": [{"message": {"content": "hi"}}], "usage": usage}
+    stream = [
+        {"object": "chat.completion.chunk", "choices": [{"delta": {"content": "hi"}}], "usage": None},
+        {"object": "chat.completion.chunk", "choices": [], "usage": dict(usage)},
+    ]
+    last = next(chunk["usage"] for chunk in reversed(stream) if chunk["usage"])
+    assert cost_usd(usage_from_openai(last), GPT) == cost_usd(usage_from_openai(whole["usage"]), GPT)
+    assert cost_usd(usage_from_openai(last), GPT) == Decimal("0.0009325")
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"prompt_tokens": None, "completion_tokens": None, "prompt_tokens_details": None},
+        {"prompt_tokens": "7", "prompt_tokens_details": ["cached_tokens"]},
+        {"prompt_tokens": -4},
+    ],
+)
+def test_what_a_server_leaves_out_counts_as_nothing(usage: dict[str, Any]) -> None:
+    assert usage_from_openai(usage) == Usage()
+
+
+def test_the_responses_api_names_the_same_counts() -> None:
+    usage = {"input_tokens": 9, "output_tokens": 4, "input_tokens_details": {"cached_tokens": 3}}
+    assert usage_from_openai(usage) == Usage(input_tokens=9, cached_input_tokens=3, output_tokens=4)
+
+
+def test_the_counterfactual_of_a_teacher_s_answer_is_its_cost() -> None:
+    usage = Usage(input_tokens=1_000, cached_input_tokens=500, output_tokens=10)
+    assert counterfactual_usd(usage, GPT) == cost_usd(usage, GPT)
+
+
+def test_the_counterfactual_of_a_student_s_answer_keeps_the_teacher_s_cache_discount_only() -> None:
+    usage = Usage(input_tokens=1_000, cached_input_tokens=900, output_tokens=0)  # the student's own cache
+    assert counterfactual_usd(usage, GPT, cached_share=0.0) == Decimal("0.0025")
+    assert counterfactual_usd(usage, GPT, cached_share=0.5) == Decimal("0.001875")
+    assert counterfactual_usd(usage, GPT, cached_share=7.0) == Decimal("0.00125")
+
+
+def test_litellm_s_map_is_read_with_and_without_the_provider() -> None:
+    bare, named = litellm_price("gpt-4o"), litellm_price("openai/gpt-4o")
+    assert bare is not None and bare == named
+    assert (bare.input, bare.output, bare.cached_input) == (Decimal("2.5"), Decimal(10), Decimal("1.25"))
+    assert litellm_price("anthropic/claude-opus-4-5") is not None
+
+
+def test_another_vendor_s_namesake_has_no_price() -> None:
+    assert litellm_price("my-own-cloud/gpt-4o") is None
+    assert litellm_price("no-such-model") is None
+
+
+def test_prices_are_told_without_importing_litellm() -> None:
+    code = (
+        "import sys; from router.pricing import litellm_price as p; assert p('gpt-4o'); print('litellm' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_the_policy_s_own_price_wins() -> None:
+    own = {"input": 1, "output": 2}
+    prices = Prices.of(policy(model="openai/gpt-4o", usd_per_million=own, fallbacks=["anthropic/claude-opus-4-5"]))
+    assert prices.teacher().input == 1
+    assert prices.teacher("anthropic/claude-opus-4-5").input == 5
+    assert prices.teacher("never heard of") == prices.teacher()
+    assert prices.student.output == Decimal("0.06")
+
+
+def test_an_unknown_price_is_asked_for_in_words() -> None:
+    with pytest.raises(PolicyError, match=r"teacher\.usd_per_million"):
+        Prices.of(policy(model="house-model", url="http://127.0.0.1:1/v1"))
+    with pytest.raises(PolicyError, match="fallbacks"):
+        Prices.of(policy(model="openai/gpt-4o", fallbacks=["house-model"]))
