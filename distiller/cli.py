@@ -19,7 +19,7 @@ from distiller.work import history, unfinished
 from router.contracts.bundles import activate as activate_bundle
 from router.contracts.bundles import read_active, read_manifest
 from router.contracts.bundles import rollback as rollback_bundle
-from router.errors import BundleError
+from router.errors import BundleError, LocumError
 from router.policy import Policy, load_policy
 from router.settings import Settings
 from router.store.base import open_readonly
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 console = Console()
 NOTHING = Tally()
+RETRY_SECONDS = 300.0
 
 DEFAULT = Path("policies/default.yaml")
 PolicyFile = Annotated[Path, typer.Option("--policy", "-p", help="Policy file: it names the student and the target.")]
@@ -66,7 +67,6 @@ def run(
         if wanted is not Due.TRAIN:
             console.print(f"No round is due: {why}. Use --force to run one anyway.")
             raise typer.Exit(0)
-    _yield_to_serving()
     _round(chosen, settings, Due.CALIBRATE if no_train else Due.TRAIN, seed, keep_work)
 
 
@@ -84,21 +84,20 @@ def watch(
     evidence certifies a looser threshold, so that the student may carry more.
     """
     settings = Settings.from_env()
-    _yield_to_serving()
-    tallies: dict[str, Tally] = {}
+    tallies: dict[Path, Tally] = {}
     while True:
-        for chosen in map(load_policy, policy):
-            tallies[chosen.name] = _tally(chosen, settings, tallies.get(chosen.name, NOTHING))
-            wanted, why = due(chosen, tallies[chosen.name], history(settings.work(chosen.name)))
-            interrupted = unfinished(settings.work(chosen.name))
-            if interrupted is not None:
-                wanted, why = interrupted, "a round was interrupted"
-            console.print(f"[bold]{chosen.name}[/]: {why}" + ("" if wanted else "; nothing to do"))
-            if wanted:
-                _round(chosen, settings, wanted, seed, keep_work=False)
+        pause = interval
+        for file in policy:
+            try:
+                tallies[file] = _look(load_policy(file), settings, tallies.get(file, NOTHING), seed)
+            except LocumError as e:
+                if once:
+                    raise
+                console.print(f"[red]{file}: {e}[/]; looking again in {RETRY_SECONDS:.0f} s")
+                pause = max(interval, RETRY_SECONDS)
         if once:
             return
-        time.sleep(interval)
+        time.sleep(pause)
 
 
 @app.command()
@@ -171,10 +170,24 @@ def dataset(
     console.print(f"{out} · sha256 {built.sha256[:12]}")
 
 
+def _look(policy: Policy, settings: Settings, known: Tally, seed: int) -> Tally:
+    """Runs the round that is due, or was interrupted; returns what the log holds by now."""
+    tally = _tally(policy, settings, known)
+    wanted, why = due(policy, tally, history(settings.work(policy.name)))
+    interrupted = unfinished(settings.work(policy.name))
+    if interrupted is not None:
+        wanted, why = interrupted, "a round was interrupted"
+    console.print(f"[bold]{policy.name}[/]: {why}" + ("" if wanted else "; nothing to do"))
+    if wanted:
+        _round(policy, settings, wanted, seed, keep_work=False)
+    return tally
+
+
 def _round(policy: Policy, settings: Settings, kind: Due, seed: int, keep_work: bool) -> RoundReport:
     from distiller.loop import run_round  # noqa: PLC0415  (torch and scikit-learn: only a round pays for them)
     from distiller.show import Shown, round_table  # noqa: PLC0415
 
+    _yield_to_serving()
     with Shown(console) as tell:
         report = run_round(policy, settings, kind=kind, seed=seed, keep_work=keep_work, tell=tell)
     console.print(round_table(report))
@@ -212,7 +225,7 @@ def _tally(policy: Policy, settings: Settings, known: Tally = NOTHING) -> Tally:
 
 def _yield_to_serving() -> None:
     """Learning takes what serving leaves of the CPU, and cleans up its children when it is told to stop."""
-    os.nice(10)
+    os.setpriority(os.PRIO_PROCESS, 0, 10)
 
     def stop(signum: int, frame: FrameType | None) -> None:
         sys.exit(128 + signum)

@@ -137,7 +137,7 @@ def write(settings: Settings, policy: Policy, records: list[Record]) -> None:
 def configs() -> Configs:
     return Configs(
         train=TrainConfig(
-            epochs=12,
+            epochs=10,
             learning_rate=3e-3,
             batch_size=32,
             precision="fp32",
@@ -170,7 +170,7 @@ def after_first_round(tiny_student: Path, tmp_path_factory: pytest.TempPathFacto
     """A home whose first round was killed before the gate, and then went on."""
     settings = Settings(home=tmp_path_factory.mktemp("home"), cache=tmp_path_factory.mktemp("cache"))
     policy = policy_of(tiny_student)
-    write(settings, policy, traffic(700, seed=1))
+    write(settings, policy, traffic(520, seed=1))
     killer = Killer("fit")
     with pytest.raises(KeyboardInterrupt):
         run_round(policy, settings, configs=configs(), tell=killer, encoder=no_encoder)
@@ -253,7 +253,7 @@ def test_a_student_spoiled_by_wrong_answers_is_rejected_and_what_was_live_stays(
 ) -> None:
     settings, policy = after_first_round["settings"], after_first_round["policy"]
     before = read_active(settings.bundles("tickets"))
-    write(settings, policy, traffic(900, seed=9, label=lambda word: "delivery"))
+    write(settings, policy, traffic(520, seed=9, label=lambda word: "delivery"))
     report = run_round(policy, replace(settings), configs=configs(), encoder=no_encoder)
     assert not report.promoted
     assert any("lower bound" in reason for reason in report.reasons)
