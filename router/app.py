@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from socket import socket
 
@@ -29,7 +29,7 @@ from router.errors import BadRequest, LocumError
 from router.limits import ClientKeys
 from router.metrics import Metrics
 from router.proxy import Proxy
-from router.scoring.encoder import load_encoder
+from router.scoring.encoder import Encoder, load_encoder
 from router.settings import Settings
 from router.store.base import open_store
 from router.tiers import Tiers
@@ -56,14 +56,20 @@ class App:
             await self._rest(scope, receive, send)
 
 
-def create_app(policies: Sequence[Path], settings: Settings, env: Mapping[str, str] = os.environ) -> App:
-    """The proxy for these policy files. ``env`` holds the backends' keys, by the names that policies give.
+def create_app(
+    policies: Sequence[Path],
+    settings: Settings,
+    env: Mapping[str, str] = os.environ,
+    encoder: Callable[[], Encoder | None] | None = None,
+) -> App:
+    """The proxy for these policy files. ``env`` holds the backends' keys, by the names that policies give;
+    ``encoder`` makes what scorers embed text with (by default the one kept in the cache).
 
     Raises:
         PolicyError: a file is wrong.
     """
     metrics, keys = Metrics(), ClientKeys(settings.client_keys)
-    proxy = Proxy(policies, settings, env, encoder=lambda: load_encoder(settings.cache))
+    proxy = Proxy(policies, settings, env, encoder or (lambda: load_encoder(settings.cache)))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

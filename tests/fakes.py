@@ -256,6 +256,6 @@ def world(folder: Path, client_keys: tuple[str, ...] = (), **changes: Any) -> It
         file = folder / "policy.yaml"
         file.write_text(yaml.safe_dump(policy_of(student, teacher, **changes)))
         settings = Settings(home=folder / "home", cache=folder / "cache", client_keys=frozenset(client_keys))
-        app = create_app([file], settings, env={"TEACHER_KEY": "sk-teacher-secret"})
+        app = create_app([file], settings, env={"TEACHER_KEY": "sk-teacher-secret"}, encoder=lambda: None)
         url = stack.enter_context(served(app, lifespan="on"))
         yield World(url, student, teacher, settings.home, file)
