@@ -1,0 +1,120 @@
+"""`locum status` tells what the records and files of a home say, whether or not a proxy runs."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from router.contracts.bundles import DatasetRef, Evidence, Manifest, StudentRef, Thresholds, activate
+from router.contracts.decision import Reason, Tier
+from router.contracts.records import Answer, Audit, Kind, Record
+from router.policy import load_policy
+from router.settings import Settings
+from router.status import show
+from router.store.base import open_store
+
+MakeRecord = Callable[..., Record]
+POLICY = """
+name: default
+student: {model: s, engine: embedded, usd_per_million: {input: 0.02, output: 0.06}}
+teacher: {model: openai/gpt-5, training_rights: forbidden}
+objective: {parity: {at_least: 0.95}}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "default.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+def shown(policy: Path, settings: Settings, hours: float = 24) -> str:
+    out = StringIO()
+    show([policy], hours=hours, settings=settings, console=Console(file=out, width=160, color_system=None))
+    return " ".join(out.getvalue().split())
+
+
+def publish(settings: Settings, bundle: str) -> None:
+    folder = settings.bundles("default") / bundle
+    folder.mkdir(parents=True)
+    evidence = Evidence(
+        target=0.05, confidence=0.95, examples=800, served=600, unacceptable=9, risk_bound=0.021, method="exact"
+    )
+    manifest = Manifest(
+        bundle_id=bundle,
+        policy="default",
+        created_at=time.time(),
+        student=StudentRef(model="s"),
+        features_version="1",
+        thresholds=Thresholds(route=0.71, accept=2.0, evidence=evidence),
+        dataset=DatasetRef(sha256="0", train=1, dev=1, holdout=1),
+        cost_usd="0.25",
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    activate(settings.bundles("default"), bundle)
+
+
+def test_a_fresh_home_says_what_to_do(policy: Path, settings: Settings) -> None:
+    text = shown(policy, settings)
+    assert "proxy not running" in text
+    assert "No request in the last 24 h" in text and "locum/default" in text
+    assert "live base student" in text
+    assert not settings.home.exists()  # looking leaves no trace
+
+
+def test_everything_that_was_recorded_is_told(policy: Path, settings: Settings, make_record: MakeRecord) -> None:
+    publish(settings, "b-0")
+    publish(settings, "b-1")
+    teacher = Answer(tier=Tier.TEACHER, kind=Kind.AUDITED, model="gpt-5", cost_usd="0.004")
+    with closing(open_store(settings, [load_policy(policy)])) as store:
+        for i in range(8):
+            store.append(make_record(f"s{i}", created_at=time.time()))
+        store.append(make_record("t", created_at=time.time(), tier=Tier.TEACHER, reason=Reason.DEFERRAL))
+        store.append(make_record("x", created_at=time.time(), tier=None, status=502, reason=Reason.FALLBACK))
+        store.append(make_record("old", created_at=time.time() - 7200))
+        store.append(make_record("other", created_at=time.time(), policy="other"))
+        store.amend("s0", audit=Audit(answer=teacher, acceptable=False))
+        store.amend("s1", audit=Audit(answer=teacher, acceptable=True))
+    text = shown(policy, settings, hours=1)
+    assert "live b-1, made 20" in text and "before it b-0, made 20" in text
+    assert "route 0.710, accept never (risk at most 2.1% at 95%, exact, 800 examples)" in text
+    assert "10 requests in 1 h" in text
+    assert "student all 8 88.9% score 8 88.9%" in text
+    assert "teacher all 1 11.1% deferral 1 11.1%" in text
+    assert "nobody 1" in text
+    assert "student served 0.0040" in text and "student trained 0.5000" in text
+    assert "teacher audited 0.0080" in text and "teacher served 0.0005" in text
+    assert "teacher alone estimate 0.0200" in text and "lost -0.4925" in text
+    assert "wanted 95%" in text and "b-1 2 2 1 50.0% 9.5% to 90.5%" in text
+    assert "student, whole answer 250.0 250.0" in text and "overhead 0.8 0.8" in text
+    assert "escalations 1" in text and "is forbidden" in text
+
+
+def test_running_processes_are_told_from_dead_ones(policy: Path, settings: Settings) -> None:
+    settings.run.mkdir(parents=True)
+    place = {"url": "http://127.0.0.1:1/v1", "model": "base"}
+    student = settings.run / "default.student.json"
+    (settings.run / "proxy.json").write_text(json.dumps({"pid": os.getpid(), "url": "http://127.0.0.1:8080"}))
+    student.write_text(json.dumps({"pid": os.getpid(), "versions": {"base": place, "b-1": place}}))
+    text = shown(policy, settings)
+    assert "proxy running at http://127.0.0.1:8080" in text
+    assert "students ready b-1, base" in text
+    child = os.spawnlp(os.P_NOWAIT, "true", "true")
+    os.waitpid(child, 0)
+    student.write_text(json.dumps({"pid": child, "versions": {"base": place}}))
+    (settings.run / "proxy.json").write_text("{not whole")
+    text = shown(policy, settings)
+    assert "proxy not running" in text
+    assert "students ready none" in text
