@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from pathlib import Path
 
+from router.engine.once import serve_gguf
 from router.engine.server import run
 from router.errors import LocumError
 from router.settings import Settings
@@ -18,14 +20,20 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--url-file", type=Path, help="file that gets the address once requests are answered")
+    parser.add_argument("--engine", choices=("embedded", "llama-server"), default="embedded")
+    parser.add_argument("--gguf", type=Path, help="for llama-server: the file to serve instead of the base student's")
     given = parser.parse_args()
+    settings = Settings.from_env()
     try:
+        if given.engine == "llama-server":
+            serving = serve_gguf(given.model, given.gguf, name=given.name, settings=settings, url_file=given.url_file)
+            return asyncio.run(serving)
         run(
             given.model,
             name=given.name,
             host=given.host,
             port=given.port,
-            settings=Settings.from_env(),
+            settings=settings,
             precision=given.precision,
             url_file=given.url_file,
         )

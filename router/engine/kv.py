@@ -34,9 +34,7 @@ class Shape:
         """(L, 2, rows, H, tokens, D), zeroed: a masked product with garbage could be NaN."""
         import torch  # noqa: PLC0415
 
-        return torch.zeros(
-            (self.layers, 2, rows, self.heads, tokens, self.size), dtype=self.dtype, device=self.device
-        )
+        return torch.zeros((self.layers, 2, rows, self.heads, tokens, self.size), dtype=self.dtype, device=self.device)
 
 
 class View:

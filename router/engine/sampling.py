@@ -40,9 +40,7 @@ def pick(logits: torch.Tensor, rows: Sequence[Row]) -> list[Token]:
     if widest:
         values, indices = logits.topk(widest, dim=-1)
         pairs = zip(indices.tolist(), (values - log_z[:, None]).clamp(max=0).tolist(), strict=True)
-        tops = [
-            tuple(zip(i, v, strict=True))[: row.job.sampling.top] for row, (i, v) in zip(rows, pairs, strict=True)
-        ]
+        tops = [tuple(zip(i, v, strict=True))[: row.job.sampling.top] for row, (i, v) in zip(rows, pairs, strict=True)]
     return [Token(i, p, top) for i, p, top in zip(ids.tolist(), chosen, tops, strict=True)]
 
 

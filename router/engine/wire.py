@@ -158,9 +158,7 @@ def logprobs(tokens: Iterable[Token], decode: Callable[[Sequence[int]], str]) ->
         return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
 
     return {
-        "content": [
-            {**entry(t.id, t.logprob), "top_logprobs": [entry(i, p) for i, p in t.top]} for t in tokens
-        ],
+        "content": [{**entry(t.id, t.logprob), "top_logprobs": [entry(i, p) for i, p in t.top]} for t in tokens],
         "refusal": None,
     }
 

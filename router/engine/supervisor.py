@@ -1,0 +1,206 @@
+"""Keeps a policy's student versions served: follows the pointer, restarts what died, tells the proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import orjson
+from pydantic import ValidationError
+
+from router.contracts.bundles import Active, read_active, read_manifest
+from router.engine.base import Engine, Version
+from router.engine.embedded import Embedded
+from router.engine.llama_server import LlamaServer, find_binary
+from router.engine.weights import is_ready
+from router.errors import BundleError, EngineError
+from router.policy import Policy
+from router.settings import Settings
+from router.students import BASE, version_of
+
+POLL_SECONDS = 0.2
+#: How long a version that nothing points at any more is kept for the requests that began with it.
+GRACE_SECONDS = 10.0
+STABLE_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Exponential: 0.5, 1, 2 … 30 seconds between attempts; forgotten once all was well for a while."""
+
+    first_seconds: float = 0.5
+    most_seconds: float = 30.0
+    failures: int = 0
+    _changed_at: float = float("-inf")
+
+    def failed(self, now: float) -> None:
+        self.failures, self._changed_at = self.failures + 1, now
+
+    def may_try(self, now: float) -> bool:
+        if not self.failures:
+            return True
+        wait = min(self.most_seconds, self.first_seconds * 2.0 ** min(self.failures - 1, 30))
+        return now >= self._changed_at + wait
+
+    def calm(self, now: float) -> None:
+        """Call it while all is well."""
+        if self.failures and now >= self._changed_at + STABLE_SECONDS:
+            self.failures = 0
+
+
+def engine_of(policy: Policy, settings: Settings) -> Engine:
+    """The engine that the policy asks for.
+
+    Raises:
+        EngineError: llama-server is asked for and not there.
+    """
+    log = settings.logs / f"student-{policy.name}.log"
+    if policy.student.engine == "llama-server":
+        find_binary(settings.cache)
+        return LlamaServer(policy.student.model, settings.cache, log)
+    return Embedded(policy.student.model, log)
+
+
+class Supervisor:
+    """One policy's students.
+
+    Args:
+        report: called with one line for people whenever something changes.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        settings: Settings,
+        engine: Engine,
+        report: Callable[[str], None],
+        *,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        self.ready = asyncio.Event()
+        self._policy = policy
+        self._settings = settings
+        self._engine = engine
+        self._report = report
+        self._grace_seconds = grace_seconds
+        self._folder = settings.bundles(policy.name)
+        self._file = settings.run / f"{policy.name}.student.json"
+        self._backoff: dict[str, Backoff] = {}
+        self._unwanted: dict[str, float] = {}
+        self._verified: set[str] = set()
+
+    async def run(self) -> None:
+        """Until cancelled; then the engine is stopped and the run file removed."""
+        try:
+            while True:
+                await self.tick()
+                await asyncio.sleep(POLL_SECONDS)
+        finally:
+            self._file.unlink(missing_ok=True)
+            await self._engine.stop()
+
+    async def tick(self) -> None:
+        """Looks once, and mends what it finds."""
+        now = time.monotonic()
+        lost = await self._engine.lost()
+        if lost:
+            self._publish()
+            self._report(f"student {self._policy.name}: its process died; starting it again")
+            for name in lost:
+                self._backoff_of(name).failed(now)
+        wanted = self._wanted()
+        for version in wanted:
+            if version.name in self._engine.versions:
+                self._backoff_of(version.name).calm(now)
+            elif self._backoff_of(version.name).may_try(now):
+                await self._load(version)
+        await self._forget({v.name for v in wanted})
+
+    def _wanted(self) -> list[Version]:
+        """What the pointer asks for, the live one first, and the one before it for an instant rollback."""
+        try:
+            active = read_active(self._folder)
+        except ValidationError:
+            active = Active(bundle=None)  # the proxies report a damaged pointer
+        versions = dict.fromkeys(self._version(bundle) for bundle in (active.bundle, active.previous))
+        return [v for v in versions if v is not None]
+
+    def _version(self, bundle: str | None) -> Version | None:
+        if bundle is None:
+            return Version(BASE)
+        try:
+            manifest = read_manifest(self._folder, bundle)
+        except (OSError, ValidationError):
+            return None  # the proxies report a bundle that cannot be read, and keep what they have
+        if version_of(manifest) == BASE or manifest.student.path is None:
+            return Version(BASE)
+        home, gguf = self._folder / bundle, manifest.student.gguf
+        return Version(bundle, home / manifest.student.path, home / gguf if gguf else None)
+
+    async def _load(self, version: Version) -> None:
+        student, began = self._policy.student, time.monotonic()
+        if version.name == BASE and student.engine == "embedded" and not is_ready(student.model, self._settings.cache):
+            self._report(f"student {self._policy.name}: preparing {student.model}, once")
+        try:
+            await asyncio.to_thread(self._verify, version)
+            await self._engine.load(version)
+        except (EngineError, BundleError) as e:
+            backoff = self._backoff_of(version.name)
+            backoff.failed(time.monotonic())
+            if backoff.failures == 1:
+                self._report(f"student {self._policy.name}: {version.name} does not start: {e}")
+            return
+        self._publish()
+        self.ready.set()
+        seconds = time.monotonic() - began
+        self._report(f"student {self._policy.name}: {version.name} is ready after {seconds:.1f} s")
+
+    def _verify(self, version: Version) -> None:
+        """Checks a bundle's weights against its manifest, once. Raises BundleError where they differ."""
+        if version.folder is None or version.name in self._verified:
+            return
+        said = read_manifest(self._folder, version.name).student.sha256
+        if said is not None and _sha256(version.folder) != said:
+            raise BundleError(f"the weights of bundle {version.name} are not those its manifest names")
+        self._verified.add(version.name)
+
+    async def _forget(self, wanted: set[str]) -> None:
+        """Unloads what nothing points at, once a grace period has passed; the proxies hear of it first."""
+        now = time.monotonic()
+        loaded = set(self._engine.versions)
+        self._unwanted = {n: self._unwanted.get(n, now) for n in loaded - wanted}
+        due = {n for n, since in self._unwanted.items() if now - since >= self._grace_seconds}
+        # With nothing better loaded, an unwanted version is still an answer.
+        if not due or not loaded & wanted:
+            return
+        self._publish(without=due)
+        for name in due:
+            with suppress(EngineError):  # a process that died has forgotten it too
+                await self._engine.unload(name)
+
+    def _backoff_of(self, name: str) -> Backoff:
+        return self._backoff.setdefault(name, Backoff())
+
+    def _publish(self, without: set[str] | None = None) -> None:
+        """Tells the proxies what answers, atomically."""
+        places = {n: asdict(p) for n, p in self._engine.versions.items() if n not in (without or ())}
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        fresh.write_bytes(orjson.dumps({"pid": os.getpid(), "versions": places}))
+        fresh.replace(self._file)
+
+
+def _sha256(folder: Path) -> str:
+    """Over the bytes of the folder's safetensors files, in the order of their names, as a bundle's manifest has it."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as handle:
+            while chunk := handle.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()

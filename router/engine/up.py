@@ -1,0 +1,138 @@
+"""``locum up``: the students that the policies ask for, supervised, and the proxy in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from router.engine.process import ServerProcess
+from router.engine.supervisor import Backoff, Supervisor, engine_of
+from router.errors import EngineError
+from router.policy import load_policy
+from router.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+POLL_SECONDS = 0.2
+
+
+def run(policy_paths: Sequence[Path], *, host: str, port: int, settings: Settings) -> None:
+    """Runs until SIGINT or SIGTERM; then stops the proxy, the students, and removes the run files.
+
+    Raises:
+        PolicyError: a policy file is wrong.
+        EngineError: an engine that a policy asks for is not there, or the proxy does not start.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    asyncio.run(_run(policy_paths, host, port, settings, Console(highlight=False)))
+
+
+async def _run(paths: Sequence[Path], host: str, port: int, settings: Settings, console: Console) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+
+    def report(line: str) -> None:
+        console.print(f"[bold]locum[/] {line}", soft_wrap=True)
+
+    served = [p for p in map(load_policy, paths) if p.student.engine]
+    students = [Supervisor(p, settings, engine_of(p, settings), report) for p in served]
+
+    def show(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    proxy = Proxy(paths, host, port, settings, report=report, show=show)
+    tasks = [asyncio.create_task(s.run()) for s in students]
+    tasks.append(asyncio.create_task(proxy.run()))
+    tasks.append(asyncio.create_task(_welcome(students, proxy, settings, console)))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        # A task that ends by itself has failed: what it raised is what this command says.
+        while not stopping.done():
+            await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for ended in [t for t in tasks if t.done()]:
+                tasks.remove(ended)
+                ended.result()
+    finally:
+        report("stopping")
+        for task in [*reversed(tasks), stopping]:
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+
+
+async def _welcome(students: Sequence[Supervisor], proxy: Proxy, settings: Settings, console: Console) -> None:
+    with console.status("starting the proxy and the students"):
+        await proxy.ready.wait()
+        for student in students:
+            await student.ready.wait()
+    console.print(f"[bold]locum[/] up: {proxy.url}/v1   logs in {settings.logs}   Ctrl-C stops all", soft_wrap=True)
+
+
+class Proxy:
+    """The proxy as a child process, restarted when it dies. Its lines go to its log and to ``show``."""
+
+    def __init__(
+        self,
+        policy_paths: Sequence[Path],
+        host: str,
+        port: int,
+        settings: Settings,
+        *,
+        report: Callable[[str], None],
+        show: Callable[[str], None],
+    ) -> None:
+        policies = [part for path in policy_paths for part in ("--policy", str(path))]
+        serve = [sys.executable, "-m", "router.cli", "serve", *policies, "--host", host]
+        reached = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
+        self.ready = asyncio.Event()
+        self._report = report
+        self._process = ServerProcess(
+            "the proxy",
+            lambda port: [*serve, "--port", str(port)],
+            settings.logs / "proxy.log",
+            health="/health/live",
+            host=reached,
+            port=port,
+            start_seconds=120,
+            on_line=show,
+        )
+
+    @property
+    def url(self) -> str:
+        return self._process.url
+
+    async def run(self) -> None:
+        """Until cancelled. The first start must work: raises EngineError where it does not."""
+        backoff, up = Backoff(), True
+        try:
+            await self._process.start()
+            self.ready.set()
+            while True:
+                await asyncio.sleep(POLL_SECONDS)
+                if up and not await self._process.healthy():
+                    self._report("the proxy died; starting it again")
+                    backoff.failed(time.monotonic())
+                    up = False
+                elif up:
+                    backoff.calm(time.monotonic())
+                elif backoff.may_try(time.monotonic()):
+                    up = await self._revive(backoff)
+        finally:
+            await self._process.stop()
+
+    async def _revive(self, backoff: Backoff) -> bool:
+        try:
+            await self._process.start()
+        except EngineError as e:
+            backoff.failed(time.monotonic())
+            self._report(f"the proxy does not start: {e}")
+            return False
+        return True
