@@ -25,7 +25,8 @@ from router.scoring.encoder import Encoder
 from router.scoring.features import FEATURES_VERSION, STRUCTURE, Features
 from router.scoring.linear import Bools, Floats
 from router.scoring.ngrams import BUCKETS
-from router.scoring.reading import F32, Blocks, Familiarity, read
+from router.scoring.reading import F32, Blocks, Familiarity, Reader
+from router.scoring.templates import Templates
 
 STRENGTHS = (0.02, 0.1, 0.5, 2.0, 8.0)
 _ARRAYS, _NUMBERS = "scorer.safetensors", "scorer.json"
@@ -64,8 +65,8 @@ class Scorer:
     had not seen it: float64, (n,).
     """
 
-    def __init__(self, encoder: Encoder | None, learned: Learned) -> None:
-        self._encoder = encoder
+    def __init__(self, reader: Reader, learned: Learned) -> None:
+        self._reader = reader
         self.learned = learned
         self.held_out_: Floats = np.zeros(0)
         self.held_out_accept_: Floats = np.zeros(0)
@@ -79,33 +80,35 @@ class Scorer:
         """
         labels = np.array([e.acceptable for e in examples], np.bool_)
         weights = np.array([e.weight for e in examples], np.float64)
-        readings = [read(e.features, encoder) for e in examples]
         if min(int(labels.sum()), int((~labels).sum())) < 2:
             return cls._constant(encoder, labels, weights)
+        reader = Reader(encoder, Templates.fit([e.features.last_user for e in examples]))
+        readings = [reader(e.features) for e in examples]
         blocks = Blocks.fit(readings)
         fitted = linear.fit(blocks.matrix(readings), labels, weights, STRENGTHS, seed)
         dense, hashed, bias = blocks.unfold(fitted.linear, fitted.platt)
         head, accepts = _fit_head(examples, fitted.held_out, labels, weights, seed)
         facts = {"examples": len(examples), "acceptable": int(labels.sum()), "strength": fitted.strength}
         familiarity = blocks.familiarity(readings)
-        scorer = cls(encoder, Learned(dense, hashed, blocks.squared_idf, bias, familiarity, head, facts))
+        scorer = cls(reader, Learned(dense, hashed, blocks.squared_idf, bias, familiarity, head, facts))
         scorer.held_out_, scorer.held_out_accept_ = fitted.held_out, accepts
         return scorer
 
     @classmethod
     def _constant(cls, encoder: Encoder | None, labels: Bools, weights: Floats) -> Self:
         p = float((weights[labels].sum() + 1) / (weights.sum() + 2))
-        dense = np.zeros(_width(encoder), np.float32)
+        reader = Reader(encoder, Templates())
+        dense = np.zeros(reader.width, np.float32)
         empty = np.zeros(BUCKETS, np.float32)
         facts = {"examples": len(labels), "acceptable": int(labels.sum()), "strength": 0.0}
         bias = linear.logit(p, 1e-12)
-        scorer = cls(encoder, Learned(dense, empty, empty, bias, Familiarity(0, 0), None, facts))
+        scorer = cls(reader, Learned(dense, empty, empty, bias, Familiarity(0, 0), None, facts))
         scorer.held_out_ = scorer.held_out_accept_ = np.full(len(labels), p)
         return scorer
 
     def score(self, features: Features) -> float:
         """P(acceptable | request), calibrated."""
-        reading, learned = read(features, self._encoder), self.learned
+        reading, learned = self._reader(features), self.learned
         squared = learned.squared_idf.take(reading.buckets)
         z = float(learned.dense @ reading.dense) + learned.bias
         if (energy := float(squared.sum())) > 0:
@@ -125,7 +128,8 @@ class Scorer:
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: getattr(learned, name) for name in _TENSORS}, folder / _ARRAYS)
         numbers = {
-            **_identity(self._encoder),
+            **_identity(self._reader.encoder),
+            "templates": [self._reader.templates.beginnings, self._reader.templates.endings],
             "bias": learned.bias,
             "familiarity": [learned.familiarity.new, learned.familiarity.usual],
             "head": {"weights": learned.head.weights, "bias": learned.head.bias} if learned.head else None,
@@ -148,6 +152,7 @@ class Scorer:
             if (found := {k: numbers.get(k) for k in _identity(encoder)}) != _identity(encoder):
                 raise BundleError(f"the scorer in {folder} is for {found}, not for {_identity(encoder)}")
             arrays, head = load_file(folder / _ARRAYS), numbers["head"]
+            reader = Reader(encoder, Templates(*map(tuple, numbers["templates"])))
             learned = Learned(
                 dense=arrays["dense"],
                 hashed=arrays["hashed"],
@@ -159,11 +164,9 @@ class Scorer:
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
             raise BundleError(f"the scorer in {folder} cannot be read: {e}") from e
-        if learned.dense.shape != (_width(encoder),) or {learned.hashed.shape, learned.squared_idf.shape} != {
-            (BUCKETS,)
-        }:
+        if learned.dense.shape != (reader.width,) or {learned.hashed.shape, learned.squared_idf.shape} != {(BUCKETS,)}:
             raise BundleError(f"the scorer in {folder} is damaged: its weights have the wrong shape")
-        return cls(encoder, learned)
+        return cls(reader, learned)
 
 
 def prior_score(features: Features) -> float:
@@ -189,10 +192,6 @@ def _identity(encoder: Encoder | None) -> dict[str, Any]:
     """What must agree between a scorer's file and the code and encoder that use it."""
     name = encoder.name if encoder else None
     return {"format": _FORMAT, "features_version": FEATURES_VERSION, "encoder": name, "buckets": BUCKETS}
-
-
-def _width(encoder: Encoder | None) -> int:
-    return len(STRUCTURE) + 2 * (encoder.dim if encoder else 0)
 
 
 def _fit_head(

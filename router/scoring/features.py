@@ -149,19 +149,19 @@ def extract(body: Mapping[str, Any]) -> Features:
     images, audio = kinds.count("image_url"), "input_audio" in kinds
     tools = _list(body.get("tools")) or _list(body.get("functions"))
     json, schema = _form(body)
-    window = _window(last_user, USER_WINDOW)
+    user_window = window(last_user, USER_WINDOW)
     numbers = [
         *(math.log1p(x) for x in (len(last_user), len(context), len(turns), *_shape(raw))),
         images > 0, audio, math.log1p(len(tools)), json, schema, *_limits(body),
         math.log1p(last_user.count("```") + context.count("```")),
-        math.log1p(len(_NUMBER.findall(window))), math.log1p(len(_SENTENCE.findall(window))), *_asks(window),
+        *(math.log1p(len(found.findall(user_window))) for found in (_NUMBER, _SENTENCE)), *_asks(user_window),
     ]  # fmt: skip
     return Features(
         system="\n".join(t for t, m in zip(texts, turns, strict=True) if m.get("role") in _SYSTEM),
         last_user=last_user,
         context=context,
-        user_window=window,
-        context_window=_window(context, CONTEXT_WINDOW),
+        user_window=user_window,
+        context_window=window(context, CONTEXT_WINDOW),
         input_tokens=_tokens(raw, context, tools) + 4 * len(turns) + IMAGE_TOKENS * images,
         turns=len(turns),
         has_images=images > 0,
@@ -192,7 +192,8 @@ def _text(message: Mapping[str, Any]) -> str:
     return "\n".join(p for p in pieces if isinstance(p, str))
 
 
-def _window(text: str, size: int) -> str:
+def window(text: str, size: int) -> str:
+    """The text, or its head and tail, half of ``size`` characters each, where it is longer."""
     half = size // 2
     return text if len(text) <= size else f"{text[:half]} {text[-half:]}"
 
@@ -222,8 +223,8 @@ def _shape(raw: bytes) -> tuple[float, int]:
     return len(raw) / (1 + raw.count(b" ") + raw.count(b"\n")), raw.count(b"\n") + 1
 
 
-def _asks(window: str) -> list[bool]:
-    words = set(_WORD.findall(window.lower()))
+def _asks(text: str) -> list[bool]:
+    words = set(_WORD.findall(text.lower()))
     return [not words.isdisjoint(cues) for cues in QUESTIONS.values()]
 
 

@@ -38,6 +38,8 @@ def hashed_ngrams(user: str, context: str) -> npt.NDArray[np.int64]:
 
 def _grams(text: str, salt: int, with_bytes: bool) -> list[U64]:
     """64-bit hashes of the text's n-grams, one array a kind, each kind salted apart."""
+    if not text:
+        return []
     raw = np.frombuffer(f" {text.lower()} ".encode("utf-8", "replace"), np.uint8)
     powers, inverses = _powers(1 << (len(raw) - 1).bit_length())
     prefix = np.zeros(len(raw) + 1, np.uint64)

@@ -12,9 +12,13 @@ import numpy.typing as npt
 
 from router.scoring import linear
 from router.scoring.encoder import Encoder
-from router.scoring.features import STRUCTURE, Features
+from router.scoring.features import CONTEXT_WINDOW, STRUCTURE, USER_WINDOW, Features, window
 from router.scoring.linear import Platt
 from router.scoring.ngrams import BUCKETS, hashed_ngrams
+from router.scoring.templates import Templates
+
+REMEMBERED = 256
+"""Contexts whose reading is kept, at most."""
 
 F32 = npt.NDArray[np.float32]
 
@@ -44,12 +48,38 @@ class Familiarity:
         return min(1.0, known / self.usual) if self.usual > 0 else 1.0
 
 
-def read(features: Features, encoder: Encoder | None) -> Reading:
-    buckets = hashed_ngrams(features.user_window, features.context_window)
-    if encoder is None:
-        return Reading(features.structure, buckets)
-    vectors = (encoder.encode(features.user_window), encoder.encode(features.context_window))
-    return Reading(np.concatenate([features.structure, *vectors]), buckets)
+class Reader:
+    """Turns requests into readings, by an encoder and the frames that were learnt.
+
+    What stands before the message (system prompt, earlier turns, frame) is often the same for many
+    requests, so its reading is remembered.
+    """
+
+    def __init__(self, encoder: Encoder | None, templates: Templates) -> None:
+        self.encoder = encoder
+        self.templates = templates
+        self.width = len(STRUCTURE) + (2 * encoder.dim if encoder else 0)
+        self._contexts: dict[str, tuple[list[F32], npt.NDArray[np.int64]]] = {}
+
+    def __call__(self, features: Features) -> Reading:
+        message, frame = self.templates.split(features.last_user)
+        user, context = features.user_window, features.context_window
+        if frame:
+            user, context = window(message, USER_WINDOW), f"{context}\n{window(frame, CONTEXT_WINDOW)}"
+        vectors, buckets = self._context(context)
+        encoded = [] if self.encoder is None else [self.encoder.encode(user)]
+        dense = np.concatenate([features.structure, *encoded, *vectors])
+        return Reading(dense, np.concatenate([hashed_ngrams(user, ""), buckets]))
+
+    def _context(self, text: str) -> tuple[list[F32], npt.NDArray[np.int64]]:
+        """The context's vector, if there is an encoder, and its buckets."""
+        found = self._contexts.get(text)
+        if found is None:
+            if len(self._contexts) >= REMEMBERED:
+                self._contexts.clear()
+            vectors = [] if self.encoder is None else [self.encoder.encode(text)]
+            self._contexts[text] = found = (vectors, hashed_ngrams("", text))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +123,7 @@ class Blocks:
         ends = np.cumsum([0, *(len(r.buckets) for r in readings)])
         where = place[np.concatenate([r.buckets for r in readings])]
         grams = sparse.csr_matrix((np.concatenate(data), where, ends), (len(readings), len(self.columns)))
+        grams.eliminate_zeros()  # n-grams that every request has
         grams.sum_duplicates()
         dense = (np.stack([r.dense for r in readings]) - self.mean) * self.scale
         return sparse.hstack([sparse.csr_matrix(dense), grams], format="csr", dtype=np.float64)

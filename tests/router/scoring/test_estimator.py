@@ -182,3 +182,18 @@ def test_signals_alone_decide_nothing_without_a_head(encoder: Encoder) -> None:
     sure = Signals(tokens=1, sum_logprob=0, mean_logprob=0, min_logprob=0, first_logprob=0, q10_logprob=0,
                    q25_logprob=0, q50_logprob=0)  # fmt: skip
     assert scorer.learned.head is None and scorer.accept(0.3, sure) == 0.3
+
+
+def test_a_frame_around_every_message_changes_little(encoder: Encoder, tmp_path: Path) -> None:
+    frame = f"Topics are {', '.join(EASY + HARD)}. Say which of them the customer's message is about. Message: "
+
+    def framed(e: Example) -> Example:
+        body = {"messages": [{"role": "user", "content": frame + e.features.last_user}]}
+        return Example(extract(body), None, e.acceptable)
+
+    train, fresh = [framed(e) for e in examples(300)], [framed(e) for e in examples(300, seed=9)]
+    scorer = Scorer.fit(train, encoder)
+    assert auroc([scorer.score(e.features) for e in fresh], [e.acceptable for e in fresh]) > 0.85
+    scorer.save(tmp_path)
+    loaded = Scorer.load(tmp_path, encoder)
+    assert [loaded.score(e.features) for e in fresh] == [scorer.score(e.features) for e in fresh]
