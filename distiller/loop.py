@@ -22,6 +22,7 @@ from distiller.gate import judge
 from distiller.material import INCUMBENT, Material
 from distiller.publish import ANSWERS, DATASET, GGUF, STUDENT, Draft, prune, round_cost_usd, write_bundle
 from distiller.reports import Configs, RoundReport, Silent, Tell
+from distiller.serving import Form
 from distiller.train import train
 from distiller.trigger import Due
 from distiller.tuning import retuned, share_of
@@ -88,7 +89,7 @@ class Round:
         except TrainingError as e:
             return self._report(None, (f"nothing was trained: {e}",), ({}, {}), (0.0, 0.0))
         gguf = self._gguf(student)
-        answers = m.ask("evaluate", student, ANSWERS, [*m.dev, *m.holdout])
+        answers = m.ask("evaluate", Form(student, gguf), ANSWERS, [*m.dev, *m.holdout])
         before = m.ask("incumbent", m.incumbent, INCUMBENT, m.holdout)
         draft = self._fitted(answers, ANSWERS)
         shares = share_of(draft.thresholds, self.policy), self._incumbent_share(before)

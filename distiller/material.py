@@ -12,10 +12,10 @@ from typing import Any
 from distiller import dataset as datasets
 from distiller.asking import Asker, Question, StudentAnswer, keep_answers, read_answers
 from distiller.evaluate import live_answer, newest, question
-from distiller.publish import ANSWERS, DATASET, STUDENT, has_weights, manifests, same_student
+from distiller.publish import ANSWERS, DATASET, GGUF, STUDENT, has_weights, manifests, same_student
 from distiller.reports import Configs, Tell
 from distiller.rows import Row
-from distiller.serving import NAME, serving
+from distiller.serving import NAME, Form, serving
 from distiller.trigger import Due, Tally
 from distiller.work import Work
 from router.contracts.bundles import Manifest, read_active, read_manifest
@@ -54,9 +54,9 @@ class Material:
         return path if path and path.exists() else None
 
     @property
-    def incumbent(self) -> Path | str:
-        """The live student: its Hugging Face folder, or the base student's name."""
-        return self.own(STUDENT) or self.policy.student.model
+    def incumbent(self) -> Form:
+        """The live student: the live bundle's, or the base student."""
+        return Form(self.own(STUDENT) or self.policy.student.model, self.own(GGUF))
 
     @cached_property
     def dataset(self) -> datasets.Dataset:
@@ -128,9 +128,7 @@ class Material:
         known = read_answers(self.work.folder / INCUMBENT)
         return {name: answer for name, answer in known.items() if name in wanted}
 
-    def ask(
-        self, stage: str, student: Path | str, kept: str, questions: Sequence[Question]
-    ) -> dict[str, StudentAnswer]:
+    def ask(self, stage: str, student: Form, kept: str, questions: Sequence[Question]) -> dict[str, StudentAnswer]:
         """The student's answers in the form that will serve; those in file ``kept`` are not asked again."""
         path, config = self.work.folder / kept, self.configs.evaluate
 
@@ -138,7 +136,8 @@ class Material:
             known = read_answers(path)
             if all(q.request_id in known for q in questions):
                 return {"asked": 0}
-            with serving(student, self.settings.logs / "evaluate.log", config.start_seconds) as url:
+            log = self.settings.logs / "evaluate.log"
+            with serving(student, self.policy.student.engine, log, config.start_seconds) as url:
                 asker = Asker(url, NAME, config.in_flight, config.answer_seconds, on_answer=self.tell.step)
                 asker.ask(questions, path)
             return {"asked": sum(q.request_id not in known for q in questions)}

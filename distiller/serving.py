@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from router.errors import EngineError
@@ -15,15 +17,25 @@ from router.errors import EngineError
 NAME = "candidate"
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One student in the forms that engines read: a Hugging Face folder (or a base student's name), a GGUF file.
+
+    ``gguf`` None is the base student's own file.
+    """
+
+    folder: Path | str
+    gguf: Path | None = None
+
+
 @contextmanager
-def serving(student: Path | str, log: Path, start_seconds: float = 300.0) -> Iterator[str]:
-    """Runs the embedded engine on ``student`` and yields its URL, ending in ``/v1``.
+def serving(form: Form, engine: str | None, log: Path, start_seconds: float = 300.0) -> Iterator[str]:
+    """Runs the policy's ``engine`` on a student and yields its URL, ending in ``/v1``.
 
-    It answers to the model name ``candidate``, on a port that the system picks. Its output goes to
-    ``log``. It is ended, by its process id, however the block is left.
-
-    Args:
-        student: a Hugging Face folder, or a base student's name.
+    The student answers to the model name ``candidate``, on a port that the system picks. The engine's
+    output goes to ``log``. It is ended, by its process id, however the block is left, and dies with
+    this process where that is killed outright. A student by URL (``engine`` None) is served by the
+    embedded engine: what stands behind the URL is not ours to load weights into.
 
     Raises:
         EngineError: it ended, or was not ready within ``start_seconds``; the message has its last words.
@@ -31,13 +43,19 @@ def serving(student: Path | str, log: Path, start_seconds: float = 300.0) -> Ite
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output, tempfile.TemporaryDirectory() as folder:
         url_file = Path(folder) / "url"
-        where = ["--port", "0", "--url-file", str(url_file)]
-        command = [sys.executable, "-m", "router.engine", "--model", str(student), "--name", NAME, *where]
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(_command(form, engine, url_file), stdout=output, stderr=output)
         try:
             yield f"{_ready(process, url_file, log, start_seconds)}/v1"
         finally:
             _end(process)
+
+
+def _command(form: Form, engine: str | None, url_file: Path) -> list[str]:
+    tether = [sys.executable, "-m", "router.engine.tether", str(os.getpid())]
+    command = [sys.executable, "-m", "router.engine", "--model", str(form.folder), "--name", NAME]
+    if engine == "llama-server":
+        command += ["--engine", engine, *(("--gguf", str(form.gguf)) if form.gguf else ())]
+    return [*tether, *command, "--port", "0", "--url-file", str(url_file)]
 
 
 def _ready(process: subprocess.Popen[bytes], url_file: Path, log: Path, seconds: float) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,11 +224,8 @@ def test_tuning_anew_keeps_the_student_and_asks_only_what_live_audits_did_not(
     after_first_round: dict[str, Any],
 ) -> None:
     settings, policy, first = (after_first_round[k] for k in ("settings", "policy", "report"))
-    fresh = [
-        r.model_copy(update={"audit": Audit(answer=live_answer_to(r, first.bundle))}) if r.decision.audited else r
-        for r in traffic(120, seed=3)
-    ]
-    write(settings, policy, fresh)
+    fresh = [r for r in traffic(120, seed=3) if r.decision.audited]
+    write(settings, policy, answered_live(fresh, first.bundle))
     report = run_round(policy, settings, kind=Due.CALIBRATE, configs=configs(), encoder=no_encoder)
     assert report.promoted, report.reasons
     bundles = settings.bundles("tickets")
@@ -242,10 +238,14 @@ def test_tuning_anew_keeps_the_student_and_asks_only_what_live_audits_did_not(
     assert read_active(bundles).bundle == new.bundle_id
 
 
-def live_answer_to(record: Record, version: str) -> Answer:
-    """What the live student said when it was audited: the teacher's word."""
-    teacher = record.answers[0]
-    return teacher.model_copy(update={"tier": Tier.STUDENT, "kind": Kind.AUDITED, "student_version": version})
+def answered_live(records: list[Record], version: str) -> list[Record]:
+    """The records with the live student's answers where they were audited: the teacher's word."""
+
+    def audit(teacher: Answer) -> Audit:
+        said = {"tier": Tier.STUDENT, "kind": Kind.AUDITED, "student_version": version}
+        return Audit(answer=teacher.model_copy(update=said))
+
+    return [r.model_copy(update={"audit": audit(r.answers[0])}) if r.decision.audited else r for r in records]
 
 
 def test_a_student_spoiled_by_wrong_answers_is_rejected_and_what_was_live_stays(
@@ -253,8 +253,9 @@ def test_a_student_spoiled_by_wrong_answers_is_rejected_and_what_was_live_stays(
 ) -> None:
     settings, policy = after_first_round["settings"], after_first_round["policy"]
     before = read_active(settings.bundles("tickets"))
-    write(settings, policy, traffic(520, seed=9, label=lambda word: "delivery"))
-    report = run_round(policy, replace(settings), configs=configs(), encoder=no_encoder)
+    spoiling = traffic(520, seed=9, label=lambda word: "delivery")
+    write(settings, policy, answered_live(spoiling, before.bundle))
+    report = run_round(policy, settings, configs=configs(), encoder=no_encoder)
     assert not report.promoted
     assert any("lower bound" in reason for reason in report.reasons)
     assert read_active(settings.bundles("tickets")) == before
