@@ -221,7 +221,7 @@ class World:
         return until(lambda: next((r for r in self.records() if r.request_id == request_id), None))
 
 
-def policy_of(student: FakeUpstream, teacher: FakeUpstream, **changes: Any) -> dict[str, Any]:
+def policy_of(student: FakeUpstream, teacher: FakeUpstream, /, **changes: Any) -> dict[str, Any]:
     """Everything goes to the student, nothing is audited, unless ``changes`` (top-level keys) say so."""
     values: dict[str, Any] = {
         "name": "default",

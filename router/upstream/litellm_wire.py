@@ -89,8 +89,8 @@ def _translated(litellm: Any, backend: Backend) -> Iterator[None]:
         raise UpstreamRateLimited(f"{backend.label} is rate-limited (429)") from e
     except errors.Timeout as e:
         raise UpstreamTimeout(f"{backend.label} did not answer within {backend.timeout_seconds:g} s") from e
-    except errors.APIConnectionError as e:
-        raise UpstreamUnreachable(f"{backend.label} cannot be reached") from e
+    except errors.APIConnectionError as e:  # also what litellm calls an answer that it cannot translate
+        raise UpstreamUnreachable(f"{backend.label} cannot be reached through litellm") from e
     except (errors.BadRequestError, errors.NotFoundError, errors.UnprocessableEntityError) as e:
         error = {"message": e.message, "type": "invalid_request_error", "param": None, "code": None}
         raise UpstreamRefused(
@@ -99,5 +99,5 @@ def _translated(litellm: Any, backend: Backend) -> Iterator[None]:
             reply_body=orjson.dumps({"error": error}),
             reply_headers=JSON,
         ) from e
-    except errors.OpenAIError as e:  # the root of litellm's exceptions, APIError among them
+    except errors.openai.OpenAIError as e:  # the root of what litellm raises; its own ``OpenAIError`` is not
         raise UpstreamError(f"{backend.label} failed ({type(e).__name__})") from e

@@ -1,0 +1,133 @@
+"""Both wires against a real server: what a failure becomes, and that a stranger's words stay where they are."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+
+from router.contracts.decision import Tier
+from router.errors import (
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from router.upstream.base import Backend, Upstream, Waited
+from router.upstream.litellm_wire import LiteLLMWire
+from router.upstream.openai_wire import OpenAIWire
+from router.upstream.sse import collect
+from tests.fakes import FakeUpstream, served
+
+BODY: dict[str, Any] = {"model": "big", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FakeUpstream]:
+    found = FakeUpstream("big")
+    with served(found) as found.url:
+        yield found
+
+
+@pytest.fixture(params=["openai", "litellm"])
+async def wire(request: pytest.FixtureRequest) -> AsyncIterator[Upstream]:
+    found: Upstream = OpenAIWire() if request.param == "openai" else LiteLLMWire()
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+def backend(upstream: FakeUpstream, wire: Upstream, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """litellm finds the server as a provider whose address comes from the environment, as users set it up."""
+    upstream.always()
+    upstream.seen.clear()
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", f"{upstream.url}/v1")
+    model, url = ("big", f"{upstream.url}/v1") if isinstance(wire, OpenAIWire) else ("hosted_vllm/big", None)
+    return Backend(Tier.TEACHER, "the teacher", model, url, timeout_seconds=1, key="sk-secret")
+
+
+@asynccontextmanager
+async def streamed(wire: Upstream, backend: Backend) -> AsyncIterator[list[bytes]]:
+    async with wire.stream(backend, BODY | {"stream": True}, Waited()) as pieces:
+        yield [piece async for piece in pieces]
+
+
+async def test_a_whole_answer_and_its_wait(upstream: FakeUpstream, wire: Upstream, backend: Backend) -> None:
+    upstream.always(seconds=0.05)
+    waited = Waited()
+    reply = await wire.complete(backend, BODY, waited)
+    answer = orjson.loads(reply.body)
+    assert answer["choices"][0]["message"]["content"] == "hello there friend"
+    assert answer["usage"]["prompt_tokens"] == 100
+    assert waited.seconds >= 0.05
+    sent = upstream.seen[0]
+    assert sent.headers["authorization"] == "Bearer sk-secret"
+    assert sent.body["temperature"] == 0
+
+
+async def test_a_stream_adds_up(wire: Upstream, backend: Backend) -> None:
+    async with streamed(wire, backend) as pieces:
+        found = collect(e + b"\n\n" for e in b"".join(pieces).split(b"\n\n"))
+    assert found.message["content"] == "hello there friend"
+    assert found.finish_reason == "stop"
+    assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ({"status": 500}, UpstreamError),
+        ({"status": 503}, UpstreamError),
+        ({"status": 429}, UpstreamRateLimited),
+        ({"status": 401}, UpstreamError),
+        ({"hang": True}, UpstreamTimeout),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_failures_have_their_kind_and_quote_no_one(
+    *, upstream: FakeUpstream, wire: Upstream, backend: Backend, script: dict[str, Any], kind: type, stream: bool
+) -> None:
+    upstream.always(error={"message": "key sk-secret is wrong"}, **script)
+    with pytest.raises(kind) as caught:
+        if stream:
+            async with streamed(wire, backend):
+                pass
+        else:
+            await wire.complete(backend, BODY, Waited())
+    assert "the teacher" in str(caught.value)
+    assert "sk-" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+async def test_a_refusal_keeps_its_words(
+    upstream: FakeUpstream, wire: Upstream, backend: Backend, status: int
+) -> None:
+    upstream.always(status=status, error={"message": "no such thing", "type": "invalid_request_error"})
+    with pytest.raises(UpstreamRefused) as caught:
+        await wire.complete(backend, BODY, Waited())
+    assert caught.value.reply_status == status
+    assert b"no such thing" in caught.value.reply_body
+
+
+async def test_no_one_there_is_unreachable() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+        wire = OpenAIWire()
+        with pytest.raises(UpstreamUnreachable):
+            await wire.complete(Backend(Tier.TEACHER, "gone", "big", url, 1), BODY, Waited())
+        await wire.close()
+
+
+async def test_leaving_a_stream_ends_the_request(upstream: FakeUpstream, wire: Upstream, backend: Backend) -> None:
+    upstream.always(hang_after=2)
+    async with wire.stream(backend, BODY | {"stream": True}, Waited()) as pieces:
+        async for _ in pieces:
+            break
+    assert await asyncio.to_thread(upstream.seen[0].left.wait, 5)
