@@ -40,11 +40,12 @@ def up(
     policy: Policies = DEFAULT_POLICY,
     host: Annotated[str, typer.Option(help="Address the proxy listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port the proxy listens on.")] = 8080,
+    proxy: Annotated[bool, typer.Option(help="Run the proxy too, or leave it to one on the same home.")] = True,
 ) -> None:
     """Start the students that the policies ask for, supervise them, and run the proxy in front."""
     from router.engine.up import run  # noqa: PLC0415
 
-    run(policy, host=host, port=port, settings=Settings.from_env())
+    run(policy, host=host, port=port, settings=Settings.from_env(), with_proxy=proxy)
 
 
 @app.command()

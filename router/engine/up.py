@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 
 
-def run(policy_paths: Sequence[Path], *, host: str, port: int, settings: Settings) -> None:
+def run(policy_paths: Sequence[Path], *, host: str, port: int, settings: Settings, with_proxy: bool = True) -> None:
     """Runs until SIGINT or SIGTERM; then stops the proxy, the students, and removes the run files.
+
+    Without the proxy, the students are for one that runs elsewhere on the same home and finds them there.
 
     Raises:
         PolicyError: a policy file is wrong.
@@ -31,27 +33,28 @@ def run(policy_paths: Sequence[Path], *, host: str, port: int, settings: Setting
     """
     from rich.console import Console  # noqa: PLC0415
 
-    asyncio.run(_run(policy_paths, host, port, settings, Console(highlight=False)))
-
-
-async def _run(paths: Sequence[Path], host: str, port: int, settings: Settings, console: Console) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    console = Console(highlight=False)
 
     def report(line: str) -> None:
         console.print(f"[bold]locum[/] {line}", soft_wrap=True)
 
-    served = [p for p in map(load_policy, paths) if p.student.engine]
-    students = [Supervisor(p, settings, engine_of(p, settings), report) for p in served]
-
     def show(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
 
-    proxy = Proxy(paths, host, port, settings, report=report, show=show)
+    served = [p for p in map(load_policy, policy_paths) if p.student.engine]
+    students = [Supervisor(p, settings, engine_of(p, settings), report) for p in served]
+    proxy = Proxy(policy_paths, host, port, settings, report=report, show=show) if with_proxy else None
+    asyncio.run(_run(students, proxy, settings, console))
+
+
+async def _run(students: Sequence[Supervisor], proxy: Proxy | None, settings: Settings, console: Console) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
     tasks = [asyncio.create_task(s.run()) for s in students]
-    tasks.append(asyncio.create_task(proxy.run()))
+    if proxy is not None:
+        tasks.append(asyncio.create_task(proxy.run()))
     tasks.append(asyncio.create_task(_welcome(students, proxy, settings, console)))
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -62,18 +65,20 @@ async def _run(paths: Sequence[Path], host: str, port: int, settings: Settings, 
                 tasks.remove(ended)
                 ended.result()
     finally:
-        report("stopping")
+        console.print("[bold]locum[/] stopping")
         for task in [*reversed(tasks), stopping]:
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
 
 
-async def _welcome(students: Sequence[Supervisor], proxy: Proxy, settings: Settings, console: Console) -> None:
-    with console.status("starting the proxy and the students"):
-        await proxy.ready.wait()
+async def _welcome(students: Sequence[Supervisor], proxy: Proxy | None, settings: Settings, console: Console) -> None:
+    with console.status("starting"):
+        if proxy is not None:
+            await proxy.ready.wait()
         for student in students:
             await student.ready.wait()
-    console.print(f"[bold]locum[/] up: {proxy.url}/v1   logs in {settings.logs}   Ctrl-C stops all", soft_wrap=True)
+    what = f"{proxy.url}/v1" if proxy is not None else "the students, without a proxy"
+    console.print(f"[bold]locum[/] up: {what}   logs in {settings.logs}   Ctrl-C stops all", soft_wrap=True)
 
 
 class Proxy:
