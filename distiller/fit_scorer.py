@@ -37,13 +37,14 @@ def fit_bundle_scorer(
 
     ``holdout`` must be a uniform sample of the traffic that the student did not train on. Where ``dev``
     is short of ``LEAST_DEV``, a third of the holdout, fixed by a hash of the text, helps to fit and no
-    longer certifies; the report says so.
+    longer certifies; the report says so. Where the holdout's weights differ it is thinned accordingly.
     """
     fitting, certifying = list(dev), list(holdout)
     if borrowed := len(dev) < LEAST_DEV:
         fitting += [e for e in holdout if _lent(e)]
         certifying = [e for e in holdout if not _lent(e)]
     scorer = Scorer.fit(fitting, encoder, seed)
+    certifying = _uniform(certifying)
     labels = np.array([e.acceptable for e in certifying], np.bool_)
     scores = np.array([scorer.score(e.features) for e in certifying], np.float64)
     accepts = None
@@ -136,8 +137,19 @@ def _worth(policy: Policy) -> float:
 
 
 def _lent(example: Example) -> bool:
-    text = example.features.text.encode("utf-8", "replace")
-    return int.from_bytes(hashlib.sha256(text).digest()[:4]) % 3 == 0
+    return _draw(example, "lent") < 1 / 3
+
+
+def _uniform(examples: Sequence[Example]) -> list[Example]:
+    """The examples thinned in proportion to their weights: an exact bound counts equal ones only."""
+    most = max((e.weight for e in examples), default=1.0)
+    return [e for e in examples if _draw(e, "kept") * most < e.weight]
+
+
+def _draw(example: Example, purpose: str) -> float:
+    """A number in [0, 1) fixed by the request's text, so that no chance and no order decides."""
+    text = f"{purpose} {example.features.text}".encode("utf-8", "replace")
+    return int.from_bytes(hashlib.sha256(text).digest()[:6]) / 2**48
 
 
 def _auroc(scores: Floats, labels: Bools) -> float | None:

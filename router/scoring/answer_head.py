@@ -25,15 +25,24 @@ _LOWEST, _LOWEST_SUM = -10.0, -50.0
 
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
-    """A calibrated logistic regression on ``inputs``; plain floats, so that one decision costs little."""
+    """A calibrated logistic regression on ``inputs``; plain floats, so that one decision costs little.
+
+    ``knows_partial``: it was fitted on answers of which only the first tokens were seen, too.
+    """
 
     weights: tuple[float, ...]
     bias: float
+    knows_partial: bool
 
     def __call__(self, score: float, signals: Signals) -> float:
-        """P(acceptable | request, answer)."""
+        """P(acceptable | request, answer).
+
+        The first tokens of an answer hesitate less than the whole does: a head that never saw such may
+        lower the request's score then, but not raise it.
+        """
         products = (w * x for w, x in zip(self.weights, inputs(score, signals), strict=True))
-        return linear.sigmoid(sum(products) + self.bias)
+        p = linear.sigmoid(sum(products) + self.bias)
+        return p if signals.complete or self.knows_partial else min(p, score)
 
 
 def inputs(score: float, signals: Signals) -> list[float]:
@@ -66,4 +75,5 @@ def fit(
     platt: Platt = fitted.platt
     plain = fitted.linear.weights / scale
     bias = platt.slope * (fitted.linear.bias - float(plain @ mean)) + platt.intercept
-    return AnswerHead(tuple((platt.slope * plain).tolist()), bias), fitted.held_out
+    partial = not all(s.complete for s in signals)
+    return AnswerHead(tuple((platt.slope * plain).tolist()), bias, partial), fitted.held_out

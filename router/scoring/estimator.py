@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -132,7 +132,7 @@ class Scorer:
             "templates": [self._reader.templates.beginnings, self._reader.templates.endings],
             "bias": learned.bias,
             "familiarity": [learned.familiarity.new, learned.familiarity.usual],
-            "head": {"weights": learned.head.weights, "bias": learned.head.bias} if learned.head else None,
+            "head": asdict(learned.head) if learned.head else None,
             "facts": learned.facts,
         }
         (folder / _NUMBERS).write_bytes(orjson.dumps(numbers, option=orjson.OPT_INDENT_2))
@@ -159,7 +159,7 @@ class Scorer:
                 squared_idf=arrays["squared_idf"],
                 bias=numbers["bias"],
                 familiarity=Familiarity(*numbers["familiarity"]),
-                head=AnswerHead(tuple(head["weights"]), head["bias"]) if head else None,
+                head=AnswerHead(tuple(head.pop("weights")), **head) if head else None,
                 facts=numbers["facts"],
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:

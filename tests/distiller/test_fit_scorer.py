@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,3 +99,10 @@ def test_other_objectives_get_a_start_and_are_measured() -> None:
     budget = fit_bundle_scorer(*data, policy({"usd_per_day": "5"}), None)[1]
     assert (budget.route, budget.accept) == (0.5, 0.0)
     assert fit_bundle_scorer(*data, policy({"student_share": 0.0}), None)[1].route == NEVER
+
+
+def test_a_weighted_holdout_is_thinned_to_a_uniform_one() -> None:
+    holdout = [replace(e, weight=1.0 if i % 2 else 0.25) for i, e in enumerate(examples(400, 1))]
+    _, thresholds, report = fit_bundle_scorer(examples(300, 0), holdout, policy(PARITY), None)
+    assert report["certified_on"] == pytest.approx(250, abs=25)
+    assert thresholds.evidence is not None and thresholds.evidence.examples == report["certified_on"]

@@ -197,3 +197,11 @@ def test_a_frame_around_every_message_changes_little(encoder: Encoder, tmp_path:
     scorer.save(tmp_path)
     loaded = Scorer.load(tmp_path, encoder)
     assert [loaded.score(e.features) for e in fresh] == [scorer.score(e.features) for e in fresh]
+
+
+def test_part_of_an_answer_never_raises_the_score_of_a_head_that_saw_whole_ones_only(scorer: Scorer) -> None:
+    sure = summarise([-0.001] * 24, complete=True)
+    partial = sure.model_copy(update={"complete": False})
+    assert scorer.accept(0.5, sure) > 0.6 and scorer.accept(0.5, partial) == 0.5
+    shaky = summarise([-3.0] * 24, complete=False)
+    assert scorer.accept(0.5, shaky) < 0.4
