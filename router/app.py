@@ -28,7 +28,7 @@ from router.cascade import Shared
 from router.errors import BadRequest, LocumError
 from router.limits import ClientKeys
 from router.metrics import Metrics
-from router.proxy import Proxy
+from router.proxy import Proxy, background
 from router.scoring.encoder import Encoder, load_encoder
 from router.settings import Settings
 from router.store.base import open_store
@@ -77,18 +77,18 @@ def create_app(
         metrics.watch(store)
         tiers = Tiers(OpenAIWire(), LiteLLMWire())
         await proxy.start(Shared(tiers, store, metrics))
-        background = [
-            asyncio.create_task(proxy.follow()),
-            asyncio.create_task(asyncio.to_thread(proxy.seed_spending, store)),
+        tasks = [
+            background(proxy.follow(), "policy files"),
+            background(proxy.seed_spending(store), "today's spending"),
         ]
         gc.collect()
         gc.freeze()  # what start-up made is never garbage; scanning it again and again costs 15% of the CPU
         try:
             yield
         finally:
-            for task in background:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await proxy.stop()
             await tiers.close()
             await store.flush()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
@@ -42,8 +43,7 @@ class Served:
 
     async def stop(self) -> None:
         self.following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self.following
+        await asyncio.wait({self.following})
         await self.cascade.close()
 
 
@@ -78,7 +78,7 @@ class Proxy:
 
     async def start(self, shared: Shared) -> None:
         """Serves the policies as they were read. Call it once, before the first request."""
-        self._shared = shared
+        self._shared, self._began_at = shared, time.time()
         for policy in self.policies:
             self._served[policy.name] = await self._serve(policy, Routing(policy))
         self._publish()
@@ -144,7 +144,7 @@ class Proxy:
         self._swapped(policy, watcher.live)
         await watcher.refresh()
         cascade = Cascade(policy, Backends(policy, self._env), lambda: watcher.live, routing, self._shared)
-        return Served(cascade, watcher, asyncio.create_task(watcher.run()), routing)
+        return Served(cascade, watcher, background(watcher.run(), f"bundles of {policy.name}"), routing)
 
     def _swapped(self, policy: Policy, live: Live) -> None:
         thresholds, metrics = live.thresholds, self._shared.metrics
@@ -161,12 +161,32 @@ class Proxy:
         """In the files' order: the first policy is what ``locum/student`` and ``locum/teacher`` mean."""
         self.catalog = Catalog([self._served[p.name].cascade for p in self.policies], int(time.time()))
 
-    def seed_spending(self, records: Records) -> None:
-        """Counts what was spent today before this start. Reads the store: call it off the event loop."""
-        midnight = time.time() // DAY_SECONDS * DAY_SECONDS
+    async def seed_spending(self, records: Records) -> None:
+        """Counts what the teacher cost today before this start; reads the store off the event loop."""
         for name, served in list(self._served.items()):
-            for _, record in records.records(policy=name, since=midnight):
-                served.routing.spent_before(*teacher_spend(record))
+            served.routing.spent_before(*await asyncio.to_thread(_spent_today, records, name, self._began_at))
+
+
+def background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """A task that goes on until cancelled. If it dies all the same, the log says so at once."""
+
+    def told(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background_task_died", task=name, exc_info=error)
+
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(told)
+    return task
+
+
+def _spent_today(records: Records, policy: str, before: float) -> tuple[Decimal, Decimal]:
+    """US dollars spent on the teacher since midnight UTC: (for clients, for audits)."""
+    served = audited = Decimal(0)
+    for _, record in records.records(policy=policy, since=before // DAY_SECONDS * DAY_SECONDS):
+        if record.created_at < before:
+            spent = teacher_spend(record)
+            served, audited = served + spent[0], audited + spent[1]
+    return served, audited
 
 
 def trained_usd(folder: Path) -> Decimal:
