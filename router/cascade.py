@@ -96,8 +96,8 @@ class Cascade:
             raise
         except UpstreamRefused as refusal:
             exchange.status = refusal.reply_status
-            await sink.start(refusal.reply_status, [*exchange.headers(), *refusal.reply_headers])
-            await sink.end(refusal.reply_body)
+            headers = [*exchange.headers(), *refusal.reply_headers]
+            await sink.whole(refusal.reply_status, headers, refusal.reply_body)
         except UpstreamError as error:
             exchange.status = error.status
             log.warning("unanswered", request=chat.request_id, policy=self.policy.name, why=str(error))
@@ -173,8 +173,7 @@ class Cascade:
             exchange.discard(answer)
             raise _Deferred(cause)
         self._serve(exchange, answer)
-        await sink.start(200, [*exchange.headers(), *whole.headers])
-        await sink.end(whole.content)
+        await sink.whole(200, [*exchange.headers(), *whole.headers], whole.content)
 
     async def _stream(self, backend: Backend, exchange: Exchange, sink: Sink, want: Wanted | None) -> None:
         """A stream, held back until the commit point: enough tokens to judge, or its end."""
@@ -244,5 +243,5 @@ async def _fail(exchange: Exchange, sink: Sink, error: LocumError) -> None:
     if sink.started:
         await sink.end(encode(error.body()))
         return
-    await sink.start(error.status, [*exchange.headers(), (b"content-type", b"application/json")])
-    await sink.end(orjson.dumps(error.body()))
+    headers = [*exchange.headers(), (b"content-type", b"application/json")]
+    await sink.whole(error.status, headers, orjson.dumps(error.body()))

@@ -66,6 +66,11 @@ class AsgiSink:
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        """An answer at once, its length told: without it every answer would go out chunked."""
+        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self.end(body)
+
     async def send(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
@@ -78,8 +83,7 @@ async def send_error(sink: AsgiSink, error: LocumError, headers: Headers) -> Non
     """An error in OpenAI's shape; nothing where an answer is already under way."""
     if sink.started:
         return
-    await sink.start(error.status, [*headers, *JSON])
-    await sink.end(orjson.dumps(error.body()))
+    await sink.whole(error.status, [*headers, *JSON], orjson.dumps(error.body()))
 
 
 async def while_connected(receive: Receive, sink: AsgiSink, work: Coroutine[Any, Any, None]) -> None:

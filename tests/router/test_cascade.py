@@ -136,6 +136,7 @@ def test_the_teacher_passes_as_bytes_under_its_own_key(proxy: World, client: Ope
     raw = client.chat.completions.with_raw_response.create(model="locum/teacher", messages=MESSAGES)
     assert raw.http_response.content == body
     assert raw.parse().model == "big-2026"
+    assert raw.headers["content-length"] == str(len(body))
     sent = proxy.teacher.seen[0]
     assert sent.headers["authorization"] == "Bearer sk-teacher-secret"
     assert sent.body == {"model": "big", "messages": MESSAGES}
