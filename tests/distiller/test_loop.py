@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distiller.config import TrainConfig
+from distiller.config import EvaluateConfig, TrainConfig
 from distiller.loop import run_round
 from distiller.publish import manifests, weights_sha256
 from distiller.reports import Configs, Silent
@@ -35,6 +35,14 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads only cost on matrices this small; the engine's process inherits it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +143,7 @@ def write(settings: Settings, policy: Policy, records: list[Record]) -> None:
 
 def configs() -> Configs:
     return Configs(
+        evaluate=EvaluateConfig(max_dev=60, max_holdout=140),
         train=TrainConfig(
             epochs=10,
             learning_rate=3e-3,
@@ -143,7 +152,7 @@ def configs() -> Configs:
             device="cpu",
             threads=1,
             freeze_embeddings=False,
-        )
+        ),
     )
 
 
