@@ -28,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from workload import Task, tasks
 
-from router.store import open_readonly
+from router.store.base import open_readonly
 
 BEFORE, AFTER = 560, 240
 IN_FLIGHT = 8

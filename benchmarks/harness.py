@@ -214,7 +214,7 @@ async def _wait_ready(home: Path, process: subprocess.Popen[bytes], patience_sec
                 try:
                     async with session.get(f"{url}/health/ready") as answer:
                         state = await answer.json()
-                        if answer.status == 200 and all(p["student"]["ready"] for p in state["policies"].values()):
+                        if answer.status == 200 and all(p["student"]["ready"] for p in state["policies"]):
                             return url
                 except aiohttp.ClientError:
                     pass

@@ -34,7 +34,7 @@ from rich.table import Table
 from router.contracts.bundles import MANIFEST, Manifest
 from router.contracts.decision import Tier
 from router.contracts.records import Record
-from router.store import open_readonly
+from router.store.base import open_readonly
 
 SYSTEM = "Name the intent of the customer's message."
 WINDOW = 500

@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from router.contracts.records import Audit
-from router.store import open_readonly, open_store
+from router.store.base import open_readonly, open_store
 
 POLICY = "replay"
 
