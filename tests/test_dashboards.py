@@ -24,7 +24,6 @@ import pytest
 import yaml
 
 from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate
-from router.scoring.encoder import load_encoder
 from router.scoring.estimator import Example, Scorer
 from router.scoring.features import FEATURES_VERSION, extract
 from router.settings import Settings
@@ -38,6 +37,7 @@ QUERIES = [
     for target in panel.get("targets", [])
 ]
 GRAFANA = {"$__rate_interval": "15s", "$__range": "5m", "$policy": ".*"}
+LIVE = re.compile(r'^locum_bundle_info\{bundle="b1",policy="default"\} 1', re.M)
 PATIENCE_SECONDS = 60.0
 
 pytestmark = pytest.mark.skipif(
@@ -82,11 +82,11 @@ def student(body: Mapping[str, Any]) -> Script:
 
 def publish_bundle(settings: Settings) -> None:
     """A bundle that keeps the student and sends proofs to the teacher."""
-    encoder, folder = load_encoder(settings.cache), settings.bundles("default")
+    folder = settings.bundles("default")
     texts = [(f"what is my {word} {n}", True) for n in range(40) for word in ("balance", "fee", "riddle", "crash")]
     texts += [(f"prove the theorem {n}", False) for n in range(160)]
     examples = [Example(extract({"messages": [{"role": "user", "content": t}]}), None, ok) for t, ok in texts]
-    Scorer.fit(examples, encoder).save(folder / "b1" / "scorer")
+    Scorer.fit(examples, encoder=None).save(folder / "b1" / "scorer")
     manifest = Manifest(
         bundle_id="b1",
         policy="default",
@@ -152,16 +152,12 @@ class Prometheus:
 def traffic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traffic]:
     folder = tmp_path_factory.mktemp("proxy")
     settings = Settings(home=folder / "home", cache=folder / "cache")
-    shared = Settings.from_env().cache  # the encoder takes half a minute to distil: once for all tests
-    shared.mkdir(parents=True, exist_ok=True)
-    settings.cache.symlink_to(shared, target_is_directory=True)
     publish_bundle(settings)
     objective = {"parity": {"at_least": 0.6, "confidence": 0.95}}
     audit = {"rate": 0.8, "usd_per_day": 1000, "concurrency": 4}
     with world(folder, objective=objective, audit=audit, judge="exact") as running:
         running.student.answer, running.teacher.answer = student, lambda body: Script(text="right")
-        gauges = ("student_up", "bundle_info")
-        until(lambda: all(re.search(rf"^locum_{g}.* 1\.0$", get(f"{running.url}/metrics"), re.M) for g in gauges), 60)
+        until(lambda: LIVE.search(get(f"{running.url}/metrics")), PATIENCE_SECONDS)
         yield Traffic(running.url)
 
 
