@@ -79,6 +79,10 @@ def test_no_function_rebinds_a_global() -> None:
 
 
 def is_broad(handler: ast.ExceptHandler) -> bool:
+    """Whether it catches everything and keeps it; one that cleans up and raises again does not."""
+    last = handler.body[-1]
+    if isinstance(last, ast.Raise) and last.exc is None:
+        return False
     caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     return any(c is None or (isinstance(c, ast.Name) and c.id in ("Exception", "BaseException")) for c in caught)
 
