@@ -33,7 +33,9 @@ class Learner:
     def __init__(self, config: TrainConfig, student: Path) -> None:
         import torch  # noqa: PLC0415
         from transformers import AutoModelForCausalLM  # noqa: PLC0415
+        from transformers.utils import logging  # noqa: PLC0415
 
+        logging.disable_progress_bar()  # the round shows its own
         self.config = config
         self.device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(self.device))
