@@ -16,6 +16,8 @@ from router.store.base import Records
 GROWTH = 1.5
 LEAST_AUDITS = 50
 """Audited requests below which the gate judges no student."""
+LEAST_ACCEPTABLE = 10
+"""Audits in the student's favour below which there is no share to certify for it."""
 
 
 class Due(StrEnum):
@@ -27,18 +29,21 @@ class Due(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What the log holds up to record ``seq``: rows that may be trained on, and audited ones."""
+    """What the log holds up to record ``seq``: rows that may be trained on, audited ones, and those of
+    them where the student's answer was acceptable (as far as the verdict was there when it was read)."""
 
     seq: int = 0
     trainable: int = 0
     audited: int = 0
+    acceptable: int = 0
 
     def add(self, seq: int, record: Record, policy: Policy) -> Tally:
         """This tally with one more record."""
         usable = record.status == 200 and record.request is not None
         audited = usable and record.decision.audited
         trainable = usable and not audited and admissible(record, policy)
-        return Tally(seq, self.trainable + trainable, self.audited + audited)
+        acceptable = audited and record.audit is not None and record.audit.acceptable is True
+        return Tally(seq, self.trainable + trainable, self.audited + audited, self.acceptable + acceptable)
 
 
 def count(records: Records, policy: Policy, known: Tally = Tally()) -> Tally:
@@ -65,7 +70,7 @@ def due(policy: Policy, tally: Tally, rounds: Sequence[Mapping[str, Any]]) -> tu
     """Which round is due, if any, and why or why not.
 
     A student is trained once enough new records are there, and tuned for again once the audits have
-    grown by half: more evidence certifies a looser threshold.
+    grown by half (more evidence certifies a looser threshold) and some of them spoke for it.
 
     Args:
         rounds: the finished rounds, promoted or not, oldest first: what was rejected once is not tried
@@ -79,6 +84,8 @@ def due(policy: Policy, tally: Tally, rounds: Sequence[Mapping[str, Any]]) -> tu
     if new >= wanted:
         return Due.TRAIN, f"{new} new trainable records"
     enough = max(enough_audits(policy), ceil(before * GROWTH))
+    if tally.audited >= enough and tally.acceptable < LEAST_ACCEPTABLE:
+        return None, f"{new} of {wanted} new trainable records; the student was right in {tally.acceptable} audits"
     if tally.audited >= enough:
         return Due.CALIBRATE, f"{tally.audited} audited requests, {before} at the last round"
     return None, f"{new} of {wanted} new trainable records, {tally.audited} of {enough} audited requests"

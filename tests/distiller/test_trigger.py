@@ -48,16 +48,16 @@ def test_no_student_is_trained_that_could_not_be_judged() -> None:
 
 def test_thresholds_are_tuned_when_audits_suffice_and_again_when_they_have_grown_by_half() -> None:
     assert due(policy(), Tally(1, 10, 117), [])[0] is None
-    assert due(policy(), Tally(1, 10, 118), [])[0] is Due.CALIBRATE
+    assert due(policy(), Tally(1, 10, 118, 50), [])[0] is Due.CALIBRATE
     rounds = [a_round(Due.CALIBRATE, 10, 118)]
-    assert due(policy(), Tally(1, 10, 176), rounds)[0] is None
-    assert due(policy(), Tally(1, 10, 177), rounds)[0] is Due.CALIBRATE
+    assert due(policy(), Tally(1, 10, 176, 50), rounds)[0] is None
+    assert due(policy(), Tally(1, 10, 177, 50), rounds)[0] is Due.CALIBRATE
 
 
 def test_training_tunes_too() -> None:
     rounds = [a_round(Due.TRAIN, 500, 200)]
-    assert due(policy(), Tally(1, 600, 299), rounds)[0] is None
-    assert due(policy(), Tally(1, 600, 300), rounds)[0] is Due.CALIBRATE
+    assert due(policy(), Tally(1, 600, 299, 50), rounds)[0] is None
+    assert due(policy(), Tally(1, 600, 300, 50), rounds)[0] is Due.CALIBRATE
 
 
 @pytest.mark.parametrize(("target", "least"), [(0.95, 118), (0.9, 58), (0.99, 598)])
@@ -67,3 +67,10 @@ def test_a_stricter_floor_needs_more_audits(target: float, least: int) -> None:
 
 def test_objectives_without_a_floor_need_few() -> None:
     assert enough_audits(policy(student_share=0.8)) == 50
+
+
+def test_a_student_that_no_audit_speaks_for_is_not_tuned_for() -> None:
+    kind, why = due(policy(), Tally(1, 10, 500, 9), [])
+    assert kind is None
+    assert "9 audits" in why
+    assert due(policy(), Tally(1, 10, 500, 10), [])[0] is Due.CALIBRATE
