@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 STEP = 128
+#: Slots that are all free keep this much memory for the next burst.
+KEEP_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ class Slots(View):
             self.store[:, :, row, :, :length] = self.store[:, :, last, :, :length]
             self.lengths[row] = length
         self.lengths.pop()
-        if not self.lengths:
+        if not self.lengths and self.store.nbytes > KEEP_BYTES:
             self.store = self.shape.empty(0, 0)
 
     def advance(self) -> tuple[torch.Tensor, torch.Tensor]:

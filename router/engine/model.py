@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["auto", "bf16", "fp32"]
-#: oneDNN compiles one kernel per new length, so prefill lengths are rounded up to a multiple.
-ROUND_TO = 16
+#: Prefill lengths are rounded up to a multiple: oneDNN compiles a kernel per new length, and below 64
+#: attention takes another path in bf16, so that a short prompt's logits would differ by up to 0.5 with
+#: whether its prefix was at hand. With 64 they are the same to the last bit, packed or alone.
+ROUND_TO = 64
 
 
 @dataclass(slots=True)

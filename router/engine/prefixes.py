@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Shorter prefixes are not worth a group of their own in the packed prefill.
 LEAST_TOKENS = 16
+#: Matches are rounded down to a multiple, so that prompts that differ a little earlier or later share a group.
+GRAIN_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Prefixes:
             n = min(common(tokens, prompt), len(prompt) - 1)
             if n > most:
                 best, most = tokens, n
+        most -= most % GRAIN_TOKENS
         if most < LEAST_TOKENS:
             return NO_MATCH
         self._kept.move_to_end(best)

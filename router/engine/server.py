@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -20,6 +21,7 @@ from router.engine import wire
 from router.engine.batching import Scheduler
 from router.engine.generation import Delta, Job, Row
 from router.engine.model import Model, Precision
+from router.engine.weights import base_student
 from router.errors import BadRequest, EngineError, LocumError
 from router.settings import Settings
 
@@ -111,8 +113,9 @@ class Answer:
 class Server:
     """The routes. Loading a version happens beside serving the others, one load at a time."""
 
-    def __init__(self, scheduler: Scheduler, precision: Precision) -> None:
+    def __init__(self, scheduler: Scheduler, cache: Path, precision: Precision) -> None:
         self._scheduler = scheduler
+        self._cache = cache
         self._precision = precision
         self._loading = asyncio.Lock()
 
@@ -153,9 +156,11 @@ class Server:
     async def load(self, request: Request) -> Response:
         version, path = _fields(await request.body(), "version", "path")
         async with self._loading:
-            model = await asyncio.to_thread(Model.load, version, Path(path), self._precision)
-            self._scheduler.add(model)
+            self._scheduler.add(await asyncio.to_thread(self._read, version, path))
         return _json({"versions": self._scheduler.versions})
+
+    def _read(self, version: str, path: str) -> Model:
+        return Model.load(version, base_student(path, self._cache), self._precision)
 
     async def unload(self, request: Request) -> Response:
         (version,) = _fields(await request.body(), "version")
@@ -217,8 +222,9 @@ def run(
     """
     import uvicorn  # noqa: PLC0415
 
-    from router.engine.weights import base_student  # noqa: PLC0415
-
+    # Read by OpenMP when torch is loaded. By default its threads spin at every barrier, and on a machine whose
+    # cores are shared with anything else one that spins keeps the one it waits for from running: 30 times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     listener = _listen(host, port)
     scheduler = Scheduler()
@@ -236,7 +242,10 @@ def run(
                 fresh.replace(url_file)
 
     config = uvicorn.Config(
-        Server(scheduler, precision).app(), log_level="warning", access_log=False, timeout_graceful_shutdown=5
+        Server(scheduler, settings.cache, precision).app(),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
     )
     try:
         Announcing(config).run(sockets=[listener])
