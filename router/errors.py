@@ -1,21 +1,21 @@
 """One exception tree. Each class knows its HTTP status and its body in OpenAI's error shape.
 
-    LocumError                     500  api_error
-    ├── PolicyError                     a policy file is wrong (start-up and reload; never a client's fault)
-    ├── BundleError                     a bundle is incomplete, damaged or does not fit
-    ├── EngineError                     the student's engine cannot be started or built
-    ├── TrainingError                   a student cannot be trained, or not be exported to the form asked for
-    ├── StoreError                      the records cannot be opened, or a newer version wrote them
-    ├── UpstreamRefused                 a backend found the request wrong (4xx): its own words go to the client
-    ├── BadRequest                 400  invalid_request_error
-    │   ├── Unauthorized           401  invalid_api_key
-    │   ├── NotFound               404  model_not_found
-    │   └── TooLarge               413  request_too_large
-    └── UpstreamError              502  upstream_error
-        ├── UpstreamRateLimited    429  rate_limit_exceeded
-        ├── UpstreamTimeout        504  upstream_timeout
-        ├── UpstreamUnreachable    503  upstream_unreachable
-        └── CircuitOpen            503  circuit_open
+LocumError                     500  api_error
+├── PolicyError                     a policy file is wrong (start-up and reload; never a client's fault)
+├── BundleError                     a bundle is incomplete, damaged or does not fit
+├── EngineError                     the student's engine cannot be started or built
+├── TrainingError                   a student cannot be trained, or not be exported to the form asked for
+├── StoreError                      the records cannot be opened, or a newer version wrote them
+├── UpstreamRefused                 a backend found the request wrong (4xx): its own words go to the client
+├── BadRequest                 400  invalid_request_error
+│   ├── Unauthorized           401  invalid_api_key
+│   ├── NotFound               404  model_not_found
+│   └── TooLarge               413  request_too_large
+└── UpstreamError              502  upstream_error
+    ├── UpstreamRateLimited    429  rate_limit_exceeded
+    ├── UpstreamTimeout        504  upstream_timeout
+    ├── UpstreamUnreachable    503  upstream_unreachable
+    └── CircuitOpen            503  circuit_open
 """
 
 from __future__ import annotations

@@ -131,9 +131,7 @@ class Tiers:
             attempt += 1
 
     @asynccontextmanager
-    async def stream(
-        self, backend: Backend, body: Mapping[str, Any], waited: Waited
-    ) -> AsyncIterator[EventStream]:
+    async def stream(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> AsyncIterator[EventStream]:
         """A stream of which the first event is there: until then failures are retried, after it never."""
         async with AsyncExitStack() as stack:
             events = await self._opened(stack, backend, body, waited)

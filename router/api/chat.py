@@ -37,9 +37,7 @@ log = structlog.get_logger(__name__)
 class ChatCompletions:
     """The endpoint. ``catalog()`` says which models there are at the moment."""
 
-    def __init__(
-        self, catalog: Callable[[], Catalog], keys: ClientKeys, max_body_bytes: int = MAX_BODY_BYTES
-    ) -> None:
+    def __init__(self, catalog: Callable[[], Catalog], keys: ClientKeys, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self._catalog, self._keys, self._max_body_bytes = catalog, keys, max_body_bytes
         self._ids = random.Random()  # seeded by the system once; asking it each time is a system call
 

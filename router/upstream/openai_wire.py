@@ -43,9 +43,7 @@ class OpenAIWire:
         self, backend: Backend, body: Mapping[str, Any], waited: Waited
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """An answer in pieces. ``backend.timeout_seconds`` bounds the wait for each of them."""
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_SECONDS, sock_read=backend.timeout_seconds
-        )
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=backend.timeout_seconds)
         with _named(backend), waited:
             response = await self._post(backend, body, timeout)
             if response.status >= 300:

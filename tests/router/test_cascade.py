@@ -206,9 +206,7 @@ def test_the_teachers_own_refusal_reaches_the_client(proxy: World, client: OpenA
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("status", [500, 429, 401])
-def test_the_student_stands_in_for_a_failing_teacher(
-    proxy: World, client: OpenAI, streamed: bool, status: int
-) -> None:
+def test_the_student_stands_in_for_a_failing_teacher(proxy: World, client: OpenAI, streamed: bool, status: int) -> None:
     proxy.teacher.always(status=status)
     ask_for = stream if streamed else ask
     _, headers = ask_for(client, model="locum/teacher")
@@ -235,9 +233,7 @@ def test_a_capable_teacher_missing_is_said_not_papered_over(proxy: World, client
 
 
 @pytest.mark.parametrize("model", ["locum/student", "locum/teacher"])
-def test_a_stream_that_dies_ends_with_an_error_and_never_changes_tier(
-    proxy: World, client: OpenAI, model: str
-) -> None:
+def test_a_stream_that_dies_ends_with_an_error_and_never_changes_tier(proxy: World, client: OpenAI, model: str) -> None:
     proxy.student.always(text="one two three four five six", die_after=5)
     proxy.teacher.always(text="one two three four five six", die_after=5)
     got: list[Any] = []

@@ -149,6 +149,7 @@ def test_the_conversation_is_named_by_header_metadata_or_opening(proxy: World) -
 
 def test_an_edited_policy_is_followed_and_a_broken_one_is_not(tmp_path: Path) -> None:
     with world(tmp_path) as found:
+
         def names() -> list[str]:
             return [m["id"] for m in httpx.get(f"{found.url}/v1/models").json()["data"]]
 

@@ -105,9 +105,7 @@ async def test_failures_have_their_kind_and_quote_no_one(
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-async def test_a_refusal_keeps_its_words(
-    upstream: FakeUpstream, wire: Upstream, backend: Backend, status: int
-) -> None:
+async def test_a_refusal_keeps_its_words(upstream: FakeUpstream, wire: Upstream, backend: Backend, status: int) -> None:
     upstream.always(status=status, error={"message": "no such thing", "type": "invalid_request_error"})
     with pytest.raises(UpstreamRefused) as caught:
         await wire.complete(backend, BODY, Waited())
