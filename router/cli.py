@@ -54,11 +54,16 @@ def engine(
     name: Annotated[str, typer.Option(help="Name under which the wire serves it.")] = "base",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 8090,
+    precision: Annotated[
+        str, typer.Option(help="auto, bf16 or fp32; auto is bf16 where the processor has it.")
+    ] = "auto",
 ) -> None:
     """Serve one student on torch, with an OpenAI-compatible wire (`locum up` does this for you)."""
+    from router.engine.model import precision_of  # noqa: PLC0415
     from router.engine.server import run  # noqa: PLC0415
 
-    run(model, name=name, host=host, port=port, settings=Settings.from_env())
+    settings = Settings.from_env()
+    run(model, name=name, host=host, port=port, settings=settings, precision=precision_of(precision))
 
 
 @app.command()

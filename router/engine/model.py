@@ -125,6 +125,15 @@ class Model:
         return logits[:, -1].float()
 
 
+def precision_of(name: str) -> Precision:
+    """The precision of that name. Raises EngineError where there is none."""
+    known: tuple[Precision, ...] = ("auto", "bf16", "fp32")
+    for precision in known:
+        if precision == name:
+            return precision
+    raise EngineError(f"precision must be one of {', '.join(known)}, not {name!r}")
+
+
 def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
     import torch  # noqa: PLC0415
 

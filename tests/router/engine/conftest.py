@@ -79,7 +79,7 @@ def policy_for(kind: str) -> Policy:
         {
             "name": "default",
             "student": {"model": STUDENT, "engine": kind, "usd_per_million": {"input": 0, "output": 0}},
-            "teacher": {"model": "t", "url": "http://127.0.0.1:9/v1"},
+            "teacher": {"model": "t", "url": "http://127.0.0.1:9/v1", "usd_per_million": {"input": 1, "output": 1}},
             "objective": {"student_share": 0.5},
         }
     )
