@@ -46,7 +46,7 @@ class TrainConfig:
     learning_rate: float = 2e-4
     batch_size: int = 32
     max_tokens: int = 1024
-    tokens_per_pass: int = 4096
+    tokens_per_pass: int = 2048
     warmup_share: float = 0.06
     weight_decay: float = 0.01
     clip_norm: float = 1.0
