@@ -224,8 +224,13 @@ def _tally(policy: Policy, settings: Settings, known: Tally = NOTHING) -> Tally:
 
 
 def _yield_to_serving() -> None:
-    """Learning takes what serving leaves of the CPU, and cleans up its children when it is told to stop."""
+    """Learning takes what serving leaves of the CPU, and cleans up its children when it is told to stop.
+
+    OpenMP reads its wait policy when torch is loaded: threads that spin at a barrier would keep the
+    student's from running.
+    """
     os.setpriority(os.PRIO_PROCESS, 0, 10)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
     def stop(signum: int, frame: FrameType | None) -> None:
         sys.exit(128 + signum)
