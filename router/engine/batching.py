@@ -7,12 +7,12 @@ torch for all versions; everybody else talks to it through ``submit``, ``add`` a
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import accumulate
 
+from router.engine import cpu
 from router.engine.generation import Delta, Job, Row
 from router.engine.kv import Slots
 from router.engine.model import Model
@@ -133,7 +133,7 @@ class Scheduler:
     """Owns the torch thread and the batches of all versions."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self._threads = threads or os.cpu_count() or 1
+        self._threads = threads or cpu.cores()
         self._batches: dict[str, Batch] = {}
         self._leaving: list[Batch] = []
         self._wake = threading.Condition()

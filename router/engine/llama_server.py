@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from router.engine import cpu
 from router.engine.base import Place, Version
 from router.engine.process import ServerProcess
 from router.engine.weights import base_gguf
@@ -84,7 +85,7 @@ class LlamaServer:
 
 
 def _command(binary: Path, gguf: Path, name: str) -> Callable[[int], list[str]]:
-    cores = str(os.cpu_count() or 1)
+    cores = str(cpu.cores())
     fixed = ["--model", str(gguf), "--alias", name, "--host", "127.0.0.1", "--threads", cores, "--jinja"]
     size = ["--parallel", str(PARALLEL), "--ctx-size", str(PARALLEL * CONTEXT_TOKENS)]
     return lambda port: [str(binary), *fixed, *size, "--port", str(port)]

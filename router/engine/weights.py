@@ -62,6 +62,9 @@ def base_student(name: str, cache: Path) -> Path:
         return Path(name)
     if "/" in name:
         return _from_hub(name)
+    if name not in PACKAGED:
+        known = ", ".join(PACKAGED)
+        raise EngineError(f"student {name!r} is no folder here, no hub repository (owner/name), and none of: {known}")
     folder = cache / "models" / name
     if not is_ready(name, cache):
         gguf = base_gguf(name)

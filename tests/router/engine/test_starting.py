@@ -44,8 +44,10 @@ def test_a_folder_is_its_own_base_student(tmp_path: Path) -> None:
 
 
 def test_an_unknown_student_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="no GGUF known for student 'gpt-9'"):
+    with pytest.raises(EngineError, match="student 'gpt-9' is no folder here"):
         base_student("gpt-9", tmp_path)
+    with pytest.raises(EngineError, match="no GGUF known for student 'gpt-9'"):
+        base_gguf("gpt-9")
 
 
 def test_dequantising_happened_once_and_whole(base: Path) -> None:
