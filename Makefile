@@ -28,8 +28,8 @@ $(READY): pyproject.toml requirements/runtime.txt requirements/dev.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## See the whole loop in one go: no key, no GPU, no Docker
-	$(BIN)/python benchmarks/demo.py
+demo: setup ## See the whole loop in one go: no key, no GPU, no Docker; KEEP=1 leaves it running
+	$(BIN)/python benchmarks/demo.py $(if $(KEEP),--keep)
 
 test: setup ## Run the tests
 	$(BIN)/python -m pytest

@@ -16,6 +16,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -147,8 +148,10 @@ def demo(home: Path, keep: bool, console: Console) -> None:
     console.print("[bold]1/4[/] Starting the student, the proxy and a simulated teacher")
     with (
         ReplayServer("simulated-teacher", lambda body: answers[last_user_text(body)], TEACHER_SECONDS) as teacher,
-        running(home, policy(teacher.url), patience_seconds=300) as locum,
+        ExitStack() as stack,
     ):
+        with console.status("      on a first start the student's weights are unpacked: up to a minute"):
+            locum = stack.enter_context(running(home, policy(teacher.url), patience_seconds=300))
         console.print(f"      ready at {locum.url}")
         console.print("[bold]2/4[/] A day's traffic: nothing is known yet, so the teacher answers")
         before = figures(locum, asyncio.run(traffic(locum.url, work[:BEFORE], "     ", console)))
