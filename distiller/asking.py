@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,10 @@ class Question:
 
 
 class StudentAnswer(BaseModel):
-    """What one student said to one question. ``message`` is OpenAI's assistant message."""
+    """What one student said to one question. ``message`` is OpenAI's assistant message.
+
+    ``verdict`` is the word of a judge that cannot be asked again here, such as a person; None otherwise.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,6 +54,7 @@ class StudentAnswer(BaseModel):
     signals: Signals | None = None
     output_tokens: int = 0
     seconds: float = 0.0
+    verdict: bool | None = None
 
 
 def keep_answers(path: Path, answers: Iterable[StudentAnswer]) -> None:
@@ -87,6 +91,7 @@ class Asker:
     in_flight: int = 16
     timeout_seconds: float = 300.0
     retries: int = 3
+    api_key: str | None = field(default=None, repr=False)
     on_answer: Callable[[int, int], None] = lambda done, of: None
 
     def ask(self, questions: Sequence[Question], kept: Path) -> dict[str, StudentAnswer]:
@@ -108,7 +113,8 @@ class Asker:
 
         queue = iter(missing)
         answers: list[StudentAnswer] = []
-        async with ClientSession(timeout=ClientTimeout(total=self.timeout_seconds)) as session:
+        headers = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        async with ClientSession(timeout=ClientTimeout(total=self.timeout_seconds), headers=headers) as session:
 
             async def worker() -> None:
                 for question in queue:

@@ -79,8 +79,8 @@ class EvaluateConfig:
     ``start_seconds``: how long its engine may take to be ready; ``answer_seconds``: how long an answer may.
     """
 
-    max_dev: int = 400
-    max_holdout: int = 1000
+    max_dev: int = 1000
+    max_holdout: int = 2000
     in_flight: int = 16
     start_seconds: float = 300.0
     answer_seconds: float = 300.0

@@ -13,7 +13,7 @@ from router.contracts.decision import Tier
 from router.contracts.records import Record
 from router.scoring.estimator import Example
 from router.scoring.features import extract
-from router.scoring.judge import acceptable
+from router.scoring.judge import JUDGES, acceptable
 
 BYTES_PER_TOKEN = 3
 LENGTHS = ((64, "short"), (512, "medium"))
@@ -64,16 +64,14 @@ def live_answer(record: Record, versions: frozenset[str]) -> StudentAnswer | Non
         signals=answer.signals,
         output_tokens=answer.usage.output_tokens,
         seconds=answer.seconds,
+        verdict=record.audit.acceptable if record.audit and record.audit.judge not in JUDGES else None,
     )
 
 
 def grade(questions: Sequence[Question], answers: Mapping[str, StudentAnswer], judge: str) -> dict[str, bool]:
     """Is each answer as good as the teacher's? By request id; questions without an answer are left out."""
-    return {
-        q.request_id: acceptable(judge, answers[q.request_id].message, q.teacher)
-        for q in questions
-        if q.request_id in answers
-    }
+    found = ((q, answers[q.request_id]) for q in questions if q.request_id in answers)
+    return {q.request_id: acceptable(judge, a.message, q.teacher) if a.verdict is None else a.verdict for q, a in found}
 
 
 def examples(

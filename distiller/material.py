@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -130,15 +131,13 @@ class Material:
 
     def ask(self, stage: str, student: Form, kept: str, questions: Sequence[Question]) -> dict[str, StudentAnswer]:
         """The student's answers in the form that will serve; those in file ``kept`` are not asked again."""
-        path, config = self.work.folder / kept, self.configs.evaluate
+        path = self.work.folder / kept
 
         def missing() -> dict[str, Any]:
             known = read_answers(path)
             if all(q.request_id in known for q in questions):
                 return {"asked": 0}
-            log = self.settings.logs / "evaluate.log"
-            with serving(student, self.policy.student.engine, log, config.start_seconds) as url:
-                asker = Asker(url, NAME, config.in_flight, config.answer_seconds, on_answer=self.tell.step)
+            with self._way_to(student) as asker:
                 asker.ask(questions, path)
             return {"asked": sum(q.request_id not in known for q in questions)}
 
@@ -146,6 +145,18 @@ class Material:
         self.work.stage(stage, missing)
         answers = read_answers(path)
         return {q.request_id: answers[q.request_id] for q in questions}
+
+    @contextmanager
+    def _way_to(self, student: Form) -> Iterator[Asker]:
+        """Where the student answers: an engine started for it, or the policy's URL for what stands there already."""
+        config, at = self.configs.evaluate, self.policy.student
+        on_answer, flight, patience = self.tell.step, config.in_flight, config.answer_seconds
+        if at.url is not None and student.folder == at.model:
+            key = os.environ.get(at.api_key_env) if at.api_key_env else None
+            yield Asker(at.url, at.model, flight, patience, api_key=key, on_answer=on_answer)
+            return
+        with serving(student, at.engine, self.settings.logs / "evaluate.log", config.start_seconds) as url:
+            yield Asker(url, NAME, flight, patience, on_answer=on_answer)
 
 
 def live_bundle(bundles: Path) -> Manifest | None:

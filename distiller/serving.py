@@ -34,8 +34,8 @@ def serving(form: Form, engine: str | None, log: Path, start_seconds: float = 30
 
     The student answers to the model name ``candidate``, on a port that the system picks. The engine's
     output goes to ``log``. It is ended, by its process id, however the block is left, and dies with
-    this process where that is killed outright. A student by URL (``engine`` None) is served by the
-    embedded engine: what stands behind the URL is not ours to load weights into.
+    this process where that is killed outright. A candidate for a student by URL (``engine`` None) is served by
+    the embedded engine: what stands behind the URL is not ours to load weights into.
 
     Raises:
         EngineError: it ended, or was not ready within ``start_seconds``; the message has its last words.

@@ -195,6 +195,17 @@ def test_live_answers_count_only_for_the_student_that_gave_them_whole_and_only_w
     assert live_answer(audited(None), same) is None
 
 
+def test_a_verdict_that_no_judge_here_can_give_again_is_kept_and_a_judges_own_is_not() -> None:
+    asked = question(row(1))
+    for judge, kept in (("a person", True), ("exact", None)):
+        record = audited(student_answer())
+        record.audit = Audit(answer=student_answer(), acceptable=True, judge=judge)
+        answer = live_answer(record, frozenset({"b1"}))
+        assert answer is not None
+        assert answer.verdict is kept
+        assert grade([asked], {asked.request_id: answer}, "exact") == {asked.request_id: bool(kept)}
+
+
 def test_the_report_counts_by_slice_and_rows_pair_both_students() -> None:
     asked = [question(row(i, task="even" if i % 2 == 0 else "odd"), weight=1 + i) for i in range(4)]
     answers = {q.request_id: StudentAnswer(request_id=q.request_id, message={}, seconds=1.0) for q in asked}
