@@ -34,6 +34,7 @@ from rich.table import Table
 from router.contracts.bundles import MANIFEST, Manifest
 from router.contracts.decision import Tier
 from router.contracts.records import Record
+from router.settings import Settings
 from router.store.base import open_readonly
 
 SYSTEM = "Name the intent of the customer's message."
@@ -164,9 +165,25 @@ def window_row(name: str, part: Sequence[Served], sofar: Sequence[Record], alone
     }
 
 
-def table(locum: Running, seen: Sequence[Served], seconds: dict[str, float]) -> list[Row]:
+def recorded(settings: Settings, labels: dict[str, str]) -> list[Served]:
+    """What the clients of an earlier, perhaps interrupted, run saw, read back from its records."""
+    found = sorted((r for _, r in open_readonly(settings).records(policy="intents")), key=lambda r: r.created_at)
+    return [
+        Served(
+            request_id=r.request_id,
+            tier=str(r.tier),
+            reason=str(r.reason),
+            bundle=r.bundle or "",
+            agrees=r.answers[0].message["content"].strip() == labels[last_user_text(r.request)],
+        )
+        for r in found
+        if r.request and r.answers and r.answers[0].message
+    ]
+
+
+def table(settings: Settings, seen: Sequence[Served], seconds: dict[str, float]) -> list[Row]:
     """The windows, the last 2,000 and the whole stream, then one row a bundle."""
-    store = open_readonly(locum.settings)
+    store = open_readonly(settings)
     by_id = {r.request_id: r for _, r in store.records(policy="intents")}
     records = [by_id[s.request_id] for s in seen]
     alone = student_alone(records)
@@ -174,7 +191,7 @@ def table(locum: Running, seen: Sequence[Served], seconds: dict[str, float]) -> 
     rows = [window_row(f"{end - WINDOW}-{end}", seen[end - WINDOW : end], records[:end], alone) for end in ends]
     rows.append(window_row("last 2000", seen[-2000:], records, alone))
     rows.append(window_row("locum", seen, records, alone))
-    folder = locum.settings.bundles("intents")
+    folder = settings.bundles("intents")
     for path in sorted(folder.glob(f"*/{MANIFEST}")):
         made = Manifest.model_validate_json(path.read_bytes())
         evidence = made.thresholds.evidence
@@ -235,6 +252,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--watch-every", type=int, default=250, help="requests between looks at the trigger")
     parser.add_argument("--home", type=Path, help="keep the installation here instead of in a temporary folder")
+    parser.add_argument("--report", action="store_true", help="send nothing: the table of what --home has recorded")
     return parser.parse_args()
 
 
@@ -247,12 +265,16 @@ def main() -> None:
     home = args.home or Path(tempfile.mkdtemp(prefix="locum-loop-"))
     console.print(f"{len(rows)} requests, teacher replayed from recorded labels; everything is kept in {home}")
     started = time.monotonic()
-    with (
-        ReplayServer("recorded-labels", lambda body: answers[last_user_text(body)]) as teacher,
-        running(home, policy(teacher.url, args)) as locum,
-    ):
-        seen = asyncio.run(stream(locum, rows, args, console))
-        made = table(locum, seen, {"total_seconds": time.monotonic() - started})
+    settings = Settings(home=home)
+    if args.report:
+        seen = recorded(settings, answers)
+    else:
+        with (
+            ReplayServer("recorded-labels", lambda body: answers[last_user_text(body)]) as teacher,
+            running(home, policy(teacher.url, args)) as locum,
+        ):
+            seen = asyncio.run(stream(locum, rows, args, console))
+    made = table(settings, seen, {"total_seconds": time.monotonic() - started})
     show(made, console)
     about = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("out", "home", "data")}
     where = conditions(
