@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from distiller.work import history
 from router.contracts.bundles import MANIFEST, Manifest
 from router.contracts.decision import Tier
 from router.contracts.records import Record
@@ -146,9 +147,16 @@ def student_alone(records: Iterable[Record]) -> dict[str, float]:
     return {bundle: sum(v) / len(v) for bundle, v in verdicts.items()}
 
 
-def window_row(name: str, part: Sequence[Served], sofar: Sequence[Record], alone: dict[str, float]) -> Row:
-    """One line of the table. Random routing at this share would serve that share of an unchosen student."""
+def window_row(
+    name: str, part: Sequence[Served], sofar: Sequence[Record], alone: dict[str, float], rounds: Sequence[Row]
+) -> Row:
+    """One line of the table. Random routing at this share would serve that share of an unchosen student.
+
+    The spend is net of nothing left out: served, audited and discarded answers, and every round so far.
+    """
     at = share(part)
+    training = (Decimal(r["cost_usd"]) for r in rounds if r["at"] <= sofar[-1].created_at)
+    spent = sum((r.cost_usd for r in sofar), sum(training, Decimal(0)))
     always_student = sum(alone.get(s.bundle, 0.0) for s in part) / len(part)
     return {
         "name": name,
@@ -156,7 +164,7 @@ def window_row(name: str, part: Sequence[Served], sofar: Sequence[Record], alone
         "share": round(at, 4),
         "parity": round(parity(part), 4),
         "teacher_calls_so_far": sum(r.answer_of(Tier.TEACHER) is not None for r in sofar),
-        "spend_usd_so_far": float(round(sum((r.cost_usd for r in sofar), Decimal(0)), 6)),
+        "spend_usd_so_far": float(round(spent, 6)),
         "all_teacher_usd_so_far": float(round(sum((r.counterfactual_usd for r in sofar), Decimal(0)), 6)),
         "random_parity_at_this_share": round(1 - at * (1 - always_student), 4),
         "always_student_parity": round(always_student, 4),
@@ -188,9 +196,10 @@ def table(settings: Settings, seen: Sequence[Served], seconds: dict[str, float])
     records = [by_id[s.request_id] for s in seen]
     alone = student_alone(records)
     ends = range(WINDOW, len(seen) + 1, WINDOW)
-    rows = [window_row(f"{end - WINDOW}-{end}", seen[end - WINDOW : end], records[:end], alone) for end in ends]
-    rows.append(window_row("last 2000", seen[-2000:], records, alone))
-    rows.append(window_row("locum", seen, records, alone))
+    rounds = history(settings.work("intents"))
+    rows = [window_row(f"{end - WINDOW}-{end}", seen[end - WINDOW : end], records[:end], alone, rounds) for end in ends]
+    rows.append(window_row("last 2000", seen[-2000:], records, alone, rounds))
+    rows.append(window_row("locum", seen, records, alone, rounds))
     folder = settings.bundles("intents")
     for path in sorted(folder.glob(f"*/{MANIFEST}")):
         made = Manifest.model_validate_json(path.read_bytes())
