@@ -34,7 +34,7 @@ def read_jsonl(path: Path) -> list[Row]:
     """One JSON object a line, gzip or not."""
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def conditions(**more: Any) -> Row:

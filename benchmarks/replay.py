@@ -36,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from router.contracts.records import Audit
+from router.policy import load_policy
 from router.store.base import open_readonly, open_store
 
 POLICY = "replay"
@@ -130,7 +131,7 @@ def write_verdicts(locum: Running, served: Sequence[Served]) -> int:
     """Puts the recorded correctness in place of the proxy's own verdict on every audited pair."""
     verdict = {s.request_id: s.item.student_right >= s.item.teacher_right for s in served}
     pairs = [r for _, r in open_readonly(locum.settings).records(policy=POLICY) if r.audit and r.audit.answer]
-    store = open_store(locum.settings, [])
+    store = open_store(locum.settings, [load_policy(locum.policy_file)])
     for record in pairs:
         assert record.audit
         audit = Audit(answer=record.audit.answer, acceptable=verdict[record.request_id], judge="recorded correctness")

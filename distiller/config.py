@@ -79,7 +79,7 @@ class EvaluateConfig:
     ``start_seconds``: how long its engine may take to be ready; ``answer_seconds``: how long an answer may.
     """
 
-    max_dev: int = 1000
+    max_dev: int = 2000
     max_holdout: int = 2000
     in_flight: int = 16
     start_seconds: float = 300.0

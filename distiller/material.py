@@ -101,15 +101,21 @@ class Material:
     @cached_property
     def holdout(self) -> list[Question]:
         """The newest audited rows: a uniform sample of the traffic that no student was trained on."""
-        return self._questions(newest(datasets.read(self.dataset.holdout), self.configs.evaluate.max_holdout))
+        return self._questions(newest(self._audited, self.configs.evaluate.max_holdout))
+
+    @cached_property
+    def _audited(self) -> list[Row]:
+        return datasets.read(self.dataset.holdout)
 
     @cached_property
     def dev(self) -> list[Question]:
         """Rows to fit the scorer on. For a student that is not trained again, training rows that came
-        after it count too: it has never seen them."""
+        after it count too, since it has never seen them, and audited rows too old for the holdout."""
         rows = datasets.read(self.dataset.dev)
         if self.kind is Due.CALIBRATE:
             rows += [r for r in datasets.read(self.dataset.train) if r.created_at > self._made_at()]
+            held, known = {q.request_id for q in self.holdout}, self._known
+            rows += [r for r in self._audited if r.request_id in known and r.request_id not in held]
         return self._questions(newest(rows, self.configs.evaluate.max_dev))
 
     def _questions(self, rows: Sequence[Row]) -> list[Question]:
@@ -126,8 +132,13 @@ class Material:
     def live_answers(self) -> dict[str, StudentAnswer]:
         """What is known of the live student's answers to the holdout without asking it."""
         wanted = {q.request_id for q in self.holdout}
-        known = read_answers(self.work.folder / INCUMBENT)
-        return {name: answer for name, answer in known.items() if name in wanted}
+        return {name: answer for name, answer in self._known.items() if name in wanted}
+
+    @cached_property
+    def _known(self) -> dict[str, StudentAnswer]:
+        """The live student's answers that its bundle or the log had kept before this round asked any."""
+        self.found  # noqa: B018  (collects them)
+        return read_answers(self.work.folder / INCUMBENT)
 
     def ask(self, stage: str, student: Form, kept: str, questions: Sequence[Question]) -> dict[str, StudentAnswer]:
         """The student's answers in the form that will serve; those in file ``kept`` are not asked again."""
