@@ -29,6 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from workload import Task, tasks
 
+from distiller.work import history
 from router.store.base import open_readonly
 
 BEFORE, AFTER = 560, 240
@@ -107,11 +108,11 @@ async def traffic(url: str, work: Sequence[Task], label: str, console: Console) 
     return seen
 
 
-def figures(locum: Running, seen: Sequence[Seen]) -> dict[str, str]:
-    """The column of the before-and-after table; money from the records, audits included."""
+def figures(locum: Running, seen: Sequence[Seen], training_usd: Decimal = Decimal(0)) -> dict[str, str]:
+    """The column of the before-and-after table; money from the records, audits and the round included."""
     ids = {s.request_id for s in seen}
     records = [r for _, r in open_readonly(locum.settings).records(policy="demo") if r.request_id in ids]
-    spent = sum((r.cost_usd for r in records), Decimal(0))
+    spent = sum((r.cost_usd for r in records), training_usd)
     alone = sum((r.counterfactual_usd for r in records), Decimal(0))
     at = sorted(s.seconds for s in seen)
     made = {
@@ -124,7 +125,7 @@ def figures(locum: Running, seen: Sequence[Seen]) -> dict[str, str]:
         by_student = sum(s.tier == "student" for s in of) / len(of)
         made[f"  {kind}"] = f"{sum(s.right for s in of) / len(of):.0%} right, {by_student:.0%} by the student"
     return made | {
-        "spend, audits included": f"${spent:.4f}",
+        "spend, audits and the round included": f"${spent:.4f}",
         "all-teacher would cost": f"${alone:.4f}",
         "net saving": f"{(alone - spent) / alone:+.0%}" if alone else "n/a",
         "latency p50": f"{statistics.median(at) * 1000:.0f} ms",
@@ -158,7 +159,8 @@ def demo(home: Path, keep: bool, console: Console) -> None:
         console.print("[bold]3/4[/] One round: dataset, training, evaluation, scorer, gate, bundle, swap")
         locum.locum("distill", "run", "--policy", str(locum.policy_file))
         console.print("[bold]4/4[/] Fresh traffic, never seen before")
-        after = figures(locum, asyncio.run(traffic(locum.url, work[BEFORE:], "     ", console)))
+        round_usd = sum((Decimal(r["cost_usd"]) for r in history(locum.settings.work("demo"))), Decimal(0))
+        after = figures(locum, asyncio.run(traffic(locum.url, work[BEFORE:], "     ", console)), round_usd)
         before_and_after(before, after, console)
         console.print(pointer(locum))
         if keep:

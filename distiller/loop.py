@@ -110,14 +110,19 @@ class Round:
         return self._report(self._published(draft), verdict.reasons, (answers, before), shares)
 
     def calibrate(self) -> RoundReport:
-        """The same student; scorer and thresholds fitted on all that the audits have shown since."""
+        """The same student; thresholds certified anew on all that the audits have shown since.
+
+        A scorer is fitted only where there is none. What came in since the live one was fitted is mostly
+        what it sent to the teacher: a scorer learnt from that would rank the rest worse.
+        """
         m = self.material
         known = m.live_answers()
         if reason := self._hopeless(known):
             return self._report(None, (reason,), (known, {}), (0.0, 0.0))
-        answers = m.ask("evaluate", m.incumbent, INCUMBENT, [*m.dev, *m.holdout])
-        draft = self._fitted(answers, INCUMBENT)
-        shares = share_of(draft.thresholds, self.policy), self._incumbent_share(answers)
+        scorer = self._live_scorer()
+        answers = m.ask("evaluate", m.incumbent, INCUMBENT, m.holdout if scorer else [*m.dev, *m.holdout])
+        draft = self._fitted(answers, INCUMBENT, scorer)
+        shares = share_of(draft.thresholds, self.policy), share_of(m.parent.thresholds, self.policy) if m.parent else 0
         if shares[0] == 0 and m.parent is None:
             return self._report(None, ("no threshold meets the target yet",), (answers, answers), shares)
         reason = f"the same student, tuned for on {len(m.holdout)} audited requests"
@@ -156,14 +161,20 @@ class Round:
         self.work.stage("export", lambda: {"gguf": str(to_gguf(student, base, out))})
         return out
 
-    def _fitted(self, answers: Answers, kept: str) -> Draft:
-        """A bundle's draft with the student's scorer and thresholds, and what both rest on."""
+    def _fitted(self, answers: Answers, kept: str, scorer: Scorer | None = None) -> Draft:
+        """A bundle's draft with the student's scorer, a fresh one where none is given, its thresholds, and
+        what both rest on."""
         m = self.material
-        self.tell.stage("fit", f"scorer on {len(m.dev)} rows, thresholds on {len(m.holdout)} audited requests")
+        fresh = f"scorer on {len(m.dev)} rows, " if scorer is None else ""
+        self.tell.stage("fit", f"{fresh}thresholds on {len(m.holdout)} audited requests")
         grades = self._grades(answers)
         dev, holdout = (evaluate.examples(part, answers, grades) for part in (m.dev, m.holdout))
         with self.work.timed("fit"):
-            scorer, thresholds, fit = fit_bundle_scorer(dev, holdout, self.policy, self._encoder, self.seed)
+            if scorer is None or m.parent is None:
+                scorer, thresholds, fit = fit_bundle_scorer(dev, holdout, self.policy, self._encoder, self.seed)
+            else:
+                thresholds = retuned(scorer, m.parent.thresholds, holdout, self.policy)
+                fit = {"kept_from": m.parent_id}
         data = m.dataset
         return Draft(
             scorer=scorer,
@@ -180,17 +191,23 @@ class Round:
 
     def _incumbent_share(self, answers: Answers) -> float:
         """What the live bundle would carry, with its own scorer, on the same holdout; 0 without one."""
-        m = self.material
-        folder = m.own(m.parent.scorer) if m.parent else None
-        if m.parent is None or folder is None or not m.holdout:
-            return 0.0
-        try:
-            scorer = Scorer.load(folder, self._encoder)
-        except BundleError as e:
-            self.tell.stage("fit", f"the live scorer no longer fits, so its share counts as none: {e}")
+        m, scorer = self.material, self._live_scorer()
+        if m.parent is None or scorer is None or not m.holdout:
             return 0.0
         rows = evaluate.examples(m.holdout, answers, self._grades(answers))
         return share_of(retuned(scorer, m.parent.thresholds, rows, self.policy), self.policy)
+
+    def _live_scorer(self) -> Scorer | None:
+        """The live bundle's scorer; None where there is none, or none that this version can read."""
+        m = self.material
+        folder = m.own(m.parent.scorer) if m.parent else None
+        if folder is None:
+            return None
+        try:
+            return Scorer.load(folder, self._encoder)
+        except BundleError as e:
+            self.tell.stage("fit", f"the live scorer no longer fits, so its share counts as none: {e}")
+            return None
 
     def _hopeless(self, known: Answers) -> str | None:
         """Why there is nothing to calibrate, as far as live audits tell; None where there may be."""

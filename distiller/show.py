@@ -59,9 +59,7 @@ def round_table(report: RoundReport) -> Table:
     table = Table(title=f"{report.kind}: {verdict}", title_justify="left", show_header=False)
     counts = report.counts
     table.add_row("trained on", f"{counts['train']} rows" if report.kind == "train" else "nothing: the same student")
-    table.add_row(
-        "measured on", f"{counts['holdout']} audited requests; scorer fitted on up to {counts['dev']} dev rows"
-    )
+    table.add_row("measured on", f"{counts['holdout']} audited requests")
     table.add_row("acceptable answers", f"{_percent(report.incumbent_rate)} -> {_percent(report.acceptable_rate)}")
     table.add_row("student share at the target", f"{report.incumbent_share:.1%} -> {report.share:.1%}")
     table.add_row("because", "\n".join(report.reasons))
