@@ -9,7 +9,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from distiller.dataset import Dataset
 from distiller.publish import has_weights, manifests
@@ -71,21 +71,22 @@ def round_table(report: RoundReport) -> Table:
 def bundle_table(bundles: Path, policy: Policy) -> Table:
     """Every complete bundle, the live one marked."""
     active = read_active(bundles)
-    table = Table("", "bundle", "parent", "trained on", "acceptable", "share", "cost USD", "gate")
+    table = Table("", Column("bundle", no_wrap=True), "parent", "trained on", "right", "share", "USD")
+    table.caption_justify, verdicts = "left", []
     for m in manifests(bundles):
         mark = "live" if m.bundle_id == active.bundle else "before" if m.bundle_id == active.previous else ""
         rate = m.evaluation.get("holdout", {}).get("acceptable_rate")
-        reasons = "\n".join(m.gate.get("reasons", ()))
+        verdicts += [f"…{m.bundle_id[-6:]}  {reason}" for reason in m.gate.get("reasons", ())]
         table.add_row(
             mark,
             m.bundle_id if has_weights(bundles, m) else f"{m.bundle_id} (weights pruned)",
-            m.parent or "base",
+            f"…{m.parent[-6:]}" if m.parent else "base",
             f"{m.dataset.train} rows",
             _percent(rate),
             f"{share_of(m.thresholds, policy):.1%}",
             m.cost_usd,
-            reasons,
         )
+    table.caption = "\n".join(verdicts)
     return table
 
 
