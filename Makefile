@@ -39,7 +39,7 @@ check: setup ## Run what CI runs: ruff, mypy, import rules, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory test
 
 format: setup ## Let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
