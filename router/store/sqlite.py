@@ -189,10 +189,16 @@ class SqliteStore(SqliteReader):
         if self._queue.empty():  # no backlog: let some company come, for one commit together
             self._closed.wait(GATHER_SECONDS)
         self._taken = len(batch)
-        for _ in range(self._queue.qsize()):
-            batch.append(self._queue.get())
-            self._taken = len(batch)
+        batch += self._behind()
         return batch
+
+    def _behind(self) -> list[_Item]:
+        """What waits in the queue now."""
+        items = []
+        for _ in range(self._queue.qsize()):
+            items.append(self._queue.get())
+            self._taken += 1
+        return items
 
     def _write(self, batch: list[_Item]) -> None:
         """Writes the batch, however often the disk must be asked, in transactions of ``COMMIT_SECONDS``."""
@@ -203,6 +209,7 @@ class SqliteStore(SqliteReader):
                 self._taken = len(waiting)
                 pause, most = RETRY_SECONDS[0], len(batch)
             except sqlite3.Error as e:
+                waiting = [*waiting, *self._behind()]  # a flush that came meanwhile is told too
                 self._refused(e, waiting)
                 if self._closed.is_set() and most == 1:
                     self._give_up(waiting)
