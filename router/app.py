@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from socket import socket
 
@@ -21,8 +21,8 @@ from starlette.exceptions import HTTPException
 from structlog.typing import Processor
 
 from router import __version__
-from router.api import health, models
-from router.api.chat import PATH, ChatCompletions
+from router.api import chat, health, models
+from router.api.endpoint import Endpoint, given_key
 from router.api.wire import Receive, Scope, Send
 from router.cascade import Shared
 from router.errors import BadRequest, LocumError
@@ -41,17 +41,19 @@ log = structlog.get_logger(__name__)
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 15
 
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
 
 class App:
-    """The ASGI application: chat completions go straight to their endpoint, all else through FastAPI,
-    whose dispatch costs more than the rest of a request."""
+    """The ASGI application: what costs money goes straight to its endpoint, by path, all else through
+    FastAPI, whose dispatch costs more than the rest of a request."""
 
-    def __init__(self, chat: ChatCompletions, rest: FastAPI) -> None:
-        self._chat, self._rest = chat, rest
+    def __init__(self, endpoints: Mapping[str, Asgi], rest: FastAPI) -> None:
+        self._endpoints, self._rest = endpoints, rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST":
-            await self._chat(scope, receive, send)
+        if scope["type"] == "http" and scope["method"] == "POST" and (found := self._endpoints.get(scope["path"])):
+            await found(scope, receive, send)
         else:
             await self._rest(scope, receive, send)
 
@@ -97,13 +99,14 @@ def create_app(
     rest = FastAPI(title="Locum", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
 
     def authorised(request: Request) -> None:
-        keys.check(request.headers.get("authorization"))
+        keys.check(given_key(dict(request.headers.raw)))
 
     rest.include_router(models.routes(lambda: proxy.catalog), dependencies=[Depends(authorised)])
     rest.include_router(health.routes(lambda: proxy.catalog, metrics))
     rest.add_exception_handler(LocumError, _locum_error)
     rest.add_exception_handler(HTTPException, _http_error)
-    return App(ChatCompletions(lambda: proxy.catalog, keys), rest)
+    surfaces = {chat.PATH: chat.ChatCompletions()}
+    return App({path: Endpoint(s, lambda: proxy.catalog, keys) for path, s in surfaces.items()}, rest)
 
 
 async def _locum_error(_: Request, error: Exception) -> JSONResponse:

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from router.errors import LocumError, TooLarge
+from router.errors import TooLarge
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -79,11 +79,10 @@ class AsgiSink:
         await self._send({"type": "http.response.body", "body": data})
 
 
-async def send_error(sink: AsgiSink, error: LocumError, headers: Headers) -> None:
-    """An error in OpenAI's shape; nothing where an answer is already under way."""
-    if sink.started:
-        return
-    await sink.whole(error.status, [*headers, *JSON], orjson.dumps(error.body()))
+async def send_error(sink: AsgiSink, status: int, body: Mapping[str, Any], headers: Headers) -> None:
+    """An error as an answer; nothing where one is already under way."""
+    if not sink.started:
+        await sink.whole(status, [*headers, *JSON], orjson.dumps(body))
 
 
 async def while_connected(receive: Receive, sink: AsgiSink, work: Coroutine[Any, Any, None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from router.api.endpoint import given_key
 from router.errors import CircuitOpen, Unauthorized, UpstreamError, UpstreamRefused
 from router.limits import Breakers, CircuitBreaker, ClientKeys, backoff_seconds
 
@@ -31,14 +32,29 @@ def test_without_keys_everyone_may_ask() -> None:
     ClientKeys([]).check(None)
 
 
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic right", "right"])
-def test_with_keys_only_they_may(header: str | None) -> None:
+@pytest.mark.parametrize("key", [None, "", "wrong"])
+def test_with_keys_only_they_may(key: str | None) -> None:
     keys = ClientKeys(["right", "other"])
-    keys.check("Bearer right")
-    keys.check("bearer other")
+    keys.check("right")
+    keys.check("other")
     with pytest.raises(Unauthorized) as caught:
-        keys.check(header)
+        keys.check(key)
     assert "right" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ({b"authorization": b"Bearer sk-1"}, "sk-1"),
+        ({b"authorization": b"bearer  sk-1 "}, "sk-1"),
+        ({b"authorization": b"Basic sk-1"}, None),
+        ({b"authorization": b"sk-1"}, None),
+        ({b"x-api-key": b"sk-1"}, "sk-1"),
+        ({}, None),
+    ],
+)
+def test_a_key_comes_as_openais_or_anthropics_clients_send_it(headers: dict[bytes, bytes], key: str | None) -> None:
+    assert given_key(headers) == key
 
 
 def test_a_circuit_opens_after_five_failures_in_a_row() -> None:

@@ -1,0 +1,162 @@
+"""One wire surface over the cascade: raw ASGI, the hot path. Parses once, then hands over.
+
+Every surface is served the same way: what its client asked becomes a chat-completions request, and
+the answer's bytes leave through a sink that gives them the surface's own form. Chat completions
+themselves need neither.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+import structlog
+
+from router.api.models import Catalog
+from router.api.wire import (
+    AsgiSink,
+    ClientLeft,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    read_body,
+    send_error,
+    while_connected,
+)
+from router.contracts.decision import Tier
+from router.conversations import conversation_id
+from router.errors import BadRequest, LocumError
+from router.exchange import ChatRequest, Sink
+from router.limits import ClientKeys
+
+MAX_BODY_BYTES = 64 * 2**20
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client asked, as a chat-completions request. ``through`` wraps the client's sink into one
+    that takes a chat answer's bytes (whole, or whole server-sent events); None: they leave as they are."""
+
+    body: dict[str, Any]
+    through: Callable[[Sink], Sink] | None = None
+
+
+class Surface(Protocol):
+    """A form that requests, answers and errors have on the wire."""
+
+    async def asked(self, content: bytes, request_id: str) -> Asked:
+        """Reads a request. Its ``body`` has at least ``model`` (a string) and ``messages`` (objects with a
+        ``role``). Raises BadRequest with a message that says what to do, NotFound, ..."""
+        ...
+
+    def error(self, error: LocumError) -> dict[str, Any]:
+        """An error's body in the surface's shape."""
+        ...
+
+
+class Endpoint:
+    """A surface's endpoint. ``catalog()`` says which models there are at the moment."""
+
+    def __init__(
+        self, surface: Surface, catalog: Callable[[], Catalog], keys: ClientKeys, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> None:
+        self._surface, self._catalog, self._keys, self._max_body_bytes = surface, catalog, keys, max_body_bytes
+        self._ids = random.Random()  # seeded by the system once; asking it each time is a system call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id, sink = f"req_{self._ids.getrandbits(96):024x}", AsgiSink(send)
+        try:
+            headers = headers_of(scope)
+            self._keys.check(given_key(headers))
+            content = await read_body(scope, receive, self._max_body_bytes)
+            asked = await self._surface.asked(content, request_id)
+            cascade, tier = self._catalog().resolve(asked.body["model"])
+            chat = chat_request(request_id, headers, asked.body, tier)
+            out = asked.through(sink) if asked.through else sink
+            await while_connected(receive, sink, cascade.serve(chat, out))
+        except ClientLeft:
+            return
+        except LocumError as error:
+            await self._fail(sink, error, request_id)
+        except Exception:  # the top level of a request: one's failure must not be told in server internals
+            log.exception("request_failed", request=request_id)
+            await self._fail(sink, LocumError("internal error; the proxy's log has the details"), request_id)
+
+    async def _fail(self, sink: AsgiSink, error: LocumError, request_id: str) -> None:
+        headers = [(b"x-locum-request-id", request_id.encode())]
+        await send_error(sink, error.status, self._surface.error(error), headers)
+
+
+def json_object(content: bytes) -> dict[str, Any]:
+    """The body as an object.
+
+    Raises:
+        BadRequest: it is none.
+    """
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError as e:
+        raise BadRequest(f"the request is not valid JSON: {e}") from e
+    if not isinstance(body, dict):
+        raise BadRequest("the request must be a JSON object")
+    return body
+
+
+def model_of(body: dict[str, Any]) -> str:
+    """The model asked for. Raises BadRequest where none is named."""
+    if not isinstance(body.get("model"), str) or not body["model"]:
+        raise BadRequest("'model' must be given, as a string", param="model")
+    return str(body["model"])
+
+
+def given_key(headers: Mapping[bytes, bytes]) -> str | None:
+    """The client's key: a bearer token, or Anthropic's ``x-api-key``."""
+    if (authorization := headers.get(b"authorization")) is not None:
+        scheme, _, key = authorization.decode("latin-1").partition(" ")
+        return key.strip() if scheme.lower() == "bearer" else None
+    key_header = headers.get(b"x-api-key")
+    return key_header.decode("latin-1") if key_header is not None else None
+
+
+def chat_request(
+    request_id: str, headers: Mapping[bytes, bytes], body: Mapping[str, Any], tier: Tier | None
+) -> ChatRequest:
+    """The request as the cascade takes it; ``tier`` is what the model's name forces.
+
+    Raises:
+        BadRequest: the header ``x-locum-tier`` names no tier.
+    """
+    metadata = body.get("metadata")
+    named = headers.get(b"x-locum-conversation")
+    return ChatRequest(
+        request_id=request_id,
+        conversation_id=conversation_id(body, named.decode("latin-1") if named else None),
+        body=body,
+        tier=forced_tier(headers) or tier,
+        user=_label(body.get("user")),
+        task=_label(metadata.get("task")) if isinstance(metadata, dict) else None,
+    )
+
+
+def forced_tier(headers: Mapping[bytes, bytes]) -> Tier | None:
+    """The tier that the client asks for by header.
+
+    Raises:
+        BadRequest: it names none.
+    """
+    value = headers.get(b"x-locum-tier", b"").decode("latin-1").strip().lower()
+    if not value:
+        return None
+    if value not in (Tier.STUDENT, Tier.TEACHER):
+        raise BadRequest("the header 'x-locum-tier' must be 'student' or 'teacher'", param="x-locum-tier")
+    return Tier(value)
+
+
+def _label(value: object) -> str | None:
+    return value[:128] if isinstance(value, str) and value else None
