@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from router.api.endpoint import Asked, json_object, model_of
@@ -13,7 +14,7 @@ PATH = "/v1/chat/completions"
 class ChatCompletions:
     """The surface that needs no translation."""
 
-    async def asked(self, content: bytes, request_id: str) -> Asked:
+    async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
         return Asked(parse(content))
 
     def error(self, error: LocumError) -> dict[str, Any]:

@@ -50,9 +50,10 @@ class Asked:
 class Surface(Protocol):
     """A form that requests, answers and errors have on the wire."""
 
-    async def asked(self, content: bytes, request_id: str) -> Asked:
-        """Reads a request. Its ``body`` has at least ``model`` (a string) and ``messages`` (objects with a
-        ``role``). Raises BadRequest with a message that says what to do, NotFound, ..."""
+    async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
+        """Reads a request; the headers' names are in lower case. Its ``body`` has at least ``model`` (a string)
+        and ``messages`` (objects with a ``role``). Raises BadRequest with a message that says what to do,
+        NotFound, ..."""
         ...
 
     def error(self, error: LocumError) -> dict[str, Any]:
@@ -75,7 +76,7 @@ class Endpoint:
             headers = headers_of(scope)
             self._keys.check(given_key(headers))
             content = await read_body(scope, receive, self._max_body_bytes)
-            asked = await self._surface.asked(content, request_id)
+            asked = await self._surface.asked(content, request_id, headers)
             cascade, tier = self._catalog().resolve(asked.body["model"])
             chat = chat_request(request_id, headers, asked.body, tier)
             out = asked.through(sink) if asked.through else sink
