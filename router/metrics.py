@@ -12,7 +12,8 @@ may be negative, which is why it is no counter itself.
 from __future__ import annotations
 
 import os
-from typing import Any, Protocol
+from decimal import Decimal
+from typing import Any, Literal, Protocol, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -35,6 +36,10 @@ MISSED = frozenset(
     )
 )
 TOO_HARD = frozenset({Reason.SCORE, Reason.DEFERRAL, Reason.AFFINITY, Reason.CAPABILITY})
+Rejection = Literal[
+    "unauthorized", "body_too_large", "headers_too_large", "too_many_streams", "bad_request", "not_found"
+]
+Verdict = Literal["good", "bad", "neutral"]
 NO_TIER = "none"
 NO_BUNDLE = "base"
 
@@ -66,6 +71,8 @@ class Metrics:
         self._make_counters()
         self._make_histograms()
         self._make_gauges()
+        for cause in get_args(Rejection):
+            self.rejected.labels(cause).inc(0)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"locum_{name}", text, labels, registry=self.registry)
@@ -86,6 +93,11 @@ class Metrics:
         self.counterfactual = c("counterfactual_usd", "What the teacher alone would have cost, in USD.", "policy")
         self.tokens = c("tokens", "Tokens; cached_input is part of input.", "policy", "tier", "direction")
         self.audits = c("audits", "Audits by outcome.", "policy", "bundle", "served_tier", "result")
+        self.broken_streams = c("streams_broken", "Streams that died after their first bytes.", "policy", "tier")
+        self.rejected = c("rejected", "Requests refused before any policy saw them.", "cause")
+        self.feedback = c("feedback", "Verdicts that clients sent.", "policy", "verdict")
+        self.embeddings = c("embeddings", "Requests for embeddings.", "policy", "status_class")
+        self.embeddings_usd = c("embeddings_usd", "Spent on embeddings, in USD.", "policy")
         self.dropped = c("records_dropped", "Records that were lost.")
         self.store_errors = c("store_errors", "Writes of records that the disk refused (tried again).")
 
@@ -113,7 +125,11 @@ class Metrics:
         its money at 0. A counter born at its first increment is one that Prometheus' increase() never sees."""
         self.objective.labels(policy, objective).set(target)
         self.counterfactual.labels(policy).inc(0)
+        self.embeddings_usd.labels(policy).inc(0)
+        for verdict in get_args(Verdict):
+            self.feedback.labels(policy, verdict).inc(0)
         for tier in Tier:
+            self.broken_streams.labels(policy, tier.value).inc(0)
             for kind in (Kind.SERVED, Kind.AUDITED):
                 self.spend.labels(policy, tier.value, kind.value).inc(0)
 
@@ -155,6 +171,23 @@ class Metrics:
         self.audits.labels(record.policy, record.bundle or NO_BUNDLE, served, result).inc()
         if audit.answer:
             self._count_answer(record.policy, audit.answer)
+
+    def observe_broken_stream(self, policy: str, tier: Tier | None) -> None:
+        """Counts a stream that died after the client had its first bytes."""
+        self.broken_streams.labels(policy, tier.value if tier else NO_TIER).inc()
+
+    def observe_rejected(self, cause: Rejection) -> None:
+        """Counts a request that was refused before any policy saw it."""
+        self.rejected.labels(cause).inc()
+
+    def observe_feedback(self, policy: str, verdict: Verdict) -> None:
+        """Counts a client's word on an answer that it had."""
+        self.feedback.labels(policy, verdict).inc()
+
+    def observe_embeddings(self, policy: str, status: int, usd: Decimal) -> None:
+        """Counts one request for embeddings, its HTTP status and what it cost in US dollars."""
+        self.embeddings.labels(policy, f"{status // 100}xx").inc()
+        self.embeddings_usd.labels(policy).inc(float(usd))
 
     def observe_live(
         self, policy: str, *, bundle: str | None, route: float | None, accept: float | None, student_up: bool

@@ -83,6 +83,25 @@ def test_every_cause_an_audit_can_miss_by_has_its_label() -> None:
     assert set(Missed) == MISSED
 
 
+def test_what_no_record_tells_is_counted_too() -> None:
+    metrics = Metrics()
+    metrics.observe_policy("default", objective="parity", target=0.9)
+    metrics.observe_broken_stream("default", Tier.TEACHER)
+    metrics.observe_rejected("unauthorized")
+    metrics.observe_feedback("default", "bad")
+    metrics.observe_embeddings("default", 200, Decimal("0.0001"))
+    metrics.observe_embeddings("default", 429, Decimal(0))
+    got = samples(metrics.expose())
+    assert got["locum_streams_broken_total{policy=default,tier=teacher}"] == 1
+    assert got["locum_streams_broken_total{policy=default,tier=student}"] == 0
+    assert got["locum_rejected_total{cause=unauthorized}"] == 1
+    assert got["locum_rejected_total{cause=not_found}"] == 0
+    assert got["locum_feedback_total{policy=default,verdict=bad}"] == 1
+    assert got["locum_embeddings_total{policy=default,status_class=2xx}"] == 1
+    assert got["locum_embeddings_total{policy=default,status_class=4xx}"] == 1
+    assert got["locum_embeddings_usd_total{policy=default}"] == pytest.approx(0.0001)
+
+
 def test_what_is_live_replaces_what_was() -> None:
     metrics = Metrics()
     metrics.observe_live("default", bundle=None, route=None, accept=None, student_up=False)
