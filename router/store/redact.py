@@ -16,10 +16,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 Found = Iterator[tuple[int, int]]
 LONG_CHARS = 8_192
+SHORTEST_CHARS = 6
 
 
 def _card_ok(match: str) -> bool:
@@ -81,15 +83,17 @@ def _bits(value: str) -> float:
 class _Finder:
     """A pattern and its check. What is replaced is the group ``hit`` where the pattern names one.
 
-    Nothing is searched where the text, in lower case, holds none of ``needs``: most text holds none.
+    Nothing is searched where the text, in lower case, holds none of ``needs``, or no digit where
+    ``digits`` says that every hit has one: most text is done with at that.
     ``again``: after a failed check, look again one character on rather than behind the match; only
     for patterns whose matches are bounded, so that the time stays linear.
     """
 
     pattern: re.Pattern[str]
     check: Callable[[str], bool] | None = None
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ("",)
     again: bool = False
+    digits: bool = True
 
     def spans(self, text: str) -> Found:
         at, group = 0, "hit" if "hit" in self.pattern.groupindex else 0
@@ -158,30 +162,30 @@ _NAMED = (
 )
 _RANDOM = r"[:=]\s?[\"']?(?P<hit>[\w+/-]{32,}+={0,2})"
 
-_DIGITS = tuple("0123456789")
+_DIGIT = re.compile(r"\d")
 _FINDERS: dict[str, tuple[_Finder, ...]] = {
     "secret": (
-        _Finder(re.compile(_PEM), needs=("private key",)),
-        _Finder(re.compile(_JWT), needs=("eyj",)),
-        _Finder(re.compile(_KEYS), _token_ok, needs=_DIGITS),
+        _Finder(re.compile(_PEM), needs=("private key",), digits=False),
+        _Finder(re.compile(_JWT), needs=("eyj",), digits=False),
+        _Finder(re.compile(_KEYS), _token_ok),
         _Finder(re.compile(_BEARER), _token_ok, needs=("bearer", "basic")),
-        _Finder(re.compile(_USERINFO), needs=("://",)),
-        _Finder(re.compile(_NAMED), _named_ok, needs=("key", "secret", "token", "passw", "passphrase", "pwd")),
+        _Finder(re.compile(_USERINFO), needs=("://",), digits=False),
+        _Finder(re.compile(_NAMED), _named_ok, needs=("key", "secret", "token", "passw", "passphrase", "pwd"), digits=False),
         _Finder(re.compile(_RANDOM), _random_ok, needs=(":", "=")),
     ),
-    "email": (_Finder(re.compile(_EMAIL), needs=("@",)),),
-    "iban": (_Finder(re.compile(_IBAN), _iban_ok, needs=_DIGITS, again=True),),
-    "card": (_Finder(re.compile(_CARD), _card_ok, needs=_DIGITS, again=True),),
+    "email": (_Finder(re.compile(_EMAIL), needs=("@",), digits=False),),
+    "iban": (_Finder(re.compile(_IBAN), _iban_ok, again=True),),
+    "card": (_Finder(re.compile(_CARD), _card_ok, again=True),),
     "phone": (
         _Finder(re.compile(_PHONE_PLUS), _phone_ok, needs=("+",), again=True),
-        _Finder(re.compile(_PHONE_US), _phone_ok, needs=_DIGITS, again=True),
+        _Finder(re.compile(_PHONE_US), _phone_ok, again=True),
         _Finder(re.compile(_PHONE_AREA), _phone_ok, needs=("(",), again=True),
         _Finder(re.compile(_PHONE_ZERO), _phone_ok, needs=("0",), again=True),
         _Finder(re.compile(_PHONE_NAMED), _phone_ok, needs=_PHONE_WORDS, again=True),
     ),
     "ip": (
         _Finder(re.compile(_IPV4), needs=(".",)),
-        _Finder(re.compile(_IPV6), _ipv6_ok, needs=(":",), again=True),
+        _Finder(re.compile(_IPV6), _ipv6_ok, needs=(":",), again=True, digits=False),
     ),
 }
 KINDS = frozenset(_FINDERS)
@@ -189,16 +193,28 @@ KINDS = frozenset(_FINDERS)
 
 def redact(text: str, kinds: Collection[str]) -> str:
     """Replaces what the kinds name by ``[EMAIL]``, ``[CARD]`` and so on. Unknown kinds raise KeyError."""
-    if unknown := set(kinds) - KINDS:
-        raise KeyError(f"no such kind of personal data: {sorted(unknown)}")
-    lower = text.lower()
-    for kind in (k for k in _FINDERS if k in kinds):
-        for finder in _FINDERS[kind]:
-            if not finder.needs or any(piece in lower for piece in finder.needs):
-                text = _replace(text, finder.spans(text), f"[{kind.upper()}]")
+    finders = _finders(tuple(kinds))
+    if len(text) < SHORTEST_CHARS:
+        return text
+    lower, has_digit = text.lower(), _DIGIT.search(text) is not None
+    for label, finder in finders:
+        if finder.digits and not has_digit:
+            continue
+        for piece in finder.needs:
+            if piece in lower:
+                text = _replace(text, finder.spans(text), label)
                 if len(text) > LONG_CHARS:
                     time.sleep(0)  # a pass holds the interpreter: let the event loop in between two
+                break
     return text
+
+
+@cache
+def _finders(kinds: tuple[str, ...]) -> tuple[tuple[str, _Finder], ...]:
+    """What to look for, in the order of ``_FINDERS``, each with the label that replaces it."""
+    if unknown := set(kinds) - KINDS:
+        raise KeyError(f"no such kind of personal data: {sorted(unknown)}")
+    return tuple((f"[{kind.upper()}]", finder) for kind, found in _FINDERS.items() if kind in kinds for finder in found)
 
 
 def _replace(text: str, spans: Found, label: str) -> str:

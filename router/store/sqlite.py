@@ -34,6 +34,8 @@ from router.store.reader import DB_VERSION, SqliteReader, newer
 GATHER_SECONDS = 0.010
 COMMIT_SECONDS = 0.020
 RETRY_SECONDS = (0.1, 5.0)
+PAGE_BYTES = 8192
+CHECKPOINT_PAGES = 2000
 PRUNE_SECONDS = 3600.0
 PRUNE_ROWS = 500
 DAY_SECONDS = 86_400.0
@@ -46,8 +48,7 @@ CREATE TABLE IF NOT EXISTS records (
     created_at REAL NOT NULL,
     body TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS records_by_policy ON records (policy, seq);
-CREATE INDEX IF NOT EXISTS records_by_age ON records (policy, created_at);
+CREATE INDEX IF NOT EXISTS records_by_age ON records (created_at);
 CREATE TABLE IF NOT EXISTS amendments (
     id INTEGER PRIMARY KEY,
     request_id TEXT NOT NULL,
@@ -86,7 +87,7 @@ class SqliteStore(SqliteReader):
     """Both sides. ``policies``: each policy's word on text, redaction and retention.
 
     A policy that is not among them keeps no text. ``capacity`` bounds what may wait to be written,
-    ``max_pages`` (of 4 KiB) the file; ``busy_seconds`` is how long another writer is waited for at a
+    ``max_pages`` (of ``PAGE_BYTES``) the file; ``busy_seconds`` is how long another writer is waited for at a
     time; ``clock`` tells the unix time that retention goes by.
 
     Raises:
@@ -298,7 +299,9 @@ def _open_writing(path: Path, busy_seconds: float, max_pages: int | None) -> sql
         db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version <= DB_VERSION:
+            db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # several records a page: half the cost of SQLite's own
             db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             db.execute("PRAGMA synchronous = NORMAL")
             db.executescript(SCHEMA)
             if max_pages:
