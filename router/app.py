@@ -21,8 +21,8 @@ from starlette.exceptions import HTTPException
 from structlog.typing import Processor
 
 from router import __version__
-from router.api import chat, health, models
-from router.api.endpoint import Endpoint, given_key
+from router.api import chat, completions, health, models
+from router.api.endpoint import Endpoint, Surface, given_key
 from router.api.wire import Receive, Scope, Send
 from router.cascade import Shared
 from router.errors import BadRequest, LocumError
@@ -105,7 +105,10 @@ def create_app(
     rest.include_router(health.routes(lambda: proxy.catalog, metrics))
     rest.add_exception_handler(LocumError, _locum_error)
     rest.add_exception_handler(HTTPException, _http_error)
-    surfaces = {chat.PATH: chat.ChatCompletions()}
+    surfaces: dict[str, Surface] = {
+        chat.PATH: chat.ChatCompletions(),
+        completions.PATH: completions.Completions(),
+    }
     return App({path: Endpoint(s, lambda: proxy.catalog, keys) for path, s in surfaces.items()}, rest)
 
 

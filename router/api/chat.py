@@ -29,6 +29,12 @@ def parse(content: bytes) -> dict[str, Any]:
     """
     body = json_object(content)
     model_of(body)
+    check(body)
+    return body
+
+
+def check(body: Mapping[str, Any]) -> None:
+    """Raises BadRequest where ``messages`` or ``stream`` are not what they must be."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("'messages' must be a list of at least one message", param="messages")
@@ -39,4 +45,3 @@ def parse(content: bytes) -> dict[str, Any]:
         raise BadRequest("'stream' must be true or false", param="stream")
     if not isinstance(body.get("stream_options"), dict | None):
         raise BadRequest("'stream_options' must be an object", param="stream_options")
-    return body
