@@ -66,6 +66,19 @@ class TeacherPart(Part):
     timeout_seconds: float = Field(120.0, gt=0)
 
 
+class EmbeddingsPart(Part):
+    """What answers ``/v1/embeddings``. Without ``url``, ``model`` is a litellm model string.
+
+    ``usd_per_million`` input tokens overrides litellm's price map, and is needed where the map lacks the model.
+    """
+
+    model: str
+    url: str | None = None
+    api_key_env: str | None = None
+    usd_per_million: Decimal | None = Field(None, ge=0)
+    timeout_seconds: float = Field(60.0, gt=0)
+
+
 class Parity(Part):
     """Quality floor: parity of at least ``at_least``, shown at ``confidence`` by an exact test."""
 
@@ -156,6 +169,7 @@ class Policy(Part):
     aliases: tuple[str, ...] = ()
     student: StudentPart
     teacher: TeacherPart
+    embeddings: EmbeddingsPart | None = None
     objective: Objective
     audit: AuditPart = AuditPart()
     accept: Accept = Accept()

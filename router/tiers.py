@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 from router.contracts.decision import Tier
+from router.contracts.prices import Price
 from router.contracts.records import Rights
-from router.errors import CircuitOpen, UpstreamError, UpstreamTimeout
+from router.errors import CircuitOpen, PolicyError, UpstreamError, UpstreamTimeout
 from router.limits import Breakers, backoff_seconds
 from router.policy import Policy
-from router.pricing import Prices
+from router.pricing import Prices, litellm_price
 from router.students import Target
 from router.upstream.base import Backend, Reply, Upstream, Waited
 from router.upstream.sse import DONE, Splitter, collect, parse, payload
@@ -29,14 +31,12 @@ class Backends:
         self.prices = Prices.of(policy)
         first, *others = policy.teacher.model, *policy.teacher.fallbacks
         self.teachers = (self._teacher(first, policy.teacher.url), *(self._teacher(m, None) for m in others))
+        self.embeddings = self._embeddings()
 
     def _teacher(self, model: str, url: str | None) -> Backend:
         declared = self._policy.teacher
         is_first = model == declared.model
-        variable = declared.api_key_env if is_first else None
-        name = model
-        if url is None and model.startswith("openai/"):
-            name, url, variable = model.removeprefix("openai/"), OPENAI_URL, variable or "OPENAI_API_KEY"
+        name, url, variable = _place(model, url, declared.api_key_env if is_first else None)
         return Backend(
             tier=Tier.TEACHER,
             label=model,
@@ -47,6 +47,31 @@ class Backends:
             lacks_key=variable is not None and not self._env.get(variable),
             price=self.prices.teacher(model),
             rights=declared.training_rights if is_first else Rights.UNKNOWN,
+        )
+
+    def _embeddings(self) -> Backend | None:
+        """Raises PolicyError where nobody knows what the model costs."""
+        declared = self._policy.embeddings
+        if declared is None:
+            return None
+        name, url, variable = _place(declared.model, declared.url, declared.api_key_env)
+        price = litellm_price(declared.model)
+        if declared.usd_per_million is not None:
+            price = Price(input=declared.usd_per_million, output=Decimal(0))
+        if price is None:
+            raise PolicyError(
+                f"policy {self._policy.name}: litellm's price map has no {declared.model!r}; "
+                "set embeddings.usd_per_million, the USD per million input tokens"
+            )
+        return Backend(
+            tier=Tier.TEACHER,  # as a provider that is paid; no tier ever answers with it
+            label=declared.model,
+            model=name,
+            url=url,
+            timeout_seconds=declared.timeout_seconds,
+            key=self._env.get(variable) if variable else None,
+            lacks_key=variable is not None and not self._env.get(variable),
+            price=price,
         )
 
     def student(self, target: Target) -> Backend:
@@ -64,6 +89,13 @@ class Backends:
             rights=Rights.ALLOWED,
             version=target.version,
         )
+
+
+def _place(model: str, url: str | None, variable: str | None) -> tuple[str, str | None, str | None]:
+    """(name to ask for, URL, key's variable) of a policy's model: OpenAI's own are asked without litellm."""
+    if url is None and model.startswith("openai/"):
+        return model.removeprefix("openai/"), OPENAI_URL, variable or "OPENAI_API_KEY"
+    return model, url, variable
 
 
 class EventStream:
@@ -129,6 +161,11 @@ class Tiers:
             except UpstreamError as error:
                 await self._before_retry(backend, error, attempt, waited)
             attempt += 1
+
+    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+        """Embeddings, tried once: clients try again by themselves. Raises as ``Upstream`` says."""
+        with self._breakers.of(backend.name).guard(backend.label):
+            return await self._wire(backend).embed(backend, body, waited)
 
     @asynccontextmanager
     async def stream(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> AsyncIterator[EventStream]:

@@ -81,6 +81,10 @@ class Upstream(Protocol):
         """One whole answer; its status is 2xx."""
         ...
 
+    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+        """Embeddings of ``body``'s ``input``; the status is 2xx."""
+        ...
+
     def stream(
         self, backend: Backend, body: Mapping[str, Any], waited: Waited
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:

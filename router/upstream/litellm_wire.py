@@ -29,6 +29,12 @@ class LiteLLMWire:
             answer = await litellm.acompletion(**_arguments(backend, body), stream=False)
         return Reply(200, orjson.dumps(answer.model_dump(exclude_none=True)), JSON)
 
+    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+        litellm = await _load()
+        with _translated(litellm, backend), waited:
+            answer = await litellm.aembedding(**_arguments(backend, body))
+        return Reply(200, orjson.dumps(answer.model_dump(exclude_none=True)), JSON)
+
     @asynccontextmanager
     async def stream(
         self, backend: Backend, body: Mapping[str, Any], waited: Waited

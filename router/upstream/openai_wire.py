@@ -22,21 +22,29 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class OpenAIWire:
-    """Speaks ``/chat/completions`` to a backend that has a ``url``. Build it inside a running event loop."""
+    """Speaks ``/chat/completions`` and ``/embeddings`` to a backend that has a ``url``.
+
+    Build it inside a running event loop.
+    """
 
     def __init__(self, connections: int = 1024) -> None:
         connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=IDLE_SECONDS, ttl_dns_cache=60)
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         self._proxies: dict[str, str | None] = {}
 
-    async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+    async def complete(
+        self, backend: Backend, body: Mapping[str, Any], waited: Waited, *, path: str = "/chat/completions"
+    ) -> Reply:
         """One whole answer. ``backend.timeout_seconds`` bounds all of it."""
         timeout = aiohttp.ClientTimeout(total=backend.timeout_seconds, sock_connect=CONNECT_SECONDS)
         with _named(backend), waited:
-            async with self._post(backend, body, timeout) as response:
+            async with self._post(backend, body, timeout, path) as response:
                 reply = Reply(response.status, await response.read(), _passed_on(response))
         _raise_unless_ok(backend, reply)
         return reply
+
+    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+        return await self.complete(backend, body, waited, path="/embeddings")
 
     @asynccontextmanager
     async def stream(
@@ -58,13 +66,17 @@ class OpenAIWire:
         await self._session.close()
 
     def _post(
-        self, backend: Backend, body: Mapping[str, Any], timeout: aiohttp.ClientTimeout
+        self,
+        backend: Backend,
+        body: Mapping[str, Any],
+        timeout: aiohttp.ClientTimeout,
+        path: str = "/chat/completions",
     ) -> aiohttp.client._RequestContextManager:
         headers = {"content-type": "application/json"}
         if backend.key:
             headers["authorization"] = f"Bearer {backend.key}"
         return self._session.post(
-            f"{(backend.url or '').rstrip('/')}/chat/completions",
+            f"{(backend.url or '').rstrip('/')}{path}",
             data=orjson.dumps(body),
             headers=headers,
             timeout=timeout,
