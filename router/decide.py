@@ -136,16 +136,23 @@ def _override(view: RequestView) -> Verdict | None:
 
 
 def _capability(policy: Policy, view: RequestView) -> Verdict | None:
+    """What the request asks for that the student cannot do; the detail is a field's name where it is one."""
     unfit, has = policy.student.unfit_for, view.features
-    lacks = (
-        ("images", unfit.images and has.has_images),
-        ("audio", has.has_audio),
-        ("tools", unfit.tools and has.has_tools),
-        ("json_schema", unfit.json_schema and has.wants_schema),
-        (f"context over {unfit.context_tokens_over} tokens", has.input_tokens > unfit.context_tokens_over),
-        ("language", bool(unfit.languages) and has.language in unfit.languages),
-    )
-    what = next((name for name, unable in lacks if unable), None)
+    what: str | None
+    if unfit.images and has.has_images:
+        what = "images"
+    elif has.has_audio:
+        what = "audio"
+    elif unfit.tools and has.has_tools:
+        what = "tools"
+    elif unfit.json_schema and has.wants_schema:
+        what = "json_schema"
+    elif has.input_tokens > unfit.context_tokens_over:
+        what = f"context over {unfit.context_tokens_over} tokens"
+    elif unfit.languages and has.language in unfit.languages:
+        what = "language"
+    else:
+        what = policy.student.heeded.unheeded(view.body)
     return Verdict(Tier.TEACHER, Reason.CAPABILITY, what) if what else None
 
 

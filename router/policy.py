@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from router.abilities import EngineName, Heeded, heeded_by
 from router.contracts.prices import Price
 from router.contracts.records import Rights
 from router.errors import PolicyError
@@ -23,24 +25,33 @@ class Part(BaseModel):
 
 
 class UnfitFor(Part):
-    """What the student is declared unable to do; such requests go to the teacher by *capability*."""
+    """What the student is declared unable to do; such requests go to the teacher by *capability*.
+
+    ``fields``: fields of a request that its server would drop, beside those that its engine is known to.
+    """
 
     images: bool = True
     tools: bool = True
     json_schema: bool = False
     context_tokens_over: int = Field(4096, gt=0)
     languages: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
 
 
 class StudentPart(Part):
-    """The student tier. ``engine`` starts one here; ``url`` names any OpenAI-compatible server."""
+    """The student tier. ``engine`` starts one here; ``url`` names any OpenAI-compatible server.
+
+    ``may_ignore``: fields of a request that it cannot heed and need not (a client that always sends
+    ``reasoning_effort``, say): they are left out for the student, instead of sending all to the teacher.
+    """
 
     model: str
-    engine: Literal["embedded", "llama-server"] | None = None
+    engine: EngineName | None = None
     url: str | None = None
     api_key_env: str | None = None
     usd_per_million: Price
     unfit_for: UnfitFor = UnfitFor()
+    may_ignore: tuple[str, ...] = ()
     timeout_seconds: float = Field(60.0, gt=0)
 
     @model_validator(mode="after")
@@ -48,6 +59,11 @@ class StudentPart(Part):
         if (self.engine is None) == (self.url is None):
             raise ValueError("student: give exactly one of 'engine' and 'url'")
         return self
+
+    @cached_property
+    def heeded(self) -> Heeded:
+        """Which fields of a request this student heeds."""
+        return heeded_by(self.engine, unfit=self.unfit_for.fields, ignored=self.may_ignore)
 
 
 class TeacherPart(Part):

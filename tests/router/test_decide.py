@@ -88,9 +88,92 @@ def test_what_the_student_is_declared_unfit_for_goes_to_the_teacher(fields: dict
     assert (*said(decision), decision.detail) == (TEACHER, Reason.CAPABILITY, detail)
 
 
-def test_a_student_declared_fit_gets_tools() -> None:
-    fit = policy(student={"unfit_for": {"tools": False}})
-    assert said(decide(fit, view(ask(tools=[TOOL])), SURE)) == (STUDENT, Reason.SCORE)
+def by_engine(engine: str | None, **student: Any) -> Policy:
+    """The student on an engine, or by URL; nothing declared of tools."""
+    where = {"engine": engine} if engine else {"engine": None, "url": "http://127.0.0.1:9/v1"}
+    return policy(student={**where, "unfit_for": {"tools": False}, **student})
+
+
+HARMLESS = {
+    "metadata": {"a": "b"}, "user": "u", "store": True, "service_tier": "flex", "prompt_cache_key": "k",
+    "prompt_cache_retention": "24h", "safety_identifier": "s", "stream": True,
+    "stream_options": {"include_usage": True}, "prediction": {"type": "content", "content": "x"},
+    "parallel_tool_calls": False,
+}  # fmt: skip
+SAMPLED = {
+    "temperature": 0.2, "top_p": 0.9, "seed": 7, "stop": ["x"], "max_tokens": 5, "max_completion_tokens": 5,
+    "frequency_penalty": 0.5, "presence_penalty": -0.5, "logprobs": True, "top_logprobs": 5,
+    "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}},
+}  # fmt: skip
+BEYOND_ALL = {
+    "functions": [{"name": "f"}], "function_call": {"name": "f"}, "modalities": ["text", "audio"],
+    "audio": {"voice": "alloy", "format": "wav"}, "reasoning_effort": "high", "verbosity": "low",
+    "web_search_options": {"search_context_size": "low"}, "a_field_of_tomorrow": {"x": 1}, "an_unknown_switch": False,
+}  # fmt: skip
+DEFAULTS = {
+    "n": 1, "temperature": 1, "top_p": 1.0, "tools": [], "functions": [], "tool_choice": "auto",
+    "function_call": "none", "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "logprobs": False, "top_logprobs": None,
+    "response_format": {"type": "text"}, "modalities": ["text"], "audio": None, "reasoning_effort": "minimal",
+    "verbosity": "medium", "web_search_options": None, "stop": None, "seed": None, "a_field_of_tomorrow": None,
+}  # fmt: skip
+
+
+def cases(fields: dict[str, Any]) -> list[Any]:
+    return [pytest.param({name: value}, id=name) for name, value in fields.items()]
+
+
+@pytest.mark.parametrize("engine", ["embedded", "llama-server", None])
+@pytest.mark.parametrize("fields", [*cases(HARMLESS), *cases(SAMPLED), *cases(DEFAULTS), HARMLESS | SAMPLED])
+def test_what_a_student_heeds_or_need_not_is_no_matter_of_capability(
+    engine: str | None, fields: dict[str, Any]
+) -> None:
+    assert said(decide(by_engine(engine), view(ask(**fields)), SURE)) == (STUDENT, Reason.SCORE)
+
+
+@pytest.mark.parametrize("engine", ["embedded", "llama-server"])
+@pytest.mark.parametrize("fields", cases(BEYOND_ALL | {"logit_bias": {"50256": -100}}))
+def test_a_field_that_the_engine_would_drop_goes_to_the_teacher(engine: str, fields: dict[str, Any]) -> None:
+    decision = decide(by_engine(engine), view(ask(**HARMLESS, **fields)), SURE)
+    assert (*said(decision), decision.detail) == (TEACHER, Reason.CAPABILITY, *fields)
+
+
+@pytest.mark.parametrize(
+    ("engine", "fields", "tier"),
+    [
+        ("embedded", {"tools": [TOOL]}, TEACHER),
+        ("embedded", {"n": 3}, STUDENT),
+        ("embedded", {"top_k": 5}, TEACHER),
+        ("llama-server", {"tools": [TOOL]}, STUDENT),
+        ("llama-server", {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}, TEACHER),
+        ("llama-server", {"n": 3}, TEACHER),
+        ("llama-server", {"top_k": 5}, STUDENT),
+        (None, {"tools": [TOOL], "n": 3, **BEYOND_ALL}, STUDENT),
+        (None, {"logit_bias": {"50256": -100}}, TEACHER),
+    ],
+)
+def test_engines_differ_in_what_they_heed(engine: str | None, fields: dict[str, Any], tier: Tier) -> None:
+    assert decide(by_engine(engine), view(ask(**fields)), SURE).tier is tier
+
+
+@pytest.mark.parametrize("engine", ["embedded", "llama-server", None])
+def test_a_policy_declares_more_fields_that_its_student_would_drop(engine: str | None) -> None:
+    declared = by_engine(engine, unfit_for={"fields": ["seed", "web_search_options"]})
+    for asked in ({"seed": 1}, {"web_search_options": {"search_context_size": "low"}}):
+        decision = decide(declared, view(ask(**asked)), SURE)
+        assert (*said(decision), decision.detail) == (TEACHER, Reason.CAPABILITY, *asked)
+    assert said(decide(declared, view(ask(seed=None)), SURE)) == (STUDENT, Reason.SCORE)
+
+
+@pytest.mark.parametrize("engine", ["embedded", None])
+def test_what_a_policy_lets_its_student_ignore_keeps_no_request_from_it(engine: str | None) -> None:
+    lax = by_engine(engine, may_ignore=["reasoning_effort", "logit_bias"])
+    asked = view(ask(reasoning_effort="high", logit_bias={"1": 2}))
+    assert said(decide(lax, asked, SURE)) == (STUDENT, Reason.SCORE)
+
+
+def test_a_client_that_asks_for_the_student_by_name_gets_it_whatever_else_it_asks() -> None:
+    asked = view(ask(**BEYOND_ALL), tier=STUDENT)
+    assert said(decide(by_engine("embedded"), asked, SURE)) == (STUDENT, Reason.OVERRIDE)
 
 
 def test_a_rule_needs_all_its_conditions_and_the_first_rule_wins() -> None:
