@@ -16,13 +16,15 @@ import orjson
 import structlog
 import uvicorn
 from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from structlog.typing import Processor
 
 from router import __version__
-from router.api import chat, completions, health, models
+from router.api import chat, completions, embeddings, feedback, health, models
 from router.api.endpoint import Endpoint, Surface, given_key
+from router.api.plain import Plain
 from router.api.wire import Receive, Scope, Send
 from router.cascade import Shared
 from router.errors import BadRequest, LocumError
@@ -52,10 +54,13 @@ class App:
         self._endpoints, self._rest = endpoints, rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and (found := self._endpoints.get(scope["path"])):
+        found = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
+        if found is None:
+            await self._rest(scope, receive, send)
+        elif scope["method"] == "POST":
             await found(scope, receive, send)
         else:
-            await self._rest(scope, receive, send)
+            await _not_so(scope["method"], scope["path"], 405, {"allow": "POST"})(scope, receive, send)
 
 
 def create_app(
@@ -105,11 +110,15 @@ def create_app(
     rest.include_router(health.routes(lambda: proxy.catalog, metrics))
     rest.add_exception_handler(LocumError, _locum_error)
     rest.add_exception_handler(HTTPException, _http_error)
+    rest.add_exception_handler(RequestValidationError, _invalid)
     surfaces: dict[str, Surface] = {
         chat.PATH: chat.ChatCompletions(),
         completions.PATH: completions.Completions(),
     }
-    return App({path: Endpoint(s, lambda: proxy.catalog, keys) for path, s in surfaces.items()}, rest)
+    endpoints: dict[str, Asgi] = {path: Endpoint(s, lambda: proxy.catalog, keys) for path, s in surfaces.items()}
+    endpoints[embeddings.PATH] = Plain(embeddings.Embeddings(lambda: proxy.catalog, lambda: proxy.shared), keys)
+    endpoints[feedback.PATH] = Plain(feedback.Feedback(lambda: proxy.shared), keys, feedback.MAX_BODY_BYTES)
+    return App(endpoints, rest)
 
 
 async def _locum_error(_: Request, error: Exception) -> JSONResponse:
@@ -119,9 +128,20 @@ async def _locum_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     """No such path, or not by this method: in OpenAI's shape too."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    body = BadRequest(f"{request.method} {request.url.path} is nothing this proxy serves").body()
-    return JSONResponse(body, status_code=status)
+    known = error if isinstance(error, HTTPException) else HTTPException(500)
+    return _not_so(request.method, request.url.path, known.status_code, known.headers)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """A parameter that FastAPI found wrong: in OpenAI's shape, with its name."""
+    found = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": "invalid request"}
+    name = str(found["loc"][-1]) if found["loc"] else None
+    return JSONResponse(BadRequest(f"{name}: {found['msg']}", param=name).body(), status_code=400)
+
+
+def _not_so(method: str, path: str, status: int, headers: Mapping[str, str] | None) -> JSONResponse:
+    body = BadRequest(f"{method} {path} is nothing this proxy serves").body()
+    return JSONResponse(body, status_code=status, headers=headers)
 
 
 class _Server(uvicorn.Server):

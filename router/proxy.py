@@ -48,7 +48,8 @@ class Served:
 
 
 class Proxy:
-    """Serves the policies in some files. ``catalog`` is what there is to ask for, at any moment.
+    """Serves the policies in some files. ``catalog`` is what there is to ask for, at any moment; ``shared`` what
+    all of them use. Both are there once ``start`` returned.
 
     Raises:
         PolicyError: a file is wrong, or two policies claim one name. Later a wrong file changes
@@ -71,6 +72,7 @@ class Proxy:
         self._closing: set[asyncio.Task[None]] = set()
         self._check(self._policies)
         self.catalog: Catalog
+        self.shared: Shared
 
     @property
     def policies(self) -> list[Policy]:
@@ -78,7 +80,7 @@ class Proxy:
 
     async def start(self, shared: Shared) -> None:
         """Serves the policies as they were read. Call it once, before the first request."""
-        self._shared, self._began_at = shared, time.time()
+        self.shared, self._began_at = shared, time.time()
         for policy in self.policies:
             self._served[policy.name] = await self._serve(policy, Routing(policy))
         self._publish()
@@ -119,7 +121,7 @@ class Proxy:
         gone = self._served.pop(old.name)
         self._policies, self._served[policy.name] = wanted, fresh
         self._publish()
-        self._shared.store.follow(self.policies)
+        self.shared.store.follow(self.policies)
         task = asyncio.create_task(gone.stop())  # its last audits end beside the new one's first requests
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -135,7 +137,7 @@ class Proxy:
             Backends(policy, self._env)
 
     async def _serve(self, policy: Policy, routing: Routing) -> Served:
-        metrics = self._shared.metrics
+        metrics = self.shared.metrics
         watcher = BundleWatcher(
             policy, self._settings, encoder=self._encoder, on_swap=lambda _, new: self._swapped(policy, new)
         )
@@ -143,11 +145,11 @@ class Proxy:
         metrics.observe_policy(policy.name, objective=kind, target=target)
         self._swapped(policy, watcher.live)
         await watcher.refresh()
-        cascade = Cascade(policy, Backends(policy, self._env), lambda: watcher.live, routing, self._shared)
+        cascade = Cascade(policy, Backends(policy, self._env), lambda: watcher.live, routing, self.shared)
         return Served(cascade, watcher, background(watcher.run(), f"bundles of {policy.name}"), routing)
 
     def _swapped(self, policy: Policy, live: Live) -> None:
-        thresholds, metrics = live.thresholds, self._shared.metrics
+        thresholds, metrics = live.thresholds, self.shared.metrics
         metrics.observe_live(
             policy.name,
             bundle=live.bundle,

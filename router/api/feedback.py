@@ -1,0 +1,88 @@
+"""``POST /v1/feedback``: a client's word on an answer that it had, joined to that request's record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from router.api.endpoint import json_object
+from router.api.wire import JSON
+from router.cascade import Shared
+from router.contracts.records import Record
+from router.errors import BadRequest, NotFound
+from router.metrics import Verdict
+from router.store.base import Store
+from router.upstream.base import Reply
+
+PATH = "/v1/feedback"
+
+MAX_BODY_BYTES = 64 * 2**10
+LATER_SECONDS = 0.1
+SCORES: Mapping[Verdict, float] = {"good": 1.0, "neutral": 0.5, "bad": 0.0}
+
+
+class UnknownRequest(NotFound):
+    code = "request_not_found"
+
+
+class Feedback:
+    """Takes feedback. Of several on one request the last one holds."""
+
+    def __init__(self, shared: Callable[[], Shared]) -> None:
+        self._shared = shared
+
+    async def __call__(self, content: bytes, request_id: str) -> Reply:
+        """Raises BadRequest, and UnknownRequest where no record has the id."""
+        body, shared = json_object(content), self._shared()
+        about, score = body.get("request_id"), score_of(body)
+        if not isinstance(about, str) or not about:
+            raise BadRequest(
+                "'request_id' must be given: the header x-locum-request-id of the answer", param="request_id"
+            )
+        record = await _record(shared.store, about)
+        shared.store.amend(about, feedback=score)
+        shared.metrics.observe_feedback(record.policy, verdict_of(score))
+        told = {"object": "feedback", "request_id": about, "score": score}
+        return Reply(200, orjson.dumps(told), tuple(JSON))
+
+
+def score_of(body: Mapping[str, Any]) -> float:
+    """How good the client found the answer, 0 to 1.
+
+    Raises:
+        BadRequest: it says neither a score nor a verdict, or both.
+    """
+    score, verdict = body.get("score"), body.get("verdict")
+    if (score is None) == (verdict is None):
+        raise BadRequest("give one of 'score' (0 to 1) and 'verdict' (good, neutral or bad)", param="score")
+    if verdict is not None:
+        if verdict not in tuple(SCORES):  # compared, not hashed: it may be a list
+            raise BadRequest("'verdict' must be good, neutral or bad", param="verdict")
+        return SCORES[verdict]
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise BadRequest("'score' must be a number from 0 to 1", param="score")
+    return float(score)
+
+
+def verdict_of(score: float) -> Verdict:
+    """A score in one word, for metrics."""
+    if score == 0.5:
+        return "neutral"
+    return "good" if score > 0.5 else "bad"
+
+
+async def _record(store: Store, request_id: str) -> Record:
+    """The record, also where it is still on its way to the disk, in this process or in one beside it.
+
+    Raises:
+        UnknownRequest: there is none.
+    """
+    for pause in (0.0, LATER_SECONDS):
+        await asyncio.sleep(pause)
+        await store.flush()
+        if (found := await asyncio.to_thread(store.get, request_id)) is not None:
+            return found
+    raise UnknownRequest(f"no request {request_id[:64]!r} is on record", param="request_id")
