@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from structlog.typing import Processor
 
 from router import __version__
-from router.api import chat, completions, embeddings, feedback, health, models
+from router.api import chat, completions, embeddings, feedback, health, messages, models
 from router.api.endpoint import Endpoint, Surface, given_key
 from router.api.plain import Plain
 from router.api.wire import Receive, Scope, Send
@@ -114,10 +114,14 @@ def create_app(
     surfaces: dict[str, Surface] = {
         chat.PATH: chat.ChatCompletions(),
         completions.PATH: completions.Completions(),
+        messages.PATH: messages.Messages(),
     }
     endpoints: dict[str, Asgi] = {path: Endpoint(s, lambda: proxy.catalog, keys) for path, s in surfaces.items()}
     endpoints[embeddings.PATH] = Plain(embeddings.Embeddings(lambda: proxy.catalog, lambda: proxy.shared), keys)
     endpoints[feedback.PATH] = Plain(feedback.Feedback(lambda: proxy.shared), keys, feedback.MAX_BODY_BYTES)
+    endpoints[messages.COUNT_PATH] = messages.CountTokens(lambda: proxy.catalog, keys)
+    for path in (messages.PATH, messages.COUNT_PATH):
+        endpoints[path] = messages.telling_request_id(endpoints[path])
     return App(endpoints, rest)
 
 

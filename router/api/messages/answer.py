@@ -1,0 +1,129 @@
+"""A chat answer as a Message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from router.contracts.records import Usage
+from router.scoring.features import extract
+from router.upstream.sse import usage_of
+
+INVALID_JSON = "INVALID_JSON"
+"""The key under which a tool's arguments go that are no JSON object, as Anthropic advises for streamed ones."""
+
+_REASONS = {"length": "max_tokens", "content_filter": "refusal", "tool_calls": "tool_use", "function_call": "tool_use"}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an answer needs to know of its request. ``chat`` is the request as the cascade got it; ``thinking``:
+    the client asked to see it."""
+
+    request_id: str
+    chat: Mapping[str, Any]
+    thinking: bool = False
+
+    @property
+    def message_id(self) -> str:
+        return f"msg_{self.request_id.removeprefix('req_')}"
+
+
+def message_of(answer: Mapping[str, Any], question: Question) -> dict[str, Any]:
+    """The Message of a whole chat completion, its first choice."""
+    choice = answer["choices"][0]
+    said = choice["message"]
+    content = _content(said, question)
+    refused, calls = bool(said.get("refusal")), any(b["type"] == "tool_use" for b in content)
+    usage = usage_of(answer) or estimated(question, len(orjson.dumps(content)))
+    return {
+        "id": question.message_id,
+        "type": "message",
+        "role": "assistant",
+        "model": answer.get("model") or question.chat["model"],
+        "content": content,
+        **stop_of(choice, question, calls=calls, refused=refused),
+        "usage": usage_body(usage),
+    }
+
+
+def stop_of(choice: Mapping[str, Any], question: Question, *, calls: bool, refused: bool = False) -> dict[str, Any]:
+    """Why the answer ended. Chat answers do not tell a stop sequence from an end; vLLM's and SGLang's do, in a
+    field of their own (``stop_reason``, ``matched_stop``)."""
+    finish = choice.get("finish_reason")
+    if refused:
+        return {"stop_reason": "refusal", "stop_sequence": None}
+    if calls and finish in (None, "stop"):
+        return {"stop_reason": "tool_use", "stop_sequence": None}
+    stops, met = question.chat.get("stop") or (), choice.get("stop_reason") or choice.get("matched_stop")
+    if finish == "stop" and isinstance(met, str) and met in stops:
+        return {"stop_reason": "stop_sequence", "stop_sequence": met}
+    return {"stop_reason": _REASONS.get(str(finish), "end_turn"), "stop_sequence": None}
+
+
+def usage_body(usage: Usage) -> dict[str, Any]:
+    """Token counts in Anthropic's form: those read from the cache are not among ``input_tokens``."""
+    cached = min(usage.cached_input_tokens, usage.input_tokens)
+    return {
+        "input_tokens": usage.input_tokens - cached,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached,
+        "output_tokens": usage.output_tokens,
+    }
+
+
+def estimated(question: Question, size_bytes: int) -> Usage:
+    """Token counts where the backend gave none: four bytes a token, as they are recorded."""
+    input_tokens = extract(question.chat).input_tokens
+    return Usage(input_tokens=input_tokens, output_tokens=-(-size_bytes // 4), estimated=True)
+
+
+def text_in(value: Any) -> str:
+    """Text as servers give it: a string, or a list of parts."""
+    if isinstance(value, list):
+        value = "".join(p["text"] for p in value if isinstance(p, dict) and isinstance(p.get("text"), str))
+    return value if isinstance(value, str) else ""
+
+
+def thinking_in(said: Mapping[str, Any]) -> str:
+    """A model's reasoning; servers call it ``reasoning_content``, or ``reasoning``."""
+    return text_in(said.get("reasoning_content")) or text_in(said.get("reasoning"))
+
+
+def call_id(given: Any, question: Question, at: int) -> str:
+    """A call's own id, else one made for it: results name the call that they answer by it."""
+    if isinstance(given, str) and given:
+        return given
+    return f"toolu_{question.request_id.removeprefix('req_')}_{at}"
+
+
+def _content(said: Mapping[str, Any], question: Question) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    if question.thinking and (thought := thinking_in(said)):
+        found.append({"type": "thinking", "thinking": thought, "signature": ""})
+    if text := text_in(said.get("content")) + text_in(said.get("refusal")):
+        found.append({"type": "text", "text": text})
+    calls = said.get("tool_calls")
+    for at, call in enumerate(calls if isinstance(calls, list) else ()):
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            name, given = str(function.get("name") or ""), function.get("arguments")
+            block = {"type": "tool_use", "id": call_id(call.get("id"), question, at), "name": name}
+            found.append({**block, "input": _arguments(given)})
+    return found
+
+
+def _arguments(given: Any) -> dict[str, Any]:
+    if isinstance(given, dict):
+        return given
+    text = given if isinstance(given, str) else ""
+    if not text.strip():
+        return {}
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        found = None
+    return found if isinstance(found, dict) else {INVALID_JSON: text}
