@@ -1,0 +1,165 @@
+"""Embeddings: passed to the model that the policy names, as bytes; counted, never routed."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import yaml
+from openai import APIStatusError, NotFoundError, OpenAI
+
+from router.errors import PolicyError
+from router.policy import load_policy
+from router.tiers import Backends
+from tests.fakes import FakeUpstream, World, policy_of, served, world
+
+PACKED = base64.b64encode(struct.pack("<2f", 0.5, -0.25)).decode()
+ANSWER: dict[str, Any] = {
+    "object": "list",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}],
+    "model": "vectors-1",
+    "usage": {"prompt_tokens": 2000, "total_tokens": 2000},
+    "something_new": {"kept": True},
+}
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Iterator[FakeUpstream]:
+    upstream = FakeUpstream("vectors-1")
+    with served(upstream) as upstream.url:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, vectors: FakeUpstream) -> Iterator[World]:
+    part = {"model": "vectors-1", "url": f"{vectors.url}/v1", "api_key_env": "TEACHER_KEY", "usd_per_million": "0.02"}
+    with world(tmp_path_factory.mktemp("world"), client_keys=("sk-mine",), embeddings=part) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def usual(vectors: FakeUpstream) -> None:
+    vectors.always(raw=orjson.dumps(ANSWER))
+    vectors.seen.clear()
+
+
+@pytest.fixture
+def client(proxy: World) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{proxy.url}/v1", api_key="sk-mine", max_retries=0) as found:
+        yield found
+
+
+def post(proxy: World, body: Any, key: str = "sk-mine") -> httpx.Response:
+    return httpx.post(f"{proxy.url}/v1/embeddings", json=body, headers={"authorization": f"Bearer {key}"})
+
+
+@pytest.mark.parametrize("name", ["default", "gpt-4o", "locum/default", "vectors-1"])
+def test_openais_client_gets_embeddings_by_any_name(client: OpenAI, vectors: FakeUpstream, name: str) -> None:
+    found = client.embeddings.create(model=name, input=["a", "b"], dimensions=2, encoding_format="float")
+    assert found.data[0].embedding == [0.5, -0.25]
+    sent = vectors.seen[-1]
+    assert sent.body == {"model": "vectors-1", "input": ["a", "b"], "dimensions": 2, "encoding_format": "float"}
+    assert sent.headers["authorization"] == "Bearer sk-teacher-secret"
+
+
+def test_packed_embeddings_are_the_clients_to_unpack(client: OpenAI, vectors: FakeUpstream) -> None:
+    packed = ANSWER | {"data": [ANSWER["data"][0] | {"embedding": PACKED}]}
+    vectors.always(raw=orjson.dumps(packed))
+    assert client.embeddings.create(model="default", input="a").data[0].embedding == [0.5, -0.25]
+    assert vectors.seen[-1].body["encoding_format"] == "base64"
+
+
+def test_the_answer_passes_as_bytes_and_says_what_it_cost(proxy: World, vectors: FakeUpstream) -> None:
+    content = orjson.dumps(ANSWER, option=orjson.OPT_INDENT_2)
+    vectors.always(raw=content)
+    answer = post(proxy, {"model": "default", "input": [1, 2, 3]})
+    assert answer.content == content
+    assert answer.headers["x-locum-cost-usd"] == "0.00004"
+    assert answer.headers["x-locum-request-id"].startswith("req_")
+    assert answer.headers["x-locum-policy"] == "default"
+
+
+def test_they_are_counted_by_status_and_cost(proxy: World, vectors: FakeUpstream) -> None:
+    def count(line: str) -> float:
+        text = httpx.get(f"{proxy.url}/metrics").text
+        return sum(float(found.split()[-1]) for found in text.splitlines() if found.startswith(line))
+
+    good = 'locum_embeddings_total{policy="default",status_class="2xx"}'
+    bad = 'locum_embeddings_total{policy="default",status_class="5xx"}'
+    before = count(good), count(bad), count('locum_embeddings_usd_total{policy="default"}')
+    post(proxy, {"model": "default", "input": "a"})
+    vectors.always(status=500)
+    post(proxy, {"model": "default", "input": "a"})
+    after = count(good), count(bad), count('locum_embeddings_usd_total{policy="default"}')
+    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, pytest.approx(0.00004)]
+
+
+def test_an_answer_without_usage_is_costed_by_its_input(proxy: World, vectors: FakeUpstream) -> None:
+    vectors.always(raw=orjson.dumps({"data": []}))
+    answer = post(proxy, {"model": "default", "input": "x" * 3998})
+    assert answer.headers["x-locum-cost-usd"] == "0.00002"
+
+
+@pytest.mark.parametrize(("body", "param"), [
+    ({"input": "a"}, "model"),
+    ({"model": "default"}, "input"),
+    ({"model": "default", "input": []}, "input"),
+    ({"model": "default", "input": {"a": 1}}, "input"),
+])  # fmt: skip
+def test_nonsense_is_told(proxy: World, body: Any, param: str) -> None:
+    answer = post(proxy, body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert answer.headers["x-locum-request-id"]
+
+
+def test_a_wrong_key_is_refused(proxy: World) -> None:
+    assert post(proxy, {"model": "default", "input": "a"}, key="sk-else").status_code == 401
+
+
+def test_a_refusal_passes_as_it_came(proxy: World, client: OpenAI, vectors: FakeUpstream) -> None:
+    vectors.always(status=400, error={"message": "dimensions?", "type": "x", "param": "dimensions", "code": None})
+    with pytest.raises(APIStatusError, match=r"dimensions\?") as caught:
+        client.embeddings.create(model="default", input="a", dimensions=7)
+    assert caught.value.response.headers["x-locum-request-id"]
+
+
+@pytest.mark.parametrize("script", [{"status": 401}, {"raw": b"<html>"}, {"raw": b"[]"}])
+def test_a_failing_backend_is_an_upstream_error(proxy: World, vectors: FakeUpstream, script: dict[str, Any]) -> None:
+    vectors.always(**script)
+    answer = post(proxy, {"model": "default", "input": "a"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (502, "upstream_error")
+    assert "sk-" not in answer.text
+
+
+def test_without_a_backend_the_answer_says_what_the_policy_lacks(tmp_path: Path) -> None:
+    with world(tmp_path) as bare, OpenAI(base_url=f"{bare.url}/v1", api_key="none", max_retries=0) as client:
+        with pytest.raises(NotFoundError, match="names no model for embeddings"):
+            client.embeddings.create(model="default", input="a")
+        with pytest.raises(NotFoundError, match="locum/default"):
+            client.embeddings.create(model="text-embedding-9", input="a")
+
+
+def backends(tmp_path: Path, **part: Any) -> Backends:
+    student, teacher = FakeUpstream("tiny"), FakeUpstream("big")
+    file = tmp_path / "policy.yaml"
+    file.write_text(yaml.safe_dump(policy_of(student, teacher, embeddings=part)))
+    return Backends(load_policy(file), {"OPENAI_API_KEY": "sk-1"})
+
+
+def test_openais_own_model_needs_neither_url_nor_price(tmp_path: Path) -> None:
+    found = backends(tmp_path, model="openai/text-embedding-3-small").embeddings
+    assert found
+    assert (found.url, found.model, found.key) == ("https://api.openai.com/v1", "text-embedding-3-small", "sk-1")
+    assert found.price
+    assert float(found.price.input) == pytest.approx(0.02)
+
+
+def test_a_model_that_no_one_knows_the_price_of_is_refused_at_start(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"embeddings\.usd_per_million"):
+        backends(tmp_path, model="mine", url="http://localhost:1/v1")
