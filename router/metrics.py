@@ -11,7 +11,9 @@ may be negative, which is why it is no counter itself.
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Literal, Protocol, get_args
 
@@ -57,6 +59,20 @@ class Watched(Protocol):
     def depth(self) -> int: ...
 
 
+class _Children(dict[tuple[str, ...], Callable[[float], None]]):
+    """Label values -> the bound method that counts under them, made at first use: looking children up in
+    the client library costs more than counting does."""
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Callable[[float], None]:
+        child = self._metric.labels(*labels)
+        bound = self[labels] = child.inc if isinstance(child, Counter) else child.observe
+        return bound
+
+
 class Metrics:
     """One process's metrics. Methods take finished facts and never raise for their content."""
 
@@ -71,6 +87,7 @@ class Metrics:
         self._make_counters()
         self._make_histograms()
         self._make_gauges()
+        self._bind()
         for cause in get_args(Rejection):
             self.rejected.labels(cause).inc(0)
 
@@ -120,6 +137,14 @@ class Metrics:
         self.objective = g("objective", "What routing aims at: the target of its kind.", "policy", "kind")
         self.trained_usd = g("trained_usd", "What training this home's bundles cost, in USD.", "policy")
 
+    def _bind(self) -> None:
+        """What every request counts."""
+        self._requests, self._tokens = _Children(self.requests), _Children(self.tokens)
+        self._spend, self._counterfactual = _Children(self.spend), _Children(self.counterfactual)
+        self._request_seconds = _Children(self.request_seconds)
+        self._first_token_seconds = _Children(self.first_token_seconds)
+        self._overhead_seconds = _Children(self.overhead_seconds)
+
     def observe_policy(self, policy: str, *, objective: str, target: float) -> None:
         """Announces a policy at start-up: its objective (parity, student_share, usd_per_day, threshold), and
         its money at 0. A counter born at its first increment is one that Prometheus' increase() never sees."""
@@ -130,34 +155,38 @@ class Metrics:
             self.feedback.labels(policy, verdict).inc(0)
         for tier in Tier:
             self.broken_streams.labels(policy, tier.value).inc(0)
+            for direction in ("input", "cached_input", "output"):
+                self.tokens.labels(policy, tier.value, direction).inc(0)
             for kind in (Kind.SERVED, Kind.AUDITED):
                 self.spend.labels(policy, tier.value, kind.value).inc(0)
 
     def observe(self, record: Record) -> None:
         """Counts one finished request: all but its audit, which comes later (``observe_audit``)."""
-        policy, tier = record.policy, record.tier.value if record.tier else NO_TIER
-        self.requests.labels(policy, tier, record.reason.value, f"{record.status // 100}xx").inc()
+        policy, tier, reason = record.policy, record.tier.value if record.tier else NO_TIER, record.reason.value
+        self._requests[policy, tier, reason, f"{record.status // 100}xx"](1)
         if record.deferral:
             self.deferrals.labels(policy, record.deferral.value).inc()
         if record.fallback:
             self.fallbacks.labels(policy, record.fallback.value).inc()
         if record.tier is Tier.TEACHER and record.reason in TOO_HARD:
-            self.escalations.labels(policy, record.reason.value).inc()
+            self.escalations.labels(policy, reason).inc()
         for answer in record.answers:
             self._count_answer(policy, answer)
-        self.counterfactual.labels(policy).inc(float(record.counterfactual_usd))
-        self.request_seconds.labels(policy, tier).observe(record.seconds)
-        self.overhead_seconds.labels(policy).observe(max(0.0, record.overhead_seconds))
+        if record.counterfactual_usd:
+            self._counterfactual[policy,](float(record.counterfactual_usd))
+        self._request_seconds[policy, tier](record.seconds)
+        self._overhead_seconds[policy,](max(0.0, record.overhead_seconds))
         if record.answers and (first := record.answers[0].first_token_seconds) is not None:
-            self.first_token_seconds.labels(policy, tier).observe(first)
-        self._refresh_store()
+            self._first_token_seconds[policy, tier](first)
 
     def _count_answer(self, policy: str, answer: Answer) -> None:
         tier, usage = answer.tier.value, answer.usage
-        self.spend.labels(policy, tier, answer.kind.value).inc(float(answer.cost_usd))
-        self.tokens.labels(policy, tier, "input").inc(usage.input_tokens)
-        self.tokens.labels(policy, tier, "cached_input").inc(usage.cached_input_tokens)
-        self.tokens.labels(policy, tier, "output").inc(usage.output_tokens)
+        if answer.cost_usd:
+            self._spend[policy, tier, answer.kind.value](float(answer.cost_usd))
+        self._tokens[policy, tier, "input"](usage.input_tokens)
+        self._tokens[policy, tier, "output"](usage.output_tokens)
+        if usage.cached_input_tokens:
+            self._tokens[policy, tier, "cached_input"](usage.cached_input_tokens)
 
     def observe_audit(self, record: Record, audit: Audit) -> None:
         """Counts the outcome of one audit of ``record``, a missed one included, and what it cost."""
@@ -215,6 +244,13 @@ class Metrics:
         """From now on the store's queue depth, losses and errors are shown too."""
         self._store = store
         self._refresh_store()
+
+    async def keep_fresh(self, every_seconds: float = 1.0) -> None:
+        """Until cancelled: a scrape may be answered by another worker, which sees of this one's store
+        what was written down last."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            self._refresh_store()
 
     def _refresh_store(self) -> None:
         if self._store is None:
