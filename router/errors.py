@@ -10,6 +10,8 @@ LocumError                     500  api_error
 ├── BadRequest                 400  invalid_request_error
 │   ├── Unauthorized           401  invalid_api_key
 │   ├── NotFound               404  model_not_found
+│   ├── NotStored              404  (no code: OpenAI's has none) a response or an item of one
+│   ├── PreviousNotStored      400  previous_response_not_found
 │   └── TooLarge               413  request_too_large
 └── UpstreamError              502  upstream_error
     ├── UpstreamRateLimited    429  rate_limit_exceeded
@@ -85,6 +87,14 @@ class Unauthorized(BadRequest):
 class NotFound(BadRequest):
     status = 404
     code = "model_not_found"
+
+
+class NotStored(BadRequest):
+    status = 404
+
+
+class PreviousNotStored(BadRequest):
+    code = "previous_response_not_found"
 
 
 class TooLarge(BadRequest):
