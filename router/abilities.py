@@ -55,7 +55,7 @@ IDLE: Mapping[str, tuple[Any, ...]] = {
 }
 """Values that ask for nothing: what happens without the field too."""
 
-_NOTHING = (None, "", [], {})
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from router.contracts.decision import Tier
 from router.contracts.records import Answer, Kind, Signals
 from router.errors import UpstreamError
 from router.exchange import ChatRequest, Exchange, Headers
+from router.history import normalised, own_call_ids
 from router.scoring.signals import summarise
 from router.tiers import Tiers
 from router.upstream.base import Backend, Waited
@@ -23,10 +24,13 @@ EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"),
 
 def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool) -> dict[str, Any]:
     """The client's request with only what must differ: the model's name; the student's token
-    probabilities; and a stream's usage, so that streams cost the same as whole answers."""
-    body = {**chat.body, "model": backend.model}
+    probabilities; a stream's usage, so that streams cost the same as whole answers; and of the history
+    what another backend wrote in a form that this one does not take."""
+    body = {**chat.body, "model": backend.model, "messages": normalised(chat.body["messages"], backend)}
     if backend.tier is Tier.STUDENT:
         body["logprobs"] = True
+        for field in backend.ignores:
+            body.pop(field, None)
     if streamed:
         options = body.get("stream_options")
         body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
@@ -88,8 +92,9 @@ def _signals(backend: Backend, logprobs: list[float], *, complete: bool) -> Sign
 
 
 def shown(found: dict[str, Any], backend: Backend, chat: ChatRequest) -> dict[str, Any]:
-    """A student's answer or chunk as the client gets it: under its true name, without token
-    probabilities that only we asked for. Changes ``found``."""
+    """A student's answer or chunk as the client gets it: under its true name, its tool calls under our ids,
+    without token probabilities that only we asked for. Changes ``found``."""
+    own_call_ids(found)
     if "model" in found:
         found["model"] = backend.label
     if not chat.wants_logprobs:

@@ -88,6 +88,7 @@ class Backends:
             price=self.prices.student,
             rights=Rights.ALLOWED,
             version=target.version,
+            ignores=declared.may_ignore,
         )
 
 

@@ -20,7 +20,7 @@ class Backend:
     ``url`` is an OpenAI base URL (ending in /v1); None: litellm translates. ``model`` is the name to
     ask for there, ``label`` the name shown to people. ``timeout_seconds`` bounds the wait for each
     piece of an answer: the headers, and every chunk of a stream. ``lacks_key``: the environment has no
-    key where the policy says one is.
+    key where the policy says one is. ``ignores``: fields of a request that are left out for it.
     """
 
     tier: Tier
@@ -33,6 +33,7 @@ class Backend:
     price: Price | None = None
     rights: Rights = Rights.UNKNOWN
     version: str | None = None
+    ignores: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

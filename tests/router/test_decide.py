@@ -112,7 +112,8 @@ BEYOND_ALL = {
 }  # fmt: skip
 DEFAULTS = {
     "n": 1, "temperature": 1, "top_p": 1.0, "tools": [], "functions": [], "tool_choice": "auto",
-    "function_call": "none", "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "logprobs": False, "top_logprobs": None,
+    "function_call": "none", "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "logprobs": False,
+    "top_logprobs": None,
     "response_format": {"type": "text"}, "modalities": ["text"], "audio": None, "reasoning_effort": "minimal",
     "verbosity": "medium", "web_search_options": None, "stop": None, "seed": None, "a_field_of_tomorrow": None,
 }  # fmt: skip

@@ -1,0 +1,225 @@
+"""A conversation's history, so that a backend takes what another wrote.
+
+An answer carries more than its text: reasoning, signatures, tool-call ids, fields that are null. Clients
+send it back as it came, and a backend that did not write it may refuse it: Mistral takes no field that it
+does not know and ids of nine letters and digits alone, OpenAI ids of at most 40 characters, Anthropic
+none twice. So assistant turns and the ids that tie tool results to them are brought into a form that the
+backend takes. What users and tools say passes untouched.
+
+Who wrote a turn is not told, and need not be. The student's tool calls leave here under ids of our own
+(``own_call_ids``), which every provider takes and which mark a turn as the student's. Reasoning is read
+again by some models, but only within the turns in which they call tools: there a teacher gets its own
+back, word for word, and elsewhere no model misses it. Signed reasoning (thinking blocks, thought
+signatures) only teachers write, and teachers get it back, but for the providers that take no such field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import Any
+from urllib.parse import urlsplit
+
+from router.contracts.decision import Tier
+from router.upstream.base import Backend
+
+Message = Mapping[str, Any]
+
+OWN = "lcm"
+"""How the ids of the student's tool calls begin."""
+
+REASONING = frozenset({"reasoning", "reasoning_content"})
+"""Plain reasoning: students write it too."""
+
+PROVIDERS = frozenset({"annotations", "provider_specific_fields", "reasoning_details", "thinking_blocks"})
+"""What only teachers write."""
+
+ANSWERED = frozenset({"audio", "function_call", "refusal", "tool_calls"}) | REASONING | PROVIDERS
+"""Fields of an answer; without a value they say nothing, and several providers refuse them so."""
+
+SAID = frozenset({"audio", "content", "function_call", "name", "role", "tool_calls"})
+"""What a student gets of an assistant turn."""
+
+NO_THOUGHT = " "
+"""What stands for the reasoning of a turn that has none: where some must be there, it may not be empty."""
+
+UNSIGNED: Mapping[str, Any] = {"extra_content": {"google": {"thought_signature": "skip_thought_signature_validator"}}}
+"""Google's own word for a call that another model made: without a signature its reasoning models refuse it."""
+
+_CALL = frozenset({"function", "id", "type"})
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_NINE = re.compile(r"[A-Za-z0-9]{9}")
+_THINKING = frozenset({"reasoning", "redacted_thinking", "thinking"})
+_LOOKED_AT = frozenset({"developer", "tool"})
+
+
+class Kind(Enum):
+    """Whose rules a backend follows. At ``GEMINI`` and ``KIMI`` an id carries meaning, so what they wrote comes
+    back as it was; ``KIMI`` and ``DEEPSEEK`` refuse tool calls without reasoning while they think."""
+
+    STUDENT = "student"
+    OPENAI = "openai"
+    MISTRAL = "mistral"
+    GEMINI = "gemini"
+    KIMI = "kimi"
+    DEEPSEEK = "deepseek"
+    OTHER = "other"
+
+
+_BY_NAME = (
+    (Kind.KIMI, ("kimi", "moonshot"), ("moonshot.ai", "moonshot.cn")),
+    (Kind.DEEPSEEK, ("deepseek",), ("deepseek.com",)),
+    (Kind.GEMINI, ("gemini",), ("googleapis.com",)),
+    (Kind.MISTRAL, ("mistral", "mixtral", "codestral", "devstral", "magistral", "pixtral"), ("mistral.ai",)),
+)
+"""(kind, what a model's name has in it, how a host ends)."""
+
+
+def normalised(messages: Sequence[Any], backend: Backend) -> Sequence[Any]:
+    """The messages as ``backend`` takes them; the same object where nothing must change. Never raises
+    for malformed messages: whether they are right, the backend says."""
+    if not any(map(_may_change, messages)):
+        return messages
+    kind = kind_of(backend)
+    ids, fresh = _Ids(kind), []
+    for message in messages:
+        if not isinstance(message, Mapping):
+            fresh.append(message)
+        elif message.get("role") == "assistant":
+            fresh.append(ids.called(_turn(message, kind)))
+        elif message.get("role") == "tool":
+            fresh.append(ids.answered(message))
+        elif message.get("role") == "developer" and kind is Kind.STUDENT:
+            fresh.append({**message, "role": "system"})  # few open models' templates know the other name
+        else:
+            fresh.append(message)
+    same = all(new is old for new, old in zip(fresh, messages, strict=True))
+    return messages if same else fresh
+
+
+def _may_change(message: Any) -> bool:
+    if not isinstance(message, Mapping):
+        return False
+    role = message.get("role")
+    if role == "assistant":
+        return len(message) > 2 or not isinstance(message.get("content"), str)
+    return role in _LOOKED_AT
+
+
+def kind_of(backend: Backend) -> Kind:
+    """By the names of model and host. A wrong guess costs a teacher its own ids or reasoning, never an answer."""
+    if backend.tier is Tier.STUDENT:
+        return Kind.STUDENT
+    name, host = backend.label.lower(), urlsplit(backend.url or "").hostname or ""
+    if name.startswith(("openai/", "azure/")) or host.endswith((".openai.com", ".azure.com")):
+        return Kind.OPENAI
+    found = (k for k, names, hosts in _BY_NAME if host.endswith(hosts) or any(n in name for n in names))
+    return next(found, Kind.OTHER)
+
+
+def _turn(message: Message, kind: Kind) -> Message:
+    """An assistant turn with the fields that the backend takes, and a content where it needs one."""
+    kept = {k: v for k, v in message.items() if v or k not in ANSWERED}
+    calls = _list(kept.get("tool_calls"))
+    ours = any(map(_is_own, calls))
+    if kind is Kind.STUDENT:
+        kept = {k: v for k, v in kept.items() if k in SAID}
+        if isinstance(kept.get("content"), list):
+            kept["content"] = _text_of(kept["content"])
+    elif kind in (Kind.OPENAI, Kind.MISTRAL):
+        kept = {k: v for k, v in kept.items() if k not in REASONING and k not in PROVIDERS}
+    elif kind in (Kind.KIMI, Kind.DEEPSEEK):
+        if ours:
+            kept.setdefault("reasoning_content", NO_THOUGHT)
+    elif kind is Kind.GEMINI and ours:
+        kept = {k: v for k, v in kept.items() if k not in REASONING}
+        kept["tool_calls"] = [{**call, **UNSIGNED} if _is_own(call) else call for call in calls]
+    elif ours or not calls:
+        kept = {k: v for k, v in kept.items() if k not in REASONING}
+    if kind is not Kind.OPENAI:
+        kept.pop("refusal", None)
+    if not kept.get("content") and not kept.keys() & {"tool_calls", "function_call", "audio", "refusal"}:
+        kept["content"] = message.get("refusal") or ""
+    return message if kept == message else kept
+
+
+def _text_of(parts: Iterable[Any]) -> Any:
+    """An answer's parts as one string; where one is neither text nor thought they stay, to be refused."""
+    said = [p for p in parts if not (isinstance(p, Mapping) and p.get("type") in _THINKING)]
+    texts = [p.get("text") or p.get("refusal") for p in said if isinstance(p, Mapping)]
+    found = [t for t in texts if isinstance(t, str)]
+    return "\n".join(found) if len(found) == len(said) else said
+
+
+class _Ids:
+    """Tool-call ids over a conversation: each fits the backend, is there once, and is found again in the
+    results that follow its call."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+        self._fits = _NINE if kind in (Kind.STUDENT, Kind.MISTRAL) else _PLAIN
+        self._used: set[str] = set()
+        self._open: dict[Any, list[str]] = {}
+
+    def called(self, turn: Message) -> Message:
+        calls = _list(turn.get("tool_calls"))
+        if not calls or self._kind in (Kind.GEMINI, Kind.KIMI):
+            return turn
+        self._open, fresh = {}, []
+        for n, call in enumerate(calls):
+            fresh.append(self._call(call, n) if isinstance(call, Mapping) else call)
+        return turn if fresh == calls else {**turn, "tool_calls": fresh}
+
+    def _call(self, call: Message, n: int) -> Message:
+        old = call.get("id")
+        new = old if isinstance(old, str) and self._fits.fullmatch(old) and old not in self._used else ""
+        again = 0
+        while not new or new in self._used:
+            new, again = _hashed(str(old), str(n), str(again)), again + 1
+        self._used.add(new)
+        self._open.setdefault(old, []).append(new)
+        kept = call
+        strict = self._kind in (Kind.STUDENT, Kind.MISTRAL, Kind.OPENAI) or _is_own(call)
+        if strict and call.get("type", "function") == "function":
+            kept = {k: v for k, v in call.items() if k in _CALL}
+        return {**kept, "id": new}
+
+    def answered(self, message: Message) -> Message:
+        """A tool's result. One that answers no call before it stays as it is: the backend tells the client."""
+        old = message.get("tool_call_id")
+        new = self._open.get(old) if isinstance(old, str | None) else None
+        if not new:
+            return message
+        given = new.pop(0) if len(new) > 1 else new[0]
+        return message if given == old else {**message, "tool_call_id": given}
+
+
+def own_call_ids(answer: Mapping[str, Any]) -> None:
+    """Gives the student's tool calls ids of our own, in an answer or a chunk of one (changes ``answer``).
+
+    The same call gets the same id in every chunk, and no other in the conversation: it is hashed from the
+    answer's id too, since many servers count their calls from 0 in every answer.
+    """
+    for choice in _list(answer.get("choices")):
+        part = choice.get("message") or choice.get("delta") if isinstance(choice, Mapping) else None
+        calls = part.get("tool_calls") if isinstance(part, Mapping) else None
+        for n, call in enumerate(_list(calls)):
+            if isinstance(call, dict) and call.get("id") is not None:
+                place = (answer.get("id"), choice.get("index"), call.get("index", n), call["id"])
+                call["id"] = OWN + _hashed(*map(str, place))[:6]
+
+
+def _is_own(call: Any) -> bool:
+    given = call.get("id") if isinstance(call, Mapping) else None
+    return isinstance(given, str) and given.startswith(OWN) and _NINE.fullmatch(given) is not None
+
+
+def _hashed(*parts: str) -> str:
+    """Nine letters and digits: what every provider takes."""
+    return hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=8).hexdigest()[:9]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
