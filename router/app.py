@@ -22,9 +22,13 @@ from starlette.exceptions import HTTPException
 from structlog.typing import Processor
 
 from router import __version__
-from router.api import chat, completions, embeddings, feedback, health, messages, models
+from router.api import chat, completions, embeddings, feedback, health, messages, models, openapi
 from router.api.endpoint import Endpoint, Surface, given_key
 from router.api.plain import Plain
+from router.api.responses import routes as kept_responses
+from router.api.responses.kept import KeptResponses
+from router.api.responses.surface import PATH as RESPONSES
+from router.api.responses.surface import Responses
 from router.api.wire import Receive, Scope, Send
 from router.cascade import Shared
 from router.errors import BadRequest, LocumError
@@ -77,11 +81,13 @@ def create_app(
     """
     metrics, keys = Metrics(), ClientKeys(settings.client_keys)
     proxy = Proxy(policies, settings, env, encoder or (lambda: load_encoder(settings.cache)))
+    kept = KeptResponses(settings.home / "responses.db")
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         store = open_store(settings, proxy.policies)
         metrics.watch(store)
+        kept.open()
         tiers = Tiers(OpenAIWire(), LiteLLMWire())
         await proxy.start(Shared(tiers, store, metrics))
         tasks = [
@@ -100,21 +106,30 @@ def create_app(
             await tiers.close()
             await store.flush()
             store.close()
+            kept.close()
 
-    rest = FastAPI(title="Locum", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    rest = FastAPI(title="Locum", version=__version__, lifespan=lifespan, openapi_url=None)
 
     def authorised(request: Request) -> None:
         keys.check(given_key(dict(request.headers.raw)))
 
     rest.include_router(models.routes(lambda: proxy.catalog), dependencies=[Depends(authorised)])
+    rest.include_router(kept_responses.routes(kept), dependencies=[Depends(authorised)])
     rest.include_router(health.routes(lambda: proxy.catalog, metrics))
+    rest.include_router(openapi.routes(lambda: proxy.catalog))
     rest.add_exception_handler(LocumError, _locum_error)
     rest.add_exception_handler(HTTPException, _http_error)
     rest.add_exception_handler(RequestValidationError, _invalid)
+    return App(_endpoints(proxy, keys, kept), rest)
+
+
+def _endpoints(proxy: Proxy, keys: ClientKeys, kept: KeptResponses) -> dict[str, Asgi]:
+    """What is raw ASGI, by path."""
     surfaces: dict[str, Surface] = {
         chat.PATH: chat.ChatCompletions(),
         completions.PATH: completions.Completions(),
         messages.PATH: messages.Messages(),
+        RESPONSES: Responses(lambda: proxy.catalog, kept),
     }
     endpoints: dict[str, Asgi] = {path: Endpoint(s, lambda: proxy.catalog, keys) for path, s in surfaces.items()}
     endpoints[embeddings.PATH] = Plain(embeddings.Embeddings(lambda: proxy.catalog, lambda: proxy.shared), keys)
@@ -122,7 +137,7 @@ def create_app(
     endpoints[messages.COUNT_PATH] = messages.CountTokens(lambda: proxy.catalog, keys)
     for path in (messages.PATH, messages.COUNT_PATH):
         endpoints[path] = messages.telling_request_id(endpoints[path])
-    return App(endpoints, rest)
+    return endpoints
 
 
 async def _locum_error(_: Request, error: Exception) -> JSONResponse:

@@ -1,0 +1,94 @@
+"""A chat answer as a response object."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from router.api.responses.items import Item
+from router.api.responses.output import Output
+from router.api.responses.request import echo, wants_logprobs
+
+Response = dict[str, Any]
+
+INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""Why an answer ended early: by chat's finish reasons, in the words used here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One request, read. ``input`` are its own items, ``new_id`` names those to come; ``kept``: whether the
+    response will be kept, for ``owner`` (the hash of a key) alone, for ``keep_seconds``."""
+
+    id: str
+    body: Mapping[str, Any]
+    input: list[Item]
+    new_id: Callable[[str], str]
+    owner: str = ""
+    policy: str = ""
+    kept: bool = False
+    keep_seconds: float = 0.0
+    created_at: int = field(default_factory=lambda: int(time.time()))
+
+    def output(self) -> Output:
+        return Output(self.new_id, wants_logprobs(self.body))
+
+    def response(self, status: str, model: str, **more: Any) -> Response:
+        """The response object, as far as it goes in this status; ``more`` are fields that differ."""
+        return {
+            "id": self.id,
+            "object": "response",
+            "created_at": self.created_at,
+            "status": status,
+            "completed_at": int(time.time()) if status == "completed" else None,
+            "error": None,
+            "incomplete_details": None,
+            "model": model,
+            "output": [],
+            "store": self.kept,
+            "usage": None,
+            **echo(self.body),
+            **more,
+        }
+
+    def ended(self, finish_reason: str | None, model: str, items: list[Item], **more: Any) -> Response:
+        """The response object of an answer that has its end."""
+        more = {k: v for k, v in more.items() if v is not None} | {"output": items}
+        if (why := INCOMPLETE.get(finish_reason or "")) is not None:
+            return self.response("incomplete", model, incomplete_details={"reason": why}, **more)
+        return self.response("completed", model, **more)
+
+
+def item_status(finish_reason: str | None) -> str:
+    """What became of the last item of an answer that ended so."""
+    return "incomplete" if finish_reason in INCOMPLETE else "completed"
+
+
+def response_of(turn: Turn, chat: Mapping[str, Any]) -> Response:
+    """The response object for a whole chat answer."""
+    choice, output = chat["choices"][0], turn.output()
+    finish = choice.get("finish_reason")
+    output.add(choice)
+    output.close(item_status(finish))
+    usage, model = usage_of(chat.get("usage")), str(chat.get("model") or turn.body["model"])
+    return turn.ended(finish, model, output.items, usage=usage, service_tier=chat.get("service_tier"))
+
+
+def usage_of(chat: Any) -> dict[str, Any] | None:
+    """Chat's token counts in the words used here; None where there are none."""
+    if not isinstance(chat, dict) or not isinstance(chat.get("prompt_tokens"), int):
+        return None
+    read, written = chat.get("prompt_tokens_details") or {}, chat.get("completion_tokens_details") or {}
+    output_tokens = chat.get("completion_tokens") or 0
+    return {
+        "input_tokens": chat["prompt_tokens"],
+        "input_tokens_details": {
+            "cached_tokens": read.get("cached_tokens") or 0,
+            "cache_write_tokens": read.get("cache_write_tokens") or 0,
+        },
+        "output_tokens": output_tokens,
+        "output_tokens_details": {"reasoning_tokens": written.get("reasoning_tokens") or 0},
+        "total_tokens": chat.get("total_tokens") or chat["prompt_tokens"] + output_tokens,
+    }

@@ -1,0 +1,197 @@
+"""A response's items, and the chat messages that they are."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from router.errors import BadRequest
+
+Item = dict[str, Any]
+
+PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+}
+"""How an item's id begins, by its type: all types that there are here."""
+
+REFERENCE = "item_reference"
+
+
+ID_DIGITS = 48
+
+
+def new_ids(response_id: str) -> Callable[[str], str]:
+    """Ids for a response's items, by their type. An id tells which response it belongs to (``owner_of``)."""
+    stem, numbers = response_id.removeprefix("resp_"), itertools.count()
+    return lambda kind: f"{PREFIXES[kind]}_{stem}{next(numbers):04x}"
+
+
+def owner_of(item_id: str) -> str:
+    """The response that made this id; any nonsense where none did."""
+    return f"resp_{item_id.rpartition('_')[2][:ID_DIGITS]}"
+
+
+def listed(given: object, new_id: Callable[[str], str]) -> list[Item]:
+    """A request's ``input`` as items, each with ``type`` and (but for references) ``id``, as they are kept.
+
+    Raises:
+        BadRequest: it is neither a string nor a list of items, or an item is of a type that only a
+            provider's own server could take up.
+    """
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    if not isinstance(given, list):
+        raise BadRequest("'input' must be a string or a list of items", param="input")
+    return [_item(item, f"input[{n}]", new_id) for n, item in enumerate(given)]
+
+
+def _item(given: object, where: str, new_id: Callable[[str], str]) -> Item:
+    if not isinstance(given, dict):
+        raise BadRequest(f"'{where}' must be an object", param=where)
+    kind = given.get("type") or ("message" if "role" in given else REFERENCE if "id" in given else None)
+    if kind == REFERENCE:
+        return {"type": REFERENCE, "id": string(given, "id", where)}
+    if kind not in PREFIXES:
+        raise BadRequest(
+            f"'{where}' is of the type {kind!r}; here there are {', '.join(PREFIXES)} and {REFERENCE}: "
+            "others need their provider's own server",
+            param=f"{where}.type",
+        )
+    item = {"id": given.get("id") or new_id(kind), "type": kind, "status": "completed", **_present(given)}
+    if kind == "message" and isinstance(item.get("content"), str):
+        text = item["content"]
+        said = {"type": "output_text", "text": text, "annotations": []}
+        item["content"] = [said if item.get("role") == "assistant" else {"type": "input_text", "text": text}]
+    return item
+
+
+def _present(item: Item) -> Item:
+    """Without what is null: SDKs send fields back as they came."""
+    return {k: v for k, v in item.items() if v is not None}
+
+
+class Transcript:
+    """Chat messages, put together from items in their order."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, Any]] = []
+        self._calls: set[str] = set()
+
+    def add(self, item: Item, where: str) -> None:
+        """Adds one item; ``where`` is its path in the request.
+
+        Raises:
+            BadRequest: no chat request can say it.
+        """
+        match item["type"]:
+            case "message":
+                self._add_message(item, where)
+            case "function_call":
+                function = {k: string(item, k, where) for k in ("name", "arguments")}
+                self._add_call(string(item, "call_id", where), {"type": "function", "function": function})
+            case "custom_tool_call":
+                custom = {k: string(item, k, where) for k in ("name", "input")}
+                self._add_call(string(item, "call_id", where), {"type": "custom", "custom": custom})
+            case "function_call_output" | "custom_tool_call_output":
+                self._add_output(item, where)
+            case _:
+                pass  # reasoning: one backend's own thoughts, which another could not read
+
+    def _add_message(self, item: Item, where: str) -> None:
+        role = string(item, "role", where)
+        if role not in ("user", "system", "developer", "assistant"):
+            raise BadRequest(
+                f"'{where}.role' must be user, system, developer or assistant, not {role!r}", param=f"{where}.role"
+            )
+        content = _content(item.get("content"), f"{where}.content", TEXTS if role != "user" else PARTS)
+        last = self.messages[-1] if self.messages else {}
+        if role == "assistant" and last.get("tool_calls") and last["content"] is None:
+            last["content"] = content  # one turn's words, told after its calls
+        else:
+            self.messages.append({"role": role, "content": content})
+
+    def _add_call(self, call_id: str, call: dict[str, Any]) -> None:
+        """Calls side by side are one turn's, together with the words before them."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            self.messages.append({"role": "assistant", "content": None})
+        self.messages[-1].setdefault("tool_calls", []).append({"id": call_id, **call})
+        self._calls.add(call_id)
+
+    def _add_output(self, item: Item, where: str) -> None:
+        call_id = string(item, "call_id", where)
+        if call_id not in self._calls:
+            raise BadRequest(f"no tool call with the call_id {call_id!r} comes before its output", param=where)
+        content = _content(item.get("output"), f"{where}.output", TEXTS)
+        self.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+
+
+def string(values: Item, key: str, where: str) -> str:
+    """A field that must be a string. Raises BadRequest."""
+    value = values.get(key)
+    if not isinstance(value, str):
+        raise BadRequest(f"'{where}.{key}' must be given, as a string", param=f"{where}.{key}")
+    return value
+
+
+Part = Callable[[Item, str], dict[str, Any]]
+
+
+def _text(part: Item, where: str) -> dict[str, Any]:
+    return {"type": "text", "text": string(part, "text", where)}
+
+
+def _refusal(part: Item, where: str) -> dict[str, Any]:
+    return {"type": "text", "text": string(part, "refusal", where)}
+
+
+def _image(part: Item, where: str) -> dict[str, Any]:
+    """By URL (``data:`` too); ``detail`` as far as chat knows it."""
+    if part.get("file_id"):
+        raise BadRequest("an image must be given by its 'image_url'; 'file_id' is one provider's own", param=where)
+    image, detail = {"url": string(part, "image_url", where)}, part.get("detail")
+    if isinstance(detail, str):
+        image["detail"] = "high" if detail == "original" else detail
+    return {"type": "image_url", "image_url": image}
+
+
+def _audio(part: Item, where: str) -> dict[str, Any]:
+    if not isinstance(part.get("input_audio"), dict):
+        raise BadRequest(f"'{where}.input_audio' must be an object", param=f"{where}.input_audio")
+    return {"type": "input_audio", "input_audio": part["input_audio"]}
+
+
+def _file(part: Item, where: str) -> dict[str, Any]:
+    if part.get("file_url"):
+        raise BadRequest("a file must be given by its 'file_data'; chat has no 'file_url'", param=f"{where}.file_url")
+    file = {k: part[k] for k in ("file_id", "file_data", "filename") if part.get(k) is not None}
+    if not file.keys() & {"file_id", "file_data"}:
+        raise BadRequest(f"'{where}' has no 'file_data'", param=f"{where}.file_data")
+    return {"type": "file", "file": file}
+
+
+TEXTS: dict[str, Part] = {"input_text": _text, "output_text": _text, "text": _text, "refusal": _refusal}
+PARTS: dict[str, Part] = TEXTS | {"input_image": _image, "input_audio": _audio, "input_file": _file}
+
+
+def _content(given: object, where: str, known: dict[str, Part]) -> str | list[dict[str, Any]]:
+    """Chat's content. Text alone, however it was cut, is a plain string: every backend takes it, and one
+    conversation has one opening, whichever form its client sends."""
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, list):
+        raise BadRequest(f"'{where}' must be a string or a list of parts", param=where)
+    parts = []
+    for n, part in enumerate(given):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in known:
+            at = f"{where}[{n}].type"
+            raise BadRequest(f"'{at}' is {kind!r}; here it can be {', '.join(known)}", param=at)
+        parts.append(known[kind](part, f"{where}[{n}]"))
+    texts = [part["text"] for part in parts if part["type"] == "text"]
+    return "".join(texts) if len(texts) == len(parts) and (len(parts) < 2 or known is TEXTS) else parts

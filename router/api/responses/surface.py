@@ -1,0 +1,99 @@
+"""``POST /v1/responses``: OpenAI's Responses, as chat requests over the cascade."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from router.api.endpoint import Asked, given_key, json_object
+from router.api.models import Catalog
+from router.api.responses.answer import Response, Turn
+from router.api.responses.items import REFERENCE, Item, Transcript, listed, new_ids, owner_of
+from router.api.responses.kept import KeptResponses
+from router.api.responses.request import chat_body, check
+from router.api.responses.sink import ResponseSink
+from router.errors import LocumError, NotStored, PreviousNotStored
+from router.policy import Policy
+
+PATH = "/v1/responses"
+DAY_SECONDS = 86_400.0
+
+
+class Responses:
+    """Puts what was said before in front of each request, from what is kept here. Nothing is kept for a policy
+    that keeps no text."""
+
+    def __init__(self, catalog: Callable[[], Catalog], kept: KeptResponses) -> None:
+        self._catalog, self._kept = catalog, kept
+
+    async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
+        body = json_object(content)
+        check(body)
+        policy = self._catalog().resolve(body["model"])[0].policy
+        response_id = f"resp_{request_id[-24:]}{secrets.token_hex(12)}"
+        owner, new_id = key_hash(headers), new_ids(response_id)
+        given = await self._resolved(listed(body["input"], new_id), owner, policy)
+        transcript = Transcript()
+        for item in await self._before(body, owner, policy):
+            transcript.add(item, "previous_response_id")
+        for n, item in enumerate(given):
+            transcript.add(item, f"input[{n}]")
+        turn = Turn(
+            response_id,
+            body,
+            given,
+            new_id,
+            owner=owner,
+            policy=policy.name,
+            kept=body.get("store") is not False and policy.log.text,
+            keep_seconds=policy.log.retention_days * DAY_SECONDS,
+        )
+        return Asked(chat_body(body, transcript.messages), lambda sink: ResponseSink(sink, turn, self._keep))
+
+    def error(self, error: LocumError) -> dict[str, Any]:
+        return error.body()
+
+    async def _before(self, body: Mapping[str, Any], owner: str, policy: Policy) -> list[Item]:
+        """What was said before this request."""
+        if not (previous := body.get("previous_response_id")):
+            return []
+        if not policy.log.text:
+            raise PreviousNotStored(_no_text(policy), param="previous_response_id")
+        history = await self._kept.history(previous, owner)
+        if history is None:
+            raise PreviousNotStored(
+                f"Previous response with id '{previous}' not found: it, or one before it, was not stored, was "
+                "deleted, is past its retention, or is another key's",
+                param="previous_response_id",
+            )
+        return history
+
+    async def _resolved(self, items: list[Item], owner: str, policy: Policy) -> list[Item]:
+        """The items, with those that references mean in their place."""
+        known: dict[str, Item] = {}
+        for item in items:
+            if item["type"] != REFERENCE or item["id"] in known:
+                continue
+            if not policy.log.text:
+                raise NotStored(_no_text(policy), param="input")
+            if found := await self._kept.get(owner_of(item["id"]), owner):
+                known |= {i["id"]: i for i in (*found.input, *found.response["output"])}
+            if item["id"] not in known:
+                raise NotStored(f"Item with id '{item['id']}' not found.", param="input")
+        return [known[item["id"]] if item["type"] == REFERENCE else item for item in items]
+
+    async def _keep(self, turn: Turn, response: Response) -> bool:
+        return await self._kept.put(
+            response, turn.input, owner=turn.owner, policy=turn.policy, keep_seconds=turn.keep_seconds
+        )
+
+
+def key_hash(headers: Mapping[bytes, bytes]) -> str:
+    """Whose response it is: a hash of the key that came along, so that no key is kept."""
+    return hashlib.sha256((given_key(headers) or "").encode()).hexdigest()
+
+
+def _no_text(policy: Policy) -> str:
+    return f"the policy {policy.name} keeps no text, so no response is stored; send the whole conversation as 'input'"
