@@ -174,6 +174,8 @@ class _Ids:
 
     def _call(self, call: Message, n: int) -> Message:
         old = call.get("id")
+        if not isinstance(old, str | None):
+            return call
         new = old if isinstance(old, str) and self._fits.fullmatch(old) and old not in self._used else ""
         again = 0
         while not new or new in self._used:
