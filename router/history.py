@@ -80,12 +80,15 @@ _BY_NAME = (
 def normalised(messages: Sequence[Any], backend: Backend) -> Sequence[Any]:
     """The messages as ``backend`` takes them; the same object where nothing must change. Never raises
     for malformed messages: whether they are right, the backend says."""
-    if not any(map(_may_change, messages)):
+    for message in messages:
+        if _may_change(message):
+            break
+    else:
         return messages
     kind = kind_of(backend)
     ids, fresh = _Ids(kind), []
     for message in messages:
-        if not isinstance(message, Mapping):
+        if not isinstance(message, dict):
             fresh.append(message)
         elif message.get("role") == "assistant":
             fresh.append(ids.called(_turn(message, kind)))
@@ -100,7 +103,7 @@ def normalised(messages: Sequence[Any], backend: Backend) -> Sequence[Any]:
 
 
 def _may_change(message: Any) -> bool:
-    if not isinstance(message, Mapping):
+    if not isinstance(message, dict):
         return False
     role = message.get("role")
     if role == "assistant":
@@ -147,8 +150,8 @@ def _turn(message: Message, kind: Kind) -> Message:
 
 def _text_of(parts: Iterable[Any]) -> Any:
     """An answer's parts as one string; where one is neither text nor thought they stay, to be refused."""
-    said = [p for p in parts if not (isinstance(p, Mapping) and p.get("type") in _THINKING)]
-    texts = [p.get("text") or p.get("refusal") for p in said if isinstance(p, Mapping)]
+    said = [p for p in parts if not (isinstance(p, dict) and p.get("type") in _THINKING)]
+    texts = [p.get("text") or p.get("refusal") for p in said if isinstance(p, dict)]
     found = [t for t in texts if isinstance(t, str)]
     return "\n".join(found) if len(found) == len(said) else said
 
@@ -169,7 +172,7 @@ class _Ids:
             return turn
         self._open, fresh = {}, []
         for n, call in enumerate(calls):
-            fresh.append(self._call(call, n) if isinstance(call, Mapping) else call)
+            fresh.append(self._call(call, n) if isinstance(call, dict) else call)
         return turn if fresh == calls else {**turn, "tool_calls": fresh}
 
     def _call(self, call: Message, n: int) -> Message:
@@ -205,8 +208,8 @@ def own_call_ids(answer: Mapping[str, Any]) -> None:
     answer's id too, since many servers count their calls from 0 in every answer.
     """
     for choice in _list(answer.get("choices")):
-        part = choice.get("message") or choice.get("delta") if isinstance(choice, Mapping) else None
-        calls = part.get("tool_calls") if isinstance(part, Mapping) else None
+        part = choice.get("message") or choice.get("delta") if isinstance(choice, dict) else None
+        calls = part.get("tool_calls") if isinstance(part, dict) else None
         for n, call in enumerate(_list(calls)):
             if isinstance(call, dict) and call.get("id") is not None:
                 place = (answer.get("id"), choice.get("index"), call.get("index", n), call["id"])
@@ -214,7 +217,7 @@ def own_call_ids(answer: Mapping[str, Any]) -> None:
 
 
 def _is_own(call: Any) -> bool:
-    given = call.get("id") if isinstance(call, Mapping) else None
+    given = call.get("id") if isinstance(call, dict) else None
     return isinstance(given, str) and given.startswith(OWN) and _NINE.fullmatch(given) is not None
 
 
