@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -72,10 +72,11 @@ STRUCTURE = (
 )  # fmt: skip
 """The names of ``Features.structure``, in order."""
 
-_SYSTEM = ("system", "developer")
+F32 = npt.NDArray[np.float32]
+
 _WORD = re.compile(r"[^\W\d_]+")
 _NUMBER = re.compile(r"\d[\d.,]*")
-_SENTENCE = re.compile(r"[.!?;:。！？](?=\s|$)|\n")
+_SENTENCE = re.compile(r"[.!?;:。！？\n](?:(?<=\n)|(?=\s|$))")  # one set of characters first: found fastest
 _STOP_WORDS: Mapping[str, str] = {
     "en": "the is are to and of my what how it you for with this was have not",
     "de": "der die das und ist ich nicht ein eine wie mit für auf den zu wird habe",
@@ -99,7 +100,6 @@ class Features:
     ``input_tokens`` is an estimate (four bytes a token), tools and images included.
     """
 
-    system: str
     last_user: str
     context: str
     user_window: str
@@ -111,7 +111,7 @@ class Features:
     has_tools: bool
     wants_json: bool
     wants_schema: bool
-    structure: npt.NDArray[np.float32]
+    structure: F32
 
     @property
     def text(self) -> str:
@@ -138,57 +138,75 @@ class Features:
 
 
 def extract(body: Mapping[str, Any]) -> Features:
-    """Reads a parsed chat-completions request."""
-    turns = [m for m in _list(body.get("messages")) if isinstance(m, Mapping)]
-    last = max((i for i, m in enumerate(turns) if m.get("role") == "user"), default=len(turns) - 1)
-    texts = [_text(m) for m in turns]
-    last_user = texts[last] if turns else ""
-    context = "\n".join(t for i, t in enumerate(texts) if i != last and t)
+    """Reads a parsed chat-completions request: JSON's own types, objects as ``dict`` and arrays as ``list``."""
+    texts, parts, last = _texts(_list(body.get("messages")))
+    turns, last_user = len(texts), texts.pop(last) if texts else ""
+    context = "\n".join(filter(None, texts))
     raw = last_user.encode("utf-8", "replace")
-    kinds = [p.get("type") for m in turns for p in _parts(m)]
+    kinds = [p.get("type") for p in parts]
     images, audio = kinds.count("image_url"), "input_audio" in kinds
     tools = _list(body.get("tools")) or _list(body.get("functions"))
     json, schema = _form(body)
     user_window = window(last_user, USER_WINDOW)
+    shares, separators, newlines = _counted(raw)
+    log = math.log1p
     numbers = [
-        *(math.log1p(x) for x in (len(last_user), len(context), len(turns), *_shape(raw))),
-        images > 0, audio, math.log1p(len(tools)), json, schema, *_limits(body),
-        math.log1p(last_user.count("```") + context.count("```")),
-        *(math.log1p(len(found.findall(user_window))) for found in (_NUMBER, _SENTENCE)), *_asks(user_window),
+        log(len(last_user)), log(len(context)), log(turns), log(len(raw) / (1 + separators)), log(1 + newlines),
+        images > 0, audio, log(len(tools)), json, schema, *_limits(body),
+        log(_fences(last_user) + _fences(context)),
+        log(len(_NUMBER.findall(user_window))), log(len(_SENTENCE.findall(user_window))),
+        *_asks(user_window, raw if user_window is last_user else None),
     ]  # fmt: skip
+    structure = np.empty(len(STRUCTURE), np.float32)
+    structure[: len(numbers)] = numbers
+    structure[len(numbers) :] = shares
     return Features(
-        system="\n".join(t for t, m in zip(texts, turns, strict=True) if m.get("role") in _SYSTEM),
         last_user=last_user,
         context=context,
         user_window=user_window,
         context_window=window(context, CONTEXT_WINDOW),
-        input_tokens=_tokens(raw, context, tools) + 4 * len(turns) + IMAGE_TOKENS * images,
-        turns=len(turns),
+        input_tokens=_tokens(raw, context, tools) + 4 * turns + IMAGE_TOKENS * images,
+        turns=turns,
         has_images=images > 0,
         has_audio=audio,
         has_tools=bool(tools),
         wants_json=json,
         wants_schema=schema,
-        structure=np.concatenate([np.array(numbers, np.float32), _shares(raw)]),
+        structure=structure,
     )
+
+
+def _texts(messages: list[Any]) -> tuple[list[str], list[dict[str, Any]], int]:
+    """Each turn's text, the parts of all contents that come in parts, and which turn is the last user's."""
+    texts: list[str] = []
+    parts: list[dict[str, Any]] = []
+    last = -1
+    for message in messages:
+        if not isinstance(message, dict):
+            continue
+        if message.get("role") == "user":
+            last = len(texts)
+        content = message.get("content")
+        if isinstance(content, str) and "tool_calls" not in message:
+            texts.append(content)
+        else:
+            found = [p for p in _list(content) if isinstance(p, dict)]
+            texts.append(_text(message, found))
+            parts += found
+    return texts, parts, last
 
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _parts(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    content = message.get("content")
-    return (p for p in content if isinstance(p, Mapping)) if isinstance(content, list) else iter(())
-
-
-def _text(message: Mapping[str, Any]) -> str:
+def _text(message: dict[str, Any], parts: list[dict[str, Any]]) -> str:
     """A message's text: its content or its text parts, and the arguments of the tools it called."""
     content = message.get("content")
-    pieces = [content] if isinstance(content, str) else [p.get("text") for p in _parts(message)]
+    pieces = [content] if isinstance(content, str) else [p.get("text") for p in parts]
     for call in _list(message.get("tool_calls")):
-        function = call.get("function") if isinstance(call, Mapping) else None
-        pieces += [function.get("name"), function.get("arguments")] if isinstance(function, Mapping) else []
+        function = call.get("function") if isinstance(call, dict) else None
+        pieces += [function.get("name"), function.get("arguments")] if isinstance(function, dict) else []
     return "\n".join(p for p in pieces if isinstance(p, str))
 
 
@@ -218,28 +236,53 @@ def _limits(body: Mapping[str, Any]) -> tuple[float, bool]:
     return tokens, isinstance(several, int) and several > 1
 
 
-def _shape(raw: bytes) -> tuple[float, int]:
-    """Bytes per word, and lines."""
-    return len(raw) / (1 + raw.count(b" ") + raw.count(b"\n")), raw.count(b"\n") + 1
+def _fences(text: str) -> int:
+    return text.count("```") if "`" in text else 0  # one character is found ten times as fast
 
 
-def _asks(text: str) -> list[bool]:
-    words = set(_WORD.findall(text.lower()))
-    return [not words.isdisjoint(cues) for cues in QUESTIONS.values()]
+def _asks(text: str, raw: bytes | None) -> list[int]:
+    """Which questions' cue words are in the text, 1 or 0; ``raw``: the text in UTF-8, where that is at hand."""
+    cues, question = _cues()
+    if text.isascii():  # the same words as by the expression, at a third of the cost
+        found = cues.intersection((raw or text.encode()).translate(_letters()).split())
+    else:
+        found = cues.intersection(_WORD.findall(text.lower()))
+    asks = [0] * len(QUESTIONS)
+    for cue in found:
+        asks[question[cue]] = 1
+    return asks
 
 
-def _shares(raw: bytes) -> npt.NDArray[np.float32]:
-    """Each class's and each script's share of the characters: float32, (len(CLASSES) + len(SCRIPTS),)."""
+def _counted(raw: bytes) -> tuple[F32, float, float]:
+    """Each class's and each script's share of the characters: float32, (len(CLASSES) + len(SCRIPTS),);
+    then how many separators of words and how many newlines there are."""
     counts = np.bincount(np.frombuffer(raw, np.uint8), minlength=256).astype(np.float32)
-    characters = len(raw) - counts[0x80:0xC0].sum()  # without UTF-8's continuation bytes
-    return (_class_table() @ counts / max(1.0, float(characters))).astype(np.float32)
+    found = _class_table().dot(counts)
+    characters, separators, newlines = found[-3:].tolist()
+    return found[:-3] / max(1.0, characters), separators, newlines
 
 
 @cache
-def _class_table() -> npt.NDArray[np.float32]:
-    """Which byte is in which class or script: float32, (len(CLASSES) + len(SCRIPTS), 256)."""
-    sets = [*CLASSES.values(), *SCRIPTS.values()]
+def _class_table() -> F32:
+    """Which byte is in which class or script, then which begins a character, separates words, or is a newline:
+    float32, (len(CLASSES) + len(SCRIPTS) + 3, 256)."""
+    first = frozenset(range(256)) - frozenset(range(0x80, 0xC0))  # without UTF-8's continuation bytes
+    sets = [*CLASSES.values(), *SCRIPTS.values(), first, frozenset(b" \n"), frozenset(b"\n")]
     return np.array([[b in members for b in range(256)] for members in sets], np.float32)
+
+
+@cache
+def _letters() -> bytes:
+    """For ``bytes.translate``: ASCII letters to lower case, all else to a space."""
+    return bytes(ord(chr(b).lower()) if b < 128 and chr(b).isalpha() else 32 for b in range(256))
+
+
+@cache
+def _cues() -> tuple[frozenset[str | bytes], Mapping[str | bytes, int]]:
+    """The cue words, as text and as bytes, and the number of each one's question."""
+    number = {cue: i for i, cues in enumerate(QUESTIONS.values()) for cue in cues}
+    both: dict[str | bytes, int] = {**number, **{cue.encode(): i for cue, i in number.items()}}
+    return frozenset(both), both
 
 
 @cache
