@@ -280,9 +280,8 @@ def _letters() -> bytes:
 @cache
 def _cues() -> tuple[frozenset[str | bytes], Mapping[str | bytes, int]]:
     """The cue words, as text and as bytes, and the number of each one's question."""
-    number = {cue: i for i, cues in enumerate(QUESTIONS.values()) for cue in cues}
-    both: dict[str | bytes, int] = {**number, **{cue.encode(): i for cue, i in number.items()}}
-    return frozenset(both), both
+    numbers = {form: i for i, cues in enumerate(QUESTIONS.values()) for cue in cues for form in (cue, cue.encode())}
+    return frozenset(numbers), numbers
 
 
 @cache

@@ -83,7 +83,7 @@ def _words(data: bytes, prefix: U64, inverses: U64) -> U64:
     edges = (inside[1:] != inside[:-1]).nonzero()[0]  # before a word's first byte, at its last, and so on
     edges += 1
     at = prefix.take(edges)
-    words = at[1::2] - at[::2]
+    words: U64 = at[1::2] - at[::2]
     words *= inverses.take(edges[::2])
     return words
 
