@@ -151,7 +151,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(proxy: World) -> Run:
-    """``run(command, **environment)``: a client in a process of its own; what it printed. It fails as the command does."""
+    """``run(command, **environment)``: a client in a process of its own; what it printed. Fails where that does."""
 
     def ran(command: Sequence[str], **environment: str) -> str:
         env = os.environ | {"LOCUM_URL": proxy.url, "LOCUM_KEY": KEY} | environment
