@@ -37,6 +37,7 @@ from router.metrics import Metrics
 from router.proxy import Proxy, background
 from router.scoring.encoder import Encoder, load_encoder
 from router.settings import Settings
+from router.shared import SharedState
 from router.store.base import open_store
 from router.tiers import Tiers
 from router.upstream.litellm_wire import LiteLLMWire
@@ -72,15 +73,17 @@ def create_app(
     settings: Settings,
     env: Mapping[str, str] = os.environ,
     encoder: Callable[[], Encoder | None] | None = None,
+    state: SharedState | None = None,
 ) -> App:
     """The proxy for these policy files. ``env`` holds the backends' keys, by the names that policies give;
-    ``encoder`` makes what scorers embed text with (by default the one kept in the cache).
+    ``encoder`` makes what scorers embed text with (by default the one kept in the cache); ``state`` is
+    what this worker shares with others (by default it works alone).
 
     Raises:
         PolicyError: a file is wrong.
     """
     metrics, keys = Metrics(), ClientKeys(settings.client_keys)
-    proxy = Proxy(policies, settings, env, encoder or (lambda: load_encoder(settings.cache)))
+    proxy = Proxy(policies, settings, env, encoder or (lambda: load_encoder(settings.cache)), state or SharedState())
     kept = KeptResponses(settings.home / "responses.db")
 
     @contextlib.asynccontextmanager
@@ -93,6 +96,7 @@ def create_app(
         tasks = [
             background(proxy.follow(), "policy files"),
             background(proxy.seed_spending(store), "today's spending"),
+            background(metrics.keep_fresh(), "metrics of the store"),
         ]
         gc.collect()
         gc.freeze()  # what start-up made is never garbage; scanning it again and again costs 15% of the CPU

@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Protocol
+
+from router.shared import NANO, SharedState
 
 DAY_SECONDS = 86_400
+
+
+class Counted(Protocol):
+    """Where a budget's money is counted, in whole nano-dollars, by all who spend from it together. Days are
+    UTC, counted since 1970."""
+
+    def spend(self, day: int, nano: int) -> None: ...
+
+    def spent_before(self, day: int, nano: int) -> None:
+        """Sets what was spent before counting began."""
+        ...
+
+    def reserve(self, nano: int) -> None:
+        """Negative gives back."""
+        ...
+
+    def spent(self, day: int) -> int: ...
+
+    def reserved(self) -> int: ...
 
 
 class DailyBudget:
     """Counts US dollars spent since midnight UTC against a daily cap.
 
-    ``reserved_usd`` is held for answers under way, so that many at once cannot all pass a check that
-    only one should. ``spent_usd`` seeds the count with what was spent before a restart.
+    What is reserved is held for answers under way, so that many at once cannot all pass a check that
+    only one should. Fractions of a nano-dollar are rounded up.
+
+    Args:
+        counted: where; by default this process counts alone.
     """
 
     def __init__(
-        self, usd_per_day: Decimal, *, spent_usd: Decimal = Decimal(0), clock: Callable[[], float] = time.time
+        self, usd_per_day: Decimal, counted: Counted | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.usd_per_day = usd_per_day
-        self.reserved_usd = Decimal(0)
+        self._counted: Counted = counted or SharedState().account("budget")
         self._clock = clock
-        self._day = self._today()
-        self._spent = spent_usd
 
     @property
     def spent_usd(self) -> Decimal:
-        if (today := self._today()) != self._day:
-            self._day, self._spent = today, Decimal(0)
-        return self._spent
+        return Decimal(self._counted.spent(self._today())) / NANO
+
+    @property
+    def reserved_usd(self) -> Decimal:
+        return Decimal(self._counted.reserved()) / NANO
 
     @property
     def exhausted(self) -> bool:
@@ -42,12 +68,22 @@ class DailyBudget:
         return self.spent_usd + self.reserved_usd < self.usd_per_day * Decimal(min(1.0, passed + burst))
 
     def reserve(self, usd: Decimal) -> None:
-        self.reserved_usd += usd
+        self._counted.reserve(_nano(usd))
 
     def settle(self, reserved_usd: Decimal, spent_usd: Decimal) -> None:
         """Gives back what was reserved and books what was spent; unreserved spending passes zero."""
-        self.reserved_usd -= reserved_usd
-        self._spent = self.spent_usd + spent_usd
+        if reserved_usd:
+            self._counted.reserve(-_nano(reserved_usd))
+        if spent_usd:
+            self._counted.spend(self._today(), _nano(spent_usd))
+
+    def spent_before(self, at: float, usd: Decimal) -> None:
+        """Seeds the count: what was spent on the UTC day of ``at`` (unix time) before then. Idempotent."""
+        self._counted.spent_before(int(at // DAY_SECONDS), _nano(usd))
 
     def _today(self) -> int:
         return int(self._clock() // DAY_SECONDS)
+
+
+def _nano(usd: Decimal) -> int:
+    return math.ceil(usd * NANO)

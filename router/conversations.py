@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
+from router.shared import VALUES, SharedState
 
 OPENING_ROLES = frozenset({"system", "developer"})
 
@@ -41,20 +43,23 @@ class Remembered:
 
 
 class Conversations:
-    """The last ``capacity`` conversations, forgotten in the order of their last use."""
+    """One policy's last conversations, some 100,000 with those of all policies; the longest unused go first.
 
-    def __init__(self, capacity: int = 50_000) -> None:
-        self._capacity = capacity
-        self._known: OrderedDict[str, Remembered] = OrderedDict()
+    All workers that map one ``state`` remember together.
+    """
+
+    def __init__(self, policy: str, state: SharedState) -> None:
+        self._policy, self._state = policy, state
 
     def recall(self, conversation: str) -> Remembered:
-        return self._known.get(conversation, Remembered())
+        key = self._state.key(self._policy, conversation)
+        share = self._state.cached_share.get(key) or 0
+        return Remembered(self._state.escalated.get(key) is not None, share / VALUES)
 
     def remember(self, conversation: str, *, escalated: bool = False, cached_share: float | None = None) -> None:
         """Adds what one request showed. An escalation is never taken back: affinity goes only upward."""
-        before = self.recall(conversation)
-        share = before.cached_share if cached_share is None else cached_share
-        self._known[conversation] = Remembered(before.escalated or escalated, share)
-        self._known.move_to_end(conversation)
-        if len(self._known) > self._capacity:
-            self._known.popitem(last=False)
+        key = self._state.key(self._policy, conversation)
+        if escalated or self._state.escalated.get(key) is not None:
+            self._state.escalated.put(key)
+        if cached_share is not None:  # rounded up: a share of n tokens, taken of n tokens, is the same number again
+            self._state.cached_share.put(key, math.ceil(min(1.0, max(0.0, cached_share)) * VALUES))

@@ -24,6 +24,7 @@ from router.policy import Policy, load_policy
 from router.routing import Routing, teacher_spend
 from router.scoring.encoder import Encoder
 from router.settings import Settings
+from router.shared import SharedState
 from router.store.base import Records
 from router.tiers import Backends
 
@@ -62,10 +63,11 @@ class Proxy:
         settings: Settings,
         env: Mapping[str, str],
         encoder: Callable[[], Encoder | None],
+        state: SharedState,
     ) -> None:
         if not paths:
             raise PolicyError("no policy file given")
-        self._settings, self._env, self._encoder = settings, env, encoder
+        self._settings, self._env, self._encoder, self._state = settings, env, encoder, state
         self._stamps = {path: _stamp(path) for path in paths}
         self._policies = {path: load_policy(path) for path in paths}
         self._served: dict[str, Served] = {}
@@ -80,9 +82,9 @@ class Proxy:
 
     async def start(self, shared: Shared) -> None:
         """Serves the policies as they were read. Call it once, before the first request."""
-        self.shared, self._began_at = shared, time.time()
+        self.shared = shared
         for policy in self.policies:
-            self._served[policy.name] = await self._serve(policy, Routing(policy))
+            self._served[policy.name] = await self._serve(policy, Routing(policy, self._state))
         self._publish()
 
     async def stop(self) -> None:
@@ -115,7 +117,7 @@ class Proxy:
         wanted = self._policies | {path: policy}
         self._check(wanted)
         kept = self._served.get(policy.name)
-        routing = kept.routing if kept else Routing(policy)
+        routing = kept.routing if kept else Routing(policy, self._state)
         fresh = await self._serve(policy, routing)
         routing.follow(policy)
         gone = self._served.pop(old.name)
@@ -164,9 +166,13 @@ class Proxy:
         self.catalog = Catalog([self._served[p.name].cascade for p in self.policies], int(time.time()))
 
     async def seed_spending(self, records: Records) -> None:
-        """Counts what the teacher cost today before this start; reads the store off the event loop."""
+        """Counts what the teacher cost today before this start; reads the store off the event loop.
+        One worker does it for all."""
+        if self._state.slot:
+            return
+        at = self._state.began_at
         for name, served in list(self._served.items()):
-            served.routing.spent_before(*await asyncio.to_thread(_spent_today, records, name, self._began_at))
+            served.routing.spent_before(at, *await asyncio.to_thread(_spent_today, records, name, at))
 
 
 def background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

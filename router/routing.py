@@ -17,28 +17,29 @@ from router.policy import Policy
 from router.scoring.estimator import prior_score
 from router.scoring.features import Features, extract
 from router.scoring.thresholds import ShareThreshold
+from router.shared import SharedState
 
 
 class Routing:
     """One policy's running state of deciding. It outlives edits of the policy file (``follow``), so that
     an edit forgets neither conversations nor what was spent today."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, state: SharedState) -> None:
         self._policy = policy
-        self._conversations = Conversations()
+        self._conversations = Conversations(policy.name, state)
         self._share, self._share_of = ShareThreshold(), ""
-        self._spent = DailyBudget(policy.objective.usd_per_day or Decimal(0))
-        self.audit_budget = DailyBudget(policy.audit.usd_per_day)
+        self._spent = DailyBudget(policy.objective.usd_per_day or Decimal(0), state.account(policy.name, "served"))
+        self.audit_budget = DailyBudget(policy.audit.usd_per_day, state.account(policy.name, "audited"))
 
     def follow(self, policy: Policy) -> None:
         self._policy = policy
         self._spent.usd_per_day = policy.objective.usd_per_day or Decimal(0)
         self.audit_budget.usd_per_day = policy.audit.usd_per_day
 
-    def spent_before(self, served_usd: Decimal, audited_usd: Decimal) -> None:
-        """Counts what the teacher cost today before the process began, for clients and for audits."""
-        self._spent.settle(Decimal(0), served_usd)
-        self.audit_budget.settle(Decimal(0), audited_usd)
+    def spent_before(self, at: float, served_usd: Decimal, audited_usd: Decimal) -> None:
+        """What the teacher cost, for clients and for audits, on the day of ``at`` before then (unix time)."""
+        self._spent.spent_before(at, served_usd)
+        self.audit_budget.spent_before(at, audited_usd)
 
     def decide(self, chat: ChatRequest, live: Live) -> tuple[Features, Decision]:
         """Reads the request once, scores it, draws its audit, and decides."""

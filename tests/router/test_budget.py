@@ -35,7 +35,8 @@ def test_spending_may_only_keep_pace_with_the_day() -> None:
 
 def test_a_new_day_is_a_new_budget_and_yesterdays_reservations_still_end() -> None:
     clock = Clock()
-    budget = DailyBudget(Decimal(1), clock=clock, spent_usd=Decimal(1))
+    budget = DailyBudget(Decimal(1), clock=clock)
+    budget.spent_before(clock.now, Decimal(1))
     budget.reserve(Decimal("0.5"))
     assert budget.exhausted
     clock.now += DAY_SECONDS

@@ -1,0 +1,196 @@
+"""What the workers of one machine must know together: a small file that all of them map into memory.
+
+It is made of 64-bit words, and every fact is one aligned word: processors read and write those whole, so
+nobody ever sees half a fact and nothing is locked. There are two kinds of facts:
+
+- **Money** (``Account``). Each worker has a region of its own that it alone writes; the sum over all regions
+  is what the machine spent. A row is {key, day, spent, reserved}. At a new day ``spent`` is written before
+  ``day``: whoever reads in between takes the row for yesterday's, never yesterday's money for today's. A worker
+  that died leaves its region behind; the next one in its slot goes on counting in it.
+- **Conversations** (``Table``). Any worker writes any word, so a word is self-contained: the key's tag, a value
+  and when it was put there. Two workers that pick the same word for different keys at the same instant lose
+  one of them, as if it had been forgotten; no word is ever a mixture.
+
+One worker alone has the same in memory of its own. Other machines are not reached: that takes a server.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO
+
+from router.errors import PolicyError
+
+NANO = 10**9
+
+HEADER = 8  # words: slots, nanoseconds of unix time at creation, two of the hash's key; the rest is free
+SLOTS, BEGAN, KEY = 0, 1, 2
+ROWS, ROW = 1024, 4  # rows of one worker's region, words of a row
+DAY, SPENT, RESERVED = 1, 2, 3
+
+SETS, WAYS = 16_384, 8
+TABLES = 2
+STAMP_BITS = 20  # seconds: 12 days, after which an old entry passes for a new one and is only forgotten later
+VALUE_BITS = 20
+TAG_BITS = 23  # the sign bit stays free
+STAMPS, VALUES = (1 << STAMP_BITS) - 1, (1 << VALUE_BITS) - 1
+
+
+class Account:
+    """One sum of money by UTC day, in whole nano-dollars: what this worker adds, what all of them spent."""
+
+    def __init__(self, words: memoryview[int], regions: int, slot: int, key: int) -> None:
+        self._words, self._regions, self._key = words, regions, key
+        self._own = self._claim(1 + slot)
+
+    def spend(self, day: int, nano: int) -> None:
+        self._add(self._own, day, nano)
+
+    def spent_before(self, day: int, nano: int) -> None:
+        """Sets what was spent that day before the first worker began; saying it again changes nothing."""
+        row = self._claim(0)
+        self._words[row + SPENT] = nano
+        self._words[row + DAY] = day
+
+    def reserve(self, nano: int) -> None:
+        """Holds money for answers under way; negative gives back."""
+        self._words[self._own + RESERVED] += nano
+
+    def spent(self, day: int) -> int:
+        """By all workers, that day."""
+        words = self._words
+        return sum(words[row + SPENT] for row in self._rows() if words[row + DAY] == day)
+
+    def reserved(self) -> int:
+        """By all workers."""
+        return sum(self._words[row + RESERVED] for row in self._rows())
+
+    def _add(self, row: int, day: int, nano: int) -> None:
+        if self._words[row + DAY] == day:
+            self._words[row + SPENT] += nano
+        else:
+            self._words[row + SPENT] = nano
+            self._words[row + DAY] = day
+
+    def _rows(self) -> list[int]:
+        found = (self._find(region) for region in range(self._regions))
+        return [row for row, taken in found if taken]
+
+    def _claim(self, region: int) -> int:
+        row, taken = self._find(region)
+        if not taken:
+            self._words[row] = self._key
+        return row
+
+    def _find(self, region: int) -> tuple[int, bool]:
+        """The key's row in a region, or the free one where it would be."""
+        first = HEADER + region * ROWS * ROW
+        for n in range(ROWS):
+            row = first + (self._key + n) % ROWS * ROW
+            if (key := self._words[row]) in (0, self._key):
+                return row, key != 0
+        raise PolicyError(f"more than {ROWS} budgets were counted since the start; start anew")
+
+
+class Table:
+    """The last ``SETS * WAYS`` keys or so, each with a value of ``VALUE_BITS`` bits.
+
+    A key belongs to one set of words and is told from others there by its tag: two keys are taken for one
+    another once in a million full sets. A new key replaces the oldest of its set.
+    """
+
+    def __init__(self, words: memoryview[int], clock: Callable[[], float]) -> None:
+        self._words, self._clock = words, clock
+
+    def get(self, key: int) -> int | None:
+        """The value that was put last, or None where the key is unknown."""
+        tag, first = _place(key)
+        for word in self._words[first : first + WAYS].tolist():
+            if word >> (VALUE_BITS + STAMP_BITS) == tag:
+                return word >> STAMP_BITS & VALUES
+        return None
+
+    def put(self, key: int, value: int = 0) -> None:
+        tag, first = _place(key)
+        now = int(self._clock())
+        chosen, oldest = 0, -1
+        for way, word in enumerate(self._words[first : first + WAYS].tolist()):
+            if word >> (VALUE_BITS + STAMP_BITS) == tag:
+                chosen = way
+                break
+            age = STAMPS + 1 if word == 0 else (now - word) & STAMPS
+            if age > oldest:
+                chosen, oldest = way, age
+        self._words[first + chosen] = ((tag << VALUE_BITS | value) << STAMP_BITS) | now & STAMPS
+
+
+def _place(key: int) -> tuple[int, int]:
+    """(tag, the set's first word). No tag is 0, which is what an empty word has."""
+    return (key >> (64 - TAG_BITS)) or 1, key % SETS * WAYS
+
+
+class SharedState:
+    """One worker's view of what all of them know. Without ``file`` it is this process's own.
+
+    Args:
+        file: the descriptor of what ``create`` made.
+        slot: this worker's own place, which no other living worker has.
+    """
+
+    def __init__(self, file: int | None = None, slot: int = 0, clock: Callable[[], float] = time.time) -> None:
+        self.slot = slot
+        if file is None:
+            self._map = mmap.mmap(-1, 8 * _size(1))
+            self._words = memoryview(self._map).cast("q")
+            _write_header(self._words, 1)
+        else:
+            self._map = mmap.mmap(file, 0)
+            self._words = memoryview(self._map).cast("q")
+        self._slots = self._words[SLOTS]
+        self._secret = self._words[KEY : KEY + 2].tobytes()
+        first = HEADER + (1 + slot) * ROWS * ROW
+        for row in range(first, first + ROWS * ROW, ROW):
+            self._words[row + RESERVED] = 0  # was held for answers that a worker before this one took with it
+        first = HEADER + (1 + self._slots) * ROWS * ROW
+        self.escalated, self.cached_share = (
+            Table(self._words[first + n * SETS * WAYS : first + (n + 1) * SETS * WAYS], clock) for n in range(TABLES)
+        )
+
+    @property
+    def began_at(self) -> float:
+        """Unix time at which counting began: what was spent earlier no worker's region holds."""
+        return self._words[BEGAN] / NANO
+
+    def account(self, *name: str) -> Account:
+        """The money counted under a name. Raises PolicyError where there are too many."""
+        return Account(self._words, 1 + self._slots, self.slot, self.key(*name) >> 1 or 1)
+
+    def key(self, *parts: str) -> int:
+        """64 bits that stand for these words. Keyed, so that no client can aim at another's conversation."""
+        return int.from_bytes(blake2b("\0".join(parts).encode(), digest_size=8, key=self._secret).digest())
+
+
+def create(folder: Path, slots: int) -> IO[bytes]:
+    """A fresh file for so many workers at once. It has no name: it is gone with the last who holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (the caller's to close)
+    os.truncate(file.fileno(), 8 * _size(slots))
+    with mmap.mmap(file.fileno(), 0) as mapped, memoryview(mapped) as view, view.cast("q") as words:
+        _write_header(words, slots)
+    return file
+
+
+def _size(slots: int) -> int:
+    return HEADER + (1 + slots) * ROWS * ROW + TABLES * SETS * WAYS
+
+
+def _write_header(words: memoryview[int], slots: int) -> None:
+    words[SLOTS], words[BEGAN] = slots, time.time_ns()
+    words[KEY], words[KEY + 1] = secrets.randbits(63), secrets.randbits(63)
