@@ -93,6 +93,13 @@ def thinking_in(said: Mapping[str, Any]) -> str:
     return text_in(said.get("reasoning_content")) or text_in(said.get("reasoning"))
 
 
+def signed_in(said: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Claude's own thinking blocks (or pieces of them, in a stream), as litellm gives them beside the reasoning."""
+    blocks = said.get("thinking_blocks")
+    found = [b for b in blocks if isinstance(b, dict)] if isinstance(blocks, list) else []
+    return [b for b in found if b.get("signature") or b.get("type") == "redacted_thinking"]
+
+
 def call_id(given: Any, question: Question, at: int) -> str:
     """A call's own id, else one made for it: results name the call that they answer by it."""
     if isinstance(given, str) and given:
@@ -102,8 +109,10 @@ def call_id(given: Any, question: Question, at: int) -> str:
 
 def _content(said: Mapping[str, Any], question: Question) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    if question.thinking and (thought := thinking_in(said)):
-        found.append({"type": "thinking", "thinking": thought, "signature": ""})
+    if question.thinking:
+        thought, found = thinking_in(said), signed_in(said)
+        if thought and not found:
+            found = [{"type": "thinking", "thinking": thought, "signature": ""}]
     if text := text_in(said.get("content")) + text_in(said.get("refusal")):
         found.append({"type": "text", "text": text})
     calls = said.get("tool_calls")

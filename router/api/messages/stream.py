@@ -7,13 +7,22 @@ from typing import Any
 
 import orjson
 
-from router.api.messages.answer import Question, call_id, estimated, stop_of, text_in, thinking_in, usage_body
+from router.api.messages.answer import (
+    Question,
+    call_id,
+    estimated,
+    signed_in,
+    stop_of,
+    text_in,
+    thinking_in,
+    usage_body,
+)
 from router.api.messages.errors import in_stream
 from router.contracts.records import Usage
 from router.upstream.sse import DONE, parse, payload, usage_of
 
 Key = tuple[str, int]
-"""What a block holds: ``text``, ``thinking``, or ``call`` and which of them."""
+"""What a block holds: ``text``, ``thinking``, ``redacted`` (thinking), or ``call`` and which of them."""
 
 _DELTAS = {
     "text": ("text_delta", "text"),
@@ -115,8 +124,8 @@ class MessageStream:
                     self._flush()
 
     def _delta(self, delta: Mapping[str, Any]) -> None:
-        if self._question.thinking and (thought := thinking_in(delta)):
-            self._put(("thinking", 0), {"type": "thinking", "thinking": "", "signature": ""}, thought)
+        if self._question.thinking:
+            self._thinking(delta)
         refusal = text_in(delta.get("refusal"))
         self._refused = self._refused or bool(refusal)
         if text := text_in(delta.get("content")) + refusal:
@@ -125,6 +134,20 @@ class MessageStream:
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict) and isinstance(call.get("function"), dict):
                 self._call(call, call["function"])
+
+    def _thinking(self, delta: Mapping[str, Any]) -> None:
+        """Thinking, and its signature, which comes last: with it the block is complete."""
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+        if thought := thinking_in(delta):
+            self._put(("thinking", 0), block, thought)
+        for piece in signed_in(delta):
+            if piece.get("type") == "redacted_thinking":
+                self._put(("redacted", 0), piece, "")
+            else:
+                self._put(("thinking", 0), block, "")
+                signature = {"type": "signature_delta", "signature": piece["signature"]}
+                self._out.append(event("content_block_delta", index=self._index, delta=signature))
+            self._stop()
 
     def _call(self, call: Mapping[str, Any], function: Mapping[str, Any]) -> None:
         at = call.get("index")

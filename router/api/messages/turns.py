@@ -18,9 +18,9 @@ SHOWN_BELOW = "The result is in the next message."
 def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The chat messages of a request's ``system`` and ``messages``.
 
-    ``thinking`` and ``redacted_thinking`` of earlier turns are left out: their signatures mean something
-    only to the server that made them, and others refuse them. Cache markers and citations are left out
-    too: a chat request has no place for them.
+    Thinking of earlier turns goes along in the fields that servers and litellm give it in: signed blocks as
+    ``thinking_blocks``, unsigned ones, which this surface made, as ``reasoning_content``. Who must not get
+    them is ``router.history``'s to say. Cache markers and citations are left out: chat has no place for them.
 
     Raises:
         BadRequest: something is malformed, or of a kind that chat requests cannot carry.
@@ -108,20 +108,27 @@ def _user(content: Any, where: str) -> list[dict[str, Any]]:
 
 
 def _assistant(content: Any, where: str) -> dict[str, Any]:
-    texts, calls = [], []
+    texts, calls, signed, unsigned = [], [], [], ""
     for at, block in _blocks(content, where):
         match block["type"]:
             case "text":
                 texts.append(_text(block, at))
             case "tool_use":
                 calls.append(_tool_call(block, at))
+            case "thinking" if not block.get("signature"):
+                unsigned += str(block.get("thinking") or "")
             case "thinking" | "redacted_thinking":
-                pass
+                signed.append({k: v for k, v in block.items() if k in ("type", "thinking", "signature", "data")})
             case other:
                 raise bad(at, f"a block of type {other!r} in an assistant's turn is nothing this proxy can pass on")
+    found: dict[str, Any] = {"role": "assistant", "content": joined(texts)}
     if calls:
-        return {"role": "assistant", "content": joined(texts) or None, "tool_calls": calls}
-    return {"role": "assistant", "content": joined(texts)}
+        found |= {"content": found["content"] or None, "tool_calls": calls}
+    if unsigned:
+        found["reasoning_content"] = unsigned
+    if signed:
+        found["thinking_blocks"] = signed
+    return found
 
 
 def _tool_call(block: Block, at: str) -> dict[str, Any]:

@@ -18,6 +18,12 @@ USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "prompt_tokens_details":
 CHAT = {"model": "claude", "messages": [{"role": "user", "content": "hi" * 20}], "stop": ["END"]}
 ASKED = Question("req_1", CHAT)
 THINKING = Question("req_1", CHAT, thinking=True)
+FIELDS = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "signature_delta": "signature",
+    "input_json_delta": "json",
+}
 EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 
 
@@ -69,9 +75,8 @@ def blocks(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
             is_open = True
         elif event["type"] == "content_block_delta":
             assert is_open and event["index"] == len(found) - 1
-            delta = event["delta"]
-            field = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "json"}[delta["type"]]
-            found[-1][field] += delta.get("partial_json", delta.get("text", delta.get("thinking")))
+            [piece] = (v for k, v in event["delta"].items() if k != "type")
+            found[-1][FIELDS[event["delta"]["type"]]] += piece
         elif event["type"] == "content_block_stop":
             assert is_open and event["index"] == len(found) - 1
             is_open = False
@@ -169,6 +174,26 @@ def test_thinking_is_shown_only_to_those_who_asked(field: str) -> None:
     assert [b["type"] for b in blocks(streamed(*chunks))] == ["text"]
     thinking, text = blocks(streamed(*chunks, question=THINKING))
     assert (thinking["thinking"], text["text"]) == ("hm", "hi")
+
+
+def test_signed_thinking_keeps_its_signature() -> None:
+    thought = {"type": "thinking", "thinking": "hm", "signature": "s1"}
+    hidden = {"type": "redacted_thinking", "data": "xyz"}
+    said = {"reasoning_content": "hm", "thinking_blocks": [thought, hidden], "content": "hi"}
+    assert whole(THINKING, **said)["content"] == [thought, hidden, {"type": "text", "text": "hi"}]
+    assert whole(**said)["content"] == [{"type": "text", "text": "hi"}]
+    events = streamed(
+        chunk(reasoning_content="hm", thinking_blocks=[{"type": "thinking", "thinking": "hm", "signature": None}]),
+        chunk(reasoning_content="", thinking_blocks=[{"type": "thinking", "thinking": "", "signature": "s1"}]),
+        chunk(thinking_blocks=[hidden]),
+        chunk(reasoning_content="again"),
+        chunk(content="hi"),
+        question=THINKING,
+    )
+    first, second, third, _ = blocks(events)
+    assert (first["thinking"], first["signature"]) == ("hm", "s1")
+    assert (second["type"], second["data"]) == ("redacted_thinking", "xyz")
+    assert (third["thinking"], third["signature"]) == ("again", "")
 
 
 @pytest.mark.parametrize("said", [{"content": "abcdefgh"}, {"content": [{"type": "text", "text": "abcdefgh"}, 5]}])

@@ -198,13 +198,19 @@ def test_an_image_in_a_result_is_shown_by_the_user() -> None:
     assert [p.get("text") for p in shown["content"]] == ["From the result of the tool call toolu_1:", None, "well?"]
 
 
-def test_thinking_of_earlier_turns_is_left_out() -> None:
-    thoughts = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "redacted_thinking", "data": "x"}]
-    assert turns(USER, {"role": "assistant", "content": [*thoughts, text("hi")]})[1] == {
+def test_thinking_of_earlier_turns_goes_along_by_who_made_it() -> None:
+    signed = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "redacted_thinking", "data": "x"}]
+    ours = {"type": "thinking", "thinking": "so", "signature": ""}
+    assert turns(USER, {"role": "assistant", "content": [*signed, text("hi")]})[1] == {
         "role": "assistant",
         "content": "hi",
+        "thinking_blocks": signed,
     }
-    assert turns(USER, {"role": "assistant", "content": thoughts})[1]["content"] == ""
+    assert turns(USER, {"role": "assistant", "content": [ours]})[1] == {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "so",
+    }
 
 
 @pytest.mark.parametrize(
