@@ -12,29 +12,35 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from benchmarks.gateway.measure import cpu_seconds, tree
+from benchmarks.gateway.mock import PACED, TOKENS
 from benchmarks.gateway.prompts import prompts
 from benchmarks.gateway.wire import Inbox
 
 PATIENCE_SECONDS = 30.0
+MOST_FAILED = 1000
+PLAIN, STREAMED, SLOW = KINDS = ("plain", "streamed", "paced stream")
+_LAST_WORDS = "".join(TOKENS[-3:]).encode()
 _STUDENT = b"x-locum-tier: student"
 
 
 @dataclass(frozen=True)
 class Load:
-    """What to send, where, for how long. ``gateway`` and ``mock`` are process ids, 0 for none.
+    """What to send, where, for how long. ``answers`` is one of ``KINDS``; ``gateway`` and ``mock`` are
+    process ids, 0 for none.
 
-    The window begins after ``warm_seconds`` and ``warm_requests``; it lasts ``seconds``, or ``requests``
-    where that is given.
+    The window begins once ``warm_seconds`` and ``warm_requests`` have passed. It lasts ``seconds``, and
+    until ``requests`` were answered in it.
     """
 
     port: int
     model: str
     key: str
-    streamed: bool
+    answers: str
     concurrency: int
     warm_seconds: float = 0.5
     warm_requests: int = 0
@@ -76,10 +82,10 @@ class _Connection:
 
 def messages(load: Load) -> list[bytes]:
     """The HTTP requests, whole, in the order in which they are sent."""
-    made = []
+    made, more = [], {PLAIN: {}, STREAMED: {"stream": True}, SLOW: {"stream": True, "user": PACED}}[load.answers]
     for text, _ in prompts():
         body = {"model": load.model, "messages": [{"role": "user", "content": text}], "max_tokens": 64}
-        content = json.dumps(body | ({"stream": True} if load.streamed else {})).encode()
+        content = json.dumps(body | more).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{load.port}\r\ncontent-type: application/json\r\n"
             f"authorization: Bearer {load.key}\r\ncontent-length: {len(content)}\r\n\r\n"
@@ -105,28 +111,28 @@ class Generator:
         for _ in range(load.concurrency):
             self._connect()
         warm_until = time.perf_counter() + load.warm_seconds
-        until, heard_at = float("inf"), time.perf_counter()
-        while True:
-            for fd, _ in self._poll.poll(0.05):
-                self._read(fd)
-                heard_at = time.perf_counter()
-            now = time.perf_counter()
-            if now - heard_at > PATIENCE_SECONDS:
-                seen.problem = f"nothing was heard for {PATIENCE_SECONDS:.0f} s"
-                break
-            if not self._measuring and now >= warm_until and self._done >= load.warm_requests:
-                self._measuring, until = True, now + load.seconds
-                before, began = self._cpu(), time.perf_counter()
-                seen.began_at = time.time()
-            elif self._measuring and (seen.requests >= load.requests if load.requests else now >= until):
-                break
-            if seen.failed > 1000:
-                break
-        if self._measuring:
-            seen.seconds, after = time.perf_counter() - began, self._cpu()
-            seen.generator_cpu, seen.mock_cpu = after[0] - before[0], after[1] - before[1]
-            seen.workers = {pid: cpu - before[2].get(pid, 0.0) for pid, cpu in after[2].items()}
+        self._serve(lambda: time.perf_counter() >= warm_until and self._done >= load.warm_requests)
+        self._measuring, seen.began_at = True, time.time()
+        before, began = self._cpu(), time.perf_counter()
+        until = began + load.seconds
+        self._serve(lambda: time.perf_counter() >= until and seen.requests >= load.requests)
+        seen.seconds, after = time.perf_counter() - began, self._cpu()
+        seen.generator_cpu, seen.mock_cpu = after[0] - before[0], after[1] - before[1]
+        seen.workers = {pid: cpu - before[2].get(pid, 0.0) for pid, cpu in after[2].items()}
         return seen
+
+    def _serve(self, enough: Callable[[], bool]) -> None:
+        """Until it is enough, or nothing more is to be hoped for."""
+        heard_at = time.perf_counter()
+        while not enough() and self._seen.failed < MOST_FAILED:
+            ready = self._poll.poll(0.05)
+            for fd, _ in ready:
+                self._read(fd)
+            if ready:
+                heard_at = time.perf_counter()
+            elif time.perf_counter() > heard_at + PATIENCE_SECONDS:
+                self._seen.problem = f"nothing was heard for {PATIENCE_SECONDS:.0f} s"
+                return
 
     def _cpu(self) -> tuple[float, float, dict[int, float]]:
         """CPU seconds so far: of this process, of the mock, of each process of the gateway."""
@@ -174,8 +180,11 @@ class Generator:
     def _finished(self, connection: _Connection, head: bytes, body: bytes) -> None:
         self._done += 1
         seen, now = self._seen, time.perf_counter()
-        whole = head[9:12] == b"200" and (b"[DONE]" in body[-64:] or not self._load.streamed)
-        if not whole:
+        if self._load.answers == PLAIN:
+            whole = body.count(_LAST_WORDS) == 1
+        else:
+            whole = body.count(b'"content"') >= len(TOKENS) and b"[DONE]" in body[-64:]
+        if head[9:12] != b"200" or not whole:
             seen.failed += 1
             seen.problem = (head.split(b"\r\n", 1)[0] + b" " + body[:300]).decode(errors="replace")
         elif self._measuring:

@@ -2,17 +2,18 @@
 
 It answers ``POST`` with one chat completion, or with a stream of 32 chunks when asked to ``stream``; with
 every token's log-probability where the request asks for ``logprobs``, as vLLM does; and ``GET /v1/models``.
-A stream's chunks are written one by one, taking turns with the other streams', so that no gateway is
-flattered by chunks that arrive together.
+A stream's chunks are written one by one, taking turns with the other streams'. They still pile up before
+a gateway that is slower than this; where the request's ``user`` is ``PACED``, a chunk leaves every
+``PACE_SECONDS``, as a model's do, and arrives alone.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ import orjson
 from benchmarks.gateway.wire import Inbox
 
 STUDENT, TEACHER = "small", "big"
+PACED = "paced"
+PACE_SECONDS = 0.005
 WORDS = (
     "The parcel left the warehouse on Monday morning and should reach your door by Thursday at the latest"
     " unless the courier meets snow on the pass in which case expect one more"
@@ -49,7 +52,7 @@ def whole(model: str, with_logprobs: bool) -> bytes:
         "finish_reason": "stop",
     }
     body = {**_HEAD, "object": "chat.completion", "model": model, "choices": [choice], "usage": USAGE}
-    return answer(json.dumps(body).encode())
+    return answer(orjson.dumps(body))
 
 
 def chunks(model: str, with_logprobs: bool, with_usage: bool) -> list[bytes]:
@@ -70,7 +73,7 @@ def chunks(model: str, with_logprobs: bool, with_usage: bool) -> list[bytes]:
 
 
 def event(chunk: Mapping[str, Any]) -> bytes:
-    return frame(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    return frame(b"data: " + orjson.dumps(chunk) + b"\n\n")
 
 
 def frame(data: bytes) -> bytes:
@@ -92,21 +95,32 @@ class Mock:
         self._poll.register(self._listening.fileno(), select.EPOLLIN)
         self._open: dict[int, tuple[socket.socket, Inbox]] = {}
         self._due: dict[int, list[bytes]] = {}  # what is still to be written, the next piece last
+        self._paced: dict[int, float] = {}  # of those, the slow ones: when their next piece leaves
         self._wholes: dict[tuple[str, bool], bytes] = {}
         self._streams: dict[tuple[str, bool, bool], list[bytes]] = {}
         listed = {"object": "list", "data": [{"id": m, "object": "model"} for m in (STUDENT, TEACHER)]}
-        self._models = answer(json.dumps(listed).encode())
+        self._models = answer(orjson.dumps(listed))
 
     def run(self) -> None:
         listening = self._listening.fileno()
         while True:
-            for fd, _ in self._poll.poll(0 if self._due else -1):
+            for fd, _ in self._poll.poll(self._patience()):
                 if fd == listening:
                     self._accept()
                 else:
                     self._read(fd)
+            now = time.monotonic()
             for fd in list(self._due):
-                self._write(fd)
+                if self._paced.get(fd, 0.0) <= now:
+                    self._write(fd)
+                    if fd in self._paced:
+                        self._paced[fd] += PACE_SECONDS
+
+    def _patience(self) -> float:
+        """Seconds until something must be written; -1 for none."""
+        if len(self._due) > len(self._paced):
+            return 0
+        return max(0.0, min(self._paced.values()) - time.monotonic()) if self._paced else -1
 
     def _accept(self) -> None:
         try:
@@ -130,7 +144,7 @@ class Mock:
             self._close(fd)
             return
         if (request := inbox.feed(data)) is not None:
-            self._due[fd] = self._answer(*request)[::-1]
+            self._answer(fd, *request)
 
     def _write(self, fd: int) -> None:
         client, pieces = self._open[fd][0], self._due[fd]
@@ -147,26 +161,35 @@ class Mock:
         pieces.pop()
         if not pieces:
             del self._due[fd]
+            self._paced.pop(fd, None)
 
     def _close(self, fd: int) -> None:
         self._due.pop(fd, None)
+        self._paced.pop(fd, None)
         client, _ = self._open.pop(fd)
         client.close()
 
-    def _answer(self, head: bytes, content: bytes) -> list[bytes]:
-        """The answer's pieces: one, or a stream's."""
+    def _answer(self, fd: int, head: bytes, content: bytes) -> None:
+        body = orjson.loads(content) if content else {}
         if head.startswith(b"GET"):
-            return [self._models]
-        body = orjson.loads(content)
-        model, certain = str(body["model"]), bool(body.get("logprobs"))
-        if not body.get("stream"):
-            if (model, certain) not in self._wholes:
-                self._wholes[model, certain] = whole(model, certain)
-            return [self._wholes[model, certain]]
+            pieces = [self._models]
+        elif body.get("stream"):
+            pieces = self._stream(body)
+            if body.get("user") == PACED:
+                self._paced[fd] = time.monotonic()
+        else:
+            known = str(body["model"]), bool(body.get("logprobs"))
+            if known not in self._wholes:
+                self._wholes[known] = whole(*known)
+            pieces = [self._wholes[known]]
+        self._due[fd] = pieces[::-1]
+
+    def _stream(self, body: Mapping[str, Any]) -> list[bytes]:
         usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        if (model, certain, usage) not in self._streams:
-            self._streams[model, certain, usage] = chunks(model, certain, usage)
-        return self._streams[model, certain, usage]
+        known = str(body["model"]), bool(body.get("logprobs")), usage
+        if known not in self._streams:
+            self._streams[known] = chunks(*known)
+        return self._streams[known]
 
 
 def main() -> None:

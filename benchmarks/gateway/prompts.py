@@ -7,12 +7,14 @@ import random
 COUNT = 512
 _EASY = ("Extract the dates from this note.", "Rewrite this message politely.", "Which topic fits this text?")
 _HARD = ("Prove this claim step by step.", "Derive the closed form and explain why.", "Find the bug and fix it.")
-_WORDS = (
-    "invoice courier harvest ledger window copper meeting refund garden signal winter orbit basket tenant"
-    " bridge morning filter candle server island pencil travel market engine yellow kitchen border letter"
-    " budget planet shadow library ticket module forest contract battery season record village camera"
-    " museum printer factory station weather velvet doctor painter account railway compass"
-).split()
+_WORDS = [
+    "invoice", "courier", "harvest", "ledger", "window", "copper", "meeting", "refund", "garden", "signal",
+    "winter", "orbit", "basket", "tenant", "bridge", "morning", "filter", "candle", "server", "island",
+    "pencil", "travel", "market", "engine", "yellow", "kitchen", "border", "letter", "budget", "planet",
+    "shadow", "library", "ticket", "module", "forest", "contract", "battery", "season", "record", "village",
+    "camera", "museum", "printer", "factory", "station", "weather", "velvet", "doctor", "painter", "account",
+    "railway", "compass",
+]  # fmt: skip
 
 
 def prompts(count: int = COUNT) -> list[tuple[str, bool]]:

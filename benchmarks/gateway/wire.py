@@ -29,10 +29,7 @@ class Inbox:
                 return None
             self._body_at = end + 4
             self._length = _length(data[:end])
-        if self._length is None:
-            whole = data.endswith(_LAST_CHUNK)
-        else:
-            whole = len(data) >= self._body_at + self._length
+        whole = data.endswith(_LAST_CHUNK) if self._length is None else len(data) >= self._body_at + self._length
         if not whole:
             return None
         head, body = data[: self._body_at], data[self._body_at :]
