@@ -9,7 +9,7 @@ import orjson
 import structlog
 
 from router.api.endpoint import MAX_BODY_BYTES, given_key, json_object
-from router.api.messages.errors import error_body
+from router.api.messages.errors import of
 from router.api.messages.request import chat_of
 from router.api.models import Catalog
 from router.api.wire import JSON, AsgiSink, ClientLeft, Receive, Scope, Send, headers_of, read_body, send_error
@@ -38,11 +38,11 @@ class CountTokens:
         except ClientLeft:
             return
         except LocumError as error:
-            await send_error(sink, error.status, error_body(error.status, str(error), request_id), headers)
+            await send_error(sink, error.status, of(error, request_id), headers)
         except Exception:  # the top level of a request: one's failure must not be told in server internals
             log.exception("request_failed", request=request_id)
-            body = error_body(500, "internal error; the proxy's log has the details", request_id)
-            await send_error(sink, 500, body, headers)
+            hidden = LocumError("internal error; the proxy's log has the details")
+            await send_error(sink, hidden.status, of(hidden, request_id), headers)
 
     def _count(self, content: bytes) -> int:
         chat = chat_of(json_object(content), counting=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 import orjson
 
+from router.errors import LocumError
+
 TYPES = {
     401: "authentication_error",
     402: "billing_error",
@@ -30,7 +32,18 @@ STATUSES = {
 }
 """What an error inside a stream, which has no status of its own, would have had, by its code or type."""
 
+CODES = {"thread": "thread_unsupported_request"}
+"""Codes that Anthropic's clients act on, by the field at fault: told this one, they send the whole conversation."""
+
 _LONGEST_CHARS = 4000
+
+
+def of(error: LocumError, request_id: str | None = None) -> dict[str, Any]:
+    """One of our own errors."""
+    body = error_body(error.status, str(error), request_id)
+    if code := CODES.get(error.param or ""):
+        body["error"]["details"] = {"error_code": code}
+    return body
 
 
 def error_body(status: int, message: str, request_id: str | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ READ = frozenset({
 """Fields that are translated."""
 
 DROPPED = frozenset({
-    "anthropic_beta", "anthropic_version", "betas", "billing_policy", "cache_control", "compaction",
+    "anthropic_beta", "anthropic_version", "betas", "billing_policy", "cache_control",
     "context_management", "diagnostics", "fallback_credit_token", "fallbacks", "inference_geo", "speed", "top_k",
     "user_profile_id", "workspace_id",
 })  # fmt: skip
@@ -23,6 +23,7 @@ DROPPED = frozenset({
 OpenAI's API refuses it: with it the teacher would fail where the student answers."""
 
 REFUSED = {
+    "compaction": "conversations are compacted by Anthropic's servers only; ask for a summary in a message",
     "container": "code execution and skills run on Anthropic's servers only",
     "mcp_servers": "MCP servers are connected to by Anthropic's servers only; connect to them from the client",
     "thread": "threads are kept by Anthropic's servers only; send the whole conversation",
@@ -46,7 +47,7 @@ def chat_of(body: Mapping[str, Any], *, counting: bool = False) -> dict[str, Any
     """
     chat = {k: v for k, v in body.items() if k not in READ and k not in DROPPED}
     for name, why in REFUSED.items():
-        if chat.pop(name, None):
+        if chat.pop(name, None) and not counting:
             raise bad(name, why)
     chat |= {"model": model_of(dict(body)), "messages": messages_of(body)}
     if not counting:

@@ -9,7 +9,7 @@ import orjson
 
 from router.api.endpoint import Asked, json_object
 from router.api.messages.answer import Question, message_of
-from router.api.messages.errors import error_body, from_openai
+from router.api.messages.errors import from_openai, of
 from router.api.messages.request import chat_of, wants_thinking
 from router.api.messages.stream import MessageStream
 from router.api.wire import JSON, Message, Receive, Scope, Send
@@ -33,7 +33,7 @@ class Messages:
         return Asked(chat, lambda sink: MessageSink(sink, question))
 
     def error(self, error: LocumError) -> dict[str, Any]:
-        return error_body(error.status, str(error))
+        return of(error)
 
 
 class MessageSink:

@@ -133,7 +133,8 @@ def test_a_tool_is_called_and_its_result_answered(proxy: World, client: Anthropi
 
 
 def test_an_agents_loop_runs_to_its_end(proxy: World, client: Anthropic) -> None:
-    """The client's own tool runner: it calls the function, sends the result, and goes on until there is text."""
+    """The client's own tool runner: it calls the function, sends the result, and goes on until there is text.
+    It asks for a thread first, and does without where the error says that there is none."""
 
     @beta_tool
     def look(at: str) -> str:
@@ -148,17 +149,16 @@ def test_an_agents_loop_runs_to_its_end(proxy: World, client: Anthropic) -> None
         last = body["messages"][-1]
         return Script(text=last["content"]) if last["role"] == "tool" else Script(**CALLING)
 
-    proxy.student.answer = answer
+    proxy.student.answer = proxy.teacher.answer = answer
     final = client.beta.messages.tool_runner(**ASK, tools=[look]).until_done()
     assert text_of(final) == "sky is blue"
 
 
 def test_images_reach_the_model(proxy: World, client: Anthropic) -> None:
     image: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
-    client.messages.create(
-        **ASK | {"messages": [{"role": "user", "content": [image, {"type": "text", "text": "what?"}]}]}
-    )
-    [sent] = [m["content"] for m in proxy.student.seen[0].body["messages"]]
+    turn: Any = {"role": "user", "content": [image, {"type": "text", "text": "what?"}]}
+    client.messages.create(model="locum/teacher", max_tokens=50, messages=[turn])
+    [sent] = [m["content"] for m in proxy.teacher.seen[0].body["messages"]]
     assert sent[0] == {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
 
 

@@ -228,7 +228,8 @@ def test_thinking_is_shown_where_it_was_asked_for(thinking: Any, shown: bool) ->
 
 
 def test_counting_needs_no_limit() -> None:
-    assert "max_completion_tokens" not in chat_of({"model": "claude", "messages": [USER]}, counting=True)
+    asked = {"model": "claude", "messages": [USER]}
+    assert chat_of(asked | {"compaction": {"type": "summarize"}}, counting=True) == asked
 
 
 def at_user(block: Any) -> dict[str, Any]:
@@ -296,6 +297,8 @@ def at_user(block: Any) -> dict[str, Any]:
         ({"output_format": "json"}, "output_format"),
         ({"mcp_servers": [{"url": "u"}]}, "mcp_servers"),
         ({"container": "c"}, "container"),
+        ({"thread": {"type": "create"}}, "thread"),
+        ({"compaction": {"type": "summarize"}}, "compaction"),
     ],
 )
 def test_what_cannot_be_passed_on_is_refused_by_its_path(wrong: dict[str, Any], param: str) -> None:
