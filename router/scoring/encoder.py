@@ -9,8 +9,8 @@ the vocabulary's order for frequencies. A text is then the mean of its tokens' r
 from __future__ import annotations
 
 import fcntl
+import math
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from router.errors import EngineError
+from router.scoring.tokens import Tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,49 +30,41 @@ NAME = "all-minilm-l6-v2-static-256"
 DIM = 256
 BATCH = 1024
 SIF = 1e-4
-_REMEMBERED_WORDS = 100_000
-_WEIGHTS, _TOKENIZER = "embedding.safetensors", "tokenizer.json"
-_WORDS = re.compile(r"\w+|[^\w\s]")
+_AT_ONCE = 1024
+"""Rows summed as one small matrix product: the fastest way, but beyond this BLAS may start threads for it."""
+_WEIGHTS, _TABLE, _TOKENIZER = "embedding.safetensors", "embedding.npy", "tokenizer.json"
+
+F32 = npt.NDArray[np.float32]
 
 
 class Encoder:
-    """A token table and the tokenizer that finds a text's rows in it.
+    """A token table and the tokenizer that finds a text's rows in it."""
 
-    Words are split here and looked up in a dictionary that remembers each word's tokens; only a word
-    never seen goes to the tokenizer. That gives the tokenizer's own tokens (but for a few exotic
-    characters) at a tenth of the cost.
-    """
-
-    def __init__(self, table: npt.NDArray[np.float32], tokenizer: Tokenizer, name: str = NAME) -> None:
+    def __init__(self, table: F32, tokenizer: Tokenizer, name: str = NAME) -> None:
         """``table``: float32, (vocabulary, dim). ``name`` tells scorers which encoder they were fitted on."""
         self.name = name
         self.dim = int(table.shape[1])
         self._table = table
-        self._tokenizer = tokenizer
-        self._tokens: dict[str, tuple[int, ...]] = {}
+        self._tokens = Tokens(tokenizer)
+        self._ones = np.ones(_AT_ONCE, np.float32)
 
-    def encode(self, text: str) -> npt.NDArray[np.float32]:
+    def encode(self, text: str) -> F32:
         """The text's vector: float32, (dim,), of length one; zeros for a text without tokens."""
-        ids = self.tokens(text)
+        total = self.total(text)
+        return total / max(math.sqrt(total.dot(total)), 1e-12)
+
+    def total(self, text: str) -> F32:
+        """The sum of the rows of the text's tokens, which ``encode`` scales: float32, (dim,)."""
+        ids = self._tokens.of(text)
         if not ids:
             return np.zeros(self.dim, np.float32)
-        total: npt.NDArray[np.float32] = np.add.reduce(self._table.take(ids, axis=0), axis=0)
-        return total / max(float(np.sqrt(total @ total)), 1e-12)
+        rows = self._table.take(ids, axis=0)
+        total: F32 = self._ones[: len(ids)].dot(rows) if len(ids) <= _AT_ONCE else np.add.reduce(rows, axis=0)
+        return total
 
     def tokens(self, text: str) -> list[int]:
         """The text's token ids, without special tokens."""
-        known = self._tokens
-        ids: list[int] = []
-        for word in _WORDS.findall(text.lower()):
-            found = known.get(word)
-            ids += self._learn(word) if found is None else found
-        return ids
-
-    def _learn(self, word: str) -> tuple[int, ...]:
-        if len(self._tokens) >= _REMEMBERED_WORDS:
-            self._tokens.clear()
-        self._tokens[word] = ids = tuple(self._tokenizer.encode(word, add_special_tokens=False).ids)
-        return ids
+        return self._tokens.of(text)
 
 
 def load_encoder(cache: Path) -> Encoder:
@@ -89,11 +82,29 @@ def load_encoder(cache: Path) -> Encoder:
         with _locked(folder / "lock"):
             if not (folder / _WEIGHTS).is_file():
                 _distil(folder)
-    from safetensors.numpy import load_file  # noqa: PLC0415
     from tokenizers import Tokenizer  # noqa: PLC0415
 
-    tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
-    return Encoder(load_file(folder / _WEIGHTS)["embedding"].astype(np.float32), tokenizer)
+    return Encoder(_table(folder), Tokenizer.from_file(str(folder / _TOKENIZER)))
+
+
+def _table(folder: Path) -> F32:
+    """The table as one file that all processes of a machine map and so share; made where it is missing.
+
+    Where the cache cannot be written, this process has a copy of its own.
+    """
+    path = folder / _TABLE
+    if not path.is_file():
+        from safetensors.numpy import load_file  # noqa: PLC0415
+
+        table: F32 = load_file(folder / _WEIGHTS)["embedding"].astype(np.float32)
+        fresh = folder / f"{_TABLE}.{os.getpid()}"
+        try:
+            with fresh.open("wb") as file:
+                np.save(file, table)
+            fresh.replace(path)
+        except OSError:
+            return table
+    return np.asarray(np.load(path, mmap_mode="r"))
 
 
 @contextmanager
@@ -133,7 +144,7 @@ def _source() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def _token_outputs(source: Path, tokenizer: Tokenizer) -> npt.NDArray[np.float32]:
+def _token_outputs(source: Path, tokenizer: Tokenizer) -> F32:
     """The transformer's mean-pooled output for each token alone: float32, (vocabulary, hidden)."""
     import torch  # noqa: PLC0415
     from rich.progress import track  # noqa: PLC0415
@@ -150,15 +161,15 @@ def _token_outputs(source: Path, tokenizer: Tokenizer) -> npt.NDArray[np.float32
     return np.asarray(torch.cat(outputs).float().numpy(), np.float32)
 
 
-def _principal(rows: npt.NDArray[np.float32], dim: int) -> npt.NDArray[np.float32]:
+def _principal(rows: F32, dim: int) -> F32:
     """Rows (n, d), centred, on their ``dim`` directions of most variance: (n, dim)."""
     centred = rows - rows.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T @ centred)  # ascending
-    projected: npt.NDArray[np.float32] = centred @ directions[:, ::-1][:, :dim]
+    projected: F32 = centred @ directions[:, ::-1][:, :dim]
     return projected
 
 
-def _frequency_weights(size: int) -> npt.NDArray[np.float32]:
+def _frequency_weights(size: int) -> F32:
     """a / (a + p(rank)), p by Zipf's law, as BERT's vocabulary is ordered by frequency: float32, (size,)."""
     probability = 1.0 / np.arange(2, size + 2)
     probability /= probability.sum()

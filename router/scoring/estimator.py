@@ -9,12 +9,14 @@ Calibrated by Platt's method on held-out predictions; served with numpy alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from router.contracts.records import Signals
@@ -24,14 +26,25 @@ from router.scoring.answer_head import AnswerHead
 from router.scoring.encoder import Encoder
 from router.scoring.features import FEATURES_VERSION, STRUCTURE, Features
 from router.scoring.linear import Bools, Floats
-from router.scoring.ngrams import BUCKETS
+from router.scoring.ngrams import BUCKETS, I64, hashed_ngrams
 from router.scoring.reading import F32, Blocks, Familiarity, Reader
 from router.scoring.templates import Templates
 
 STRENGTHS = (0.02, 0.1, 0.5, 2.0, 8.0)
+REMEMBERED = 512
+"""Contexts whose share of the score is kept, at most: a few kilobytes each."""
 _ARRAYS, _NUMBERS = "scorer.safetensors", "scorer.json"
-_TENSORS = ("dense", "hashed", "squared_idf")
+_GRAMS = ("hashed", "squared_idf")
 _FORMAT = 1
+PRIOR_BIAS = 2.0
+PRIOR: Mapping[str, float] = {
+    "log_user_chars": -0.25, "log_context_chars": -0.05, "log_turns": -0.3,
+    "asks_extract": 0.5, "asks_rewrite": 0.3, "asks_yes_no": 0.2,
+    "asks_reason": -0.5, "asks_count": -0.5, "asks_create": -0.4, "asks_code": -0.7,
+    "share_digit": -3.0, "share_maths": -8.0, "share_code": -5.0,
+    "log_code_fences": -1.0, "log_tools": -0.5, "schema": -0.3, "images": -2.0, "audio": -2.0,
+}  # fmt: skip
+"""The declared prior's log odds for each unit of structure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +59,27 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What ``fit`` learns, calibration folded in. ``dense``: float32, (d,); ``hashed`` (the n-grams' weights
-    times their inverse document frequency) and ``squared_idf``: float32, (BUCKETS,)."""
+    """What ``fit`` learns, calibration folded in.
+
+    ``dense``: float32, (d,). ``grams``: complex64, (BUCKETS,), so that one look-up and one sum serve both: an
+    n-gram's weight times its inverse document frequency, and that frequency squared.
+    """
 
     dense: F32
-    hashed: F32
-    squared_idf: F32
+    grams: npt.NDArray[np.complex64]
     bias: float
     familiarity: Familiarity
     head: AnswerHead | None
     facts: dict[str, Any]
+
+
+class Part(NamedTuple):
+    """What one text of a request adds: embedding and n-grams to the log odds, and how many n-grams are known."""
+
+    embedded: float
+    grams: complex
+    known: int
+    ngrams: int
 
 
 class Scorer:
@@ -68,6 +92,8 @@ class Scorer:
     def __init__(self, reader: Reader, learned: Learned) -> None:
         self._reader = reader
         self.learned = learned
+        self._structure, *self._vectors = _blocks(reader, learned.dense)
+        self._context = lru_cache(REMEMBERED)(self._read_context)
         self.held_out_: Floats = np.zeros(0)
         self.held_out_accept_: Floats = np.zeros(0)
 
@@ -90,7 +116,7 @@ class Scorer:
         head, accepts = _fit_head(examples, fitted.held_out, labels, weights, seed)
         facts = {"examples": len(examples), "acceptable": int(labels.sum()), "strength": fitted.strength}
         familiarity = blocks.familiarity(readings)
-        scorer = cls(reader, Learned(dense, hashed, blocks.squared_idf, bias, familiarity, head, facts))
+        scorer = cls(reader, Learned(dense, _paired(hashed, blocks.squared_idf), bias, familiarity, head, facts))
         scorer.held_out_, scorer.held_out_accept_ = fitted.held_out, accepts
         return scorer
 
@@ -99,21 +125,39 @@ class Scorer:
         p = float((weights[labels].sum() + 1) / (weights.sum() + 2))
         reader = Reader(encoder, Templates())
         dense = np.zeros(reader.width, np.float32)
-        empty = np.zeros(BUCKETS, np.float32)
+        empty = np.zeros(BUCKETS, np.complex64)
         facts = {"examples": len(labels), "acceptable": int(labels.sum()), "strength": 0.0}
         bias = linear.logit(p, 1e-12)
-        scorer = cls(reader, Learned(dense, empty, empty, bias, Familiarity(0, 0), None, facts))
+        scorer = cls(reader, Learned(dense, empty, bias, Familiarity(0, 0), None, facts))
         scorer.held_out_ = scorer.held_out_accept_ = np.full(len(labels), p)
         return scorer
 
     def score(self, features: Features) -> float:
         """P(acceptable | request), calibrated."""
-        reading, learned = self._reader(features), self.learned
-        squared = learned.squared_idf.take(reading.buckets)
-        z = float(learned.dense @ reading.dense) + learned.bias
-        if (energy := float(squared.sum())) > 0:
-            z += float(learned.hashed.take(reading.buckets).sum()) / math.sqrt(energy)
-        return linear.sigmoid(z) * learned.familiarity.discount(squared)
+        learned = self.learned
+        text, around = self._reader.texts(features)
+        context = self._context(around)
+        user = self._read(text, hashed_ngrams(text, ""), 0)
+        z = float(self._structure.dot(features.structure)) + user.embedded + context.embedded + learned.bias
+        grams = user.grams + context.grams
+        if grams.imag > 0:
+            z += grams.real / math.sqrt(grams.imag)
+        known, ngrams = user.known + context.known, user.ngrams + context.ngrams
+        return linear.sigmoid(z) * learned.familiarity.discount(known, ngrams)
+
+    def _read_context(self, text: str) -> Part:
+        """System prompt, earlier turns, frame: often the same for many requests, so it is remembered."""
+        return self._read(text, hashed_ngrams("", text), 1)
+
+    def _read(self, text: str, buckets: I64, block: int) -> Part:
+        encoder, embedded = self._reader.encoder, 0.0
+        if encoder is not None:
+            total = encoder.total(text)
+            length = math.sqrt(total.dot(total))
+            embedded = float(self._vectors[block].dot(total)) / length if length > 0 else 0.0
+        grams = self.learned.grams.take(buckets)
+        known = np.count_nonzero(grams.imag < self.learned.familiarity.new)
+        return Part(embedded, complex(np.add.reduce(grams)), int(known), len(buckets))
 
     def accept(self, score: float, signals: Signals | None) -> float:
         """P(acceptable | request, answer); the score itself where there are no signals or no head."""
@@ -126,7 +170,8 @@ class Scorer:
 
         learned = self.learned
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: getattr(learned, name) for name in _TENSORS}, folder / _ARRAYS)
+        hashed, squared_idf = (np.ascontiguousarray(a) for a in (learned.grams.real, learned.grams.imag))
+        save_file({"dense": learned.dense, "hashed": hashed, "squared_idf": squared_idf}, folder / _ARRAYS)
         numbers = {
             **_identity(self._reader.encoder),
             "templates": [self._reader.templates.beginnings, self._reader.templates.endings],
@@ -153,10 +198,11 @@ class Scorer:
                 raise BundleError(f"the scorer in {folder} is for {found}, not for {_identity(encoder)}")
             arrays, head = load_file(folder / _ARRAYS), numbers["head"]
             reader = Reader(encoder, Templates(*map(tuple, numbers["templates"])))
+            if arrays["dense"].shape != (reader.width,) or {arrays[n].shape for n in _GRAMS} != {(BUCKETS,)}:
+                raise BundleError(f"the scorer in {folder} is damaged: its weights have the wrong shape")
             learned = Learned(
                 dense=arrays["dense"],
-                hashed=arrays["hashed"],
-                squared_idf=arrays["squared_idf"],
+                grams=_paired(arrays["hashed"], arrays["squared_idf"]),
                 bias=numbers["bias"],
                 familiarity=Familiarity(*numbers["familiarity"]),
                 head=AnswerHead(tuple(head.pop("weights")), **head) if head else None,
@@ -164,8 +210,6 @@ class Scorer:
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
             raise BundleError(f"the scorer in {folder} cannot be read: {e}") from e
-        if learned.dense.shape != (reader.width,) or {learned.hashed.shape, learned.squared_idf.shape} != {(BUCKETS,)}:
-            raise BundleError(f"the scorer in {folder} is damaged: its weights have the wrong shape")
         return cls(reader, learned)
 
 
@@ -175,17 +219,23 @@ def prior_score(features: Features) -> float:
     Short, single questions that want extraction or rewriting stand high; length, reasoning, arithmetic,
     code, tools and long conversations lower it. It only ranks; no label has calibrated it.
     """
-    has = dict(zip(STRUCTURE, features.structure.tolist(), strict=True))
-    z = (
-        2.0
-        - 0.25 * has["log_user_chars"] - 0.05 * has["log_context_chars"] - 0.3 * has["log_turns"]
-        + 0.5 * has["asks_extract"] + 0.3 * has["asks_rewrite"] + 0.2 * has["asks_yes_no"]
-        - 0.5 * has["asks_reason"] - 0.5 * has["asks_count"] - 0.4 * has["asks_create"] - 0.7 * has["asks_code"]
-        - 3.0 * has["share_digit"] - 8.0 * has["share_maths"] - 5.0 * has["share_code"]
-        - 1.0 * has["log_code_fences"] - 0.5 * has["log_tools"] - 0.3 * has["schema"]
-        - 2.0 * (has["images"] + has["audio"])
-    )  # fmt: skip
-    return linear.sigmoid(z)
+    return linear.sigmoid(PRIOR_BIAS + float(_prior().dot(features.structure)))
+
+
+@cache
+def _prior() -> F32:
+    return np.array([PRIOR.get(name, 0.0) for name in STRUCTURE], np.float32)
+
+
+def _paired(hashed: F32, squared_idf: F32) -> npt.NDArray[np.complex64]:
+    pairs = np.empty(len(hashed), np.complex64)
+    pairs.real, pairs.imag = hashed, squared_idf
+    return pairs
+
+
+def _blocks(reader: Reader, dense: F32) -> list[F32]:
+    """The weights of the structure, and with an encoder of the message's and of the context's embedding."""
+    return np.split(dense, range(len(STRUCTURE), reader.width, reader.encoder.dim)) if reader.encoder else [dense]
 
 
 def _identity(encoder: Encoder | None) -> dict[str, Any]:

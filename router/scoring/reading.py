@@ -17,9 +17,6 @@ from router.scoring.linear import Platt
 from router.scoring.ngrams import BUCKETS, hashed_ngrams
 from router.scoring.templates import Templates
 
-REMEMBERED = 256
-"""Contexts whose reading is kept, at most."""
-
 F32 = npt.NDArray[np.float32]
 
 
@@ -36,50 +33,38 @@ class Familiarity:
 
     Off the distribution that it was fitted on, a score deserves less trust: it is discounted in
     proportion once more of the request is new than in 99 of 100 training examples, and so strange
-    traffic goes to the teacher by itself.
+    traffic goes to the teacher by itself. An n-gram is new whose squared inverse document frequency
+    reaches ``new``.
     """
 
     new: float
     usual: float
 
-    def discount(self, squared_idf: F32) -> float:
-        """A factor in [0, 1] for the score; ``squared_idf``: of each n-gram of the request, (n,)."""
-        known = np.count_nonzero(squared_idf < self.new) / max(1, len(squared_idf))
-        return min(1.0, known / self.usual) if self.usual > 0 else 1.0
+    def discount(self, known: int, ngrams: int) -> float:
+        """A factor in [0, 1] for the score of a request, ``known`` of whose n-grams are not new."""
+        return min(1.0, known / max(1, ngrams) / self.usual) if self.usual > 0 else 1.0
 
 
 class Reader:
-    """Turns requests into readings, by an encoder and the frames that were learnt.
-
-    What stands before the message (system prompt, earlier turns, frame) is often the same for many
-    requests, so its reading is remembered.
-    """
+    """Turns requests into readings, by an encoder and the frames that were learnt."""
 
     def __init__(self, encoder: Encoder | None, templates: Templates) -> None:
         self.encoder = encoder
         self.templates = templates
         self.width = len(STRUCTURE) + (2 * encoder.dim if encoder else 0)
-        self._contexts: dict[str, tuple[list[F32], npt.NDArray[np.int64]]] = {}
 
     def __call__(self, features: Features) -> Reading:
-        message, frame = self.templates.split(features.last_user)
-        user, context = features.user_window, features.context_window
-        if frame:
-            user, context = window(message, USER_WINDOW), f"{context}\n{window(frame, CONTEXT_WINDOW)}"
-        vectors, buckets = self._context(context)
-        encoded = [] if self.encoder is None else [self.encoder.encode(user)]
-        dense = np.concatenate([features.structure, *encoded, *vectors])
-        return Reading(dense, np.concatenate([hashed_ngrams(user, ""), buckets]))
+        user, context = self.texts(features)
+        vectors = [self.encoder.encode(user), self.encoder.encode(context)] if self.encoder else []
+        return Reading(np.concatenate([features.structure, *vectors]), hashed_ngrams(user, context))
 
-    def _context(self, text: str) -> tuple[list[F32], npt.NDArray[np.int64]]:
-        """The context's vector, if there is an encoder, and its buckets."""
-        found = self._contexts.get(text)
-        if found is None:
-            if len(self._contexts) >= REMEMBERED:
-                self._contexts.clear()
-            vectors = [] if self.encoder is None else [self.encoder.encode(text)]
-            self._contexts[text] = found = (vectors, hashed_ngrams("", text))
-        return found
+    def texts(self, features: Features) -> tuple[str, str]:
+        """What is read of the message, and of what stands around it: system prompt, earlier turns, frame."""
+        message, frame = self.templates.split(features.last_user)
+        if not frame:
+            return features.user_window, features.context_window
+        around = f"{features.context_window}\n{window(frame, CONTEXT_WINDOW)}"
+        return window(message, USER_WINDOW), around
 
 
 @dataclass(frozen=True, slots=True)
