@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,20 @@ from router.history import normalised, own_call_ids
 from router.scoring.signals import summarise
 from router.tiers import Tiers
 from router.upstream.base import Backend, Waited
-from router.upstream.sse import DONE, Collector, encode, is_usage_only, logprobs_of, parse, payload, usage_of
+from router.upstream.sse import (
+    DONE,
+    Collector,
+    chunks,
+    encode,
+    is_usage_only,
+    logprobs_of,
+    parse,
+    payload,
+    split,
+    usage_of,
+)
+
+_USAGE = re.compile(rb'"usage":\s*\{')
 
 EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
@@ -114,6 +128,7 @@ class Relay:
 
     def __init__(self, exchange: Exchange, backend: Backend) -> None:
         self._exchange, self._backend, self._chat = exchange, backend, exchange.chat
+        self._wants_usage = self._chat.wants_usage
         self._unread: list[bytes] = []
         self._collector = Collector()
         self._done = False
@@ -133,20 +148,20 @@ class Relay:
     @property
     def collected(self) -> Collector:
         """What has come so far, read up to the last event."""
-        unread, self._unread = self._unread, []
-        for event in unread:
-            if (chunk := parse(event)) is not None:
+        if self._unread:
+            unread, self._unread = b"".join(self._unread), []
+            for chunk in chunks(unread):
                 self._collector.add(chunk)
         return self._collector
 
-    def pass_on(self, events: list[bytes]) -> bytes:
-        """The bytes that the client gets for these events."""
+    def pass_on(self, events: bytes) -> bytes:
+        """The bytes that the client gets for these whole events."""
         if self._backend.tier is Tier.STUDENT:
-            return b"".join(map(self._read, events))
-        self._unread += events
-        if self._chat.wants_usage:
-            return b"".join(events)
-        return b"".join(e for e in events if not _adds_usage(e))
+            return b"".join(map(self._read, split(events)))
+        self._unread.append(events)
+        if self._wants_usage or not _USAGE.search(events):
+            return events
+        return b"".join(e for e in split(events) if not ((c := parse(e)) and is_usage_only(c)))
 
     def _read(self, event: bytes) -> bytes:
         chunk = parse(event)
@@ -154,7 +169,7 @@ class Relay:
             self._done = self._done or payload(event) == DONE
             return event
         self._collector.add(chunk)
-        if is_usage_only(chunk) and not self._chat.wants_usage:
+        if not self._wants_usage and is_usage_only(chunk):
             return b""
         return encode(shown(chunk, self._backend, self._chat))
 
@@ -176,11 +191,3 @@ class Relay:
             first_token_seconds=first_token_seconds,
             signals=self.signals(),
         )
-
-
-def _adds_usage(event: bytes) -> bool:
-    """Whether this is the usage chunk; parses only events that can be."""
-    if b'"usage"' not in event or b'"delta"' in event:
-        return False
-    chunk = parse(event)
-    return chunk is not None and is_usage_only(chunk)

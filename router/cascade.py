@@ -125,7 +125,7 @@ class Cascade:
             except UpstreamRefused:  # too long for it, perhaps; whether the request is wrong, the teacher says
                 exchange.reason = Reason.CAPABILITY
             except UpstreamError as error:
-                if sink.started:
+                if exchange.committed:
                     raise
                 exchange.fell_back(error)
         await self._from_teachers(exchange, sink)
@@ -137,7 +137,7 @@ class Cascade:
                 await self._from(backend, exchange, sink)
                 return
             except UpstreamError as error:
-                if sink.started:
+                if exchange.committed:
                     raise
                 log.warning("teacher_failed", request=exchange.chat.request_id, why=str(error))
                 exchange.fallback = exchange.fallback or fallback_cause(error)
@@ -156,7 +156,7 @@ class Cascade:
         try:
             await self._from(self.backends.student(target), exchange, sink)
         except (UpstreamRefused, UpstreamError):
-            if sink.started:
+            if exchange.committed:
                 raise
             exchange.reason = before
             raise failed from None
@@ -173,32 +173,38 @@ class Cascade:
             exchange.discard(answer)
             raise _Deferred(cause)
         self._serve(exchange, answer)
+        exchange.committed = True
         await sink.whole(200, [*exchange.headers(), *whole.headers], whole.content)
 
     async def _stream(self, backend: Backend, exchange: Exchange, sink: Sink, want: Wanted | None) -> None:
         """A stream, held back until the commit point: enough tokens to judge, or its end."""
         hold = self.policy.accept.hold_tokens if want is not None else 0
-        body = request_for(backend, exchange.chat, streamed=True)
         relay, held, first = Relay(exchange, backend), b"", 0.0
+        body = request_for(backend, exchange.chat, streamed=True)
+        events = await self._tiers.open(backend, body, exchange.waited)
         try:
-            async with self._tiers.stream(backend, body, exchange.waited) as events:
-                async for batch in events:
-                    held += relay.pass_on(batch)
-                    if not sink.started:
-                        if hold and not relay.reached(hold):
-                            continue
-                        if hold and want is not None and (cause := self._judged(exchange, want, relay.seen())):
-                            exchange.discard(relay.answer(Kind.DISCARDED))
-                            raise _Deferred(cause)
-                        first = exchange.elapsed
-                        exchange.tier = backend.tier
-                        await sink.start(200, [*exchange.headers(), *EVENT_STREAM])
-                    if held:
-                        await sink.send(held)
-                        held = b""
-            await sink.end()
+            while batch := await events.read():
+                held += relay.pass_on(batch)
+                if not exchange.committed:
+                    if hold and not relay.reached(hold):
+                        continue
+                    if hold and want is not None and (cause := self._judged(exchange, want, relay.seen())):
+                        exchange.discard(relay.answer(Kind.DISCARDED))
+                        raise _Deferred(cause)
+                    first = exchange.elapsed
+                    exchange.tier, exchange.committed = backend.tier, True
+                    await sink.start(200, [*exchange.headers(), *EVENT_STREAM])
+                if events.done:
+                    break
+                if held:
+                    await sink.send(held)
+                    held = b""
+            if not events.done and relay.collected.finish_reason is None:
+                raise events.cut_short()
+            await sink.end(held)
         finally:
-            if sink.started:
+            await events.close()
+            if exchange.committed:
                 self._serve(exchange, relay.answer(Kind.SERVED, first))
 
     def _judged(self, exchange: Exchange, want: Wanted, seen: Seen) -> Deferral | None:

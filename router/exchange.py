@@ -93,7 +93,8 @@ def estimated_usage(input_tokens: int, message: Mapping[str, Any], seen_tokens: 
 
 @dataclass(slots=True)
 class Exchange:
-    """The state of one request while it is served. ``live`` is what it began with, whatever is swapped in."""
+    """The state of one request while it is served. ``live`` is what it began with, whatever is swapped in.
+    ``committed``: the answer has begun to leave, so its tier is settled and nothing can be taken back."""
 
     chat: ChatRequest
     policy: Policy
@@ -108,6 +109,7 @@ class Exchange:
     deferral: Deferral | None = None
     fallback: Fallback | None = None
     status: int = 500
+    committed: bool = False
     answers: list[Answer] = field(default_factory=list)
     counterfactual_usd: Decimal = Decimal(0)
 

@@ -6,8 +6,7 @@ import hashlib
 import hmac
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 from router.errors import CircuitOpen, Unauthorized, UpstreamError, UpstreamRefused
 
@@ -60,29 +59,30 @@ class CircuitBreaker:
             return False
         return self._probing or self._clock() - self._opened_at < self._open_seconds
 
-    @contextmanager
-    def guard(self, label: str) -> Iterator[None]:
-        """Around one attempt. A failure is an ``UpstreamError``; a refusal proves that the backend lives;
-        anything else (the client left) says nothing either way.
+    def guard(self, label: str) -> _Guard:
+        """A context manager around one attempt. A failure is an ``UpstreamError``; a refusal proves that the
+        backend lives; anything else (the client left) says nothing either way.
 
         Raises:
-            CircuitOpen: the backend is not asked now.
+            CircuitOpen: on entering; the backend is not asked now.
         """
+        return _Guard(self, label)
+
+    def begin(self, label: str) -> None:
+        """Notes that an attempt begins. Raises CircuitOpen where none may."""
+        if self._opened_at is None:
+            return
         if self.is_open:
             raise CircuitOpen(f"{label} failed {self._limit} times in a row and is left alone for a moment")
-        self._probing = self._opened_at is not None
-        try:
-            yield
-        except UpstreamError:
+        self._probing = True
+
+    def ended(self, error: BaseException | None) -> None:
+        """Notes how the attempt ended."""
+        self._probing = False
+        if error is None or isinstance(error, UpstreamRefused):
+            self.succeeded()
+        elif isinstance(error, UpstreamError):
             self.failed()
-            raise
-        except UpstreamRefused:
-            self.succeeded()
-            raise
-        else:
-            self.succeeded()
-        finally:
-            self._probing = False
 
     def failed(self) -> None:
         self._failures += 1
@@ -91,6 +91,21 @@ class CircuitBreaker:
 
     def succeeded(self) -> None:
         self._failures, self._opened_at = 0, None
+
+
+class _Guard:
+    """One attempt (``CircuitBreaker.guard``)."""
+
+    __slots__ = ("_breaker", "_label")
+
+    def __init__(self, breaker: CircuitBreaker, label: str) -> None:
+        self._breaker, self._label = breaker, label
+
+    def __enter__(self) -> None:
+        self._breaker.begin(self._label)
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._breaker.ended(error)
 
 
 class Breakers:

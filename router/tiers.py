@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -12,12 +11,12 @@ from router.contracts.decision import Tier
 from router.contracts.prices import Price
 from router.contracts.records import Rights
 from router.errors import CircuitOpen, PolicyError, UpstreamError, UpstreamTimeout
-from router.limits import Breakers, backoff_seconds
+from router.limits import Breakers, CircuitBreaker, backoff_seconds
 from router.policy import Policy
 from router.pricing import Prices, litellm_price
 from router.students import Target
-from router.upstream.base import Backend, Reply, Upstream, Waited
-from router.upstream.sse import DONE, Splitter, collect, parse, payload
+from router.upstream.base import Backend, Reply, Stream, Upstream, Waited
+from router.upstream.sse import DONE, Cutter, chunks, payload, split
 
 OPENAI_URL = "https://api.openai.com/v1"
 RETRIES = {Tier.STUDENT: 1, Tier.TEACHER: 2}
@@ -32,6 +31,7 @@ class Backends:
         first, *others = policy.teacher.model, *policy.teacher.fallbacks
         self.teachers = (self._teacher(first, policy.teacher.url), *(self._teacher(m, None) for m in others))
         self.embeddings = self._embeddings()
+        self._student: tuple[Target, Backend] | None = None  # the last one asked for
 
     def _teacher(self, model: str, url: str | None) -> Backend:
         declared = self._policy.teacher
@@ -76,6 +76,11 @@ class Backends:
 
     def student(self, target: Target) -> Backend:
         """The student version at ``target``. One served here is shown under the policy's name for it."""
+        if self._student is None or self._student[0] is not target:
+            self._student = (target, self._student_at(target))
+        return self._student[1]
+
+    def _student_at(self, target: Target) -> Backend:
         declared = self._policy.student
         versioned = declared.model if target.version == "base" else f"{declared.model}@{target.version}"
         return Backend(
@@ -100,45 +105,56 @@ def _place(model: str, url: str | None, variable: str | None) -> tuple[str, str 
 
 
 class EventStream:
-    """A backend's stream, as whole events. Iterating gives the events that arrived together.
+    """A backend's stream, as whole events."""
 
-    Raises UpstreamError where the stream dies, or ends without having said that it is done.
-    """
+    __slots__ = ("_backend", "_breaker", "_cutter", "_first", "_stream", "done")
 
-    def __init__(self, backend: Backend, pieces: AsyncIterator[bytes]) -> None:
-        self.seen: list[bytes] = []
-        self._backend, self._pieces, self._splitter = backend, pieces, Splitter()
-        self._first: list[bytes] = []
-        self._done = False
+    def __init__(self, backend: Backend, stream: Stream, breaker: CircuitBreaker) -> None:
+        self.done = False
+        self._backend, self._stream, self._breaker, self._cutter = backend, stream, breaker, Cutter()
+        self._first = b""
 
-    async def open(self) -> None:
+    async def begin(self) -> None:
         """Waits for the first event that says something. An error there is a failure, not an answer."""
-        while not any(map(payload, self._first)):
-            fresh = await self._next()
-            if not fresh:
+        while b"data:" not in self._first or not any(map(payload, split(self._first))):
+            if not (events := await self._next()):
                 raise UpstreamError(f"{self._backend.label} ended its stream before it began")
-            self._first += fresh
-        chunk = next((c for c in map(parse, self._first) if c is not None), None)
-        if chunk is not None and chunk.get("error"):
+            self._first += events
+        if b'"error"' in self._first and (found := chunks(self._first)) and found[0].get("error"):
             raise UpstreamError(f"{self._backend.label} answered with an error")
 
-    async def __aiter__(self) -> AsyncIterator[list[bytes]]:
-        batch, self._first = self._first, []
-        while batch:
-            self.seen += batch
-            self._done = self._done or any(payload(e) == DONE for e in batch[-2:])
-            yield batch
-            batch = await self._next()
-        if not self._done and collect(self.seen).finish_reason is None:
-            raise UpstreamError(f"{self._backend.label} ended its stream in the middle")
+    async def read(self) -> bytes:
+        """The events that arrived together, in one run of bytes; empty at the end. ``done`` once the stream
+        said that it is.
 
-    async def _next(self) -> list[bytes]:
-        """The next whole events; empty at the end."""
-        async for piece in self._pieces:
-            if events := self._splitter.feed(piece):
+        Raises:
+            UpstreamError: the stream died.
+        """
+        events, self._first = self._first, b""
+        if not events:
+            try:
+                events = await self._next()
+            except UpstreamError:
+                self._breaker.failed()
+                raise
+        if events[-16:].rstrip().endswith(DONE):  # no chunk ends so: JSON ends in a bracket
+            self.done = True
+        return events
+
+    def cut_short(self) -> UpstreamError:
+        """The failure that an end is which came too early."""
+        self._breaker.failed()
+        return UpstreamError(f"{self._backend.label} ended its stream in the middle")
+
+    async def close(self) -> None:
+        await self._stream.close(done=self.done)
+
+    async def _next(self) -> bytes:
+        while piece := await self._stream.read():
+            if events := self._cutter.feed(piece):
                 return events
-        rest, self._splitter.rest = self._splitter.rest, b""
-        return [rest + b"\n\n"] if rest.strip() else []
+        rest, self._cutter.rest = self._cutter.rest, b""
+        return rest + b"\n\n" if rest.strip() else b""
 
 
 class Tiers:
@@ -168,33 +184,22 @@ class Tiers:
         with self._breakers.of(backend.name).guard(backend.label):
             return await self._wire(backend).embed(backend, body, waited)
 
-    @asynccontextmanager
-    async def stream(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> AsyncIterator[EventStream]:
-        """A stream of which the first event is there: until then failures are retried, after it never."""
-        async with AsyncExitStack() as stack:
-            events = await self._opened(stack, backend, body, waited)
-            try:
-                yield events
-            except UpstreamError:
-                self._breakers.of(backend.name).failed()
-                raise
-
-    async def _opened(
-        self, stack: AsyncExitStack, backend: Backend, body: Mapping[str, Any], waited: Waited
-    ) -> EventStream:
+    async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> EventStream:
+        """A stream of which the first event is there: until then failures are retried, after it never.
+        The caller closes it."""
         breaker, attempt = self._breakers.of(backend.name), 0
         while True:
-            async with AsyncExitStack() as trial:
-                try:
-                    with breaker.guard(backend.label):
-                        pieces = await trial.enter_async_context(self._wire(backend).stream(backend, body, waited))
-                        events = EventStream(backend, pieces)
-                        await events.open()
-                except UpstreamError as error:
-                    await self._before_retry(backend, error, attempt, waited)
-                else:
-                    stack.push_async_callback(trial.pop_all().aclose)
+            try:
+                with breaker.guard(backend.label):
+                    events = EventStream(backend, await self._wire(backend).open(backend, body, waited), breaker)
+                    try:
+                        await events.begin()
+                    except BaseException:
+                        await events.close()
+                        raise
                     return events
+            except UpstreamError as error:
+                await self._before_retry(backend, error, attempt, waited)
             attempt += 1
 
     async def _before_retry(self, backend: Backend, error: UpstreamError, attempt: int, waited: Waited) -> None:

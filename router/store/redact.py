@@ -155,6 +155,7 @@ _KEYS = (  # known vendors' prefixes, less their first letter
 )
 _BEARER = r"(?i:\b(?:bearer|basic))\s{1,4}(?P<hit>[\w.~+/-]{16,}+=*)"
 _USERINFO = r"(?<=://)(?P<hit>[^\s/:@]{1,64}+:[^\s/@]{1,128}+)(?=@)"
+_NAMED_WORDS = ("key", "secret", "token", "passw", "passphrase", "pwd")
 _NAMED = (
     r"[aApPsStT](?i:pi[_-]?key|ccess[_-]?key|rivate[_-]?key|ecret(?:[_-]?(?:access[_-]?)?key)?|oken|assword|asswd"
     r"|assphrase|wd)"
@@ -170,7 +171,7 @@ _FINDERS: dict[str, tuple[_Finder, ...]] = {
         _Finder(re.compile(_KEYS), _token_ok),
         _Finder(re.compile(_BEARER), _token_ok, needs=("bearer", "basic")),
         _Finder(re.compile(_USERINFO), needs=("://",), digits=False),
-        _Finder(re.compile(_NAMED), _named_ok, needs=("key", "secret", "token", "passw", "passphrase", "pwd"), digits=False),
+        _Finder(re.compile(_NAMED), _named_ok, needs=_NAMED_WORDS, digits=False),
         _Finder(re.compile(_RANDOM), _random_ok, needs=(":", "=")),
     ),
     "email": (_Finder(re.compile(_EMAIL), needs=("@",), digits=False),),

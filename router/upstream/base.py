@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,11 +33,11 @@ class Backend:
     rights: Rights = Rights.UNKNOWN
     version: str | None = None
     ignores: tuple[str, ...] = ()
+    name: str = field(init=False)
+    """Identifies the backend in logs and circuit breakers; two policies that share it share its breaker."""
 
-    @property
-    def name(self) -> str:
-        """Identifies the backend in logs and circuit breakers; two policies that share it share its breaker."""
-        return f"{self.model}@{self.url}" if self.url else self.model
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.model}@{self.url}" if self.url else self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,19 @@ class Waited:
         self.seconds += time.perf_counter() - self._since
 
 
+class Stream(Protocol):
+    """A streamed answer under way: server-sent events, in pieces that may cut anywhere."""
+
+    async def read(self) -> bytes:
+        """The next piece; empty at the end. Raises as ``Upstream`` says when the stream dies."""
+        ...
+
+    async def close(self, *, done: bool = False) -> None:
+        """Ends the request, wherever it stands. ``done``: it said that it is, so that only its last bytes are to
+        come; they are waited for a moment, since the connection can then be used again."""
+        ...
+
+
 class Upstream(Protocol):
     """Asks a backend. ``body`` is the whole request as it should arrive there, ``model`` included.
 
@@ -86,13 +98,8 @@ class Upstream(Protocol):
         """Embeddings of ``body``'s ``input``; the status is 2xx."""
         ...
 
-    def stream(
-        self, backend: Backend, body: Mapping[str, Any], waited: Waited
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """An answer as server-sent events, in pieces that may cut anywhere. Leaving the context ends the request.
-
-        Entering waits for the status; iterating raises as above when the stream dies.
-        """
+    async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Stream:
+        """A streamed answer, once its status is there."""
         ...
 
     async def close(self) -> None: ...

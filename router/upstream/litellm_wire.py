@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -35,17 +35,11 @@ class LiteLLMWire:
             answer = await litellm.aembedding(**_arguments(backend, body))
         return Reply(200, orjson.dumps(answer.model_dump(exclude_none=True)), JSON)
 
-    @asynccontextmanager
-    async def stream(
-        self, backend: Backend, body: Mapping[str, Any], waited: Waited
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> LiteLLMStream:
         litellm = await _load()
         with _translated(litellm, backend), waited:
             chunks = await litellm.acompletion(**_arguments(backend, body), stream=True)
-        try:
-            yield _events(litellm, backend, chunks, waited)
-        finally:
-            await chunks.aclose()
+        return LiteLLMStream(litellm, backend, chunks, waited)
 
     async def close(self) -> None:
         """litellm keeps its own clients; they end with the process."""
@@ -58,16 +52,27 @@ def _arguments(backend: Backend, body: Mapping[str, Any]) -> dict[str, Any]:
     return rest | own | ({"api_key": backend.key} if backend.key else {})
 
 
-async def _events(litellm: Any, backend: Backend, chunks: Any, waited: Waited) -> AsyncIterator[bytes]:
-    iterator = aiter(chunks)
-    while True:
-        with _translated(litellm, backend), waited:
+class LiteLLMStream:
+    """A streamed answer under way (``router.upstream.base.Stream``), each chunk written as an event again."""
+
+    def __init__(self, litellm: Any, backend: Backend, chunks: Any, waited: Waited) -> None:
+        self._litellm, self._backend, self._chunks, self._waited = litellm, backend, chunks, waited
+        self._iterator = aiter(chunks)
+        self._done = False
+
+    async def read(self) -> bytes:
+        if self._done:
+            return b""
+        with _translated(self._litellm, self._backend), self._waited:
             try:
-                chunk = await anext(iterator)
+                chunk = await anext(self._iterator)
             except StopAsyncIteration:
-                break
-        yield b"data: " + orjson.dumps(chunk.model_dump(exclude_none=True)) + b"\n\n"
-    yield b"data: [DONE]\n\n"
+                self._done = True
+                return b"data: [DONE]\n\n"
+        return b"data: " + orjson.dumps(chunk.model_dump(exclude_none=True)) + b"\n\n"
+
+    async def close(self, *, done: bool = False) -> None:
+        await self._chunks.aclose()
 
 
 async def _load() -> Any:

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
+from multidict import CIMultiDict
+from yarl import URL
 
 from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
 from router.upstream.base import Backend, Reply, Waited
 
-PASSED_ON = frozenset({"content-type", "retry-after", "openai-processing-ms", "openai-version"})
+CHAT = "/chat/completions"
+PASSED_ON = ("content-type", "retry-after", "openai-processing-ms", "openai-version")
+FAILURES = (TimeoutError, aiohttp.ClientError, ValueError)
 OUR_CREDENTIALS = frozenset({401, 403})
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 15.0
+LAST_BYTES_SECONDS = 1.0
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """All of a request to one backend that stays the same from request to request."""
+
+    url: URL
+    headers: CIMultiDict[str]
+    proxy: str | None
+    whole: aiohttp.ClientTimeout
+    streamed: aiohttp.ClientTimeout
 
 
 class OpenAIWire:
@@ -31,58 +49,65 @@ class OpenAIWire:
         connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=IDLE_SECONDS, ttl_dns_cache=60)
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         self._proxies: dict[str, str | None] = {}
+        self._places: dict[tuple[str | None, str | None, float, str], _Place] = {}
 
-    async def complete(
-        self, backend: Backend, body: Mapping[str, Any], waited: Waited, *, path: str = "/chat/completions"
-    ) -> Reply:
+    async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited, *, path: str = CHAT) -> Reply:
         """One whole answer. ``backend.timeout_seconds`` bounds all of it."""
-        timeout = aiohttp.ClientTimeout(total=backend.timeout_seconds, sock_connect=CONNECT_SECONDS)
-        with _named(backend), waited:
-            async with self._post(backend, body, timeout, path) as response:
-                reply = Reply(response.status, await response.read(), _passed_on(response))
+        place = self._place(backend, path)
+        try:
+            with waited:
+                async with self._post(place, body, place.whole) as response:
+                    reply = Reply(response.status, await response.read(), _passed_on(response))
+        except FAILURES as e:
+            raise _named(backend, e) from e
         _raise_unless_ok(backend, reply)
         return reply
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         return await self.complete(backend, body, waited, path="/embeddings")
 
-    @asynccontextmanager
-    async def stream(
-        self, backend: Backend, body: Mapping[str, Any], waited: Waited
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """An answer in pieces. ``backend.timeout_seconds`` bounds the wait for each of them."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=backend.timeout_seconds)
-        with _named(backend), waited:
-            response = await self._post(backend, body, timeout)
-            if response.status >= 300:
-                reply = Reply(response.status, await response.read(), _passed_on(response))
-                _raise_unless_ok(backend, reply)
+    async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> OpenAIStream:
+        """``backend.timeout_seconds`` bounds the wait for the status and for each piece."""
+        place = self._place(backend, CHAT)
         try:
-            yield _pieces(backend, response, waited)
-        finally:
-            response.close()  # what is left unread is not wanted; after the last byte this does nothing
+            with waited:
+                response = await self._post(place, body, place.streamed)
+                if response.status >= 300:
+                    reply = Reply(response.status, await response.read(), _passed_on(response))
+                    _raise_unless_ok(backend, reply)
+        except FAILURES as e:
+            raise _named(backend, e) from e
+        return OpenAIStream(backend, response, waited)
 
     async def close(self) -> None:
         await self._session.close()
 
     def _post(
-        self,
-        backend: Backend,
-        body: Mapping[str, Any],
-        timeout: aiohttp.ClientTimeout,
-        path: str = "/chat/completions",
+        self, place: _Place, body: Mapping[str, Any], timeout: aiohttp.ClientTimeout
     ) -> aiohttp.client._RequestContextManager:
-        headers = {"content-type": "application/json"}
-        if backend.key:
-            headers["authorization"] = f"Bearer {backend.key}"
         return self._session.post(
-            f"{(backend.url or '').rstrip('/')}{path}",
+            place.url,
             data=orjson.dumps(body),
-            headers=headers,
+            headers=place.headers,
             timeout=timeout,
             allow_redirects=False,
-            proxy=self._proxy_to(backend.url or ""),
+            proxy=place.proxy,
         )
+
+    def _place(self, backend: Backend, path: str) -> _Place:
+        key = (backend.url, backend.key, backend.timeout_seconds, path)
+        if (known := self._places.get(key)) is not None:
+            return known
+        url, seconds = backend.url or "", backend.timeout_seconds
+        secret = {"authorization": f"Bearer {backend.key}"} if backend.key else {}
+        made = self._places[key] = _Place(
+            url=URL(f"{url.rstrip('/')}{path}"),
+            headers=CIMultiDict({"content-type": "application/json"} | secret),
+            proxy=self._proxy_to(url),
+            whole=aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS),
+            streamed=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=seconds),
+        )
+        return made
 
     def _proxy_to(self, url: str) -> str | None:
         """The HTTP proxy that the environment names for this URL; looked up once, since it costs more than
@@ -95,17 +120,33 @@ class OpenAIWire:
         return self._proxies[url]
 
 
-async def _pieces(backend: Backend, response: aiohttp.ClientResponse, waited: Waited) -> AsyncIterator[bytes]:
-    while True:
-        with _named(backend), waited:
-            piece = await response.content.readany()
-        if not piece:
-            return
-        yield piece
+class OpenAIStream:
+    """A streamed answer under way (``router.upstream.base.Stream``)."""
+
+    __slots__ = ("_backend", "_content", "_response", "_waited")
+
+    def __init__(self, backend: Backend, response: aiohttp.ClientResponse, waited: Waited) -> None:
+        self._backend, self._response, self._content, self._waited = backend, response, response.content, waited
+
+    async def read(self) -> bytes:
+        try:
+            with self._waited:
+                return await self._content.readany()
+        except FAILURES as e:
+            raise _named(self._backend, e) from e
+
+    async def close(self, *, done: bool = False) -> None:
+        if done and not self._content.at_eof():
+            with contextlib.suppress(*FAILURES):
+                async with asyncio.timeout(LAST_BYTES_SECONDS):
+                    while await self._content.readany():
+                        pass
+        self._response.close()  # what is left unread is not wanted; after the last byte this does nothing
 
 
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple((k.lower().encode(), v.encode()) for k, v in response.headers.items() if k.lower() in PASSED_ON)
+    found = response.headers
+    return tuple((name.encode(), found[name].encode()) for name in PASSED_ON if name in found)
 
 
 def _raise_unless_ok(backend: Backend, reply: Reply) -> None:
@@ -130,14 +171,12 @@ def _raise_unless_ok(backend: Backend, reply: Reply) -> None:
     raise UpstreamError(f"{backend.label} answered {status}")
 
 
-@contextmanager
-def _named(backend: Backend) -> Iterator[None]:
-    """Turns the client library's exceptions into ours, which name the backend and nothing secret."""
-    try:
-        yield
-    except TimeoutError as e:  # aiohttp's own timeouts are TimeoutErrors too
-        raise UpstreamTimeout(f"{backend.label} did not answer within {backend.timeout_seconds:g} s") from e
-    except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as e:
-        raise UpstreamUnreachable(f"{backend.label} cannot be reached ({type(e).__name__})") from e
-    except (aiohttp.ClientError, ValueError) as e:
-        raise UpstreamError(f"{backend.label} broke off its answer ({type(e).__name__})") from e
+def _named(backend: Backend, error: Exception) -> UpstreamError:
+    """One of the client library's exceptions as ours, which names the backend and nothing secret."""
+    match error:
+        case TimeoutError():  # aiohttp's own timeouts are TimeoutErrors too
+            return UpstreamTimeout(f"{backend.label} did not answer within {backend.timeout_seconds:g} s")
+        case aiohttp.ClientConnectorError() | aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            return UpstreamUnreachable(f"{backend.label} cannot be reached ({type(error).__name__})")
+        case _:
+            return UpstreamError(f"{backend.label} broke off its answer ({type(error).__name__})")

@@ -19,7 +19,7 @@ def test_events_come_whole_wherever_the_bytes_are_cut(newline: bytes, size: int)
         events += splitter.feed(text[at : at + size])
     assert b"".join(events) == text
     assert [payload(e) for e in events] == [b'{"a": 1}', b"", b'{"b": 2}', DONE]
-    assert splitter.rest == b""
+    assert splitter.feed(b"") == []
 
 
 def test_an_event_of_several_lines_is_one_payload() -> None:

@@ -54,8 +54,12 @@ def backend(upstream: FakeUpstream, wire: Upstream, monkeypatch: pytest.MonkeyPa
 
 @asynccontextmanager
 async def streamed(wire: Upstream, backend: Backend) -> AsyncIterator[list[bytes]]:
-    async with wire.stream(backend, BODY | {"stream": True}, Waited()) as pieces:
-        yield [piece async for piece in pieces]
+    stream = await wire.open(backend, BODY | {"stream": True}, Waited())
+    pieces = []
+    while piece := await stream.read():
+        pieces.append(piece)
+    yield pieces
+    await stream.close()
 
 
 async def test_a_whole_answer_and_its_wait(upstream: FakeUpstream, wire: Upstream, backend: Backend) -> None:
@@ -125,7 +129,7 @@ async def test_no_one_there_is_unreachable() -> None:
 
 async def test_leaving_a_stream_ends_the_request(upstream: FakeUpstream, wire: Upstream, backend: Backend) -> None:
     upstream.always(hang_after=2)
-    async with wire.stream(backend, BODY | {"stream": True}, Waited()) as pieces:
-        async for _ in pieces:
-            break
+    stream = await wire.open(backend, BODY | {"stream": True}, Waited())
+    assert await stream.read()
+    await stream.close()
     assert await asyncio.to_thread(upstream.seen[0].left.wait, 5)
