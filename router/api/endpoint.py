@@ -42,10 +42,12 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a client asked, as a chat-completions request. ``through`` wraps the client's sink into one
-    that takes a chat answer's bytes (whole, or whole server-sent events); None: they leave as they are."""
+    that takes a chat answer's bytes (whole, or whole server-sent events); None: they leave as they are.
+    ``conversation`` is the one it belongs to, where the surface knows (``conversation_of`` else)."""
 
     body: dict[str, Any]
     through: Callable[[Sink], Sink] | None = None
+    conversation: str | None = None
 
 
 class Surface(Protocol):
@@ -79,7 +81,7 @@ class Endpoint:
             content = await read_body(scope, receive, self._max_body_bytes)
             asked = await self._surface.asked(content, request_id, headers)
             cascade, tier = self._catalog().resolve(asked.body["model"])
-            chat = chat_request(request_id, headers, asked.body, tier)
+            chat = chat_request(request_id, headers, asked, tier)
             out = asked.through(sink) if asked.through else sink
             await while_connected(receive, sink, cascade.serve(chat, out))
         except ClientLeft:
@@ -130,24 +132,31 @@ def given_key(headers: Mapping[bytes, bytes]) -> str | None:
     return key_header.decode("latin-1") if key_header is not None else None
 
 
-def chat_request(
-    request_id: str, headers: Mapping[bytes, bytes], body: Mapping[str, Any], tier: Tier | None
-) -> ChatRequest:
+def chat_request(request_id: str, headers: Mapping[bytes, bytes], asked: Asked, tier: Tier | None) -> ChatRequest:
     """The request as the cascade takes it; ``tier`` is what the model's name forces.
 
     Raises:
         BadRequest: the header ``x-locum-tier`` names no tier.
     """
+    body = asked.body
     metadata = body.get("metadata")
-    named = headers.get(b"x-locum-conversation")
     return ChatRequest(
         request_id=request_id,
-        conversation_id=conversation_id(body, named.decode("latin-1") if named else None),
+        conversation_id=asked.conversation or conversation_of(headers, body),
         body=body,
         tier=forced_tier(headers) or tier,
         user=_label(body.get("user")),
         task=_label(metadata.get("task")) if isinstance(metadata, dict) else None,
     )
+
+
+def conversation_of(headers: Mapping[bytes, bytes], body: Mapping[str, Any], before: str | None = None) -> str:
+    """Which conversation a request belongs to: the client's word (header, or metadata), else the one that it
+    is known to go on from, else what its opening says."""
+    metadata = body.get("metadata")
+    named = headers.get(b"x-locum-conversation", b"").decode("latin-1")
+    named = named or (metadata.get("conversation_id") if isinstance(metadata, dict) else None) or before
+    return conversation_id(body, named)
 
 
 def forced_tier(headers: Mapping[bytes, bytes]) -> Tier | None:
