@@ -155,8 +155,8 @@ def conversation_of(headers: Mapping[bytes, bytes], body: Mapping[str, Any], bef
     is known to go on from, else what its opening says."""
     metadata = body.get("metadata")
     named = headers.get(b"x-locum-conversation", b"").decode("latin-1")
-    named = named or (metadata.get("conversation_id") if isinstance(metadata, dict) else None) or before
-    return conversation_id(body, named)
+    labelled = metadata.get("conversation_id") if isinstance(metadata, dict) else None
+    return conversation_id(body, named or labelled or before)
 
 
 def forced_tier(headers: Mapping[bytes, bytes]) -> Tier | None:
