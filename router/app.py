@@ -5,21 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from socket import socket
 
-import orjson
 import structlog
-import uvicorn
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from structlog.typing import Processor
 
 from router import __version__
 from router.api import chat, completions, embeddings, feedback, health, messages, models, openapi
@@ -36,6 +30,7 @@ from router.limits import ClientKeys
 from router.metrics import Metrics
 from router.proxy import Proxy, background
 from router.scoring.encoder import Encoder, load_encoder
+from router.serving import Server, announce, log_to_stderr
 from router.settings import Settings
 from router.shared import SharedState
 from router.store.base import open_store
@@ -44,9 +39,6 @@ from router.upstream.litellm_wire import LiteLLMWire
 from router.upstream.openai_wire import OpenAIWire
 
 log = structlog.get_logger(__name__)
-
-KEEP_ALIVE_SECONDS = 75
-GRACE_SECONDS = 15
 
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -167,35 +159,6 @@ def _not_so(method: str, path: str, status: int, headers: Mapping[str, str] | No
     return JSONResponse(body, status_code=status, headers=headers)
 
 
-class _Server(uvicorn.Server):
-    """Tells where it listens, for as long as it does."""
-
-    def __init__(self, config: uvicorn.Config, run_file: Path) -> None:
-        super().__init__(config)
-        self._run_file = run_file
-
-    async def startup(self, sockets: list[socket] | None = None) -> None:
-        await super().startup(sockets)
-        if not self.started:
-            return
-        port = self.servers[0].sockets[0].getsockname()[1]
-        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-        url = f"http://{host}:{port}"
-        write_atomically(self._run_file, orjson.dumps({"pid": os.getpid(), "url": url}))
-        print(f"locum: ready at {url}/v1", flush=True)
-
-    async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        self._run_file.unlink(missing_ok=True)  # here, since a second SIGTERM ends the process at once
-        await super().shutdown(sockets)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_bytes(content)
-    fresh.replace(path)
-
-
 def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -> None:
     """Serves until SIGINT or SIGTERM. ``port`` 0 picks a free one; ``<home>/run/proxy.json`` tells which.
 
@@ -203,40 +166,13 @@ def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -
         PolicyError: a policy file is wrong.
     """
     log_to_stderr()
-    config = uvicorn.Config(
+    run_file = settings.run / "proxy.json"
+    server = Server(
         create_app(policies, settings),
         host=host,
         port=port,
-        loop="uvloop",
-        http="httptools",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        listening=lambda url: announce(run_file, url),
+        ending=lambda: run_file.unlink(missing_ok=True),
     )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once all is closed
-        _Server(config, settings.run / "proxy.json").run()
-
-
-def log_to_stderr() -> None:
-    """One JSON object a line, or coloured text on a terminal; stdout stays for what people asked for."""
-    terminal = sys.stderr.isatty()
-    plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # locals would be prompts and keys
-    renderers: list[Processor] = [
-        structlog.processors.ExceptionRenderer(plain),
-        structlog.processors.JSONRenderer(default=str),
-    ]
-    if terminal:
-        renderers = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            *renderers,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+        server.run()

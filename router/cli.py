@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 
 Policies = Annotated[list[Path], typer.Option("--policy", "-p", help="Policy file; repeat for several.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that answer; one a processor core is most.")]
 DEFAULT_POLICY = [Path("policies/default.yaml")]
 
 
@@ -28,11 +29,18 @@ def serve(
     policy: Policies = DEFAULT_POLICY,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free one.")] = 8080,
+    workers: Workers = 1,
 ) -> None:
     """Run the proxy alone: the student is reached by URL, or was started by `locum up`."""
-    from router.app import run  # noqa: PLC0415  (heavy: only this command pays for it)
+    settings = Settings.from_env()
+    if workers == 1:
+        from router.app import run  # noqa: PLC0415  (heavy: only this command pays for it)
 
-    run(policy, host=host, port=port, settings=Settings.from_env())
+        run(policy, host=host, port=port, settings=settings)
+    else:
+        from router.workers import run as run_workers  # noqa: PLC0415
+
+        run_workers(policy, host=host, port=port, settings=settings, workers=workers)
 
 
 @app.command()
@@ -41,11 +49,12 @@ def up(
     host: Annotated[str, typer.Option(help="Address the proxy listens on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port the proxy listens on.")] = 8080,
     proxy: Annotated[bool, typer.Option(help="Run the proxy too, or leave it to one on the same home.")] = True,
+    workers: Workers = 1,
 ) -> None:
     """Start the students that the policies ask for, supervise them, and run the proxy in front."""
     from router.engine.up import run  # noqa: PLC0415
 
-    run(policy, host=host, port=port, settings=Settings.from_env(), with_proxy=proxy)
+    run(policy, host=host, port=port, settings=Settings.from_env(), workers=workers if proxy else 0)
 
 
 @app.command()

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 
 
-def run(policy_paths: Sequence[Path], *, host: str, port: int, settings: Settings, with_proxy: bool = True) -> None:
+def run(policy_paths: Sequence[Path], *, host: str, port: int, settings: Settings, workers: int = 1) -> None:
     """Runs until SIGINT or SIGTERM; then stops the proxy, the students, and removes the run files.
 
-    Without the proxy, the students are for one that runs elsewhere on the same home and finds them there.
+    With 0 ``workers`` there is no proxy here: the students are for one that runs elsewhere on the same
+    home and finds them there.
 
     Raises:
         PolicyError: a policy file is wrong.
@@ -43,7 +44,7 @@ def run(policy_paths: Sequence[Path], *, host: str, port: int, settings: Setting
 
     served = [p for p in map(load_policy, policy_paths) if p.student.engine]
     students = [Supervisor(p, settings, engine_of(p, settings), report) for p in served]
-    proxy = Proxy(policy_paths, host, port, settings, report=report, show=show) if with_proxy else None
+    proxy = Proxy(policy_paths, host, port, settings, workers, report=report, show=show) if workers else None
     asyncio.run(_run(students, proxy, settings, console))
 
 
@@ -90,12 +91,13 @@ class Proxy:
         host: str,
         port: int,
         settings: Settings,
+        workers: int,
         *,
         report: Callable[[str], None],
         show: Callable[[str], None],
     ) -> None:
         policies = [part for path in policy_paths for part in ("--policy", str(path))]
-        serve = [sys.executable, "-m", "router.cli", "serve", *policies, "--host", host]
+        serve = [sys.executable, "-m", "router.cli", "serve", *policies, "--host", host, "--workers", str(workers)]
         reached = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
         self.ready = asyncio.Event()
         self._report = report

@@ -1,0 +1,98 @@
+"""How a process serves: the server's settings, where it says that it listens, and how it logs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import orjson
+import structlog
+import uvicorn
+from structlog.typing import Processor
+
+KEEP_ALIVE_SECONDS = 75
+GRACE_SECONDS = 15
+
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Server(uvicorn.Server):
+    """Tells when it listens, and when it no longer does.
+
+    Args:
+        listening: called with its root URL.
+        ending: called first thing when it ends.
+    """
+
+    def __init__(
+        self, app: Asgi, *, host: str, port: int, listening: Callable[[str], None], ending: Callable[[], None]
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                loop="uvloop",
+                http="httptools",
+                lifespan="on",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+        self._listening, self._ending = listening, ending
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._listening(root_url(self.config.host, self.servers[0].sockets[0].getsockname()[1]))
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self._ending()  # first, since a second SIGTERM ends the process at once
+        await super().shutdown(sockets)
+
+
+def root_url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def announce(run_file: Path, url: str) -> None:
+    """Tells other processes (``<home>/run/proxy.json``) and people where this one serves."""
+    write_atomically(run_file, orjson.dumps({"pid": os.getpid(), "url": url}))
+    print(f"locum: ready at {url}/v1", flush=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_bytes(content)
+    fresh.replace(path)
+
+
+def log_to_stderr() -> None:
+    """One JSON object a line, or coloured text on a terminal; stdout stays for what people asked for."""
+    terminal = sys.stderr.isatty()
+    plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # locals would be prompts and keys
+    renderers: list[Processor] = [
+        structlog.processors.ExceptionRenderer(plain),
+        structlog.processors.JSONRenderer(default=str),
+    ]
+    if terminal:
+        renderers = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            *renderers,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
