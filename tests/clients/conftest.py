@@ -6,9 +6,11 @@ given, fill in the schema that is asked for, and find a request that says so too
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -18,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakeUpstream, Script, World, until, world
+from tests.fakes import FakeUpstream, Script, World, served, until, world
 
 KEY = "sk-mine"
-SESSION_SECONDS = 30
+SESSION_SECONDS = 60
 WEATHER = {"city": "Oslo", "celsius": 4}
 TOO_LONG = {
     "message": "This model's maximum context length is 8192 tokens.",
@@ -55,6 +57,17 @@ def plays(upstream: FakeUpstream) -> Callable[[dict[str, Any]], Script]:
         return Script(text=f"{upstream.model} hears turn {len(turns)}: {text_of(turns[-1])}")
 
     return answer
+
+
+def embeds(body: dict[str, Any]) -> Script:
+    """A vector of two numbers for each text: its length and a half; packed, where that is asked for."""
+    texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+    vectors: list[Any] = [[len(text), 0.5] for text in texts]
+    if body.get("encoding_format") == "base64":
+        vectors = [base64.b64encode(struct.pack("<2f", *vector)).decode() for vector in vectors]
+    data = [{"object": "embedding", "index": n, "embedding": vector} for n, vector in enumerate(vectors)]
+    usage = {"prompt_tokens": 8, "total_tokens": 8}
+    return Script(raw=json.dumps({"object": "list", "model": "vectors", "data": data, "usage": usage}).encode())
 
 
 def text_of(message: dict[str, Any]) -> str:
@@ -102,8 +115,12 @@ def playing(found: World) -> World:
 @pytest.fixture(scope="session")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One proxy for every client: what is hard, and what needs tools, goes to the teacher."""
-    with world(tmp_path_factory.mktemp("clients"), client_keys=(KEY,), **POLICY) as found:
-        yield playing(found)
+    vectors = FakeUpstream("vectors")
+    vectors.answer = embeds
+    with served(vectors) as url:
+        part = {"model": "vectors", "url": f"{url}/v1", "usd_per_million": "0.02"}
+        with world(tmp_path_factory.mktemp("clients"), client_keys=(KEY,), embeddings=part, **POLICY) as found:
+            yield playing(found)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import openai
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import BaseModel
 
 from tests.clients.conftest import KEY, WEATHER, Tiers
@@ -81,6 +81,27 @@ def test_structured_output(model: ChatOpenAI, tier: str, tiers: Tiers, method: A
     shaped = model.with_structured_output(Weather, method=method)
     assert shaped.invoke("the weather in Oslo, as JSON?") == Weather(**WEATHER)
     assert tiers(1) == [tier]
+
+
+def test_the_responses_api(proxy: World, tier: str, tiers: Tiers) -> None:
+    model, name = chat(proxy, f"locum/{tier}", use_responses_api=True), getattr(proxy, tier).model
+    first = model.invoke([HumanMessage("hi")])
+    assert first.text == f"{name} hears turn 1: hi"
+    assert model.invoke([HumanMessage("hi"), first, HumanMessage("and?")]).text == f"{name} hears turn 2: and?"
+    assert "".join(piece.text for piece in model.stream("stream it")) == f"{name} hears turn 1: stream it"
+    assert model.with_structured_output(Weather).invoke("the weather in Oslo?") == Weather(**WEATHER)
+    turns: list[Any] = [HumanMessage("how cold is it?")]
+    able = model.bind_tools([thermometer])
+    turns.append(able.invoke(turns))
+    turns.append(thermometer.invoke(turns[-1].tool_calls[0]))
+    assert able.invoke(turns).text == f"{name} was told: 4 degrees in Oslo"
+    assert tiers(6) == [tier] * 6
+
+
+def test_embeddings(proxy: World) -> None:
+    settings: dict[str, Any] = {"base_url": f"{proxy.url}/v1", "api_key": KEY, "max_retries": 0, "timeout": 10}
+    embeddings = OpenAIEmbeddings(model="vectors", check_embedding_ctx_length=False, **settings)
+    assert embeddings.embed_documents(["four", "eleven wide"]) == [[4.0, 0.5], [11.0, 0.5]]
 
 
 def test_the_policy_decides(proxy: World, tiers: Tiers) -> None:

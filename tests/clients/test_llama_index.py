@@ -9,7 +9,7 @@ import pytest
 from llama_index.core.llms import ChatMessage, MessageRole
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
-from llama_index.llms.openai import OpenAI
+from llama_index.llms.openai import OpenAI, OpenAIResponses
 from llama_index.llms.openai_like import OpenAILike
 from pydantic import BaseModel
 
@@ -82,6 +82,18 @@ def test_structured_output(model: OpenAILike, tier: str, tiers: Tiers) -> None:
     found = model.structured_predict(Weather, PromptTemplate("the weather in {city}?"), city="Oslo")
     assert found == Weather(**WEATHER)
     assert tiers(1) == [tier]
+
+
+def test_the_responses_api(proxy: World, tiers: Tiers) -> None:
+    settings: dict[str, Any] = {"api_base": f"{proxy.url}/v1", "api_key": KEY, "max_retries": 0, "timeout": 10}
+    model = OpenAIResponses(model="gpt-4o", **settings)
+    first = model.chat([user("hi, llama-index")])
+    text = f"{proxy.student.model} hears turn 1: hi, llama-index"
+    assert first.message.content == text
+    again = model.chat([user("hi, llama-index"), first.message, user("and?")])
+    assert again.message.content == f"{proxy.student.model} hears turn 2: and?"
+    assert "".join(piece.delta or "" for piece in model.stream_chat([user("hi, llama-index")])) == text
+    assert tiers(3) == ["student"] * 3
 
 
 def test_the_policy_decides_under_the_name_that_code_already_uses(proxy: World, tiers: Tiers) -> None:

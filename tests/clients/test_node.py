@@ -28,8 +28,12 @@ def test_openai(run: Run, proxy: World, tier: str, tiers: Tiers) -> None:
         {"name": "NotFoundError", "status": 404, "code": "model_not_found"},
         {"name": "BadRequestError", "status": 400, "code": "context_length_exceeded"},
     ]
+    hi = f"{name} hears turn 1: hi"
+    assert found["responses"] == [hi, f"{name} hears turn 2: and?", hi]
+    assert found["shaped"] == WEATHER
+    assert found["embedded"] == [4, 0.5]
     assert {"gpt-4o", "locum/default", "locum/student", "locum/teacher"} <= set(found["models"])
-    assert tiers(10)[:9] == [tier] * 9
+    assert tiers(14)[:13] == [tier] * 13
 
 
 @pytest.mark.parametrize("form", ["chat", "responses"])
@@ -44,6 +48,7 @@ def test_the_ai_sdk(run: Run, proxy: World, tier: str, tiers: Tiers, form: str) 
     assert found["stream"]["tokens"] == 110
     assert found["shaped"] == WEATHER
     assert found["told"] == [f"{name} was told: 4 degrees in Oslo"] * 2
+    assert found["embeddings"] == [[4, 0.5], [11, 0.5]]
     assert [error["name"] for error in found["errors"]] == ["APICallError"] * 4
     assert [error["status"] for error in found["errors"]] == [401, 404, 400, 400]
     assert tiers(10)[:8] == [tier] * 8

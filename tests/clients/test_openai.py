@@ -136,6 +136,21 @@ def test_the_models_are_listed(client: OpenAI) -> None:
     assert {"locum/default", "locum/student", "locum/teacher", "gpt-4o"} <= {m.id for m in client.models.list()}
 
 
+def test_text_completions(client: OpenAI, proxy: World, tier: str, tiers: Tiers) -> None:
+    asked: Any = {"model": f"locum/{tier}", "prompt": "once upon", "max_tokens": 32}
+    text = f"{getattr(proxy, tier).model} hears turn 1: once upon"
+    assert client.completions.create(**asked).choices[0].text == text
+    stream = client.completions.create(**asked, stream=True)
+    assert "".join(c.choices[0].text for c in stream if c.choices) == text
+    assert tiers(2) == [tier, tier]
+
+
+def test_embeddings(client: OpenAI) -> None:
+    found = client.embeddings.create(model="gpt-4o", input=["four", "eleven wide"])
+    assert [one.embedding for one in found.data] == [[4.0, 0.5], [11.0, 0.5]]
+    assert client.embeddings.create(model="vectors", input="one", encoding_format="float").data[0].embedding == [3, 0.5]
+
+
 def test_errors_are_its_own(client: OpenAI, proxy: World) -> None:
     with pytest.raises(openai.NotFoundError) as unknown:
         client.chat.completions.create(model="gpt-nothing", messages=said("hi"))

@@ -1,4 +1,4 @@
-"""Pydantic AI's agents, over chat completions."""
+"""Pydantic AI's agents, over chat completions and over Responses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput
 from pydantic_ai.exceptions import ModelHTTPError
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.clients.conftest import KEY, WEATHER, Tiers
@@ -20,13 +20,19 @@ class Weather(BaseModel):
     celsius: int
 
 
-def agent(proxy: World, model: str, key: str = KEY, **more: Any) -> Agent[None, Any]:
+@pytest.fixture(params=["chat", "responses"])
+def form(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def agent(proxy: World, form: str, model: str, key: str = KEY, **more: Any) -> Agent[None, Any]:
+    speaks = OpenAIChatModel if form == "chat" else OpenAIResponsesModel
     provider = OpenAIProvider(base_url=f"{proxy.url}/v1", api_key=key)
-    return Agent(OpenAIChatModel(model, provider=provider), **more)
+    return Agent(speaks(model, provider=provider), **more)
 
 
-async def test_a_conversation(proxy: World, tier: str, tiers: Tiers) -> None:
-    someone, name = agent(proxy, f"locum/{tier}", instructions="Be brief."), getattr(proxy, tier).model
+async def test_a_conversation(proxy: World, form: str, tier: str, tiers: Tiers) -> None:
+    someone, name = agent(proxy, form, f"locum/{tier}", instructions="Be brief."), getattr(proxy, tier).model
     first = await someone.run("hi")
     assert first.output == f"{name} hears turn 1: hi"
     assert first.usage.total_tokens == 110
@@ -35,16 +41,16 @@ async def test_a_conversation(proxy: World, tier: str, tiers: Tiers) -> None:
     assert tiers(2) == [tier, tier]
 
 
-async def test_a_stream(proxy: World, tier: str, tiers: Tiers) -> None:
-    async with agent(proxy, f"locum/{tier}").run_stream("stream it") as stream:
+async def test_a_stream(proxy: World, form: str, tier: str, tiers: Tiers) -> None:
+    async with agent(proxy, form, f"locum/{tier}").run_stream("stream it") as stream:
         pieces = [piece async for piece in stream.stream_text(delta=True, debounce_by=None)]
     assert len(pieces) > 3
     assert "".join(pieces).endswith("hears turn 1: stream it")
     assert tiers(1) == [tier]
 
 
-async def test_a_tool_is_called_and_its_result_heard(proxy: World, tier: str, tiers: Tiers) -> None:
-    someone = agent(proxy, f"locum/{tier}")
+async def test_a_tool_is_called_and_its_result_heard(proxy: World, form: str, tier: str, tiers: Tiers) -> None:
+    someone = agent(proxy, form, f"locum/{tier}")
 
     @someone.tool_plain
     def thermometer(city: str) -> str:
@@ -57,26 +63,28 @@ async def test_a_tool_is_called_and_its_result_heard(proxy: World, tier: str, ti
 
 
 @pytest.mark.parametrize("output", [Weather, NativeOutput(Weather)], ids=["by a tool", "by a schema"])
-async def test_structured_output(proxy: World, tier: str, tiers: Tiers, output: Any) -> None:
-    found = await agent(proxy, f"locum/{tier}", output_type=output).run("the weather in Oslo?")
+async def test_structured_output(proxy: World, form: str, tier: str, tiers: Tiers, output: Any) -> None:
+    found = await agent(proxy, form, f"locum/{tier}", output_type=output).run("the weather in Oslo?")
     assert found.output == Weather(**WEATHER)
     assert tiers(1) == [tier]
 
 
-async def test_the_policy_decides(proxy: World, tiers: Tiers) -> None:
-    someone = agent(proxy, "gpt-4o")
-    await someone.run("an easy one for pydantic-ai")
-    await someone.run("a hard one for pydantic-ai", model_settings={"extra_body": {"metadata": {"task": "hard"}}})
+async def test_the_policy_decides(proxy: World, form: str, tiers: Tiers) -> None:
+    someone = agent(proxy, form, "gpt-4o")
+    await someone.run(f"an easy one for pydantic-ai by {form}")
+    await someone.run(
+        f"a hard one for pydantic-ai by {form}", model_settings={"extra_body": {"metadata": {"task": "hard"}}}
+    )
     assert tiers(2) == ["student", "teacher"]
 
 
-async def test_errors_are_its_own(proxy: World, tier: str) -> None:
+async def test_errors_are_its_own(proxy: World, form: str, tier: str) -> None:
     with pytest.raises(ModelHTTPError, match="maximum context length") as long:
-        await agent(proxy, f"locum/{tier}").run("too long")
+        await agent(proxy, form, f"locum/{tier}").run("too long")
     assert long.value.status_code == 400
     with pytest.raises(ModelHTTPError) as stranger:
-        await agent(proxy, f"locum/{tier}", key="sk-wrong").run("hi")
+        await agent(proxy, form, f"locum/{tier}", key="sk-wrong").run("hi")
     assert stranger.value.status_code == 401
     with pytest.raises(ModelHTTPError) as unknown:
-        await agent(proxy, "gpt-nothing").run("hi")
+        await agent(proxy, form, "gpt-nothing").run("hi")
     assert unknown.value.status_code == 404

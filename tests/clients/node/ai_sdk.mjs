@@ -1,15 +1,13 @@
 // A session of the Vercel AI SDK with its OpenAI provider: prints what it found, as JSON. Run by test_node.py.
 // LOCUM_FORM is `chat` for chat completions; `responses`, for the API that the provider takes by default.
 import { createOpenAI } from "@ai-sdk/openai";
-import { APICallError, Output, generateText, stepCountIs, streamText, tool } from "ai";
+import { APICallError, Output, embedMany, generateText, stepCountIs, streamText, tool } from "ai";
 import { z } from "zod";
 
-const open = (apiKey) => {
-  const provider = createOpenAI({ baseURL: `${process.env.LOCUM_URL}/v1`, apiKey });
-  return process.env.LOCUM_FORM === "chat" ? provider.chat : provider;
-};
-const models = open(process.env.LOCUM_KEY);
-const model = models(process.env.LOCUM_MODEL);
+const open = (apiKey) => createOpenAI({ baseURL: `${process.env.LOCUM_URL}/v1`, apiKey });
+const ours = open(process.env.LOCUM_KEY);
+const named = (provider, name) => (process.env.LOCUM_FORM === "chat" ? provider.chat(name) : provider(name));
+const model = named(ours, process.env.LOCUM_MODEL);
 const common = { model, maxRetries: 0, abortSignal: AbortSignal.timeout(20_000) };
 const tools = {
   thermometer: tool({
@@ -49,9 +47,12 @@ const tooled = { prompt: "how cold is it?", tools, stopWhen: stepCountIs(3) };
 const told = await generateText({ ...common, ...tooled });
 const toldInStream = await streamed(tooled);
 
+const values = ["four", "eleven wide"];
+const embedded = await embedMany({ model: ours.embedding("vectors"), values, maxRetries: 0 });
+
 const errors = [
-  await caught(generateText({ ...common, model: open("sk-wrong")(process.env.LOCUM_MODEL), prompt: "hi" })),
-  await caught(generateText({ ...common, model: models("gpt-nothing"), prompt: "hi" })),
+  await caught(generateText({ ...common, model: named(open("sk-wrong"), process.env.LOCUM_MODEL), prompt: "hi" })),
+  await caught(generateText({ ...common, model: named(ours, "gpt-nothing"), prompt: "hi" })),
   await caught(generateText({ ...common, prompt: "too long" })),
   await caught(streamed({ prompt: "too long" })),
 ];
@@ -64,6 +65,7 @@ console.log(
     stream,
     shaped: shaped.output,
     told: [told.text, toldInStream.text],
+    embeddings: embedded.embeddings,
     errors,
   }),
 );

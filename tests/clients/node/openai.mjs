@@ -1,6 +1,6 @@
 // A session of OpenAI's client for Node: prints what it found, as JSON. Run by test_node.py.
 import OpenAI, { AuthenticationError, BadRequestError, NotFoundError } from "openai";
-import { zodResponseFormat } from "openai/helpers/zod";
+import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
 const settings = { baseURL: `${process.env.LOCUM_URL}/v1`, maxRetries: 0, timeout: 10_000 };
@@ -48,6 +48,17 @@ const tooled = { model, messages: [user("how cold is it?")], tools: [thermometer
 const told = await chat.runTools(tooled).finalContent();
 const toldInStream = await chat.runTools({ ...tooled, stream: true }).finalContent();
 
+const { responses } = client;
+const kept = await responses.create({ model, input: "hi" });
+const next = await responses.create({ model, input: "and?", previous_response_id: kept.id });
+let response_text = "";
+for await (const event of await responses.create({ model, input: "hi", stream: true })) {
+  if (event.type === "response.output_text.delta") response_text += event.delta;
+}
+const format = { format: zodTextFormat(Weather, "weather") };
+const shaped = await responses.stream({ model, input: "the weather in Oslo?", text: format }).finalResponse();
+const embedded = await client.embeddings.create({ model: "vectors", input: ["four"] });
+
 const stranger = new OpenAI({ ...settings, apiKey: "sk-wrong" });
 const errors = [
   await caught(stranger.chat.completions.create({ model, messages: [user("hi")] })),
@@ -66,6 +77,9 @@ console.log(
     usage: whole.usage.total_tokens,
     parsed,
     told: [told, toldInStream],
+    responses: [kept.output_text, next.output_text, response_text],
+    shaped: shaped.output_parsed,
+    embedded: embedded.data[0].embedding,
     errors,
     models,
   }),
