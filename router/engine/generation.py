@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from router.engine.forms import Form
 from router.engine.text import Detokenizer, StopScanner
 
 if TYPE_CHECKING:
@@ -16,12 +17,19 @@ Finish = Literal["stop", "length", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """``temperature`` 0 is greedy. ``top`` alternatives are reported with each token."""
+    """``temperature`` 0 is greedy. ``top`` alternatives are reported with each token. A token's logit is
+    lowered by ``presence_penalty`` once it is in the answer, and by ``frequency_penalty`` each time it is."""
 
     temperature: float = 1.0
     top_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     seed: int | None = None
     top: int = 0
+
+    @property
+    def penalises(self) -> bool:
+        return self.presence_penalty != 0 or self.frequency_penalty != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +52,15 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is asked for. ``prompt`` is token ids; ``stream`` wants deltas as they come, not one at the end."""
+    """What is asked for. ``prompt`` is token ids; ``stream`` wants deltas as they come, not one at the
+    end; ``form`` is this job's own."""
 
     prompt: tuple[int, ...]
     max_tokens: int
     sampling: Sampling = Sampling()
     stops: tuple[str, ...] = ()
     stream: bool = False
+    form: Form | None = None
 
 
 @dataclass(slots=True)
@@ -64,6 +74,7 @@ class Row:
     generator: torch.Generator | None = None
     count: int = 0
     last: int = 0
+    counts: dict[int, int] = field(default_factory=dict)
     finished: bool = False
     cancelled: bool = False
     _text: list[str] = field(default_factory=list)
@@ -73,20 +84,33 @@ class Row:
         """Takes the next token; emits what may leave, and the end where this was it."""
         finish: Finish | None = None
         if is_end:
-            self._text.append(self.scanner.push(self.detokenizer.flush()))
-            self._text.append(self.scanner.flush())
-            finish = "stop"
+            finish = self._ended("stop")
         else:
-            self.count, self.last = self.count + 1, token.id
+            self._take(token.id)
             self._tokens.append(token)
             self._text.append(self.scanner.push(self.detokenizer.push(token.id)))
             if self.scanner.stopped:
                 finish = "stop"
+            elif self.job.form is not None and self.job.form.broken:
+                finish = "error"
+            elif self.job.form is not None and self.job.form.complete:
+                finish = self._ended("stop")
             elif self.count >= self.job.max_tokens:
-                self._text.append(self.scanner.push(self.detokenizer.flush()))
-                self._text.append(self.scanner.flush())
-                finish = "stop" if self.scanner.stopped else "length"
+                finish = self._ended("length")
         self._release(finish)
+
+    def _take(self, token: int) -> None:
+        self.count, self.last = self.count + 1, token
+        if self.job.sampling.penalises:
+            self.counts[token] = self.counts.get(token, 0) + 1
+        if self.job.form is not None:
+            self.job.form.take(token)
+
+    def _ended(self, finish: Finish) -> Finish:
+        """Lets out what was held back."""
+        self._text.append(self.scanner.push(self.detokenizer.flush()))
+        self._text.append(self.scanner.flush())
+        return "stop" if self.scanner.stopped else finish
 
     def fail(self) -> None:
         self._release("error")

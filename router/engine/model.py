@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from router.engine import cpu
+from router.engine.forms import Forms
 from router.engine.kv import Packed, Shape, Slots
 from router.errors import BadRequest, EngineError
 
@@ -31,6 +32,7 @@ class Model:
     ends: frozenset[int]
     context: int
     shape: Shape
+    forms: Forms
 
     @classmethod
     def load(cls, name: str, folder: Path, precision: Precision = "auto") -> Model:
@@ -55,9 +57,11 @@ class Model:
             raise EngineError(f"cannot load student {name!r} from {folder}: {e}") from e
         network = network.to(device).eval()
         config = network.config.get_text_config()
-        return cls(name, network, tokenizer, _ends(network, tokenizer), _context(config), _shape(config, dtype, device))
+        ends, shape = _ends(network, tokenizer), _shape(config, dtype, device)
+        forms = Forms(tokenizer, int(config.vocab_size), ends)
+        return cls(name, network, tokenizer, ends, _context(config), shape, forms)
 
-    def encode(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> tuple[int, ...]:
+    def encode(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
         """The prompt's token ids by the model's own chat template.
 
         Raises:
@@ -68,9 +72,7 @@ class Model:
         if self.tokenizer.chat_template is None:
             raise BadRequest(f"model {self.name!r} has no chat template", param="model")
         try:
-            text = self.tokenizer.apply_chat_template(
-                list(messages), tools=tools, tokenize=False, add_generation_prompt=True
-            )
+            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         except TemplateError as e:
             raise BadRequest(f"the model's chat template refuses these messages: {e}", param="messages") from e
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -31,8 +31,8 @@ def pick(logits: torch.Tensor, rows: Sequence[Row]) -> list[Token]:
 
     ids = logits.argmax(dim=-1)
     for i, row in enumerate(rows):
-        if row.generator is not None:
-            ids[i] = _draw(logits[i], row.job.sampling, row.generator)
+        if row.generator is not None or row.counts or row.job.form is not None:
+            ids[i] = _chosen(logits[i], row)
     log_z = torch.logsumexp(logits, dim=-1)
     chosen = (logits.gather(1, ids[:, None])[:, 0] - log_z).clamp(max=0).tolist()
     widest = max(row.job.sampling.top for row in rows)
@@ -42,6 +42,20 @@ def pick(logits: torch.Tensor, rows: Sequence[Row]) -> list[Token]:
         pairs = zip(indices.tolist(), (values - log_z[:, None]).clamp(max=0).tolist(), strict=True)
         tops = [tuple(zip(i, v, strict=True))[: row.job.sampling.top] for row, (i, v) in zip(rows, pairs, strict=True)]
     return [Token(i, p, top) for i, p, top in zip(ids.tolist(), chosen, tops, strict=True)]
+
+
+def _chosen(logits: torch.Tensor, row: Row) -> torch.Tensor:
+    """One token id from (vocabulary,) logits, as the row's job wants it chosen."""
+    import torch  # noqa: PLC0415
+
+    sampling = row.job.sampling
+    if row.counts:
+        seen = torch.tensor(list(row.counts), device=logits.device)
+        times = torch.tensor(list(row.counts.values()), device=logits.device, dtype=logits.dtype)
+        logits = logits.index_add(0, seen, -(sampling.presence_penalty + sampling.frequency_penalty * times))
+    if row.job.form is not None:
+        logits = row.job.form.leave(logits)
+    return logits.argmax() if row.generator is None else _draw(logits, sampling, row.generator)
 
 
 def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:

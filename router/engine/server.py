@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from router.engine import wire
 from router.engine.batching import Scheduler
+from router.engine.forms import Form
 from router.engine.generation import Delta, Job, Row
 from router.engine.model import Model, Precision
 from router.engine.weights import base_student
@@ -36,10 +37,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Answer:
     """The choices of one request on their way, seen from the event loop."""
 
-    def __init__(self, scheduler: Scheduler, chat: wire.Chat) -> None:
+    def __init__(self, scheduler: Scheduler, chat: wire.Chat, form: Form | None) -> None:
         self.chat = chat
         self.model = scheduler.model(chat.model)
-        prompt = self.model.encode(chat.messages, chat.tools)
+        prompt = self.model.encode(chat.messages)
         room = self.model.context - len(prompt)
         if room < 1:
             raise BadRequest(
@@ -53,7 +54,8 @@ class Answer:
         loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Delta]]()
         self._rows: list[Row] = []
         for index in range(chat.n):
-            job = Job(prompt, limit, chat.sampling_of(index), chat.stops, chat.stream)
+            own = form.fresh() if form is not None else None
+            job = Job(prompt, limit, chat.sampling_of(index), chat.stops, chat.stream, own)
 
             def emit(delta: Delta, index: int = index) -> None:
                 loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))
@@ -131,7 +133,10 @@ class Server:
         )
 
     async def chat(self, request: Request) -> Response:
-        answer = Answer(self._scheduler, wire.parse(await request.body()))
+        chat = wire.parse(await request.body())
+        forms = self._scheduler.model(chat.model).forms
+        form = None if chat.schema is None else await asyncio.to_thread(forms.of, chat.schema)
+        answer = Answer(self._scheduler, chat, form)
         if answer.chat.stream:
             return StreamingResponse(
                 answer.events(), media_type="text/event-stream", headers={"cache-control": "no-cache"}

@@ -9,21 +9,27 @@ from typing import Any
 
 import orjson
 
+from router.abilities import heeded_by
 from router.engine.generation import Sampling, Token
 from router.errors import BadRequest
 
+HEEDED = heeded_by("embedded")
 MAX_CHOICES = 16
 MAX_TOP = 20
 MAX_STOPS = 16
+ROLES = frozenset({"assistant", "system", "user"})
+UNREAD = ("audio", "function_call", "tool_calls")
+"""What no template of a text model would show of a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """What a request asks for. ``max_tokens`` is None where it names no limit."""
+    """What a request asks for. ``max_tokens`` is None where it names no limit, ``schema`` the JSON schema that
+    the answer must fit, None where it may be any text."""
 
     model: str
     messages: tuple[Mapping[str, Any], ...]
-    tools: tuple[Any, ...] | None
+    schema: Mapping[str, Any] | None
     sampling: Sampling
     stops: tuple[str, ...]
     max_tokens: int | None
@@ -55,10 +61,11 @@ class Identity:
 
 
 def parse(raw: bytes) -> Chat:
-    """Reads a chat-completions body; fields it does not know are ignored.
+    """Reads a chat-completions body.
 
     Raises:
-        BadRequest: no JSON object, or a known field has an impossible value; ``param`` names it.
+        BadRequest: no JSON object, a field has an impossible value, or one asks for what this engine does not
+            do; ``param`` names it.
     """
     try:
         body = orjson.loads(raw)
@@ -66,6 +73,8 @@ def parse(raw: bytes) -> Chat:
         raise BadRequest(f"the body is not valid JSON: {e}") from e
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
+    if (field := HEEDED.unheeded(body)) is not None:
+        raise BadRequest(f"this student does nothing with {field!r}: leave it out, or ask the teacher", param=field)
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest("you must provide a model", param="model")
@@ -76,10 +85,12 @@ def parse(raw: bytes) -> Chat:
     return Chat(
         model=model,
         messages=_messages(body.get("messages")),
-        tools=tuple(body["tools"]) if isinstance(body.get("tools"), list) and body["tools"] else None,
+        schema=_schema(body.get("response_format")),
         sampling=Sampling(
             temperature=_number(body, "temperature", 1.0, 0.0, 2.0),
             top_p=_number(body, "top_p", 1.0, 0.0, 1.0),
+            presence_penalty=_number(body, "presence_penalty", 0.0, -2.0, 2.0),
+            frequency_penalty=_number(body, "frequency_penalty", 0.0, -2.0, 2.0),
             seed=None if seed is None else seed % (1 << 63),
             top=int(_number(body, "top_logprobs", 0, 0, MAX_TOP, whole=True)) if logprobs else 0,
         ),
@@ -121,6 +132,20 @@ def _stops(stop: object) -> tuple[str, ...]:
     return tuple(stops)
 
 
+def _schema(form: object) -> Mapping[str, Any] | None:
+    kind = form.get("type") if isinstance(form, dict) else None
+    if form is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    described = form.get("json_schema") if isinstance(form, dict) and kind == "json_schema" else None
+    schema = described.get("schema") if isinstance(described, dict) else None
+    if not isinstance(schema, dict):
+        expected = "{'type': 'text'}, {'type': 'json_object'}, or of type 'json_schema' with json_schema.schema"
+        raise BadRequest(f"response_format must be {expected}", param="response_format")
+    return schema
+
+
 def _messages(messages: object) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages must be a non-empty list", param="messages")
@@ -131,6 +156,8 @@ def _message(message: object, where: str) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise BadRequest(f"{where} must be an object with a role", param=where)
     role = "system" if message["role"] == "developer" else message["role"]
+    if role not in ROLES or any(message.get(field) for field in UNREAD):
+        raise BadRequest(f"{where}: this student neither calls tools nor reads of any, nor hears", param=where)
     return {**message, "role": role, "content": _content(message.get("content"), f"{where}.content")}
 
 

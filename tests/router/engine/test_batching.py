@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from router.engine.batching import MAX_ROWS, Scheduler
-from router.engine.generation import Delta, Job, Row, Sampling
+from router.engine.generation import Delta, Job, Row, Sampling, Token
 from router.engine.model import Model
-from router.errors import EngineError, NotFound
+from router.engine.sampling import pick
+from router.engine.text import Detokenizer, StopScanner
+from router.errors import BadRequest, EngineError, NotFound
 
 GREEDY = Sampling(temperature=0)
 
@@ -112,6 +116,61 @@ def test_a_narrow_nucleus_is_greedy(model: Model, scheduler: Scheduler) -> None:
         [Job(prompt, 6, GREEDY), Job(prompt, 6, Sampling(temperature=1.0, top_p=1e-6, seed=1))]
     )
     assert ids(narrow) == ids(greedy)
+
+
+def test_a_penalty_keeps_an_answer_from_going_round(model: Model, scheduler: Scheduler) -> None:
+    """A penalty out of all proportion: no token comes twice, greedy or drawn."""
+    prompt = prompts(model, 1)[0]
+    steep = [Sampling(temperature=0, frequency_penalty=1e4), Sampling(temperature=1, presence_penalty=1e4, seed=3)]
+    for answer in Waiter(scheduler).answers([Job(prompt, 60, s) for s in steep]):
+        assert len(set(ids(answer))) == len(ids(answer)) > 0
+
+
+def test_penalties_work_as_openai_documents_them(model: Model) -> None:
+    import torch  # noqa: PLC0415
+
+    sampling = Sampling(temperature=0, presence_penalty=0.5, frequency_penalty=0.25)
+    row = Row(Job((1,), 9, sampling), lambda _: None, Detokenizer(model.decode), StopScanner(()))
+    for seen in (2, 2, 2, 0):
+        row.push(Token(seen, -1.0), is_end=False)
+    logits = torch.tensor([[1.0, 0.2, 1.4, 0.3]])  # less 0.75, 0, 1.25 and 0
+    token = pick(logits, [row])[0]
+    assert token.id == 3
+    assert token.logprob == pytest.approx(float(logits[0].log_softmax(-1)[3])), "the model's own, not the bent one"
+
+
+TEAM = {
+    "type": "object",
+    "properties": {
+        "team": {"enum": ["billing", "shipping"]},
+        "hours": {"type": "integer", "minimum": 0, "maximum": 99},
+    },
+    "required": ["team", "hours"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_an_answer_held_to_a_schema_fits_it_whatever_the_model_would_say(
+    model: Model, scheduler: Scheduler, temperature: float
+) -> None:
+    """A model of random weights would say anything, and does in the row beside those that are held."""
+    form = model.forms.of(TEAM)
+    asked = prompts(model, 6)
+    drawn = [Sampling(temperature=temperature, seed=i) for i in range(6)]
+    held = [Job(p, 120, s, (), False, form.fresh()) for p, s in zip(asked, drawn, strict=True)]
+    *fitting, free = Waiter(scheduler).answers([*held, Job(asked[0], 20, GREEDY)])
+    for answer in fitting:
+        assert answer.finish == "stop"
+        jsonschema.validate(json.loads(answer.text), TEAM)
+    assert ids(free) == reference(model, asked[0], 20)
+
+
+@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "http://127.0.0.1:9/x"}, {"allOf": 3}])
+def test_a_schema_that_cannot_be_held_to_is_refused(model: Model, schema: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest) as refused:
+        model.forms.of(schema)
+    assert refused.value.param == "response_format"
 
 
 def test_a_cancelled_row_leaves_and_the_others_do_not_notice(model: Model, scheduler: Scheduler) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -103,10 +104,37 @@ async def test_a_batch_answers_as_each_alone_would(student: Student) -> None:
     assert all(same) if student.kind == "url" else sum(same) >= 8
 
 
-async def test_content_may_be_text_parts_and_unknown_fields_are_let_through(student: Student) -> None:
+async def test_content_may_be_text_parts_and_fields_that_say_nothing_are_let_through(student: Student) -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}]
-    answer = await ask(student, parts, extra_body={"a_field_of_tomorrow": {"x": 1}})
+    idle = {"a_field_of_tomorrow": None}
+    answer = await ask(student, parts, user="u", metadata={"a": "b"}, n=1, extra_body=idle)
     assert "Paris" in answer.choices[0].message.content
+
+
+async def test_an_answer_fits_the_schema_that_is_asked_for(student: Student) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"colours": {"type": "array", "items": {"enum": ["red", "blue"]}, "minItems": 2, "maxItems": 2}},
+        "required": ["colours"],
+        "additionalProperties": False,
+    }
+    form: Any = {"type": "json_schema", "json_schema": {"name": "colours", "schema": schema}}
+    answer = await ask(student, COLOURS, response_format=form, max_tokens=60)
+    assert set(json.loads(answer.choices[0].message.content)["colours"]) <= {"red", "blue"}
+    assert answer.choices[0].finish_reason == "stop"
+
+
+async def test_what_the_engine_would_drop_it_refuses_by_name(student: Student) -> None:
+    if student.kind == "llama-server":
+        pytest.skip("llama-server drops what it does not know: the proxy keeps such requests from it")
+    tool: Any = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    for field, value in (("tools", [tool]), ("a_field_of_tomorrow", {"x": 1}), ("reasoning_effort", "high")):
+        with pytest.raises(openai.BadRequestError) as refused:
+            await ask(student, CAPITAL, extra_body={field: value})
+        assert refused.value.param == field
+    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": {}}]}
+    with pytest.raises(openai.BadRequestError, match="neither calls tools"):
+        await ask(student, [*CAPITAL, called, {"role": "tool", "tool_call_id": "a", "content": "x"}])
 
 
 async def test_several_choices_are_several_answers(student: Student) -> None:
