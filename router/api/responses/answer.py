@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.api.responses.items import Item
+from router.api.responses.kept import Terms
 from router.api.responses.output import Output
 from router.api.responses.request import echo, wants_logprobs
 
@@ -19,17 +20,14 @@ INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One request, read. ``input`` are its own items, ``new_id`` names those to come; ``kept``: whether the
-    response will be kept, for ``owner`` (the hash of a key) alone, for ``keep_seconds``."""
+    """One request, read. ``input`` are its own items, ``new_id`` names those to come; ``terms``: under what the
+    response will be kept, None where it will not."""
 
     id: str
     body: Mapping[str, Any]
     input: list[Item]
     new_id: Callable[[str], str]
-    owner: str = ""
-    policy: str = ""
-    kept: bool = False
-    keep_seconds: float = 0.0
+    terms: Terms | None = None
     created_at: int = field(default_factory=lambda: int(time.time()))
 
     def output(self) -> Output:
@@ -47,7 +45,7 @@ class Turn:
             "incomplete_details": None,
             "model": model,
             "output": [],
-            "store": self.kept,
+            "store": self.terms is not None,
             "usage": None,
             **echo(self.body),
             **more,
@@ -80,7 +78,10 @@ def usage_of(chat: Any) -> dict[str, Any] | None:
     """Chat's token counts in the words used here; None where there are none."""
     if not isinstance(chat, dict) or not isinstance(chat.get("prompt_tokens"), int):
         return None
-    read, written = chat.get("prompt_tokens_details") or {}, chat.get("completion_tokens_details") or {}
+    read, written = (
+        found if isinstance(found := chat.get(k), dict) else {}
+        for k in ("prompt_tokens_details", "completion_tokens_details")
+    )
     output_tokens = chat.get("completion_tokens") or 0
     return {
         "input_tokens": chat["prompt_tokens"],

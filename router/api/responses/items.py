@@ -55,6 +55,7 @@ def _item(given: object, where: str, new_id: Callable[[str], str]) -> Item:
     if not isinstance(given, dict):
         raise BadRequest(f"'{where}' must be an object", param=where)
     kind = given.get("type") or ("message" if "role" in given else REFERENCE if "id" in given else None)
+    kind = kind if isinstance(kind, str) else None
     if kind == REFERENCE:
         return {"type": REFERENCE, "id": string(given, "id", where)}
     if kind not in PREFIXES:
@@ -63,17 +64,14 @@ def _item(given: object, where: str, new_id: Callable[[str], str]) -> Item:
             "others need their provider's own server",
             param=f"{where}.type",
         )
-    item = {"id": given.get("id") or new_id(kind), "type": kind, "status": "completed", **_present(given)}
+    item = {"status": "completed", **{k: v for k, v in given.items() if v is not None}, "type": kind}
+    if not isinstance(item.get("id"), str):  # SDKs send back what they got, nulls too
+        item["id"] = new_id(kind)
     if kind == "message" and isinstance(item.get("content"), str):
         text = item["content"]
         said = {"type": "output_text", "text": text, "annotations": []}
         item["content"] = [said if item.get("role") == "assistant" else {"type": "input_text", "text": text}]
     return item
-
-
-def _present(item: Item) -> Item:
-    """Without what is null: SDKs send fields back as they came."""
-    return {k: v for k, v in item.items() if v is not None}
 
 
 class Transcript:
@@ -189,7 +187,7 @@ def _content(given: object, where: str, known: dict[str, Part]) -> str | list[di
     parts = []
     for n, part in enumerate(given):
         kind = part.get("type") if isinstance(part, dict) else None
-        if kind not in known:
+        if not isinstance(kind, str) or kind not in known:
             at = f"{where}[{n}].type"
             raise BadRequest(f"'{at}' is {kind!r}; here it can be {', '.join(known)}", param=at)
         parts.append(known[kind](part, f"{where}[{n}]"))

@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS responses (
     owner TEXT NOT NULL,
     previous TEXT,
     policy TEXT NOT NULL,
+    conversation TEXT NOT NULL,
     created_at REAL NOT NULL,
     expires_at REAL NOT NULL,
     input BLOB NOT NULL,
@@ -41,16 +42,18 @@ CREATE TABLE IF NOT EXISTS responses (
 );
 CREATE INDEX IF NOT EXISTS responses_by_end ON responses (expires_at);
 """
-ADD = "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ADD = "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 GET = "SELECT input, output, response FROM responses WHERE id = ? AND owner = ? AND expires_at > ?"
 CHAIN = """
-WITH RECURSIVE chain (id, previous, input, output, depth) AS (
-    SELECT id, previous, input, output, 0 FROM responses WHERE id = :id AND owner = :owner AND expires_at > :now
+WITH RECURSIVE chain (id, previous, conversation, input, output, depth) AS (
+    SELECT id, previous, conversation, input, output, 0 FROM responses
+    WHERE id = :id AND owner = :owner AND expires_at > :now
     UNION ALL
-    SELECT r.id, r.previous, r.input, r.output, depth + 1 FROM responses r JOIN chain ON r.id = chain.previous
+    SELECT r.id, r.previous, r.conversation, r.input, r.output, depth + 1
+    FROM responses r JOIN chain ON r.id = chain.previous
     WHERE r.owner = :owner AND r.expires_at > :now
 )
-SELECT previous, input, output FROM chain ORDER BY depth DESC
+SELECT previous, conversation, input, output FROM chain ORDER BY depth DESC
 """
 DELETE = "DELETE FROM responses WHERE id = ? AND owner = ?"
 PRUNE = "DELETE FROM responses WHERE id IN (SELECT id FROM responses WHERE expires_at <= ? LIMIT ?)"
@@ -66,6 +69,24 @@ class Kept:
 
     input: list[Item]
     response: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All that was said up to the end of a response, and the conversation that it belongs to."""
+
+    conversation: str
+    items: list[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under what a response is kept: ``owner`` is the hash of the key that may see it."""
+
+    owner: str
+    policy: str
+    conversation: str
+    seconds: float
 
 
 class KeptResponses:
@@ -86,13 +107,12 @@ class KeptResponses:
         self._thread.submit(self._db.close)
         self._thread.shutdown()
 
-    async def put(
-        self, response: dict[str, Any], given: list[Item], *, owner: str, policy: str, keep_seconds: float
-    ) -> bool:
+    async def put(self, response: dict[str, Any], given: list[Item], terms: Terms) -> bool:
         """Keeps a response and its input. Once it is true, every process finds it. A disk that refuses costs
         the client the next turn, not this answer: it is logged, and false."""
         now, rest = self._clock(), {k: v for k, v in response.items() if k != "output"}
-        row = (response["id"], owner, response["previous_response_id"], policy, now, now + keep_seconds)
+        said_by = (response["id"], terms.owner, response["previous_response_id"], terms.policy, terms.conversation)
+        row = (*said_by, now, now + terms.seconds)
         try:
             await self._do(lambda: self._add((*row, *map(orjson.dumps, (given, response["output"], rest)))))
         except StoreError as e:
@@ -107,13 +127,13 @@ class KeptResponses:
         given, output, response = map(orjson.loads, rows[0])
         return Kept(given, response | {"output": output})
 
-    async def history(self, response_id: str, owner: str) -> list[Item] | None:
-        """All that was said up to the end of this response, from the conversation's start. None where it, or
-        one that it goes on from, is not kept (any more)."""
+    async def history(self, response_id: str, owner: str) -> History | None:
+        """None where the response, or one that it goes on from, is not kept (any more)."""
         rows = await self._rows(CHAIN, {"id": response_id, "owner": owner, "now": self._clock()})
         if not rows or rows[0][0] is not None:
             return None
-        return [item for _, given, output in rows for part in (given, output) for item in orjson.loads(part)]
+        parts = (part for *_, given, output in rows for part in (given, output))
+        return History(rows[-1][1], [item for part in parts for item in orjson.loads(part)])
 
     async def delete(self, response_id: str, owner: str) -> bool:
         """Whether there was one to delete."""

@@ -61,7 +61,8 @@ class Output:
         calls = piece.get("tool_calls")
         for n, call in enumerate(calls if isinstance(calls, list) else ()):
             if isinstance(call, dict):
-                events += self._add_call(call.get("index", n), call)
+                number = call.get("index")
+                events += self._add_call(number if isinstance(number, int) else n, call)
         return events
 
     def close(self, status: str = "completed") -> list[Event]:
@@ -116,7 +117,7 @@ class Output:
 
     def _add_call(self, number: int, call: dict[str, Any]) -> list[Event]:
         kind = call.get("type") or (self._open.call[1] if self._open and self._open.call else "function")
-        if kind not in CALLS:
+        if not isinstance(kind, str) or kind not in CALLS:
             return []
         item_type, key, prefix = CALLS[kind]
         inner = call.get(kind)
@@ -186,11 +187,17 @@ def _part(kind: str, text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any
 def _logprobs(choice: dict[str, Any]) -> list[dict[str, Any]]:
     """A choice's token probabilities: chat's, with every field that is optional there."""
     found = choice.get("logprobs")
-    tokens = found.get("content") if isinstance(found, dict) else None
+    tokens = _tokens(found.get("content") if isinstance(found, dict) else None)
     return [
-        _token(token) | {"top_logprobs": [_token(top) for top in token.get("top_logprobs") or ()]}
-        for token in (tokens if isinstance(tokens, list) else ())
+        _token(token) | {"top_logprobs": [_token(top) for top in _tokens(token.get("top_logprobs"))]}
+        for token in tokens
     ]
+
+
+def _tokens(found: object) -> list[dict[str, Any]]:
+    """Those that are tokens: some backends put nulls between them."""
+    listed = found if isinstance(found, list) else []
+    return [t for t in listed if isinstance(t, dict) and isinstance(t.get("token"), str) and "logprob" in t]
 
 
 def _token(token: dict[str, Any]) -> dict[str, Any]:

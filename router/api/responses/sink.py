@@ -121,6 +121,6 @@ class ResponseSink:
 
     async def _kept(self, response: Response) -> Response:
         """The response as it leaves: kept where that was asked for, and saying whether it is."""
-        if self._turn.kept and not await self._keep(self._turn, response):
+        if self._turn.terms is not None and not await self._keep(self._turn, response):
             response["store"] = False
         return response

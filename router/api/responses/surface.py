@@ -7,11 +7,11 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from router.api.endpoint import Asked, given_key, json_object
+from router.api.endpoint import Asked, conversation_of, given_key, json_object
 from router.api.models import Catalog
 from router.api.responses.answer import Response, Turn
 from router.api.responses.items import REFERENCE, Item, Transcript, listed, new_ids, owner_of
-from router.api.responses.kept import KeptResponses
+from router.api.responses.kept import History, KeptResponses, Terms
 from router.api.responses.request import chat_body, check
 from router.api.responses.sink import ResponseSink
 from router.errors import LocumError, NotStored, PreviousNotStored
@@ -35,30 +35,26 @@ class Responses:
         response_id = f"resp_{request_id[-24:]}{secrets.token_hex(12)}"
         owner, new_id = key_hash(headers), new_ids(response_id)
         given = await self._resolved(listed(body["input"], new_id), owner, policy)
+        before = await self._before(body, owner, policy)
         transcript = Transcript()
-        for item in await self._before(body, owner, policy):
+        for item in before.items if before else ():
             transcript.add(item, "previous_response_id")
         for n, item in enumerate(given):
             transcript.add(item, f"input[{n}]")
-        turn = Turn(
-            response_id,
-            body,
-            given,
-            new_id,
-            owner=owner,
-            policy=policy.name,
-            kept=body.get("store") is not False and policy.log.text,
-            keep_seconds=policy.log.retention_days * DAY_SECONDS,
-        )
-        return Asked(chat_body(body, transcript.messages), lambda sink: ResponseSink(sink, turn, self._keep))
+        chat = chat_body(body, transcript.messages)
+        conversation = conversation_of(headers, chat, before.conversation if before else None)
+        terms = Terms(owner, policy.name, conversation, policy.log.retention_days * DAY_SECONDS)
+        keeps = body.get("store") is not False and policy.log.text
+        turn = Turn(response_id, body, given, new_id, terms if keeps else None)
+        return Asked(chat, lambda sink: ResponseSink(sink, turn, self._keep), conversation)
 
     def error(self, error: LocumError) -> dict[str, Any]:
         return error.body()
 
-    async def _before(self, body: Mapping[str, Any], owner: str, policy: Policy) -> list[Item]:
+    async def _before(self, body: Mapping[str, Any], owner: str, policy: Policy) -> History | None:
         """What was said before this request."""
         if not (previous := body.get("previous_response_id")):
-            return []
+            return None
         if not policy.log.text:
             raise PreviousNotStored(_no_text(policy), param="previous_response_id")
         history = await self._kept.history(previous, owner)
@@ -85,9 +81,7 @@ class Responses:
         return [known[item["id"]] if item["type"] == REFERENCE else item for item in items]
 
     async def _keep(self, turn: Turn, response: Response) -> bool:
-        return await self._kept.put(
-            response, turn.input, owner=turn.owner, policy=turn.policy, keep_seconds=turn.keep_seconds
-        )
+        return turn.terms is not None and await self._kept.put(response, turn.input, turn.terms)
 
 
 def key_hash(headers: Mapping[bytes, bytes]) -> str:

@@ -234,7 +234,11 @@ def test_a_conversation_stays_one_however_it_is_gone_on_with(proxy: World, clien
     typed = [{"role": "user", "content": [{"type": "input_text", "text": "a story"}]}]
     items = [*typed, *(o.model_dump() for o in first.output), {"role": "user", "content": "more"}]
     _, by_hand = conversation(input=items, instructions="be brief")
-    assert opening == by_id == by_hand
+    second, otherwise = conversation(input="more", instructions="sing", previous_response_id=first.id)
+    _, without = conversation(input="more", previous_response_id=second.id)
+    assert opening == by_id == by_hand == otherwise == without
+    _, named = conversation(input="on", previous_response_id=second.id, metadata={"conversation_id": "mine"})
+    assert named == "mine"
 
 
 def test_instructions_are_not_carried_over(proxy: World, client: OpenAI) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from router.api.responses.kept import KeptResponses
+from router.api.responses.kept import KeptResponses, Terms
 from router.errors import StoreError
 
 DAY = 86_400.0
@@ -29,12 +29,12 @@ def response(name: str, previous: str | None = None) -> dict[str, Any]:
 
 async def put(kept: KeptResponses, name: str, previous: str | None = None, days: float = 30, owner: str = "me") -> bool:
     given = [{"id": f"in_{name}", "type": "message", "role": "user", "content": []}]
-    return await kept.put(response(name, previous), given, owner=owner, policy="p", keep_seconds=days * DAY)
+    return await kept.put(response(name, previous), given, Terms(owner, "p", f"c-{name}", days * DAY))
 
 
 async def ids(kept: KeptResponses, name: str, owner: str = "me") -> list[str] | None:
     history = await kept.history(name, owner)
-    return None if history is None else [item["id"] for item in history]
+    return None if history is None else [item["id"] for item in history.items]
 
 
 @pytest.fixture
@@ -57,7 +57,9 @@ async def test_a_conversation_is_told_from_its_start(kept: KeptResponses) -> Non
     await put(kept, "aside", "a")
     assert await ids(kept, "c") == ["in_a", "msg_a", "in_b", "msg_b", "in_c", "msg_c"]
     assert await ids(kept, "aside") == ["in_a", "msg_a", "in_aside", "msg_aside"]
-    one = await kept.get("c", "me")
+    history, one = await kept.history("c", "me"), await kept.get("c", "me")
+    assert history is not None
+    assert history.conversation == "c-c"
     assert one is not None
     assert one.response == response("c", "b")
 

@@ -9,6 +9,7 @@ import pytest
 
 from router.api.responses.answer import Turn, response_of, usage_of
 from router.api.responses.items import new_ids
+from router.api.responses.kept import Terms
 from router.api.responses.output import Output
 from router.api.responses.sink import ResponseSink
 from router.errors import UpstreamError
@@ -23,7 +24,7 @@ def output(logprobs: bool = False) -> Output:
 
 
 def turn(**body: Any) -> Turn:
-    return Turn(RESPONSE, {"model": "asked", "input": "hi", **body}, [], new_ids(RESPONSE), kept=True)
+    return Turn(RESPONSE, {"model": "asked", "input": "hi", **body}, [], new_ids(RESPONSE), Terms("me", "p", "c", 1.0))
 
 
 def types(events: list[dict[str, Any]]) -> list[str]:
