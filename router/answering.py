@@ -33,8 +33,6 @@ from router.upstream.sse import (
 
 _USAGE = re.compile(rb'"usage":\s*\{')
 
-EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-
 
 def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool) -> dict[str, Any]:
     """The client's request with only what must differ: the model's name; the student's token

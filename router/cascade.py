@@ -10,13 +10,14 @@ import orjson
 import structlog
 
 from router.acceptance import Seen, Wanted, judge_answer, wanted
-from router.answering import EVENT_STREAM, Relay, ask_whole, request_for, seen_whole
+from router.answering import Relay, ask_whole, request_for, seen_whole
 from router.audit import Auditor
 from router.bundles import Live
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Kind
-from router.errors import LocumError, UpstreamError, UpstreamRefused, UpstreamUnreachable
-from router.exchange import CLIENT_LEFT, ChatRequest, Exchange, Sink, fallback_cause
+from router.deadlines import Deadlines
+from router.errors import UpstreamError, UpstreamRefused, UpstreamUnreachable
+from router.exchange import CLIENT_LEFT, EVENT_STREAM, JSON, ChatRequest, Exchange, Sink, fallback_cause
 from router.metrics import Metrics
 from router.policy import Policy
 from router.pricing import counterfactual_usd
@@ -88,22 +89,44 @@ class Cascade:
         exchange = Exchange(chat, self.policy, live, features, decision, decision.reason)
         if decision.reason is Reason.FALLBACK:
             exchange.fallback = Fallback.UNREACHABLE
+        deadlines = Deadlines(exchange, sink)
         try:
             await self._answer(exchange, sink)
             exchange.status = 200
         except asyncio.CancelledError:
-            exchange.status = CLIENT_LEFT
-            raise
+            if (overdue := deadlines.passed) is None:
+                exchange.status = CLIENT_LEFT
+                raise
+            deadlines.take_back()
+            await self._fail(exchange, sink, overdue)
         except UpstreamRefused as refusal:
-            exchange.status = refusal.reply_status
+            await self._refuse(exchange, sink, refusal)
+        except UpstreamError as error:
+            await self._fail(exchange, sink, error)
+        finally:
+            deadlines.stop()
+            self._settle(exchange)
+
+    async def _fail(self, exchange: Exchange, sink: Sink, error: UpstreamError) -> None:
+        """Tells the client of a failure: as an error answer, or as the last event of a stream under way."""
+        exchange.status = error.status
+        log.warning("unanswered", request=exchange.chat.request_id, policy=self.policy.name, why=str(error))
+        if exchange.committed:
+            self._shared.metrics.observe_broken_stream(self.policy.name, exchange.tier)
+        if sink.started:
+            await sink.end(encode(error.body()))
+        else:
+            headers = [*exchange.headers(), *error.headers(), *JSON]
+            await sink.whole(error.status, headers, orjson.dumps(error.body()))
+
+    async def _refuse(self, exchange: Exchange, sink: Sink, refusal: UpstreamRefused) -> None:
+        """Passes on a backend's own words about a request."""
+        exchange.status = refusal.reply_status
+        if sink.started:  # it was slow enough for a comment to go first
+            await sink.end(encode(refusal.body()))
+        else:
             headers = [*exchange.headers(), *refusal.reply_headers]
             await sink.whole(refusal.reply_status, headers, refusal.reply_body)
-        except UpstreamError as error:
-            exchange.status = error.status
-            log.warning("unanswered", request=chat.request_id, policy=self.policy.name, why=str(error))
-            await _fail(exchange, sink, error)
-        finally:
-            self._settle(exchange)
 
     def _settle(self, exchange: Exchange) -> None:
         record = exchange.record(self._version)
@@ -193,10 +216,12 @@ class Cascade:
                         raise _Deferred(cause)
                     first = exchange.elapsed
                     exchange.tier, exchange.committed = backend.tier, True
-                    await sink.start(200, [*exchange.headers(), *EVENT_STREAM])
+                    if not sink.started:
+                        await sink.start(200, [*exchange.headers(), *EVENT_STREAM])
                 if events.done:
                     break
                 if held:
+                    exchange.sent += 1
                     await sink.send(held)
                     held = b""
             if not events.done and relay.collected.finish_reason is None:
@@ -242,12 +267,3 @@ class Cascade:
             raise UpstreamUnreachable("no student is ready")
         whole = await ask_whole(self._tiers, exchange, backend, Kind.AUDITED, Waited())
         return whole.answer
-
-
-async def _fail(exchange: Exchange, sink: Sink, error: LocumError) -> None:
-    """Tells the client of a failure: as an error answer, or as the last event of a stream under way."""
-    if sink.started:
-        await sink.end(encode(error.body()))
-        return
-    headers = [*exchange.headers(), (b"content-type", b"application/json")]
-    await sink.whole(error.status, headers, orjson.dumps(error.body()))

@@ -12,10 +12,12 @@ LocumError                     500  api_error
 │   ├── NotFound               404  model_not_found
 │   ├── NotStored              404  (no code: OpenAI's has none) a response or an item of one
 │   ├── PreviousNotStored      400  previous_response_not_found
-│   └── TooLarge               413  request_too_large
+│   ├── TooLarge               413  request_too_large
+│   └── TooManyStreams         429  too_many_streams
 └── UpstreamError              502  upstream_error
     ├── UpstreamRateLimited    429  rate_limit_exceeded
     ├── UpstreamTimeout        504  upstream_timeout
+    ├── TookTooLong            504  time_limit_exceeded
     ├── UpstreamUnreachable    503  upstream_unreachable
     └── CircuitOpen            503  circuit_open
 """
@@ -32,13 +34,18 @@ class LocumError(Exception):
     type: ClassVar[str] = "api_error"
     code: ClassVar[str | None] = None
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, retry_after: str | None = None) -> None:
+        """``retry_after``: what the header of this name says, where it is known when to ask again."""
         super().__init__(message)
-        self.param = param
+        self.param, self.retry_after = param, retry_after
 
     def body(self) -> dict[str, Any]:
         """The body that OpenAI's clients parse into their own exception classes."""
         return {"error": {"message": str(self), "type": self.type, "param": self.param, "code": self.code}}
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that belong to the body."""
+        return [(b"retry-after", self.retry_after.encode())] if self.retry_after else []
 
 
 class PolicyError(LocumError):
@@ -102,6 +109,12 @@ class TooLarge(BadRequest):
     code = "request_too_large"
 
 
+class TooManyStreams(BadRequest):
+    status = 429
+    type = "rate_limit_error"
+    code = "too_many_streams"
+
+
 class UpstreamError(LocumError):
     status = 502
     type = "upstream_error"
@@ -116,6 +129,13 @@ class UpstreamRateLimited(UpstreamError):
 class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
+
+
+class TookTooLong(UpstreamError):
+    """One of the policy's own limits passed, whatever the backends were doing."""
+
+    status = 504
+    code = "time_limit_exceeded"
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -53,6 +53,8 @@ class ChatRequest:
 
 
 Headers = list[tuple[bytes, bytes]]
+EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+JSON: Headers = [(b"content-type", b"application/json")]
 
 
 class Sink(Protocol):
@@ -94,7 +96,8 @@ def estimated_usage(input_tokens: int, message: Mapping[str, Any], seen_tokens: 
 @dataclass(slots=True)
 class Exchange:
     """The state of one request while it is served. ``live`` is what it began with, whatever is swapped in.
-    ``committed``: the answer has begun to leave, so its tier is settled and nothing can be taken back."""
+    ``committed``: the answer has begun to leave, so its tier is settled and nothing can be taken back;
+    ``sent``: in how many parts so far."""
 
     chat: ChatRequest
     policy: Policy
@@ -110,6 +113,7 @@ class Exchange:
     fallback: Fallback | None = None
     status: int = 500
     committed: bool = False
+    sent: int = 0
     answers: list[Answer] = field(default_factory=list)
     counterfactual_usd: Decimal = Decimal(0)
 

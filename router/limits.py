@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 
-from router.errors import CircuitOpen, Unauthorized, UpstreamError, UpstreamRefused
+from router.errors import CircuitOpen, TooManyStreams, Unauthorized, UpstreamError, UpstreamRateLimited, UpstreamRefused
 
 
 class ClientKeys:
@@ -31,6 +31,25 @@ class ClientKeys:
         found = [hmac.compare_digest(given, known) for known in self._digests]  # all of them, found or not
         if not any(found):
             raise Unauthorized("incorrect API key")
+
+
+class Streams:
+    """How many streams are under way in this process; a context manager around each.
+
+    Raises:
+        TooManyStreams: on entering; there are ``limit`` already.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._open = limit, 0
+
+    def __enter__(self) -> None:
+        if self._open >= self._limit:
+            raise TooManyStreams(f"{self._limit} streams are under way, which is this proxy's limit", retry_after="1")
+        self._open += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._open -= 1
 
 
 def _digest(key: str) -> bytes:
@@ -77,11 +96,11 @@ class CircuitBreaker:
         self._probing = True
 
     def ended(self, error: BaseException | None) -> None:
-        """Notes how the attempt ended."""
+        """Notes how the attempt ended. To be rate-limited is neither: the backend lives, and says when."""
         self._probing = False
         if error is None or isinstance(error, UpstreamRefused):
             self.succeeded()
-        elif isinstance(error, UpstreamError):
+        elif isinstance(error, UpstreamError) and not isinstance(error, UpstreamRateLimited):
             self.failed()
 
     def failed(self) -> None:

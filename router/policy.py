@@ -148,6 +148,15 @@ class Conversation(Part):
     affinity: Literal["upward", "none"] = "upward"
 
 
+class LimitsPart(Part):
+    """How long a client waits: for a stream's first token, for the whole answer, and in how much silence
+    before a stream under way is kept alive by a comment."""
+
+    first_token_seconds: float = Field(120.0, gt=0)
+    total_seconds: float = Field(600.0, gt=0)
+    keep_alive_seconds: float = Field(15.0, gt=0)
+
+
 class Rule(Part):
     """``when``: dotted path into the request -> the value it must have (a list: any of them)."""
 
@@ -190,6 +199,7 @@ class Policy(Part):
     audit: AuditPart = AuditPart()
     accept: Accept = Accept()
     conversation: Conversation = Conversation()
+    limits: LimitsPart = LimitsPart()
     rules: tuple[Rule, ...] = ()
     log: LogPart = LogPart()
     judge: Literal["exact", "normalised", "json", "numeric"] = "normalised"

@@ -9,16 +9,15 @@ from typing import Any
 import orjson
 
 from router.errors import TooLarge
+from router.exchange import JSON as JSON
+from router.exchange import Headers as Headers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 WATCH_SECONDS = 0.05
-
-JSON: Headers = [(b"content-type", b"application/json")]
 
 
 class ClientLeft(Exception):

@@ -156,7 +156,8 @@ def _raise_unless_ok(backend: Backend, reply: Reply) -> None:
     if 200 <= status < 300:
         return
     if status == 429:
-        raise UpstreamRateLimited(f"{backend.label} is rate-limited (429)")
+        when = dict(reply.headers).get(b"retry-after", b"").decode("latin-1")
+        raise UpstreamRateLimited(f"{backend.label} is rate-limited (429)", retry_after=when or None)
     if status == 408:
         raise UpstreamTimeout(f"{backend.label} timed out by its own account (408)")
     if status in OUR_CREDENTIALS:

@@ -1,0 +1,76 @@
+"""How long a client waits: for a stream's first token, for the whole answer, and in how much silence."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from router.errors import TookTooLong
+from router.exchange import EVENT_STREAM, Exchange, Sink
+
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class Deadlines:
+    """Watches over one request, from its making until ``stop``.
+
+    A limit of the policy that passes cancels the task in which it was made, and ``passed`` says which.
+    Where a stream has been silent for ``keep_alive_seconds``, its client gets a comment, so that nothing
+    between the two takes the connection for dead; the status 200 that goes before it settles nothing
+    else, a failure is then told as an event.
+
+    One timer, that is looked at when it fires: most requests are long done by then.
+    """
+
+    __slots__ = ("_exchange", "_limits", "_loop", "_seen", "_sink", "_task", "_telling", "_timer", "passed")
+
+    def __init__(self, exchange: Exchange, sink: Sink) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # every request is served in one
+        self._task: asyncio.Task[Any] = task
+        self._exchange, self._sink, self._limits = exchange, sink, exchange.policy.limits
+        self._loop = asyncio.get_running_loop()
+        self._seen = 0
+        self._telling: asyncio.Task[None] | None = None
+        self.passed: TookTooLong | None = None
+        self._timer = self._loop.call_later(self._next_look(), self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
+
+    def take_back(self) -> None:
+        """Ends the cancellation that a passed limit was: what is left to do may be awaited."""
+        self._task.uncancel()
+
+    def _next_look(self) -> float:
+        """In how many seconds something may be due."""
+        limits, exchange = self._limits, self._exchange
+        left = limits.total_seconds - exchange.elapsed
+        if not exchange.chat.streamed:
+            return left
+        if not exchange.committed:
+            left = min(left, limits.first_token_seconds - exchange.elapsed)
+        return min(left, limits.keep_alive_seconds)
+
+    def _look(self) -> None:
+        limits, exchange = self._limits, self._exchange
+        if exchange.elapsed >= limits.total_seconds:
+            self._cut(f"the answer took longer than {limits.total_seconds:g} s")
+        elif exchange.chat.streamed and not exchange.committed and exchange.elapsed >= limits.first_token_seconds:
+            self._cut(f"no token came within {limits.first_token_seconds:g} s")
+        else:
+            if exchange.chat.streamed and exchange.sent == self._seen:
+                self._telling = asyncio.create_task(self._tell())
+            self._seen = exchange.sent
+            self._timer = self._loop.call_later(max(0.0, self._next_look()), self._look)
+
+    def _cut(self, why: str) -> None:
+        self.passed = TookTooLong(why)
+        self._task.cancel()
+
+    async def _tell(self) -> None:
+        if not self._sink.started:
+            await self._sink.start(200, [*self._exchange.headers(), *EVENT_STREAM])
+        await self._sink.send(KEEP_ALIVE)
