@@ -1,0 +1,159 @@
+"""What several workers know together: each test maps one file more than once, as they do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from router.budget import DAY_SECONDS, DailyBudget
+from router.conversations import Conversations, Remembered
+from router.errors import PolicyError
+from router.shared import ROWS, SETS, WAYS, SharedState, create
+
+
+class Clock:
+    now = 20_000.0 * DAY_SECONDS
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> IO[bytes]:
+    return create(tmp_path, 3)
+
+
+def workers(file: IO[bytes], clock: Callable[[], float] = Clock()) -> list[SharedState]:  # noqa: B008
+    return [SharedState(file.fileno(), slot, clock) for slot in range(3)]
+
+
+def test_an_escalation_seen_by_one_worker_is_known_to_all(file: IO[bytes]) -> None:
+    one, other, _ = (Conversations("default", state) for state in workers(file))
+    one.remember("a", escalated=True, cached_share=0.5)
+    assert other.recall("a").escalated
+    other.remember("a", escalated=False, cached_share=0.25)
+    assert one.recall("a").escalated
+    assert one.recall("a").cached_share == pytest.approx(0.25, abs=1e-6)
+    assert one.recall("b") == Remembered()
+
+
+def test_policies_do_not_know_each_others_conversations() -> None:
+    state = SharedState()
+    Conversations("one", state).remember("a", escalated=True)
+    assert not Conversations("two", state).recall("a").escalated
+
+
+def test_a_share_of_tokens_gives_the_same_tokens_again() -> None:
+    conversations = Conversations("default", SharedState())
+    for tokens in (3, 100, 1000, 7777, 131_072):
+        for cached in {0, 1, tokens // 3, tokens - 1, tokens}:
+            conversations.remember("a", cached_share=cached / tokens)
+            assert int(tokens * conversations.recall("a").cached_share) == cached
+
+
+def test_the_longest_unused_are_forgotten_first() -> None:
+    clock = Clock()
+    conversations = Conversations("default", SharedState(clock=clock))
+    names = [str(n) for n in range(2 * SETS * WAYS)]
+    conversations.remember("kept", escalated=True)
+    for n, name in enumerate(names):
+        if n % 1000 == 0:
+            clock.now += 1
+            conversations.remember("kept")
+        conversations.remember(name, escalated=True)
+    known = [conversations.recall(name).escalated for name in names]
+    assert conversations.recall("kept").escalated
+    assert all(known[-1000:])
+    assert sum(known) > 0.9 * SETS * WAYS
+    assert sum(known[: len(names) // 4]) < 0.02 * len(names)
+
+
+def test_workers_spend_one_budget(file: IO[bytes]) -> None:
+    clock = Clock()
+    one, other, third = (
+        DailyBudget(Decimal(1), state.account("p", "served"), clock=clock) for state in workers(file, clock)
+    )
+    one.reserve(Decimal("0.4"))
+    other.reserve(Decimal("0.6"))
+    assert third.exhausted
+    one.settle(Decimal("0.4"), Decimal("0.000000123"))
+    other.settle(Decimal("0.6"), Decimal("0.5"))
+    assert (third.spent_usd, third.reserved_usd) == (Decimal("0.500000123"), 0)
+    clock.now += DAY_SECONDS
+    assert third.spent_usd == 0
+    one.settle(Decimal(0), Decimal("0.25"))
+    assert third.spent_usd == Decimal("0.25")
+
+
+def test_who_takes_over_a_slot_keeps_what_was_spent_and_drops_what_was_only_held(file: IO[bytes]) -> None:
+    clock = Clock()
+    died, other, _ = workers(file, clock)
+    before = DailyBudget(Decimal(1), died.account("p"), clock=clock)
+    before.settle(Decimal(0), Decimal("0.3"))
+    before.reserve(Decimal("0.2"))
+    seen = DailyBudget(Decimal(1), other.account("p"), clock=clock)
+    other.account("p").reserve(7)
+    assert seen.reserved_usd == Decimal("0.200000007")
+    after = DailyBudget(Decimal(1), SharedState(file.fileno(), 0, clock).account("p"), clock=clock)
+    after.settle(Decimal(0), Decimal("0.1"))
+    assert (seen.spent_usd, seen.reserved_usd) == (Decimal("0.4"), Decimal("0.000000007"))
+
+
+def test_what_was_spent_before_the_start_counts_once_and_that_day_only(file: IO[bytes]) -> None:
+    clock = Clock()
+    one, other, _ = (DailyBudget(Decimal(1), state.account("p"), clock=clock) for state in workers(file, clock))
+    for _again in range(2):
+        one.spent_before(clock.now, Decimal("0.5"))
+    other.settle(Decimal(0), Decimal("0.1"))
+    assert one.spent_usd == other.spent_usd == Decimal("0.6")
+    clock.now += DAY_SECONDS
+    assert one.spent_usd == 0
+
+
+def test_accounts_have_their_own_money_until_there_are_too_many() -> None:
+    state = SharedState()
+    accounts = [state.account("policy", str(n)) for n in range(ROWS)]
+    for n, account in enumerate(accounts):
+        account.spend(1, n)
+    assert [account.spent(1) for account in accounts] == list(range(ROWS))
+    assert state.account("policy", "7").spent(1) == 7
+    with pytest.raises(PolicyError, match="budgets"):
+        state.account("one too many")
+
+
+HAMMER = """
+import sys
+from router.conversations import Conversations
+from router.shared import SharedState
+
+state = SharedState(int(sys.argv[1]), int(sys.argv[2]))
+account, conversations = state.account("p"), Conversations("p", state)
+for n in range(20_000):
+    account.spend(1, 1)
+    account.reserve(1)
+    account.reserve(-1)
+    conversations.remember(f"{sys.argv[2]}-{n % 100}", escalated=True, cached_share=n % 100 / 100)
+    conversations.remember("common", escalated=n == 10_000, cached_share=0.5)
+"""
+
+
+def test_processes_that_write_at_once_lose_and_invent_nothing(file: IO[bytes]) -> None:
+    number = file.fileno()
+    both = [
+        subprocess.Popen([sys.executable, "-c", HAMMER, str(number), slot], pass_fds=[number]) for slot in ("0", "1")
+    ]
+    assert [process.wait() for process in both] == [0, 0]
+    state = SharedState(number, 2)
+    assert (state.account("p").spent(1), state.account("p").reserved()) == (40_000, 0)
+    conversations = Conversations("p", state)
+    assert conversations.recall("common").escalated
+    for slot in "01":
+        for n in range(100):
+            found = conversations.recall(f"{slot}-{n}")
+            assert found.escalated and found.cached_share == pytest.approx(n / 100, abs=1e-6)
