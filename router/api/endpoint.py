@@ -105,7 +105,7 @@ def json_object(content: bytes) -> dict[str, Any]:
     """The body as an object.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: it is none, or nests deeper than some 240 levels.
     """
     try:
         body = orjson.loads(content)
@@ -113,6 +113,10 @@ def json_object(content: bytes) -> dict[str, Any]:
         raise BadRequest(f"the request is not valid JSON: {e}") from e
     if not isinstance(body, dict):
         raise BadRequest("the request must be a JSON object")
+    try:  # reading takes deeper nesting than writing: what could be neither passed on nor kept is told now
+        orjson.dumps([[[[[[[[body]]]]]]]])
+    except TypeError as e:
+        raise BadRequest("the request is nested too deeply") from e
     return body
 
 

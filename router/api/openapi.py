@@ -147,7 +147,7 @@ def _running() -> dict[str, Any]:
 def _posted(summary: str, asked: str, answered: str, *, streams: bool = False, error: str = "Error") -> Schema:
     content = _json(answered)
     if streams:
-        content |= {"text/event-stream": {"schema": {"type": "string"}}}
+        content |= {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}}
     good = _answer("The answer; a stream where `stream` is true." if streams else "The answer.", content)
     good["headers"] = {name: {"schema": {"type": "string"}, "description": text} for name, text in TOLD.items()}
     refused = _answer("The provider refused the request; these are its own status and words.", {"*/*": {"schema": {}}})

@@ -102,6 +102,7 @@ ANSWERS: dict[str, Schema] = {
         owned_by=TEXT,
     ),
     "Models": record("object", "data", object={"const": "list"}, data=listed({"$ref": "#/components/schemas/Model"})),
+    "Event": record("data", data=TEXT, event=TEXT) | {"description": "One event of the stream."},
     "Live": record("status", status={"const": "live"}),
     "Ready": record("status", "policies", status={"enum": ["ready", "unready"]}, policies=listed(OBJECT)),
     "Error": record(
