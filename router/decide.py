@@ -136,7 +136,13 @@ def _override(view: RequestView) -> Verdict | None:
 
 
 def _capability(policy: Policy, view: RequestView) -> Verdict | None:
-    """What the request asks for that the student cannot do; the detail is a field's name where it is one."""
+    what = lacking(policy, view)
+    return Verdict(Tier.TEACHER, Reason.CAPABILITY, what) if what else None
+
+
+def lacking(policy: Policy, view: RequestView) -> str | None:
+    """What the request asks for that the student cannot do, None where it can do all: a word for it, or the
+    name of the field that it would drop."""
     unfit, has = policy.student.unfit_for, view.features
     what: str | None
     if unfit.images and has.has_images:
@@ -153,7 +159,7 @@ def _capability(policy: Policy, view: RequestView) -> Verdict | None:
         what = "language"
     else:
         what = policy.student.heeded.unheeded(view.body)
-    return Verdict(Tier.TEACHER, Reason.CAPABILITY, what) if what else None
+    return what
 
 
 def _rule(policy: Policy, view: RequestView) -> Verdict | None:

@@ -9,7 +9,7 @@ import pytest
 from router.audit import drawn
 from router.contracts.bundles import Thresholds
 from router.contracts.decision import Decision, Reason, Tier
-from router.decide import RequestView, RoutingState, audit_rate, decide, look_up, student_serves
+from router.decide import RequestView, RoutingState, audit_rate, decide, lacking, look_up, student_serves
 from router.policy import Policy
 from router.scoring.features import extract
 
@@ -175,6 +175,14 @@ def test_what_a_policy_lets_its_student_ignore_keeps_no_request_from_it(engine: 
 def test_a_client_that_asks_for_the_student_by_name_gets_it_whatever_else_it_asks() -> None:
     asked = view(ask(**BEYOND_ALL), tier=STUDENT)
     assert said(decide(by_engine("embedded"), asked, SURE)) == (STUDENT, Reason.OVERRIDE)
+
+
+def test_what_the_student_lacks_can_be_asked_apart_from_who_was_asked_for() -> None:
+    """A client that asks for the teacher by name is told nothing of it, but a student must not stand in."""
+    asked = view(ask(tools=[TOOL]), tier=TEACHER)
+    assert said(decide(policy(), asked, SURE)) == (TEACHER, Reason.OVERRIDE)
+    assert lacking(policy(), asked) == "tools"
+    assert lacking(policy(), view()) is None
 
 
 def test_a_rule_needs_all_its_conditions_and_the_first_rule_wins() -> None:
