@@ -56,15 +56,14 @@ class Encoder:
     def total(self, text: str) -> F32:
         """The sum of the rows of the text's tokens, which ``encode`` scales: float32, (dim,)."""
         ids = self._tokens.of(text)
-        if not ids:
-            return np.zeros(self.dim, np.float32)
         rows = self._table.take(ids, axis=0)
         total: F32 = self._ones[: len(ids)].dot(rows) if len(ids) <= _AT_ONCE else np.add.reduce(rows, axis=0)
         return total
 
     def tokens(self, text: str) -> list[int]:
         """The text's token ids, without special tokens."""
-        return self._tokens.of(text)
+        ids: list[int] = self._tokens.of(text).tolist()
+        return ids
 
 
 def load_encoder(cache: Path) -> Encoder:
