@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from router.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -36,12 +38,10 @@ class Form:
         """(vocabulary,) logits, minus infinity where a token would break the form."""
         import torch  # noqa: PLC0415
 
-        packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8).to(logits.device)
-        bits = packed[:, None] >> torch.arange(8, device=logits.device, dtype=torch.uint8) & 1
-        allowed = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
-        known = bits.flatten().bool()[: len(logits)]
-        allowed[: len(known)] = known
-        return logits.masked_fill(~allowed, float("-inf"))
+        packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        known = np.unpackbits(packed, bitorder="little", count=len(logits))  # zeros for what the parser does not know
+        barred = torch.from_numpy(known == 0).to(logits.device)
+        return logits.masked_fill(barred, float("-inf"))
 
     def take(self, token: int) -> None:
         self._matcher.consume_token(token)
