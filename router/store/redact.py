@@ -194,14 +194,12 @@ KINDS = frozenset(_FINDERS)
 
 def redact(text: str, kinds: Collection[str]) -> str:
     """Replaces what the kinds name by ``[EMAIL]``, ``[CARD]`` and so on. Unknown kinds raise KeyError."""
-    finders = _finders(tuple(kinds))
-    if len(text) < SHORTEST_CHARS:
+    with_digits, without = _finders(tuple(kinds))
+    if len(text) < SHORTEST_CHARS or text.isalpha():
         return text
-    lower, has_digit = text.lower(), _DIGIT.search(text) is not None
-    for label, finder in finders:
-        if finder.digits and not has_digit:
-            continue
-        for piece in finder.needs:
+    lower = text.lower()
+    for needs, label, finder in with_digits if _DIGIT.search(text) else without:
+        for piece in needs:
             if piece in lower:
                 text = _replace(text, finder.spans(text), label)
                 if len(text) > LONG_CHARS:
@@ -210,12 +208,16 @@ def redact(text: str, kinds: Collection[str]) -> str:
     return text
 
 
+_Plan = tuple[tuple[tuple[str, ...], str, _Finder], ...]
+
+
 @cache
-def _finders(kinds: tuple[str, ...]) -> tuple[tuple[str, _Finder], ...]:
-    """What to look for, in the order of ``_FINDERS``, each with the label that replaces it."""
+def _finders(kinds: tuple[str, ...]) -> tuple[_Plan, _Plan]:
+    """(needs, what replaces a hit, finder) in the order of ``_FINDERS``: for text with digits, and without."""
     if unknown := set(kinds) - KINDS:
         raise KeyError(f"no such kind of personal data: {sorted(unknown)}")
-    return tuple((f"[{kind.upper()}]", finder) for kind, found in _FINDERS.items() if kind in kinds for finder in found)
+    plan = tuple((f.needs, f"[{kind.upper()}]", f) for kind, found in _FINDERS.items() if kind in kinds for f in found)
+    return plan, tuple(step for step in plan if not step[2].digits)
 
 
 def _replace(text: str, spans: Found, label: str) -> str:
