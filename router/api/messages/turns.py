@@ -135,7 +135,11 @@ def _tool_call(block: Block, at: str) -> dict[str, Any]:
     arguments = block.get("input", {})
     if not isinstance(arguments, dict):
         raise bad(f"{at}.input", "must be an object")
-    function = {"name": _string(block, "name", at), "arguments": orjson.dumps(arguments).decode()}
+    try:
+        written = orjson.dumps(arguments).decode()
+    except orjson.JSONEncodeError as e:  # it reads deeper nesting than it writes
+        raise bad(f"{at}.input", f"cannot be passed on: {e}") from e
+    function = {"name": _string(block, "name", at), "arguments": written}
     return {"id": _string(block, "id", at), "type": "function", "function": function}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ USER = {"role": "user", "content": "hi"}
 LEAST: dict[str, Any] = {"model": "claude", "max_tokens": 10, "messages": [USER]}
 PNG = {"type": "base64", "media_type": "image/png", "data": "aGk="}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+DEEP: list[Any] = json.loads("[" * 500 + "]" * 500)
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": "sky"}}
 
 
@@ -274,6 +276,10 @@ def at_user(block: Any) -> dict[str, Any]:
         (at_user(result([result("nested")])), "messages.0.content.0.content.0"),
         ({"messages": [{"role": "assistant", "content": [{"type": "server_tool_use"}]}]}, "messages.0.content.0"),
         ({"messages": [{"role": "assistant", "content": [CALL | {"input": "x"}]}]}, "messages.0.content.0.input"),
+        (
+            {"messages": [{"role": "assistant", "content": [CALL | {"input": {"a": DEEP}}]}]},
+            "messages.0.content.0.input",
+        ),
         ({"messages": [{"role": "assistant", "content": [CALL | {"id": ""}]}]}, "messages.0.content.0.id"),
         ({"system": 5}, "system"),
         ({"system": [{"type": "image"}]}, "system.0"),
