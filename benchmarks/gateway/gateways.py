@@ -22,7 +22,7 @@ from benchmarks.gateway.mock import TEACHER
 from router.scoring.estimator import Scorer
 
 KEY = "sk-benchmark-0123456789"
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 240.0
 
 
 class CannotStart(Exception):

@@ -64,6 +64,7 @@ def litellm(workers: int = 1) -> Start:
         file = folder / "config.yaml"
         file.write_text(yaml.safe_dump(config))
         at = ["--host", "127.0.0.1", "--port", str(port), "--num_workers", str(workers)]
+        at += ["--timeout_worker_healthcheck", "60"]  # a worker that still imports is not dead
         process, log = place.start(
             name, [*command, "--config", str(file), *at],
             LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_MODE="PRODUCTION", LITELLM_LOG="ERROR", PYTHONPATH="",
