@@ -14,10 +14,12 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from router import __version__
 from router.api import chat, completions, embeddings, feedback, health, messages, models, openapi
-from router.api.endpoint import Endpoint, Surface, given_key
+from router.api.endpoint import Routed, Surface
+from router.api.entrance import Asgi, Entrance, given_key
 from router.api.plain import Plain
 from router.api.responses import routes as kept_responses
 from router.api.responses.kept import KeptResponses
@@ -119,20 +121,28 @@ def create_app(
     return App(_endpoints(proxy, keys, kept), rest)
 
 
-def _endpoints(proxy: Proxy, keys: ClientKeys, kept: KeptResponses) -> dict[str, Asgi]:
+def _endpoints(proxy: Proxy, entrance: Entrance, streams: Streams, kept: KeptResponses) -> dict[str, Asgi]:
     """What is raw ASGI, by path."""
-    surfaces: dict[str, Surface] = {
-        chat.PATH: chat.ChatCompletions(),
-        completions.PATH: completions.Completions(),
-        messages.PATH: messages.Messages(),
-        RESPONSES: Responses(lambda: proxy.catalog, kept),
+
+    def catalog() -> Catalog:
+        return proxy.catalog
+
+    def shared() -> Shared:
+        return proxy.shared
+
+    chats, texts, responses = chat.ChatCompletions(), completions.Completions(), Responses(catalog, kept)
+    endpoints = {
+        path: entrance.endpoint(Routed(surface, catalog, streams), lambda error, _: error.body())
+        for path, surface in ((chat.PATH, chats), (completions.PATH, texts), (RESPONSES, responses))
     }
-    endpoints: dict[str, Asgi] = {path: Endpoint(s, lambda: proxy.catalog, keys) for path, s in surfaces.items()}
-    endpoints[embeddings.PATH] = Plain(embeddings.Embeddings(lambda: proxy.catalog, lambda: proxy.shared), keys)
-    endpoints[feedback.PATH] = Plain(feedback.Feedback(lambda: proxy.shared), keys, feedback.MAX_BODY_BYTES)
-    endpoints[messages.COUNT_PATH] = messages.CountTokens(lambda: proxy.catalog, keys)
-    for path in (messages.PATH, messages.COUNT_PATH):
-        endpoints[path] = messages.telling_request_id(endpoints[path])
+    answer_feedback = Plain(feedback.Feedback(shared))
+    endpoints[embeddings.PATH] = entrance.endpoint(Plain(embeddings.Embeddings(catalog, shared)))
+    endpoints[feedback.PATH] = entrance.endpoint(answer_feedback, max_body_bytes=feedback.MAX_BODY_BYTES)
+    for path, work in (
+        (messages.PATH, Routed(messages.Messages(), catalog, streams)),
+        (messages.COUNT_PATH, messages.CountTokens(catalog)),
+    ):
+        endpoints[path] = messages.telling_request_id(entrance.endpoint(work, messages.of))
     return endpoints
 
 
@@ -143,8 +153,16 @@ async def _locum_error(_: Request, error: Exception) -> JSONResponse:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     """No such path, or not by this method: in OpenAI's shape too."""
-    known = error if isinstance(error, HTTPException) else HTTPException(500)
-    return _not_so(request.method, request.url.path, known.status_code, known.headers)
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = {"allow": ", ".join(_allowed(request))} if status == 405 else None
+    return _not_so(request.method, request.url.path, status, headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that this path has: of all its routes, where FastAPI tells the first one's."""
+    routes, scope = request.app.routes, request.scope
+    methods = ("GET", "POST", "PUT", "PATCH", "DELETE")
+    return [m for m in methods if any(r.matches({**scope, "method": m})[0] is Match.FULL for r in routes)]
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:

@@ -55,7 +55,7 @@ PAGING = [
 ]
 
 REPLAYED = {
-    "name": "stream", "in": "query", "schema": {"type": "boolean", "default": False},
+    "name": "stream", "in": "query", "schema": {"enum": [False], "default": False},
     "description": "Only false: what was kept is not streamed again.",
 }  # fmt: skip
 

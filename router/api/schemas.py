@@ -66,8 +66,8 @@ def requests(name: str) -> dict[str, Schema]:
         "CountRequest": record("model", "messages", **anthropics),
         "FeedbackRequest": record("request_id", request_id=NAME) | {
             "oneOf": [
-                record("score", score={"type": "number", "minimum": 0, "maximum": 1}),
-                record("verdict", verdict={"enum": ["good", "neutral", "bad"]}),
+                record("score", score={"type": "number", "minimum": 0, "maximum": 1}, verdict={"type": "null"}),
+                record("verdict", verdict={"enum": ["good", "neutral", "bad"]}, score={"type": "null"}),
             ]
         },
     }  # fmt: skip
