@@ -191,21 +191,31 @@ class _Workers:
 
     async def _launch(self) -> _Worker:
         slot, file = min(self._free), self._state.fileno()
-        with _bound(self._host, self._port) as own:  # it alone keeps it open: what it leaves, nobody waits on
-            process = await asyncio.create_subprocess_exec(
+        self._free.remove(slot)
+        try:
+            with _bound(self._host, self._port) as own:  # the worker alone keeps it: if it dies, nobody waits there
+                process = await self._process(own.fileno(), file)
+                assert process.stdin is not None
+                process.stdin.write(self._job(own.fileno(), file, slot))
+        except BaseException:
+            self._free.append(slot)
+            raise
+        worker = _Worker(process, slot)
+        self._living.append(worker)
+        return worker
+
+    async def _process(self, *files: int) -> asyncio.subprocess.Process:
+        try:
+            return await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "router.workers"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics.absolute())},
-                pass_fds=(own.fileno(), file),
+                pass_fds=files,
                 start_new_session=True,  # Ctrl-C reaches it only through this process
             )
-            worker = _Worker(process, slot)
-            self._free.remove(slot)
-            self._living.append(worker)
-            assert process.stdin is not None
-            process.stdin.write(self._job(own.fileno(), file, slot))
-        return worker
+        except OSError as e:
+            raise LocumError(f"cannot start a worker: {e}") from None
 
     def _job(self, own: int, state: int, slot: int) -> bytes:
         """By a pipe, since anyone can read a command line: client keys are secrets."""
@@ -248,7 +258,9 @@ def main() -> None:
     """One worker, as ``_Workers`` starts it."""
     from router.app import create_app  # noqa: PLC0415  (heavy: only workers pay for it)
 
-    job = orjson.loads(sys.stdin.buffer.readline())
+    if not (line := sys.stdin.buffer.readline()):
+        return  # who started it is gone already
+    job = orjson.loads(line)
     report = os.dup(1)
     os.dup2(2, 1)  # nobody reads what a library prints there
     log_to_stderr()

@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def up(home: Path, base: Path) -> Iterator[subprocess.Popen[bytes]]:
     policy = home / "policy.yaml"
     policy.write_text(yaml.safe_dump(policy_for("embedded").model_dump(mode="json", exclude_defaults=True)))
-    command = [sys.executable, "-m", "router.cli", "up", "--policy", str(policy), "--port", "0"]
+    command = [sys.executable, "-m", "router.cli", "up", "--policy", str(policy), "--port", "0", "--workers", "2"]
     with (home / "terminal").open("wb") as terminal:
         process = subprocess.Popen(
             command, env={**os.environ, "LOCUM_HOME": str(home)}, stdout=terminal, stderr=subprocess.STDOUT
