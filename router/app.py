@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -18,8 +18,9 @@ from starlette.routing import Match
 
 from router import __version__
 from router.api import chat, completions, embeddings, feedback, health, messages, models, openapi
-from router.api.endpoint import Routed, Surface
+from router.api.endpoint import Routed
 from router.api.entrance import Asgi, Entrance, given_key
+from router.api.models import Catalog
 from router.api.plain import Plain
 from router.api.responses import routes as kept_responses
 from router.api.responses.kept import KeptResponses
@@ -28,7 +29,7 @@ from router.api.responses.surface import Responses
 from router.api.wire import Receive, Scope, Send
 from router.cascade import Shared
 from router.errors import BadRequest, LocumError
-from router.limits import ClientKeys
+from router.limits import ClientKeys, Streams
 from router.metrics import Metrics
 from router.proxy import Proxy, background
 from router.scoring.encoder import Encoder, load_encoder
@@ -41,8 +42,6 @@ from router.upstream.litellm_wire import LiteLLMWire
 from router.upstream.openai_wire import OpenAIWire
 
 log = structlog.get_logger(__name__)
-
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class App:
@@ -118,7 +117,8 @@ def create_app(
     rest.add_exception_handler(LocumError, _locum_error)
     rest.add_exception_handler(HTTPException, _http_error)
     rest.add_exception_handler(RequestValidationError, _invalid)
-    return App(_endpoints(proxy, keys, kept), rest)
+    entrance = Entrance(keys, settings.limits, metrics.observe_rejected)
+    return App(_endpoints(proxy, entrance, Streams(settings.limits.streams), kept), rest)
 
 
 def _endpoints(proxy: Proxy, entrance: Entrance, streams: Streams, kept: KeptResponses) -> dict[str, Asgi]:
@@ -132,7 +132,7 @@ def _endpoints(proxy: Proxy, entrance: Entrance, streams: Streams, kept: KeptRes
 
     chats, texts, responses = chat.ChatCompletions(), completions.Completions(), Responses(catalog, kept)
     endpoints = {
-        path: entrance.endpoint(Routed(surface, catalog, streams), lambda error, _: error.body())
+        path: entrance.endpoint(Routed(surface, catalog, streams))
         for path, surface in ((chat.PATH, chats), (completions.PATH, texts), (RESPONSES, responses))
     }
     answer_feedback = Plain(feedback.Feedback(shared))

@@ -1,6 +1,7 @@
 """One exception tree. Each class knows its HTTP status and its body in OpenAI's error shape.
 
 LocumError                     500  api_error
+├── SettingsError                   the environment says something that cannot be (start-up)
 ├── PolicyError                     a policy file is wrong (start-up and reload; never a client's fault)
 ├── BundleError                     a bundle is incomplete, damaged or does not fit
 ├── EngineError                     the student's engine cannot be started or built
@@ -13,6 +14,7 @@ LocumError                     500  api_error
 │   ├── NotStored              404  (no code: OpenAI's has none) a response or an item of one
 │   ├── PreviousNotStored      400  previous_response_not_found
 │   ├── TooLarge               413  request_too_large
+│   ├── HeadersTooLarge        431  headers_too_large
 │   └── TooManyStreams         429  too_many_streams
 └── UpstreamError              502  upstream_error
     ├── UpstreamRateLimited    429  rate_limit_exceeded
@@ -46,6 +48,10 @@ class LocumError(Exception):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The headers that belong to the body."""
         return [(b"retry-after", self.retry_after.encode())] if self.retry_after else []
+
+
+class SettingsError(LocumError):
+    pass
 
 
 class PolicyError(LocumError):
@@ -107,6 +113,11 @@ class PreviousNotStored(BadRequest):
 class TooLarge(BadRequest):
     status = 413
     code = "request_too_large"
+
+
+class HeadersTooLarge(BadRequest):
+    status = 431
+    code = "headers_too_large"
 
 
 class TooManyStreams(BadRequest):

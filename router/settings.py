@@ -4,8 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+
+from router.errors import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one worker takes at most: bytes of a body and of all headers of a request, streams under way."""
+
+    body_bytes: int = 64 * 2**20
+    header_bytes: int = 64 * 2**10
+    streams: int = 1000
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Limits:
+        """Reads LOCUM_MAX_BODY_BYTES, LOCUM_MAX_HEADER_BYTES and LOCUM_MAX_STREAMS.
+
+        Raises:
+            SettingsError: one of them is no positive whole number.
+        """
+        names = {f.name: f"LOCUM_MAX_{f.name.upper()}" for f in fields(cls)}
+        if wrong := [n for n in names.values() if n in env and not (env[n].isdecimal() and int(env[n]))]:
+            raise SettingsError(f"{', '.join(wrong)} must be a positive whole number")
+        return cls(**{field: int(env[name]) for field, name in names.items() if name in env})
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +42,18 @@ class Settings:
     home: Path = Path(".locum")
     cache: Path = Path.home() / ".cache" / "locum"
     client_keys: frozenset[str] = field(default=frozenset(), repr=False)
+    limits: Limits = Limits()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
-        """Reads LOCUM_HOME, LOCUM_CACHE and LOCUM_API_KEYS (comma-separated; none: no key is asked for)."""
+        """Reads LOCUM_HOME, LOCUM_CACHE, LOCUM_API_KEYS (comma-separated; none: no key is asked for), and what
+        ``Limits.from_env`` reads."""
         keys = (k.strip() for k in env.get("LOCUM_API_KEYS", "").split(","))
         return cls(
             home=Path(env.get("LOCUM_HOME", ".locum")),
             cache=Path(env.get("LOCUM_CACHE", str(Path.home() / ".cache" / "locum"))),
             client_keys=frozenset(k for k in keys if k),
+            limits=Limits.from_env(env),
         )
 
     @property

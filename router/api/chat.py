@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from router.api.endpoint import Asked, json_object, model_of
-from router.errors import BadRequest, LocumError
+from router.errors import BadRequest
 
 PATH = "/v1/chat/completions"
 
@@ -16,9 +16,6 @@ class ChatCompletions:
 
     async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
         return Asked(parse(content))
-
-    def error(self, error: LocumError) -> dict[str, Any]:
-        return error.body()
 
 
 def parse(content: bytes) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import orjson
 
 from router.api.chat import check
 from router.api.endpoint import Asked, json_object, model_of
-from router.errors import BadRequest, LocumError
+from router.errors import BadRequest
 from router.exchange import Headers, Sink
 from router.upstream.sse import Splitter, encode, parse
 
@@ -35,9 +35,6 @@ class Completions:
         prompt = _prompt(body.get("prompt"))
         echo = prompt if _echoes(body) else ""
         return Asked(chat_body(body, prompt), lambda sink: TextSink(sink, echo))
-
-    def error(self, error: LocumError) -> dict[str, Any]:
-        return error.body()
 
 
 def chat_body(body: Mapping[str, Any], prompt: str) -> dict[str, Any]:

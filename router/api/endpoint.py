@@ -7,36 +7,19 @@ themselves need neither.
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
-import structlog
 
+from router.api.entrance import Arrived
 from router.api.models import Catalog
-from router.api.wire import (
-    AsgiSink,
-    ClientLeft,
-    Receive,
-    Scope,
-    Send,
-    headers_of,
-    read_body,
-    send_error,
-    while_connected,
-)
 from router.contracts.decision import Tier
 from router.conversations import conversation_id
-from router.errors import BadRequest, LocumError
+from router.errors import BadRequest
 from router.exchange import ChatRequest, Sink
-from router.limits import ClientKeys
-
-MAX_BODY_BYTES = 64 * 2**20
-
-log = structlog.get_logger(__name__)
+from router.limits import Streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +34,7 @@ class Asked:
 
 
 class Surface(Protocol):
-    """A form that requests, answers and errors have on the wire."""
+    """A form that requests and answers have on the wire."""
 
     async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
         """Reads a request; the headers' names are in lower case. Its ``body`` has at least ``model`` (a string)
@@ -59,46 +42,24 @@ class Surface(Protocol):
         NotFound, ..."""
         ...
 
-    def error(self, error: LocumError) -> dict[str, Any]:
-        """An error's body in the surface's shape."""
-        ...
 
+class Routed:
+    """Answers a surface's requests through the cascade (``router.api.entrance.Work``). ``catalog()`` says which
+    models there are at the moment."""
 
-class Endpoint:
-    """A surface's endpoint. ``catalog()`` says which models there are at the moment."""
+    def __init__(self, surface: Surface, catalog: Callable[[], Catalog], streams: Streams) -> None:
+        self._surface, self._catalog, self._streams = surface, catalog, streams
 
-    def __init__(
-        self, surface: Surface, catalog: Callable[[], Catalog], keys: ClientKeys, max_body_bytes: int = MAX_BODY_BYTES
-    ) -> None:
-        self._surface, self._catalog, self._keys, self._max_body_bytes = surface, catalog, keys, max_body_bytes
-        self._ids = random.Random()  # seeded by the system once; asking it each time is a system call
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id, sink = self._request_id(), AsgiSink(send)
-        try:
-            headers = headers_of(scope)
-            self._keys.check(given_key(headers))
-            content = await read_body(scope, receive, self._max_body_bytes)
-            asked = await self._surface.asked(content, request_id, headers)
-            cascade, tier = self._catalog().resolve(asked.body["model"])
-            chat = chat_request(request_id, headers, asked, tier)
-            out = asked.through(sink) if asked.through else sink
-            await while_connected(receive, sink, cascade.serve(chat, out))
-        except ClientLeft:
-            return
-        except LocumError as error:
-            await self._fail(sink, error, request_id)
-        except Exception:  # the top level of a request: one's failure must not be told in server internals
-            log.exception("request_failed", request=request_id)
-            await self._fail(sink, LocumError("internal error; the proxy's log has the details"), request_id)
-
-    def _request_id(self) -> str:
-        """In the order of time, so that the records' index grows at its end: milliseconds, then randomness."""
-        return f"req_{int(time.time() * 1000):012x}{self._ids.getrandbits(48):012x}"
-
-    async def _fail(self, sink: AsgiSink, error: LocumError, request_id: str) -> None:
-        headers = [(b"x-locum-request-id", request_id.encode())]
-        await send_error(sink, error.status, self._surface.error(error), headers)
+    async def __call__(self, arrived: Arrived) -> None:
+        asked = await self._surface.asked(arrived.content, arrived.request_id, arrived.headers)
+        cascade, tier = self._catalog().resolve(asked.body["model"])
+        chat = chat_request(arrived.request_id, arrived.headers, asked, tier)
+        out = asked.through(arrived.sink) if asked.through else arrived.sink
+        if chat.streamed:
+            with self._streams:
+                await cascade.serve(chat, out)
+        else:
+            await cascade.serve(chat, out)
 
 
 def json_object(content: bytes) -> dict[str, Any]:
@@ -125,15 +86,6 @@ def model_of(body: dict[str, Any]) -> str:
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise BadRequest("'model' must be given, as a string", param="model")
     return str(body["model"])
-
-
-def given_key(headers: Mapping[bytes, bytes]) -> str | None:
-    """The client's key: a bearer token, or Anthropic's ``x-api-key``."""
-    if (authorization := headers.get(b"authorization")) is not None:
-        scheme, _, key = authorization.decode("latin-1").partition(" ")
-        return key.strip() if scheme.lower() == "bearer" else None
-    key_header = headers.get(b"x-api-key")
-    return key_header.decode("latin-1") if key_header is not None else None
 
 
 def chat_request(request_id: str, headers: Mapping[bytes, bytes], asked: Asked, tier: Tier | None) -> ChatRequest:

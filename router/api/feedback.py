@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from router.api.endpoint import json_object
-from router.api.wire import JSON
 from router.cascade import Shared
 from router.contracts.records import Record
 from router.errors import BadRequest, NotFound
+from router.exchange import JSON
 from router.metrics import Verdict
 from router.store.base import Store
 from router.upstream.base import Reply

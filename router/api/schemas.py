@@ -38,7 +38,7 @@ def requests(name: str) -> dict[str, Schema]:
     turn = record("role", role=TEXT, content={})
     metadata = {"metadata": {"description": "Rules may look into it; `task` and `conversation_id` are labels."}}
     anthropics = {
-        "messages": listed(record("role", "content", role={"enum": ["user", "assistant"]}, content=TEXT), at_least=1),
+        "messages": listed(record("role", "content", role={"enum": ["user", "assistant"]}, content=NAME), at_least=1),
         "model": model(name),
         "system": TEXT,
     }

@@ -9,8 +9,7 @@ from typing import Any
 import orjson
 
 from router.errors import TooLarge
-from router.exchange import JSON as JSON
-from router.exchange import Headers as Headers
+from router.exchange import JSON, Headers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,14 +28,14 @@ def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
     return dict(scope["headers"])
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit_bytes: int) -> bytes:
     """The whole body.
 
     Raises:
         TooLarge: it is longer than ``limit_bytes``, by its header or in truth.
         ClientLeft: the connection broke before its end.
     """
-    announced = headers_of(scope).get(b"content-length", b"0")
+    announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > limit_bytes:
         raise TooLarge(f"the request is longer than {limit_bytes} bytes")
     parts, size = [], 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.api.endpoint import given_key
+from router.api.entrance import given_key
 from router.errors import CircuitOpen, Unauthorized, UpstreamError, UpstreamRefused
 from router.limits import Breakers, CircuitBreaker, ClientKeys, backoff_seconds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,8 @@ REFUSED = {
 
 LOW_BUDGET_TOKENS, MEDIUM_BUDGET_TOKENS = 4_096, 16_384
 """Up to so many tokens of thinking are ``reasoning_effort`` low, or medium; more is high."""
+
+MAX_USER_CHARS = 64
 
 EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
@@ -177,7 +180,8 @@ def is_closed(schema: Any) -> bool:
 
 
 def _metadata(body: Mapping[str, Any]) -> dict[str, Any]:
-    """``user_id`` is the chat request's ``user``; what else stands there is for the proxy's own rules."""
+    """``user_id`` is the chat request's ``user``; what else stands there is for the proxy's own rules. Claude Code's
+    has 150 characters, and OpenAI refuses more than 64: a digest stands for one that is longer."""
     metadata = body.get("metadata")
     if metadata is None:
         return {}
@@ -185,4 +189,6 @@ def _metadata(body: Mapping[str, Any]) -> dict[str, Any]:
         raise bad("metadata", "must be an object")
     rest = {k: v for k, v in metadata.items() if k != "user_id"}
     user = metadata.get("user_id")
+    if isinstance(user, str) and len(user) > MAX_USER_CHARS:
+        user = f"u-{hashlib.sha256(user.encode()).hexdigest()[:32]}"
     return ({"metadata": rest} if rest else {}) | ({"user": user} if user is not None else {})

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import orjson
 
 from router.api.endpoint import Asked, json_object
+from router.api.entrance import Asgi
 from router.api.messages.answer import Question, message_of
-from router.api.messages.errors import from_openai, of
+from router.api.messages.errors import from_openai
 from router.api.messages.request import chat_of, wants_thinking
 from router.api.messages.stream import MessageStream
-from router.api.wire import JSON, Message, Receive, Scope, Send
-from router.errors import LocumError
-from router.exchange import Headers, Sink
+from router.api.wire import Message, Receive, Scope, Send
+from router.exchange import JSON, Headers, Sink
 from router.upstream.sse import Splitter
 
 PATH = "/v1/messages"
 COUNT_PATH = "/v1/messages/count_tokens"
-
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Messages:
@@ -31,9 +28,6 @@ class Messages:
         chat = chat_of(body)
         question = Question(request_id, chat, wants_thinking(body))
         return Asked(chat, lambda sink: MessageSink(sink, question))
-
-    def error(self, error: LocumError) -> dict[str, Any]:
-        return of(error)
 
 
 class MessageSink:

@@ -7,14 +7,15 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from router.api.endpoint import Asked, conversation_of, given_key, json_object
+from router.api.endpoint import Asked, conversation_of, json_object
+from router.api.entrance import given_key
 from router.api.models import Catalog
 from router.api.responses.answer import Response, Turn
 from router.api.responses.items import REFERENCE, Item, Transcript, listed, new_ids, owner_of
 from router.api.responses.kept import History, KeptResponses, Terms
 from router.api.responses.request import chat_body, check
 from router.api.responses.sink import ResponseSink
-from router.errors import LocumError, NotStored, PreviousNotStored
+from router.errors import NotStored, PreviousNotStored
 from router.policy import Policy
 
 PATH = "/v1/responses"
@@ -47,9 +48,6 @@ class Responses:
         keeps = body.get("store") is not False and policy.log.text
         turn = Turn(response_id, body, given, new_id, terms if keeps else None)
         return Asked(chat, lambda sink: ResponseSink(sink, turn, self._keep), conversation)
-
-    def error(self, error: LocumError) -> dict[str, Any]:
-        return error.body()
 
     async def _before(self, body: Mapping[str, Any], owner: str, policy: Policy) -> History | None:
         """What was said before this request."""
