@@ -10,7 +10,8 @@ UV     := uv==0.13.9
 PIN    := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
           --config-file requirements/uv.toml $(if $(UPGRADE),--upgrade)
 LOCK   := $(PIN) --no-emit-package torch --no-emit-package pip pyproject.toml requirements/runtime.in
-APART  := $(VENV)/apart
+NAMES  := sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p'
+CLIENTS := $(VENV)/.clients
 NODE   := tests/clients/node
 
 .DEFAULT_GOAL := help
@@ -22,12 +23,11 @@ help: ## List the targets
 setup: $(READY) ## Make .venv with every dependency at its pinned version
 
 # The lock is complete, so pip resolves nothing; the stamp is last, so an interrupted set-up starts again.
-$(READY): pyproject.toml requirements/runtime.txt requirements/dev.txt requirements/apart.txt
+$(READY): pyproject.toml requirements/runtime.txt requirements/dev.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "locum: installing the pinned dependencies"
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements/runtime.txt
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements/dev.txt
-	$(PIP) install --quiet --no-deps --require-hashes --upgrade --target $(APART) -r requirements/apart.txt
 	@PIP="$(PIP)" sh requirements/torch.sh $(TORCH)
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -35,11 +35,18 @@ $(READY): pyproject.toml requirements/runtime.txt requirements/dev.txt requireme
 demo: setup ## See the whole loop in one go: no key, no GPU, no Docker; KEEP=1 leaves it running
 	$(BIN)/python benchmarks/demo.py $(if $(KEEP),--keep)
 
+# Other people's clients, for the tests alone: `make demo` need not wait for them.
+$(CLIENTS): $(READY) requirements/clients.txt requirements/apart.txt
+	@echo "locum: installing the clients that the tests run"
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements/clients.txt
+	$(PIP) install --quiet --no-deps --require-hashes --upgrade --target $(VENV)/apart -r requirements/apart.txt
+	@touch $@
+
 # npm writes the stamp itself. Where there is no npm, the tests of Node's clients are skipped (in CI they fail).
 $(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --silent && touch $@; fi
 
-test: setup $(NODE)/node_modules/.package-lock.json ## Run the tests
+test: setup $(CLIENTS) $(NODE)/node_modules/.package-lock.json ## Run the tests
 	$(BIN)/python -m pytest
 
 check: setup ## Run what CI runs: ruff, mypy, import rules, tests
@@ -59,12 +66,13 @@ llama-server: setup ## Build llama.cpp's server for `engine: llama-server` (abou
 lock: setup ## Pin anew after a change of dependencies; UPGRADE=1 takes the newest of everything
 	$(PIP) install --quiet $(UV)
 	$(LOCK) --extra distill -o requirements/runtime.txt
-	$(LOCK) --extra dev -c requirements/runtime.txt -o requirements/dev.txt \
-	  $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements/runtime.txt)
-	cat requirements/runtime.txt requirements/dev.txt | sed -n 's/^\([a-z0-9._-]*==.*[^ \]\) *\\*$$/\1/p' \
-	  | grep -v "^rich==\|^jiter==" >$(VENV)/pins.txt
+	$(LOCK) --extra dev -c requirements/runtime.txt -o requirements/dev.txt $$($(NAMES) requirements/runtime.txt)
+	$(LOCK) --extra dev --extra clients -c requirements/runtime.txt -c requirements/dev.txt \
+	  -o requirements/clients.txt $$($(NAMES) requirements/runtime.txt requirements/dev.txt)
+	cat requirements/runtime.txt requirements/dev.txt requirements/clients.txt \
+	  | sed -n 's/^\([a-z0-9._-]*==.*[^ \]\) *\\*$$/\1/p' | grep -v '^rich==\|^jiter==' >$(VENV)/pins.txt
 	$(PIN) requirements/apart.in -c $(VENV)/pins.txt -o requirements/apart.txt \
-	  $$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' $(VENV)/pins.txt)
+	  $$($(NAMES) $(VENV)/pins.txt)
 
 clean: ## Remove .venv and what the tools leave behind; .locum and its records stay
 	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

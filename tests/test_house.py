@@ -132,7 +132,7 @@ def test_the_lock_satisfies_what_pyproject_asks_for() -> None:
     asked = [Requirement(line) for line in project["build-system"]["requires"] + project["project"]["dependencies"]]
     asked += [Requirement(line) for extra in project["project"]["optional-dependencies"].values() for line in extra]
     pinned = {}
-    for name in ("runtime.txt", "dev.txt", "runtime.in"):
+    for name in ("runtime.txt", "dev.txt", "clients.txt", "runtime.in"):
         text = (ROOT / "requirements" / name).read_text()
         pinned |= {canonicalize_name(m[1]): m[2] for m in re.finditer(r"^([\w.-]+)==([^\s;\\]+)", text, re.M)}
     stale = [
