@@ -57,6 +57,8 @@ def test_the_least_request_becomes_the_least_chat_request() -> None:
         ({"frobnicate": {"x": 1}}, {"frobnicate": {"x": 1}}),
         ({"metadata": {"user_id": "u-1"}}, {"user": "u-1"}),
         ({"metadata": {"user_id": None, "task": "legal"}}, {"metadata": {"task": "legal"}}),
+        ({"metadata": {"user_id": "u" * 64}}, {"user": "u" * 64}),
+        ({"metadata": {"user_id": "u" * 65}}, {"user": "u-f20e249d15fa4b9f44ba21d154f62e1e"}),
         ({"service_tier": "auto"}, {}),
         ({"service_tier": "standard_only"}, {"service_tier": "default"}),
         ({"thinking": {"type": "disabled"}}, {}),
