@@ -189,6 +189,7 @@ def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -
         create_app(policies, settings),
         host=host,
         port=port,
+        header_bytes=settings.limits.header_bytes,
         listening=lambda url: announce(run_file, url),
         ending=lambda: run_file.unlink(missing_ok=True),
     )

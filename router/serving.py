@@ -15,6 +15,8 @@ import structlog
 import uvicorn
 from structlog.typing import Processor
 
+from router.protocol import bounded_http
+
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 15
 
@@ -25,12 +27,20 @@ class Server(uvicorn.Server):
     """Tells when it listens, and when it no longer does.
 
     Args:
+        header_bytes: what the head of a request may hold.
         listening: called with its root URL.
         ending: called first thing when it ends.
     """
 
     def __init__(
-        self, app: Asgi, *, host: str, port: int, listening: Callable[[str], None], ending: Callable[[], None]
+        self,
+        app: Asgi,
+        *,
+        host: str,
+        port: int,
+        header_bytes: int,
+        listening: Callable[[str], None],
+        ending: Callable[[], None],
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -38,7 +48,8 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 loop="uvloop",
-                http="httptools",
+                http=bounded_http(header_bytes),
+                proxy_headers=False,
                 lifespan="on",
                 log_level="warning",
                 access_log=False,

@@ -20,16 +20,18 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, NoReturn
 
 import orjson
 import structlog
+from prometheus_client import values
 from prometheus_client.multiprocess import mark_process_dead
 
 from router.errors import LocumError
 from router.serving import GRACE_SECONDS, Server, announce, log_to_stderr, root_url
-from router.settings import Settings
+from router.settings import Limits, Settings
 from router.shared import SharedState, create
 
 log = structlog.get_logger(__name__)
@@ -222,6 +224,7 @@ class _Workers:
         settings = self._settings
         job = {"policies": [str(p) for p in self._policies], "host": self._host, "port": self._port}
         job |= {"home": str(settings.home), "cache": str(settings.cache), "client_keys": list(settings.client_keys)}
+        job |= {"limits": asdict(settings.limits)}
         return orjson.dumps(job | {"socket": own, "state": state, "slot": slot}) + b"\n"
 
     async def _end(self, worker: _Worker) -> None:
@@ -229,7 +232,7 @@ class _Workers:
         self._bury(worker)
 
     def _bury(self, worker: _Worker) -> None:
-        mark_process_dead(worker.process.pid, str(self._metrics))  # type: ignore[no-untyped-call]
+        mark_process_dead(worker.slot, str(self._metrics))  # type: ignore[no-untyped-call]
         self._living.remove(worker)
         self._free.append(worker.slot)
 
@@ -261,6 +264,10 @@ def main() -> None:
     if not (line := sys.stdin.buffer.readline()):
         return  # who started it is gone already
     job = orjson.loads(line)
+    slot: int = job["slot"]
+    # A slot's metrics are one worker's after another's: what it counted goes on, and there are no more files with
+    # every restart, as there would be under process ids (which the library also asks for at every count).
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
     report = os.dup(1)
     os.dup2(2, 1)  # nobody reads what a library prints there
     log_to_stderr()
@@ -273,13 +280,21 @@ def main() -> None:
         asyncio.get_running_loop().remove_reader(0)
         server.should_exit = True
 
-    settings = Settings(Path(job["home"]), Path(job["cache"]), frozenset(job["client_keys"]))
+    limits = Limits(**job["limits"])
+    settings = Settings(Path(job["home"]), Path(job["cache"]), frozenset(job["client_keys"]), limits)
     try:
-        app = create_app([Path(p) for p in job["policies"]], settings, state=SharedState(job["state"], job["slot"]))
+        app = create_app([Path(p) for p in job["policies"]], settings, state=SharedState(job["state"], slot))
     except LocumError as e:
         os.write(report, orjson.dumps({"error": str(e)}) + b"\n")
         sys.exit(1)
-    server = Server(app, host=job["host"], port=job["port"], listening=listening, ending=lambda: None)
+    server = Server(
+        app,
+        host=job["host"],
+        port=job["port"],
+        header_bytes=limits.header_bytes,
+        listening=listening,
+        ending=lambda: None,
+    )
     server.run([socket.socket(fileno=job["socket"])])
 
 
