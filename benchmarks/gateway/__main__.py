@@ -8,9 +8,9 @@ Three rows are Locum, with a fitted scorer, a day's budget, audits, metrics, and
 text: "locum" sends about 80% of the requests to the student, the others all or none of them.
 
 A mock model server and a load generator share one core, each gateway has another to itself. The main
-figure is the gateway's CPU time per request, user and system, all of its threads and processes; it hardly
-changes with what else the machine does, while requests per second do. One million microseconds divided
-by it is what one core could serve. "direct" is the generator and the mock alone: their ceiling.
+figure is the gateway's CPU time per request, user and system, all of its threads and processes; a busy
+machine changes it less than requests per second. One million microseconds divided by it is what one core
+could serve. "direct" is the generator and the mock alone: their ceiling.
 
 Start it in the folder whose Locum is to be measured. nginx is compared if it is installed; LiteLLM's
 proxy is installed into the cache folder the first time.

@@ -82,10 +82,12 @@ class _Connection:
 
 def messages(load: Load) -> list[bytes]:
     """The HTTP requests, whole, in the order in which they are sent."""
-    made, more = [], {PLAIN: {}, STREAMED: {"stream": True}, SLOW: {"stream": True, "user": PACED}}[load.answers]
+    asked: dict[str, Any] = {"model": load.model, "max_tokens": 64}
+    asked |= {} if load.answers == PLAIN else {"stream": True}
+    asked |= {"user": PACED} if load.answers == SLOW else {}
+    made = []
     for text, _ in prompts():
-        body = {"model": load.model, "messages": [{"role": "user", "content": text}], "max_tokens": 64}
-        content = json.dumps(body | more).encode()
+        content = json.dumps(asked | {"messages": [{"role": "user", "content": text}]}).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{load.port}\r\ncontent-type: application/json\r\n"
             f"authorization: Bearer {load.key}\r\ncontent-length: {len(content)}\r\n\r\n"
