@@ -12,6 +12,10 @@ from router.errors import BadRequest
 Block = Mapping[str, Any]
 Part = dict[str, Any]
 
+BILLING = "x-anthropic-billing-header:"
+"""How a note to Anthropic's servers begins that Claude Code puts in front of its system prompt. It is left out:
+it can differ in every request, and would part a conversation from its prompt caches and from its own past."""
+
 SHOWN_BELOW = "The result is in the next message."
 
 
@@ -26,8 +30,9 @@ def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
         BadRequest: something is malformed, or of a kind that chat requests cannot carry.
     """
     found = []
-    if body.get("system"):
-        found.append({"role": "system", "content": joined(_texts(body["system"], "system"))})
+    system = _texts(body.get("system") or [], "system")
+    if system := [part for part in system if not part["text"].startswith(BILLING)]:
+        found.append({"role": "system", "content": joined(system)})
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise bad("messages", "must be a list of at least one message")

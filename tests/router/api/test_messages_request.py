@@ -121,6 +121,7 @@ def test_the_system_prompt_comes_first_without_its_cache_marks() -> None:
     blocks = [text("one", cache_control={"type": "ephemeral"}), text("two", citations=None)]
     system = {"role": "system", "content": [text("one"), text("two")]}
     assert chat(system=blocks)["messages"] == [system, USER]
+    assert chat(system=[text("x-anthropic-billing-header: cch=1;"), text("one")])["messages"][0]["content"] == "one"
     assert chat(system="")["messages"] == chat(system=[])["messages"] == [USER]
     assert turns(USER, {"role": "system", "content": "now in verse"})[1]["role"] == "system"
 
