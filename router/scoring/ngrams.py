@@ -25,7 +25,8 @@ _PAIR = np.uint64(0xC2B2AE3D27D4EB4F)
 _SHIFT = np.uint64(64 - BITS)
 _USER, _CONTEXT = 1, 7
 _SALTS = {salt: np.uint64(salt * _MIX % (1 << 64)) for salt in (_USER, _CONTEXT, *(_USER + n for n in BYTE_NGRAMS))}
-_ONE = np.uint8(1)  # UTF-8 has no byte 255, so one more always fits
+_TERMS = bytes(min(255, ord(chr(b).lower()) + 1 if b < 128 else b + 1) for b in range(256))
+"""Each byte's factor: one more than it (UTF-8 has no byte 255), ASCII letters in lower case."""
 _IN_WORD = bytes(chr(b).isalnum() if b < 128 else True for b in range(256))
 """1 for the bytes of words: ASCII letters and digits, and every byte of a non-ASCII character."""
 
@@ -50,13 +51,13 @@ def _buckets(text: str, salt: int, byte_ngrams: tuple[int, ...]) -> I64:
     """The buckets of one text's byte n-grams, words and word pairs, each kind salted apart: int64, (n,)."""
     if not text:
         return np.zeros(0, np.int64)
-    data = f" {text.lower()} ".encode("utf-8", "replace")
+    data = f" {text if text.isascii() else text.lower()} ".encode("utf-8", "replace")
     size = len(data)
     powers, inverses = _powers(1 << (size - 1).bit_length())
     prefix = np.empty(size + 1, np.uint64)
     prefix[0] = 0
-    terms = np.multiply(np.frombuffer(data, np.uint8) + _ONE, powers[:size], dtype=np.uint64)
-    np.add.accumulate(terms, out=prefix[1:])
+    terms = np.frombuffer(data.translate(_TERMS), np.uint8)
+    np.add.accumulate(terms * powers[:size], out=prefix[1:])
     words = _words(data, prefix, inverses)
     words += _SALTS[salt]
     sizes = [max(0, size + 1 - n) for n in byte_ngrams]

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from router.errors import BundleError
 from router.scoring.encoder import Encoder
 from router.scoring.estimator import Example, Scorer, prior_score
 from router.scoring.features import Features, extract
-from router.scoring.linear import Platt
+from router.scoring.linear import Platt, sigmoid
 from router.scoring.signals import summarise
+from tests.router.scoring.texts import MARKS, PLAIN
 
 EASY = ["card", "balance", "transfer", "pin", "top-up", "fee", "limit", "address"]
 HARD = ["derivative", "tax law", "merger", "proof", "integral", "patent", "theorem", "lawsuit"]
@@ -81,6 +83,23 @@ def test_scores_are_the_same_to_the_last_bit_after_saving(scorer: Scorer, encode
         assert loaded.score(e.features) == score
         assert loaded.accept(score, e.signals) == scorer.accept(score, e.signals)
     assert sorted(p.suffix for p in (tmp_path / "scorer").iterdir()) == [".json", ".safetensors"]
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_a_score_is_what_the_fitted_weights_give_for_the_reading(encoder: Encoder, encoded: bool) -> None:
+    scorer = Scorer.fit(examples(200), encoder if encoded else None)
+    learned, reader = scorer.learned, scorer._reader
+    texts = [*PLAIN, MARKS, *(e.features.last_user for e in examples(20, seed=11))]
+    for text, around in zip(texts, [*texts[3:], FRAME, FRAME, FRAME], strict=True):
+        turns = [{"role": "system", "content": around}, {"role": "user", "content": text}]
+        features = extract({"messages": turns})
+        reading = reader(features)
+        weights, squared = learned.grams.real[reading.buckets], learned.grams.imag[reading.buckets]
+        z = float(learned.dense @ reading.dense) + learned.bias + float(weights.sum()) / math.sqrt(squared.sum())
+        known = int((squared < learned.familiarity.new).sum())
+        expected = sigmoid(z) * learned.familiarity.discount(known, len(squared))
+        assert scorer.score(features) == pytest.approx(expected, abs=1e-4)
+        assert scorer.score(features) == scorer.score(features)  # with the context remembered
 
 
 def test_fitting_twice_gives_the_same(encoder: Encoder) -> None:

@@ -1,10 +1,22 @@
+import math
+import re
 import time
 
 import numpy as np
 import pytest
 
-from router.scoring.features import CONTEXT_WINDOW, STRUCTURE, USER_WINDOW, Features, extract
+from router.scoring.features import (
+    CLASSES,
+    CONTEXT_WINDOW,
+    QUESTIONS,
+    SCRIPTS,
+    STRUCTURE,
+    USER_WINDOW,
+    Features,
+    extract,
+)
 from router.scoring.ngrams import BUCKETS, hashed_ngrams
+from tests.router.scoring.texts import MARKS, PLAIN, mixtures
 
 
 def ask(text: str, **body: object) -> Features:
@@ -114,6 +126,26 @@ def test_context_and_user_have_ngrams_of_their_own() -> None:
 def test_ngrams_spread_over_the_buckets() -> None:
     found = hashed_ngrams(" ".join(f"w{i:05d}" for i in range(3000)), "")
     assert len(np.unique(found >> 10)) == BUCKETS >> 10
+
+
+def test_quick_counts_are_what_plain_expressions_count() -> None:
+    for text in [*PLAIN, MARKS, "why " * 2000, *mixtures(200)]:
+        f = ask(text)
+        found, raw, words = named(f), text.encode(), set(re.findall(r"[^\W\d_]+", f.user_window.lower()))
+        for question, cues in QUESTIONS.items():
+            assert found[f"asks_{question}"] == (not words.isdisjoint(cues)), (question, text)
+        counted = {
+            "log_numbers": len(re.findall(r"\d[\d.,]*", f.user_window)),
+            "log_sentences": len(re.findall(r"[.!?;:。！？](?=\s|$)|\n", f.user_window)),
+            "log_lines": text.count("\n") + 1,
+            "log_mean_word": len(raw) / (1 + raw.count(b" ") + raw.count(b"\n")),
+            "log_code_fences": text.count("```"),
+        }
+        assert {n: found[n] for n in counted} == pytest.approx({n: math.log1p(c) for n, c in counted.items()})
+        for name, members in CLASSES.items():
+            assert found[f"share_{name}"] == pytest.approx(sum(b in members for b in raw) / max(1, len(text)))
+        for name, firsts in SCRIPTS.items():
+            assert found[f"script_{name}"] == pytest.approx(sum(b in firsts for b in raw) / max(1, len(text)))
 
 
 def test_reading_a_long_prompt_stays_cheap() -> None:
