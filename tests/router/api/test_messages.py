@@ -216,7 +216,7 @@ def test_nonsense_is_told_in_anthropics_shape(proxy: World, path: str, content: 
     assert answer.status_code == 400
     body = answer.json()
     assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
-    assert answer.headers["request-id"]
+    assert body["request_id"] == answer.headers["request-id"]
 
 
 def test_too_large_a_request_is_refused(proxy: World) -> None:
