@@ -157,13 +157,11 @@ def tiers(proxy: World) -> Tiers:
 
 
 @pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No client reports to its maker, nor finds a key or a proxy that is not ours."""
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No client finds a key, an address or a web proxy that is not given to it here."""
     for name in list(os.environ):
-        if name.startswith(("OPENAI_", "ANTHROPIC_", "LANGCHAIN_", "LANGSMITH_")):
+        if name.startswith(("OPENAI_", "ANTHROPIC_", "LANGCHAIN_", "LANGSMITH_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("AI_SDK_LOG_WARNINGS", "false")
-    monkeypatch.setenv("DO_NOT_TRACK", "1")
 
 
 @pytest.fixture
