@@ -12,6 +12,7 @@ Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
 NAME: Schema = {"type": "string", "minLength": 1}
 COUNT: Schema = {"type": "integer", "minimum": 0}
+LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 2**31}
 FLAG: Schema = {"type": ["boolean", "null"]}
 OBJECT: Schema = {"type": "object", "additionalProperties": True}
 OBJECT_OR_NULL: Schema = {"type": ["object", "null"], "additionalProperties": True}
@@ -35,6 +36,8 @@ def model(name: str) -> Schema:
 def requests(name: str) -> dict[str, Schema]:
     """Schemas of request bodies; ``name`` is a model that there is."""
     streaming = {"stream": FLAG, "stream_options": OBJECT_OR_NULL}
+    item = record("role", "content", role={"enum": ["user", "assistant", "system", "developer"]}, content=NAME)
+    tool = record("type", "name", type={"enum": ["function", "custom"]}, name=NAME)
     turn = record("role", role=TEXT, content={})
     metadata = {"metadata": {"description": "Rules may look into it; `task` and `conversation_id` are labels."}}
     anthropics = {
@@ -47,8 +50,8 @@ def requests(name: str) -> dict[str, Schema]:
             "model", "messages", model=model(name), messages=listed(turn, at_least=1), **streaming, **metadata
         ),
         "ResponsesRequest": record(
-            "model", "input", model=model(name), input={"anyOf": [NAME, listed(OBJECT, at_least=1)]},
-            instructions=TEXT_OR_NULL, previous_response_id=TEXT_OR_NULL, store=FLAG, tools=listed(OBJECT),
+            "model", "input", model=model(name), input={"anyOf": [NAME, listed(item, at_least=1)]},
+            instructions=TEXT_OR_NULL, previous_response_id=TEXT_OR_NULL, store=FLAG, tools=listed(tool),
             **streaming, metadata=OBJECT_OR_NULL,
         ),
         "CompletionRequest": record(
@@ -56,12 +59,12 @@ def requests(name: str) -> dict[str, Schema]:
             prompt={"anyOf": [TEXT, listed(TEXT, at_least=1) | {"maxItems": 1}]},
             logprobs={"type": ["integer", "null"], "minimum": 0},
             max_tokens={"type": ["integer", "null"], "default": 16},
-        ),
+        ) | {"not": record("echo", "logprobs", echo={"const": True}, logprobs=COUNT)},
         "EmbeddingsRequest": record(
             "model", "input", model=model(name), input={"anyOf": [NAME, listed({}, at_least=1)]}
         ),
         "MessagesRequest": record(
-            "model", "messages", "max_tokens", **anthropics, max_tokens={"type": "integer", "minimum": 1}, stream=FLAG
+            "model", "messages", "max_tokens", **anthropics, max_tokens=LIMIT, stream=FLAG
         ),
         "CountRequest": record("model", "messages", **anthropics),
         "FeedbackRequest": record("request_id", request_id=NAME) | {

@@ -145,6 +145,19 @@ def test_without_a_backend_the_answer_says_what_the_policy_lacks(tmp_path: Path)
             client.embeddings.create(model="text-embedding-9", input="a")
 
 
+def test_a_provider_behind_litellm_answers_in_openais_form(
+    tmp_path: Path, vectors: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", f"{vectors.url}/v1")
+    part = {"model": "hosted_vllm/vectors-1", "api_key_env": "TEACHER_KEY", "usd_per_million": "0.02"}
+    with world(tmp_path, embeddings=part) as found:
+        asked = {"model": "default", "input": ["a"], "dimensions": 2}
+        answer = httpx.post(f"{found.url}/v1/embeddings", json=asked, timeout=60)  # the first one imports litellm
+    assert answer.json()["data"][0]["embedding"] == [0.5, -0.25]
+    assert answer.headers["x-locum-cost-usd"] == "0.00004"
+    assert vectors.seen[-1].body == asked | {"model": "vectors-1"}
+
+
 def backends(tmp_path: Path, **part: Any) -> Backends:
     student, teacher = FakeUpstream("tiny"), FakeUpstream("big")
     file = tmp_path / "policy.yaml"
