@@ -16,7 +16,7 @@ EngineName = Literal["embedded", "llama-server"]
 
 UNSAYING = frozenset(
     {
-        "metadata", "model", "parallel_tool_calls", "prediction", "prompt_cache_key",
+        "metadata", "model", "parallel_tool_calls", "prediction", "prompt_cache_key", "prompt_cache_options",
         "prompt_cache_retention", "safety_identifier", "service_tier", "store", "stream", "stream_options", "user",
     }
 )  # fmt: skip

@@ -14,7 +14,7 @@ from router.contracts.decision import Tier
 from router.contracts.records import Answer, Kind, Signals
 from router.errors import UpstreamError
 from router.exchange import ChatRequest, Exchange, Headers
-from router.history import normalised, own_call_ids
+from router.history import is_openai, normalised, own_call_ids
 from router.scoring.signals import summarise
 from router.tiers import Tiers
 from router.upstream.base import Backend, Waited
@@ -39,6 +39,8 @@ def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool) -> dict[
     probabilities; a stream's usage, so that streams cost the same as whole answers; and of the history
     what another backend wrote in a form that this one does not take."""
     body = {**chat.body, "model": backend.model, "messages": normalised(chat.body["messages"], backend)}
+    if "metadata" in body and not body.get("store") and is_openai(backend):
+        del body["metadata"]  # policies and records go by it, but OpenAI refuses it where nothing is stored
     if backend.tier is Tier.STUDENT:
         body["logprobs"] = True
         for field in backend.ignores:
@@ -54,11 +56,12 @@ def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A whole answer: costed, and as the client gets it."""
+    """A whole answer: costed, and as the client gets it; ``choices``: each of them, as acceptance looks at it."""
 
     answer: Answer
     content: bytes
     headers: Headers
+    choices: tuple[Seen, ...]
 
 
 async def ask_whole(tiers: Tiers, exchange: Exchange, backend: Backend, kind: Kind, waited: Waited) -> Whole:
@@ -66,33 +69,33 @@ async def ask_whole(tiers: Tiers, exchange: Exchange, backend: Backend, kind: Ki
     chat, began = exchange.chat, time.perf_counter()
     reply = await tiers.whole(backend, request_for(backend, chat, streamed=False), waited)
     found = _parsed(backend, reply.body)
-    choice = found["choices"][0]
-    signals = _signals(backend, logprobs_of(choice), complete=True)
+    choices = tuple(_seen(backend, choice) for choice in found["choices"])
+    first = choices[0]
     content = reply.body
     if backend.tier is Tier.STUDENT:
         content = orjson.dumps(shown(found, backend, chat))
     answer = exchange.answered(
         backend,
         kind,
-        message=choice["message"],
-        finish_reason=choice.get("finish_reason"),
+        message=dict(first.message),
+        finish_reason=first.finish_reason,
         usage=usage_of(found),
         model=found.get("model"),
         seconds=time.perf_counter() - began,
-        signals=signals,
+        signals=first.signals,
     )
-    return Whole(answer, content, list(reply.headers))
+    return Whole(answer, content, list(reply.headers), choices)
 
 
-def seen_whole(answer: Answer) -> Seen:
-    """A whole answer, as acceptance looks at it."""
-    return Seen(answer.message or {}, answer.finish_reason, answer.signals)
+def _seen(backend: Backend, choice: dict[str, Any]) -> Seen:
+    signals = _signals(backend, logprobs_of(choice), complete=True)
+    return Seen(choice["message"], choice.get("finish_reason"), signals)
 
 
 def _parsed(backend: Backend, content: bytes) -> dict[str, Any]:
     try:
         found = orjson.loads(content)
-        if isinstance(found["choices"][0]["message"], dict):
+        if found["choices"] and all(isinstance(choice["message"], dict) for choice in found["choices"]):
             return dict(found)
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as e:
         raise UpstreamError(f"{backend.label} answered something that is no chat completion") from e

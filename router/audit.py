@@ -93,12 +93,13 @@ class Auditor(Generic[Request]):
         """How many audits wait or are under way."""
         return len(self._waiting)
 
-    def submit(self, record: Record, request: Request) -> None:
-        """Takes one record with ``decision.audited``, after its answer left and it was stored.
+    def submit(self, record: Record, request: Request, *, unfit: bool = False) -> None:
+        """Takes one record with ``decision.audited``, after its answer left and it was stored. ``unfit``: the
+        student cannot do what was asked.
 
         Never blocks, and never raises for what the upstreams do.
         """
-        if (cause := _no_audit(record)) is not None:
+        if (cause := _no_audit(record, unfit)) is not None:
             self._finish(record, Audit(missed=cause))
         elif (pair := _pair(record)) is not None:
             self._finish(record, self._judged(*pair))
@@ -168,12 +169,13 @@ class Auditor(Generic[Request]):
             self._finish(record, Audit(missed=Missed.INTERNAL_ERROR))
 
 
-def _no_audit(record: Record) -> Missed | None:
+def _no_audit(record: Record, unfit: bool) -> Missed | None:
     """Why there is nothing to compare: the client got no whole answer, or the student is
     unfit for the request (declared so, or found so by its own server)."""
     if record.tier is None or not record.answers or record.answers[0].finish_reason is None:
         return Missed.UNANSWERED
-    return Missed.CAPABILITY if Reason.CAPABILITY in (record.decision.reason, record.reason) else None
+    reasons = (record.decision.reason, record.reason)
+    return Missed.CAPABILITY if unfit or Reason.CAPABILITY in reasons else None
 
 
 def _pair(record: Record) -> tuple[Answer, Answer] | None:

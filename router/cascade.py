@@ -10,12 +10,13 @@ import orjson
 import structlog
 
 from router.acceptance import Seen, Wanted, judge_answer, wanted
-from router.answering import Relay, ask_whole, request_for, seen_whole
+from router.answering import Relay, ask_whole, request_for
 from router.audit import Auditor
 from router.bundles import Live
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Kind
 from router.deadlines import Deadlines
+from router.decide import RequestView, lacking
 from router.errors import UpstreamError, UpstreamRefused, UpstreamUnreachable
 from router.exchange import CLIENT_LEFT, EVENT_STREAM, JSON, ChatRequest, Exchange, Sink, fallback_cause
 from router.metrics import Metrics
@@ -107,6 +108,10 @@ class Cascade:
             deadlines.stop()
             self._settle(exchange)
 
+    def _unfit(self, exchange: Exchange) -> bool:
+        """Whether the student cannot do what is asked, whoever decided and whatever for."""
+        return lacking(self.policy, RequestView(exchange.features, exchange.chat.body)) is not None
+
     async def _fail(self, exchange: Exchange, sink: Sink, error: UpstreamError) -> None:
         """Tells the client of a failure: as an error answer, or as the last event of a stream under way."""
         exchange.status = error.status
@@ -134,7 +139,7 @@ class Cascade:
         self._shared.metrics.observe(record)
         self._routing.learn(record)
         if record.decision.audited:
-            self._auditor.submit(record, exchange)
+            self._auditor.submit(record, exchange, unfit=self._unfit(exchange))
 
     async def _answer(self, exchange: Exchange, sink: Sink) -> None:
         """The student first where it was decided so, then the teachers, then the student standing in."""
@@ -172,7 +177,7 @@ class Cascade:
         """The student answers since no teacher can: unjudged, marked. Not where it just failed itself, nor
         what it is unfit for."""
         target = exchange.live.student
-        unable = Reason.CAPABILITY in (exchange.decision.reason, exchange.reason)
+        unable = exchange.reason is Reason.CAPABILITY or self._unfit(exchange)
         if target is None or unable or exchange.reason is Reason.FALLBACK:
             raise failed
         before, exchange.reason = exchange.reason, Reason.FALLBACK
@@ -192,9 +197,11 @@ class Cascade:
         """One whole answer, judged whole."""
         whole = await ask_whole(self._tiers, exchange, backend, Kind.SERVED, exchange.waited)
         answer = whole.answer
-        if want is not None and (cause := self._judged(exchange, want, seen_whole(answer))):
-            exchange.discard(answer)
-            raise _Deferred(cause)
+        if want is not None:
+            causes = (self._judged(exchange, want, choice) for choice in whole.choices)
+            if cause := next(filter(None, causes), None):
+                exchange.discard(answer)
+                raise _Deferred(cause)
         self._serve(exchange, answer)
         exchange.committed = True
         await sink.whole(200, [*exchange.headers(), *whole.headers], whole.content)

@@ -157,6 +157,8 @@ def lacking(policy: Policy, view: RequestView) -> str | None:
         what = f"context over {unfit.context_tokens_over} tokens"
     elif unfit.languages and has.language in unfit.languages:
         what = "language"
+    elif view.body.get("stream") and view.body.get("n") not in (None, 1):
+        what = "n in a stream"  # several answers at once, of which only the first could be judged before it leaves
     else:
         what = policy.student.heeded.unheeded(view.body)
     return what

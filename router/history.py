@@ -122,6 +122,10 @@ def kind_of(backend: Backend) -> Kind:
     return next(found, Kind.OTHER)
 
 
+def is_openai(backend: Backend) -> bool:
+    return kind_of(backend) is Kind.OPENAI
+
+
 def _turn(message: Message, kind: Kind) -> Message:
     """An assistant turn with the fields that the backend takes, and a content where it needs one."""
     kept = {k: v for k, v in message.items() if v or k not in ANSWERED}

@@ -49,6 +49,7 @@ def _arguments(backend: Backend, body: Mapping[str, Any]) -> dict[str, Any]:
     """Unknown fields go along as they are; ``drop_params`` lets a provider lack what OpenAI has."""
     rest = {k: v for k, v in body.items() if k not in ("stream", "metadata", "store")}
     own = {"model": backend.model, "timeout": backend.timeout_seconds, "num_retries": 0, "drop_params": True}
+    own["_skip_mcp_handler"] = True  # of the tools' own protocol: with any tool at all it would import what is not here
     return rest | own | ({"api_key": backend.key} if backend.key else {})
 
 

@@ -342,3 +342,29 @@ def test_audited_requests_are_answered_by_both(tmp_path: Path) -> None:
             assert record.audit.answer.kind == "audited"
             assert record.audit.answer.cost_usd > 0
             assert record.decision.propensity == 1
+
+
+def test_of_several_answers_each_is_judged(proxy: World, client: OpenAI) -> None:
+    good = {"index": 0, "message": {"role": "assistant", "content": "fine"}, "finish_reason": "stop"}
+    bad = {
+        "index": 1,
+        "message": {"role": "assistant", "content": "I'm sorry, but I can't help."},
+        "finish_reason": "stop",
+    }
+    proxy.student.always(extra={"choices": [good, bad]})
+    _, headers = ask(client, n=2)
+    assert (headers["x-locum-tier"], headers["x-locum-reason"]) == ("teacher", "deferral")
+    proxy.student.always(extra={"choices": [good, good | {"index": 1}]})
+    answer, headers = ask(client, n=2)
+    assert (headers["x-locum-tier"], len(answer.choices)) == ("student", 2)
+    _, headers = stream(client, n=2)  # only the first of several streams could be judged before it leaves
+    assert (headers["x-locum-tier"], headers["x-locum-reason"]) == ("teacher", "capability")
+
+
+def test_the_student_never_stands_in_for_what_it_is_unfit_for(proxy: World, client: OpenAI) -> None:
+    proxy.teacher.always(status=500)
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    with pytest.raises(openai.APIStatusError) as caught:
+        ask(client, model="locum/teacher", tools=tools)
+    assert caught.value.status_code == 502
+    assert not proxy.student.seen

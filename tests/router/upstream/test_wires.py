@@ -75,6 +75,12 @@ async def test_a_whole_answer_and_its_wait(upstream: FakeUpstream, wire: Upstrea
     assert sent.body["temperature"] == 0
 
 
+async def test_tools_reach_the_backend(upstream: FakeUpstream, wire: Upstream, backend: Backend) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    await wire.complete(backend, BODY | {"tools": tools}, Waited())
+    assert upstream.seen[0].body["tools"][0]["function"]["name"] == "f"
+
+
 async def test_a_stream_adds_up(wire: Upstream, backend: Backend) -> None:
     async with streamed(wire, backend) as pieces:
         found = collect(e + b"\n\n" for e in b"".join(pieces).split(b"\n\n"))
