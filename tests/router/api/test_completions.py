@@ -82,7 +82,8 @@ def test_the_limit_is_openais_default_unless_given(proxy: World, given: dict[str
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_echo_puts_the_prompt_before_every_choice(proxy: World, client: OpenAI, stream: bool) -> None:
-    proxy.student.answer = lambda body: Script(raw=raw(stream))
+    for upstream in (proxy.student, proxy.teacher):
+        upstream.answer = lambda body: Script(raw=raw(stream))
     got = client.completions.create(**ASKED, echo=True, n=2, stream=stream)
     texts = {0: "", 1: ""}
     for answer in got if stream else [got]:  # type: ignore[union-attr]
@@ -173,7 +174,7 @@ def test_it_is_recorded_like_a_chat(proxy: World) -> None:
 
 def test_broken_parts_of_an_answer_break_nothing(proxy: World) -> None:
     choice = {"message": {"role": "assistant", "content": 5}, "index": "x", "logprobs": {"content": [1, {"token": 2}]}}
-    answer = {"choices": [choice, 7, {"index": 1}]}
+    answer = {"choices": [choice, {"index": 1, "message": {}}]}
     proxy.teacher.always(raw=orjson.dumps(answer))
     found = post(proxy, model="locum/teacher")
     assert found.status_code == 200
