@@ -149,9 +149,14 @@ class Bench:
                 for _ in range(self._size)
             ]
 
-    def texts(self) -> Iterator[list[str]]:
-        for _ in range(self._blocks):
-            yield [window(self._writer.prompt(self.tokens), USER_WINDOW) for _ in range(self._size)]
+    def texts(self, blocks: int, size: int) -> Iterator[list[str]]:
+        for _ in range(blocks):
+            yield [self._writer.prompt(self.tokens) for _ in range(size)]
+
+    def windows(self) -> Iterator[list[str]]:
+        """What the encoder and the n-grams see of a prompt."""
+        for block in self.texts(self._blocks, self._size):
+            yield [window(text, USER_WINDOW) for text in block]
 
     def decision(self, body: Row) -> object:
         features = extract(body)
@@ -168,8 +173,8 @@ class Bench:
         return {
             "features": measured(extract, bodies()),
             "score": measured(lambda given: self.scorer.score(given[1]), iter(read)),
-            "encoder": measured(self.encoder.encode, self.texts()),
-            "ngrams": measured(lambda text: hashed_ngrams(text, ""), self.texts()),
+            "encoder": measured(self.encoder.encode, self.windows()),
+            "ngrams": measured(lambda text: hashed_ngrams(text, ""), self.windows()),
             "decide": measured(lambda given: self._decide(*given, 0.7), iter(read)),
             "total": measured(self.decision, bodies()),
             "parse": measured(orjson.loads, parse),
@@ -210,12 +215,13 @@ def minilm_baseline(texts: Sequence[str], labels: Sequence[bool]) -> dict[str, C
     if spec is None or spec.origin is None or not find_spec("sentence_transformers"):
         return {}
     import torch  # noqa: PLC0415
-    from sentence_transformers import SentenceTransformer, models  # noqa: PLC0415
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer  # noqa: PLC0415
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    layer = models.Transformer(str(Path(spec.origin).parent / "model"))
-    model = SentenceTransformer(modules=[layer, models.Pooling(layer.get_embedding_dimension())], device="cpu")
+    layer = Transformer(str(Path(spec.origin).parent / "model"))
+    model = SentenceTransformer(modules=[layer, Pooling(layer.get_embedding_dimension())], device="cpu")
     regression = LogisticRegression(max_iter=200).fit(model.encode(texts[:64]), np.array(labels[:64]))
     return {
         f"all-MiniLM-L6-v2 in torch (first {model.max_seq_length} tokens) + LR": lambda text: regression.predict_proba(
@@ -243,8 +249,8 @@ def run(args: argparse.Namespace) -> list[Row]:
             found = bench.ours(context == "same")
             rows.append({"name": "locum", "tokens": tokens, "context": context} | _rounded(found))
         for name, work in others.items():
-            bench._blocks, bench._size = (3, 5) if "torch" in name else (10, 10)
-            rows.append({"name": name, "tokens": tokens} | _rounded({"total": measured(work, bench.texts())}))
+            blocks = bench.texts(3, 5) if "torch" in name else bench.texts(10, 10)
+            rows.append({"name": name, "tokens": tokens} | _rounded({"total": measured(work, blocks)}))
     return rows
 
 

@@ -225,7 +225,7 @@ def _tokens(raw: bytes, context: str, tools: list[Any]) -> int:
 def _form(body: Mapping[str, Any]) -> tuple[bool, bool]:
     """Whether JSON is asked for, and whether by a schema."""
     form = body.get("response_format")
-    kind = form.get("type") if isinstance(form, Mapping) else None
+    kind = form.get("type") if isinstance(form, dict) else None
     return kind in ("json_object", "json_schema"), kind == "json_schema"
 
 
@@ -242,14 +242,16 @@ def _fences(text: str) -> int:
 
 def _asks(text: str, raw: bytes | None) -> list[int]:
     """Which questions' cue words are in the text, 1 or 0; ``raw``: the text in UTF-8, where that is at hand."""
-    cues, question = _cues()
-    if text.isascii():  # the same words as by the expression, at a third of the cost
-        found = cues.intersection((raw or text.encode()).translate(_letters()).split())
-    else:
-        found = cues.intersection(_WORD.findall(text.lower()))
+    words, question = _cues()
+    plain = text.isascii()
+    lower = text if plain else text.lower()
+    if raw is None or not plain:
+        raw = lower.encode("ascii", "replace")
+    found = words.intersection(raw.translate(_letters()).split())  # a third of the cost of an expression
     asks = [0] * len(QUESTIONS)
     for cue in found:
-        asks[question[cue]] = 1
+        if plain or _alone(cue).search(lower):  # or it is a part of a word with other letters in it
+            asks[question[cue]] = 1
     return asks
 
 
@@ -278,10 +280,17 @@ def _letters() -> bytes:
 
 
 @cache
-def _cues() -> tuple[frozenset[str | bytes], Mapping[str | bytes, int]]:
-    """The cue words, as text and as bytes, and the number of each one's question."""
-    numbers = {form: i for i, cues in enumerate(QUESTIONS.values()) for cue in cues for form in (cue, cue.encode())}
+def _cues() -> tuple[frozenset[bytes], Mapping[bytes, int]]:
+    """The cue words, and the number of each one's question."""
+    numbers = {cue.encode(): i for i, cues in enumerate(QUESTIONS.values()) for cue in cues}
     return frozenset(numbers), numbers
+
+
+@cache
+def _alone(cue: bytes) -> re.Pattern[str]:
+    """The cue with no letter before or after it; what is literal comes first, since that is searched for fastest."""
+    word = cue.decode()
+    return re.compile(rf"{word}(?<![^\W\d_]{word})(?![^\W\d_])")
 
 
 @cache
