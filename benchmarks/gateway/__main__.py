@@ -19,6 +19,7 @@ proxy is installed into the cache folder the first time.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,6 +85,7 @@ def where(plan: Plan, skipped: dict[str, str]) -> Row:
 
 def main() -> None:
     args = options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, as by Ctrl-C
     console = Console(width=None if sys.stdout.isatty() else 160)
     if args.soak:
         rows, skipped, plan = [soak(args.soak, console)], dict[str, str](), Plan(["locum"], rounds=1)
