@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ LONGEST = 32
 """Characters of a piece that is kept; longer ones (a line of Chinese, a key) hardly ever come again."""
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
-I32 = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.intc]
 
 
 class Tokens(dict[str, bytes]):
@@ -28,7 +29,7 @@ class Tokens(dict[str, bytes]):
     and invisible characters, which the tokenizer takes out before it cuts, and signs that are no punctuation
     (emoji, currencies), which it leaves in their word: here they stand for themselves.
 
-    Ids are kept as the bytes of int32, since joining those beats collecting Python's integers by far.
+    Ids are kept as the bytes of C's ints, since joining those beats collecting Python's integers by far.
     Bounded: when ``REMEMBERED`` pieces are known they become the older half, of which is forgotten what does
     not come again before the next time.
     """
@@ -40,9 +41,9 @@ class Tokens(dict[str, bytes]):
         self._model = tokenizer.model
         self._older: dict[str, bytes] = {}
 
-    def of(self, text: str) -> I32:
-        """The text's token ids, without special tokens: int32, (n,)."""
-        return np.frombuffer(self._join(text.lower().split()), np.int32)
+    def of(self, text: str) -> Ints:
+        """The text's token ids, without special tokens: C's int, (n,)."""
+        return np.frombuffer(self._join(text.lower().split()), np.intc)
 
     def _join(self, pieces: list[str]) -> bytes:
         return b"".join(map(self.__getitem__, pieces))
@@ -51,7 +52,7 @@ class Tokens(dict[str, bytes]):
         ids = self._older.get(piece)
         if ids is None:
             words = _WORDS.findall(piece)
-            ids = np.array(self._learn(piece), np.int32).tobytes() if words == [piece] else self._join(words)
+            ids = array("i", self._learn(piece)).tobytes() if words == [piece] else self._join(words)
         if len(piece) <= LONGEST:
             if len(self) >= REMEMBERED:
                 self._older = dict(self)
