@@ -141,8 +141,10 @@ def usage_from_openai(usage: Mapping[str, Any]) -> Usage:
 
 def _count(of: Any, *names: str) -> int:
     """The first of the names that holds a count; servers leave them out, or send null."""
-    found = (of[n] for n in names if isinstance(of, Mapping) and isinstance(of.get(n), int))
-    return max(0, next(found, 0))
+    for name in names if isinstance(of, dict) else ():
+        if isinstance(found := of.get(name), int):
+            return max(0, found)
+    return 0
 
 
 def cost_usd(usage: Usage, price: Price) -> Decimal:

@@ -194,7 +194,10 @@ KINDS = frozenset(_FINDERS)
 
 def redact(text: str, kinds: Collection[str]) -> str:
     """Replaces what the kinds name by ``[EMAIL]``, ``[CARD]`` and so on. Unknown kinds raise KeyError."""
-    with_digits, without = _finders(tuple(kinds))
+    return _redacted(text, *_finders(tuple(kinds)))
+
+
+def _redacted(text: str, with_digits: _Plan, without: _Plan) -> str:
     if len(text) < SHORTEST_CHARS or text.isalpha():
         return text
     lower = text.lower()
@@ -231,10 +234,14 @@ def _replace(text: str, spans: Found, label: str) -> str:
 
 def redact_json(value: Any, kinds: Collection[str]) -> Any:
     """The same for every string in parsed JSON, as a copy; keys stay, and so do inline files (data URLs)."""
+    return _redacted_json(value, *_finders(tuple(kinds)))
+
+
+def _redacted_json(value: Any, with_digits: _Plan, without: _Plan) -> Any:
     if isinstance(value, str):
-        return value if value.startswith("data:") else redact(value, kinds)
+        return value if value.startswith("data:") else _redacted(value, with_digits, without)
     if isinstance(value, dict):
-        return {key: redact_json(item, kinds) for key, item in value.items()}
+        return {key: _redacted_json(item, with_digits, without) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [redact_json(item, kinds) for item in value]
+        return [_redacted_json(item, with_digits, without) for item in value]
     return value

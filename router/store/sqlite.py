@@ -1,7 +1,7 @@
 """Writing records to SQLite: one thread, a bounded queue, group commits.
 
 What is promised. A record handed to ``append`` is committed within 50 ms (the writer gathers for
-10 ms, then commits at least every 20) while the writer keeps up with the traffic. What is committed
+20 ms, then commits at least every 15) while the writer keeps up with the traffic. What is committed
 is with the operating system, so nothing that happens to this process, ``kill -9`` included, loses
 it. Against a power cut the promise is weaker (``synchronous=NORMAL``): the file stays sound, but
 commits since the last checkpoint may be gone. An fsync for every commit would cost more disk time
@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import structlog
@@ -31,8 +32,10 @@ from router.policy import LogPart, Policy
 from router.store.kept import kept_audit, kept_record
 from router.store.reader import DB_VERSION, SqliteReader, newer
 
-GATHER_SECONDS = 0.010
-COMMIT_SECONDS = 0.020
+GATHER_SECONDS = 0.020
+COMMIT_SECONDS = 0.015
+ROWS_AT_ONCE = 32
+YIELD_ROWS = 4
 RETRY_SECONDS = (0.1, 5.0)
 PAGE_BYTES = 8192
 CHECKPOINT_PAGES = 2000
@@ -60,13 +63,13 @@ CREATE INDEX IF NOT EXISTS amendments_by_request ON amendments (request_id);
 CREATE TRIGGER IF NOT EXISTS amendments_go_with_their_record AFTER DELETE ON records
 BEGIN DELETE FROM amendments WHERE request_id = old.request_id; END;
 """
-ADD_RECORD = "INSERT OR IGNORE INTO records (request_id, policy, created_at, body) VALUES (?, ?, ?, ?)"
+ADD_RECORDS = "INSERT OR IGNORE INTO records (request_id, policy, created_at, body) VALUES "
 ADD_AMENDMENT = "INSERT INTO amendments (request_id, kind, created_at, body) VALUES (?, ?, ?, ?)"
 PRUNE = """DELETE FROM records WHERE seq IN
     (SELECT seq FROM records WHERE policy = ? AND created_at < ? ORDER BY created_at LIMIT ?)"""
 
 # What a client can put into a request that no JSON text can hold: lone surrogates, endless nesting.
-NEVER_JSON = (PydanticSerializationError, UnicodeError, RecursionError, sqlite3.DataError)
+NEVER_JSON = (PydanticSerializationError, UnicodeError, RecursionError)
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +111,8 @@ class SqliteStore(SqliteReader):
         self._policies = policies
         self._capacity = capacity
         self._clock = clock
-        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._waiting: deque[_Item] = deque()
+        self._wake = threading.Event()  # set where something may wait that the writer has not seen
         self._counting = threading.Lock()
         self._dropped = 0
         self._errors = 0
@@ -128,7 +132,7 @@ class SqliteStore(SqliteReader):
 
     @property
     def depth(self) -> int:
-        return self._queue.qsize() + self._taken
+        return len(self._waiting) + self._taken
 
     def append(self, record: Record) -> None:
         self._put(record)
@@ -147,7 +151,12 @@ class SqliteStore(SqliteReader):
         if self._closed.is_set() or self.depth >= self._capacity:
             self._drop(1)
         else:
-            self._queue.put(item)
+            self._hand_over(item)
+
+    def _hand_over(self, item: _Item) -> None:
+        self._waiting.append(item)
+        if not self._wake.is_set():  # once a round: waking a thread costs more than the rest
+            self._wake.set()
 
     def _drop(self, count: int) -> None:
         with self._counting:  # appenders may be several threads
@@ -157,14 +166,14 @@ class SqliteStore(SqliteReader):
         if self._closed.is_set():
             return
         done: Future[None] = Future()
-        self._queue.put(done)
+        self._hand_over(done)
         await asyncio.wrap_future(done)
 
     def close(self) -> None:
         """Writes what waits, as far as the disk takes it within 15 s, and closes. Twice is once."""
         if not self._closed.is_set():
             self._closed.set()
-            self._queue.put(Future())
+            self._hand_over(Future())
             self._writer.join(timeout=15.0)
 
     # ---- the writer thread ----
@@ -172,33 +181,27 @@ class SqliteStore(SqliteReader):
     def _write_all(self) -> None:
         next_prune = 0.0
         try:
-            while not (self._closed.is_set() and self._queue.empty()):
+            while self._waiting or not self._closed.is_set():
                 self._write(self._gather(timeout=max(0.0, next_prune - time.monotonic())))
                 if time.monotonic() >= next_prune:
                     next_prune = time.monotonic() + (0.0 if self._prune() else PRUNE_SECONDS)
         finally:  # however it ends: nothing waits for a writer that is gone, and what is lost is counted
             self._closed.set()
-            self._give_up([self._queue.get() for _ in range(self._queue.qsize())])
+            self._give_up(self._behind())
             self._db.close()
 
     def _gather(self, timeout: float) -> list[_Item]:
-        """A first item and all that waits behind it; empty where none came within ``timeout`` seconds."""
-        try:
-            batch = [self._queue.get(timeout=timeout)]
-        except queue.Empty:
+        """All that waits, once something does; empty where nothing came within ``timeout`` seconds."""
+        if not self._waiting and not self._wake.wait(timeout):
             return []
-        if self._queue.empty():  # no backlog: let some company come, for one commit together
-            self._closed.wait(GATHER_SECONDS)
-        self._taken = len(batch)
-        batch += self._behind()
-        return batch
+        self._closed.wait(GATHER_SECONDS)  # let some company come, for one commit together
+        self._wake.clear()  # before looking: what comes from here on wakes the next round
+        return self._behind()
 
     def _behind(self) -> list[_Item]:
-        """What waits in the queue now."""
-        items = []
-        for _ in range(self._queue.qsize()):
-            items.append(self._queue.get())
-            self._taken += 1
+        """What waits now."""
+        items = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        self._taken += len(items)
         return items
 
     def _write(self, batch: list[_Item]) -> None:
@@ -220,36 +223,60 @@ class SqliteStore(SqliteReader):
         self._taken = 0
 
     def _commit_some(self, items: Sequence[_Item]) -> int:
-        """One transaction over the first items, and how many it took.
-
-        Rows go in one by one: SQLite lets go of the interpreter's lock at each, so the event loop
-        next door waits for one record's serialisation at most, never for a batch's.
-        """
+        """One transaction over the first items, and how many it took."""
         end = time.monotonic() + COMMIT_SECONDS
         done = lost = 0
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            for item in items:
-                done += 1
-                lost += not (isinstance(item, Future) or self._insert(item))
-                if time.monotonic() >= end:
-                    break
+            while done < len(items) and (not done or time.monotonic() < end):
+                run = _run(items, done)
+                lost += len(run) - self._inserted(run)
+                done += len(run)
         self._drop(lost)
         for item in items[:done]:
             _resolve(item)
         return done
 
-    def _insert(self, item: Record | _Amendment) -> bool:
-        """Whether the item is in the transaction; an item that is no JSON, or a twin, never will be."""
-        statement = ADD_RECORD if isinstance(item, Record) else ADD_AMENDMENT
+    def _inserted(self, run: Sequence[_Item]) -> int:
+        """How many of these are in the transaction: several records, or one of anything else."""
+        first = run[0]
+        if isinstance(first, Future):
+            return 1
+        if isinstance(first, _Amendment):
+            row = self._row(first)
+            return 0 if row is None else self._db.execute(ADD_AMENDMENT, row).rowcount
+        return self._insert_records([record for record in run if isinstance(record, Record)])
+
+    def _insert_records(self, records: Sequence[Record]) -> int:
+        """In one statement: SQLite lets go of the interpreter's lock once for all of them, and the event loop
+        next door is not held up by each."""
+        rows = []
+        for n, record in enumerate(records, 1):
+            if (row := self._row(record)) is not None:
+                rows.append(row)
+            if n % YIELD_ROWS == 0:
+                time.sleep(0)  # lets go of the lock: the event loop waits for a few rows at most
+        if not rows:
+            return 0
+        values = ", ".join(["(?, ?, ?, ?)"] * len(rows))
         try:
-            row = self._record_row(item) if isinstance(item, Record) else self._amendment_row(item)
-            if self._db.execute(statement, row).rowcount == 1:
-                return True
-            log.error("two records with one id", request_id=item.request_id)
+            added = self._db.execute(ADD_RECORDS + values, list(chain.from_iterable(rows))).rowcount
+        except sqlite3.DataError as e:  # one of them is beyond what SQLite holds
+            if len(records) > 1:
+                return sum(self._insert_records([record]) for record in records)
+            log.error("not fit for the records", request_id=records[0].request_id, error=str(e))
+            return 0
+        if added < len(rows):
+            log.error("two records with one id", lost=len(rows) - added)
+        return added
+
+    def _row(self, item: Record | _Amendment) -> tuple[object, ...] | None:
+        """What is kept of it; None where no JSON can hold it, now or ever."""
+        try:
+            return self._record_row(item) if isinstance(item, Record) else self._amendment_row(item)
         except NEVER_JSON as e:
             log.error("not fit for the records", request_id=item.request_id, error=str(e))
-        return False
+            return None
 
     def _record_row(self, record: Record) -> tuple[str, str, float, str]:
         rules = self._policies.get(record.policy)
@@ -312,6 +339,14 @@ def _open_writing(path: Path, busy_seconds: float, max_pages: int | None) -> sql
         raise StoreError(f"cannot open the records at {path}: {e}") from e
     db.close()
     raise StoreError(newer(path, version))
+
+
+def _run(items: Sequence[_Item], start: int) -> Sequence[_Item]:
+    """The records that follow each other from ``start`` on, ``ROWS_AT_ONCE`` at most; or what else is there."""
+    end = start
+    while end < min(len(items), start + ROWS_AT_ONCE) and isinstance(items[end], Record):
+        end += 1
+    return items[start : max(end, start + 1)]
 
 
 def _resolve(item: _Item) -> None:
