@@ -118,8 +118,11 @@ def cpu_us(work: Callable[[Any], object], given: Sequence[Any]) -> float:
 
 
 def measured(work: Callable[[Any], object], blocks: Iterator[Sequence[Any]]) -> float:
-    """The lower quartile over blocks of fresh items: what other processes on the machine add is left out."""
-    times = [cpu_us(work, block) for block in blocks]
+    """The lower quartile over blocks of fresh items: what other processes on the machine add is left out.
+
+    All blocks are made first, since writing prompts in between would cool the processor's caches.
+    """
+    times = [cpu_us(work, block) for block in list(blocks)]
     return statistics.quantiles(times, n=4)[0] if len(times) > 1 else times[0]
 
 
