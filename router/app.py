@@ -102,6 +102,7 @@ def create_app(
             await proxy.stop()
             await tiers.close()
             await store.flush()
+            metrics.flush()
             store.close()
             kept.close()
 

@@ -5,6 +5,12 @@ is one per promoted round. Never a prompt, a user or a request. With several wor
 (``PROMETHEUS_MULTIPROC_DIR`` set before the process starts) each writes its own files and a scrape
 of any of them adds all up.
 
+What every request counts is summed up in plain Python and reaches the client library, and with it the
+files, every ``FLUSH_SECONDS``, at a scrape of the same process and at its orderly end: counting in the
+library would cost each request several times as much. So a scrape may miss what other workers counted in
+the last quarter of a second, until the next one; a worker that is killed takes that much of its counts
+with it for good. The records hold the truth.
+
 Net saving is ``locum_counterfactual_usd_total - sum(locum_spend_usd_total) - locum_trained_usd``; it
 may be negative, which is why it is no counter itself.
 """
@@ -13,16 +19,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from router.contracts.decision import Reason, Tier
+from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Audit, Kind, Record
 
+FLUSH_SECONDS = 0.25
 OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
 LATENCY_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
 MISSED = frozenset(
@@ -45,6 +54,9 @@ Verdict = Literal["good", "bad", "neutral"]
 NO_TIER = "none"
 NO_BUNDLE = "base"
 
+_Ending = tuple[str, Tier | None, Reason, Deferral | None, Fallback | None, int]  # policy first, status // 100 last
+_Purpose = tuple[str, Tier, Kind]
+
 
 class Watched(Protocol):
     """The store, as far as metrics care."""
@@ -59,18 +71,49 @@ class Watched(Protocol):
     def depth(self) -> int: ...
 
 
-class _Children(dict[tuple[str, ...], Callable[[float], None]]):
-    """Label values -> the bound method that counts under them, made at first use: looking children up in
-    the client library costs more than counting does."""
+class _Distribution:
+    """What a histogram observed, to be told it all at once."""
 
-    def __init__(self, metric: Counter | Histogram) -> None:
-        super().__init__()
-        self._metric = metric
+    __slots__ = ("_bounds", "_counts", "_total")
 
-    def __missing__(self, labels: tuple[str, ...]) -> Callable[[float], None]:
-        child = self._metric.labels(*labels)
-        bound = self[labels] = child.inc if isinstance(child, Counter) else child.observe
-        return bound
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds, self._counts, self._total = bounds, [0] * (len(bounds) + 1), 0.0
+
+    def add(self, amount: float) -> None:
+        self._total += amount
+        self._counts[bisect_left(self._bounds, amount)] += 1
+
+    def pour(self, histogram: Histogram, *labels: str) -> None:
+        """Into the histogram of the same bounds. The library has no call for many at once, but its children
+        keep a sum and how many fell into each bucket alone (cumulated at the scrape)."""
+        if not any(self._counts):
+            return
+        child = histogram.labels(*labels)
+        child._sum.inc(self._total)
+        for bucket, count in zip(child._buckets, self._counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+
+@dataclass(slots=True)
+class _Finished:
+    """Requests that ended the same way."""
+
+    count: int = 0
+    counterfactual_usd: Decimal = Decimal(0)
+    seconds: _Distribution = field(default_factory=lambda: _Distribution(LATENCY_BUCKETS))
+    first_token_seconds: _Distribution = field(default_factory=lambda: _Distribution(LATENCY_BUCKETS))
+    overhead_seconds: _Distribution = field(default_factory=lambda: _Distribution(OVERHEAD_BUCKETS))
+
+
+@dataclass(slots=True)
+class _Spent:
+    """Answers of one tier, for one purpose."""
+
+    usd: Decimal = Decimal(0)
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
 
 
 class Metrics:
@@ -84,10 +127,11 @@ class Metrics:
         self._seen_dropped = 0
         self._seen_errors = 0
         self._live_bundles: dict[str, str] = {}
+        self._finished: defaultdict[_Ending, _Finished] = defaultdict(_Finished)
+        self._spent: defaultdict[_Purpose, _Spent] = defaultdict(_Spent)
         self._make_counters()
         self._make_histograms()
         self._make_gauges()
-        self._bind()
         for cause in get_args(Rejection):
             self.rejected.labels(cause).inc(0)
 
@@ -137,14 +181,6 @@ class Metrics:
         self.objective = g("objective", "What routing aims at: the target of its kind.", "policy", "kind")
         self.trained_usd = g("trained_usd", "What training this home's bundles cost, in USD.", "policy")
 
-    def _bind(self) -> None:
-        """What every request counts."""
-        self._requests, self._tokens = _Children(self.requests), _Children(self.tokens)
-        self._spend, self._counterfactual = _Children(self.spend), _Children(self.counterfactual)
-        self._request_seconds = _Children(self.request_seconds)
-        self._first_token_seconds = _Children(self.first_token_seconds)
-        self._overhead_seconds = _Children(self.overhead_seconds)
-
     def observe_policy(self, policy: str, *, objective: str, target: float) -> None:
         """Announces a policy at start-up: its objective (parity, student_share, usd_per_day, threshold), and
         its money at 0. A counter born at its first increment is one that Prometheus' increase() never sees."""
@@ -162,31 +198,24 @@ class Metrics:
 
     def observe(self, record: Record) -> None:
         """Counts one finished request: all but its audit, which comes later (``observe_audit``)."""
-        policy, tier, reason = record.policy, record.tier.value if record.tier else NO_TIER, record.reason.value
-        self._requests[policy, tier, reason, f"{record.status // 100}xx"](1)
-        if record.deferral:
-            self.deferrals.labels(policy, record.deferral.value).inc()
-        if record.fallback:
-            self.fallbacks.labels(policy, record.fallback.value).inc()
-        if record.tier is Tier.TEACHER and record.reason in TOO_HARD:
-            self.escalations.labels(policy, reason).inc()
-        for answer in record.answers:
+        policy, answers = record.policy, record.answers
+        ending = policy, record.tier, record.reason, record.deferral, record.fallback, record.status // 100
+        finished = self._finished[ending]
+        finished.count += 1
+        finished.counterfactual_usd += record.counterfactual_usd
+        finished.seconds.add(record.seconds)
+        finished.overhead_seconds.add(record.overhead_seconds if record.overhead_seconds > 0 else 0.0)
+        for answer in answers:
             self._count_answer(policy, answer)
-        if record.counterfactual_usd:
-            self._counterfactual[policy,](float(record.counterfactual_usd))
-        self._request_seconds[policy, tier](record.seconds)
-        self._overhead_seconds[policy,](max(0.0, record.overhead_seconds))
-        if record.answers and (first := record.answers[0].first_token_seconds) is not None:
-            self._first_token_seconds[policy, tier](first)
+        if answers and (first := answers[0].first_token_seconds) is not None:
+            finished.first_token_seconds.add(first)
 
     def _count_answer(self, policy: str, answer: Answer) -> None:
-        tier, usage = answer.tier.value, answer.usage
-        if answer.cost_usd:
-            self._spend[policy, tier, answer.kind.value](float(answer.cost_usd))
-        self._tokens[policy, tier, "input"](usage.input_tokens)
-        self._tokens[policy, tier, "output"](usage.output_tokens)
-        if usage.cached_input_tokens:
-            self._tokens[policy, tier, "cached_input"](usage.cached_input_tokens)
+        spent, usage = self._spent[policy, answer.tier, answer.kind], answer.usage
+        spent.usd += answer.cost_usd
+        spent.input_tokens += usage.input_tokens
+        spent.cached_input_tokens += usage.cached_input_tokens
+        spent.output_tokens += usage.output_tokens
 
     def observe_audit(self, record: Record, audit: Audit) -> None:
         """Counts the outcome of one audit of ``record``, a missed one included, and what it cost."""
@@ -245,12 +274,48 @@ class Metrics:
         self._store = store
         self._refresh_store()
 
-    async def keep_fresh(self, every_seconds: float = 1.0) -> None:
-        """Until cancelled: a scrape may be answered by another worker, which sees of this one's store
-        what was written down last."""
+    async def keep_fresh(self, every_seconds: float = FLUSH_SECONDS) -> None:
+        """Until cancelled: a scrape may be answered by another worker, which sees of this one what was
+        flushed last."""
         while True:
             await asyncio.sleep(every_seconds)
-            self._refresh_store()
+            self.flush()
+
+    def flush(self) -> None:
+        """Hands over what was summed up since the last time, and what the store says now. On the same thread
+        as all else here: nothing locks."""
+        finished, self._finished = self._finished, defaultdict(_Finished)
+        for ending, requests in finished.items():
+            self._flush_finished(ending, requests)
+        spent, self._spent = self._spent, defaultdict(_Spent)
+        for purpose, answers in spent.items():
+            self._flush_spent(purpose, answers)
+        self._refresh_store()
+
+    def _flush_finished(self, ending: _Ending, requests: _Finished) -> None:
+        policy, tier, reason, deferral, fallback, hundreds = ending
+        served = tier.value if tier else NO_TIER
+        self.requests.labels(policy, served, reason.value, f"{hundreds}xx").inc(requests.count)
+        if deferral:
+            self.deferrals.labels(policy, deferral.value).inc(requests.count)
+        if fallback:
+            self.fallbacks.labels(policy, fallback.value).inc(requests.count)
+        if tier is Tier.TEACHER and reason in TOO_HARD:
+            self.escalations.labels(policy, reason.value).inc(requests.count)
+        if requests.counterfactual_usd:
+            self.counterfactual.labels(policy).inc(float(requests.counterfactual_usd))
+        requests.seconds.pour(self.request_seconds, policy, served)
+        requests.first_token_seconds.pour(self.first_token_seconds, policy, served)
+        requests.overhead_seconds.pour(self.overhead_seconds, policy)
+
+    def _flush_spent(self, purpose: _Purpose, answers: _Spent) -> None:
+        policy, tier, kind = purpose
+        if answers.usd:
+            self.spend.labels(policy, tier.value, kind.value).inc(float(answers.usd))
+        self.tokens.labels(policy, tier.value, "input").inc(answers.input_tokens)
+        self.tokens.labels(policy, tier.value, "output").inc(answers.output_tokens)
+        if answers.cached_input_tokens:
+            self.tokens.labels(policy, tier.value, "cached_input").inc(answers.cached_input_tokens)
 
     def _refresh_store(self) -> None:
         if self._store is None:
@@ -263,7 +328,7 @@ class Metrics:
 
     def expose(self) -> bytes:
         """The text a scrape gets (``content_type`` goes with it); all workers' where there are several."""
-        self._refresh_store()
+        self.flush()
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         merged = CollectorRegistry()

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
+import httpx
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from router.audit import Missed
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Audit, Kind, Record, Usage
-from router.metrics import MISSED, Metrics
+from router.metrics import LATENCY_BUCKETS, MISSED, OVERHEAD_BUCKETS, Metrics
+from tests.fakes import until, world
 
 MakeRecord = Callable[..., Record]
 
@@ -52,6 +55,70 @@ def test_a_deferral_costs_both_tiers_and_is_an_escalation(make_record: MakeRecor
     assert got["locum_deferrals_total{cause=confidence,policy=default}"] == 1
     assert got["locum_escalations_total{policy=default,reason=deferral}"] == 1
     assert got["locum_spend_usd_total{kind=discarded,policy=default,tier=student}"] == pytest.approx(0.0001)
+
+
+def test_histograms_show_what_observing_one_by_one_would(make_record: MakeRecord) -> None:
+    def reference(name: str, amounts: list[float], buckets: tuple[float, ...], **labels: str) -> bytes:
+        registry = CollectorRegistry()
+        histogram = Histogram(f"locum_{name}_seconds", "", labels, registry=registry, buckets=buckets)
+        for amount in amounts:
+            histogram.labels(**labels).observe(amount)
+        return generate_latest(registry)
+
+    metrics = Metrics()
+    amounts = sorted({0.0, *OVERHEAD_BUCKETS, *(b + 1e-6 for b in OVERHEAD_BUCKETS), *LATENCY_BUCKETS, 120.5, 1e4})
+    for round_ in range(2):  # what was handed over already stays
+        for amount in amounts:
+            record = make_record(seconds=amount, overhead_seconds=amount)
+            record.answers[0] = record.answers[0].model_copy(update={"first_token_seconds": amount})
+            metrics.observe(record)
+        got, seen = samples(metrics.expose()), amounts * (round_ + 1)
+        for expected in (
+            samples(reference("request", seen, LATENCY_BUCKETS, policy="default", tier="student")),
+            samples(reference("first_token", seen, LATENCY_BUCKETS, policy="default", tier="student")),
+            samples(reference("overhead", seen, OVERHEAD_BUCKETS, policy="default")),
+        ):
+            shown = {name: value for name, value in expected.items() if "_created{" not in name}
+            assert len(shown) > len(OVERHEAD_BUCKETS)
+            assert {name: got[name] for name in shown} == pytest.approx(shown)
+
+
+def test_requests_are_added_up_by_how_they_ended(make_record: MakeRecord) -> None:
+    metrics = Metrics()
+    for _ in range(3):
+        metrics.observe(make_record())
+    metrics.observe(make_record(status=400))
+    metrics.observe(make_record(policy="other"))
+    metrics.observe(make_record(overhead_seconds=-1e-9))  # clocks are read one after the other
+    once = samples(metrics.expose())
+    ended = "locum_requests_total{{policy={},reason=score,status_class={},tier=student}}"
+    assert once[ended.format("default", "2xx")] == 4
+    assert once[ended.format("default", "4xx")] == 1
+    assert once[ended.format("other", "2xx")] == 1
+    assert once["locum_tokens_total{direction=input,policy=default,tier=student}"] == 500
+    assert once["locum_spend_usd_total{kind=served,policy=default,tier=student}"] == pytest.approx(0.0025)
+    assert once["locum_overhead_seconds_sum{policy=default}"] == pytest.approx(4 * 0.0008)
+    assert samples(metrics.expose()) == once
+
+
+def test_what_was_counted_is_handed_over_in_time_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_record: MakeRecord
+) -> None:
+    def handed_over(metrics: Metrics) -> float:
+        """Requests that a scrape of another worker would find."""
+        got = samples(generate_latest(metrics.registry))
+        return sum(value for name, value in got.items() if name.startswith("locum_requests_total"))
+
+    alone, serving = Metrics(), Metrics()
+    alone.observe(make_record())
+    assert handed_over(alone) == 0
+    monkeypatch.setattr("router.app.Metrics", lambda: serving)
+    with world(tmp_path) as proxy:
+        ask = {"model": "locum/teacher", "messages": [{"role": "user", "content": "hi"}]}
+        assert httpx.post(f"{proxy.url}/v1/chat/completions", json=ask).status_code == 200
+        until(lambda: handed_over(serving) == 1)
+        assert httpx.post(f"{proxy.url}/v1/chat/completions", json=ask).status_code == 200
+    assert handed_over(serving) == 2
 
 
 def test_a_request_nobody_answered_is_counted_too(make_record: MakeRecord) -> None:

@@ -114,9 +114,11 @@ def test_a_killed_worker_takes_nothing_with_it(tmp_path: Path) -> None:
         for _ in range(40):
             proxy.ask()
         counted = "locum_requests_total{policy=default,reason=score,status_class=2xx,tier=student}"
+        timed = "locum_request_seconds_count{policy=default,tier=student}"
+        until(lambda: (got := proxy.metrics()).get(counted) == got.get(timed) == 40)  # both have handed over all
         for _ in range(8):
             got = proxy.metrics()
-            assert got[counted] == got["locum_request_seconds_count{policy=default,tier=student}"] == 40
+            assert got[counted] == got[timed] == 40
             assert got["locum_student_up{policy=default}"] == got["locum_bundle_info{bundle=base,policy=default}"] == 1
 
         killed, files = min(before), proxy.home / "run" / "metrics"
