@@ -19,6 +19,10 @@ from router.upstream.base import Backend, Reply, Waited
 
 JSON = ((b"content-type", b"application/json"),)
 
+CHAT_ONLY = {"_skip_mcp_handler": True}
+"""Of the tools' own protocol: with any tool at all litellm would import what is not here. For embeddings it
+would send this on to the provider."""
+
 
 class LiteLLMWire:
     """Asks any litellm model string (``anthropic/claude-opus-4-5``) and answers in OpenAI's form."""
@@ -26,7 +30,7 @@ class LiteLLMWire:
     async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         litellm = await _load()
         with _translated(litellm, backend), waited:
-            answer = await litellm.acompletion(**_arguments(backend, body), stream=False)
+            answer = await litellm.acompletion(**_arguments(backend, body), **CHAT_ONLY, stream=False)
         return Reply(200, orjson.dumps(answer.model_dump(exclude_none=True)), JSON)
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
@@ -38,7 +42,7 @@ class LiteLLMWire:
     async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> LiteLLMStream:
         litellm = await _load()
         with _translated(litellm, backend), waited:
-            chunks = await litellm.acompletion(**_arguments(backend, body), stream=True)
+            chunks = await litellm.acompletion(**_arguments(backend, body), **CHAT_ONLY, stream=True)
         return LiteLLMStream(litellm, backend, chunks, waited)
 
     async def close(self) -> None:
@@ -49,7 +53,6 @@ def _arguments(backend: Backend, body: Mapping[str, Any]) -> dict[str, Any]:
     """Unknown fields go along as they are; ``drop_params`` lets a provider lack what OpenAI has."""
     rest = {k: v for k, v in body.items() if k not in ("stream", "metadata", "store")}
     own = {"model": backend.model, "timeout": backend.timeout_seconds, "num_retries": 0, "drop_params": True}
-    own["_skip_mcp_handler"] = True  # of the tools' own protocol: with any tool at all it would import what is not here
     return rest | own | ({"api_key": backend.key} if backend.key else {})
 
 
