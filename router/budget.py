@@ -31,6 +31,10 @@ class Counted(Protocol):
 
     def reserved(self) -> int: ...
 
+    def committed(self, day: int) -> int:
+        """Spent or reserved, in one look: every request that the teacher might serve asks for it."""
+        ...
+
 
 class DailyBudget:
     """Counts US dollars spent since midnight UTC against a daily cap.
@@ -45,9 +49,13 @@ class DailyBudget:
     def __init__(
         self, usd_per_day: Decimal, counted: Counted | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
-        self.usd_per_day = usd_per_day
+        self.cap(usd_per_day)
         self._counted: Counted = counted or SharedState().account("budget")
         self._clock = clock
+
+    def cap(self, usd_per_day: Decimal) -> None:
+        """Changes the cap; what was spent stays spent."""
+        self._cap = _nano(usd_per_day)
 
     @property
     def spent_usd(self) -> Decimal:
@@ -59,13 +67,13 @@ class DailyBudget:
 
     @property
     def exhausted(self) -> bool:
-        return self.spent_usd + self.reserved_usd >= self.usd_per_day
+        return self._counted.committed(self._today()) >= self._cap
 
     def affordable_now(self, burst: float = 0.02) -> bool:
         """Whether spending keeps pace with the day: at most the cap times (the share of the day that
         has passed + ``burst``), never more than the cap."""
-        passed = self._clock() % DAY_SECONDS / DAY_SECONDS
-        return self.spent_usd + self.reserved_usd < self.usd_per_day * Decimal(min(1.0, passed + burst))
+        day, second = divmod(self._clock(), DAY_SECONDS)
+        return self._counted.committed(int(day)) < self._cap * min(1.0, second / DAY_SECONDS + burst)
 
     def reserve(self, usd: Decimal) -> None:
         self._counted.reserve(_nano(usd))

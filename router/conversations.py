@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -33,15 +32,6 @@ def conversation_id(body: Mapping[str, Any], named: str | None = None) -> str:
     return "c-" + hashlib.sha256(orjson.dumps(opening)).hexdigest()[:24]
 
 
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """``escalated``: the teacher answered since it was judged too hard for the student. ``cached_share``:
-    the share of input tokens, 0 to 1, that the teacher's prompt cache served last."""
-
-    escalated: bool = False
-    cached_share: float = 0.0
-
-
 class Conversations:
     """One policy's last conversations, some 100,000 with those of all policies; the longest unused go first.
 
@@ -51,15 +41,22 @@ class Conversations:
     def __init__(self, policy: str, state: SharedState) -> None:
         self._policy, self._state = policy, state
 
-    def recall(self, conversation: str) -> Remembered:
-        key = self._state.key(self._policy, conversation)
-        share = self._state.cached_share.get(key) or 0
-        return Remembered(self._state.escalated.get(key) is not None, share / VALUES)
+    def escalated(self, conversation: str) -> bool:
+        """Whether the teacher answered before since it was judged too hard for the student."""
+        return self._state.escalated.get(self._state.key(self._policy, conversation)) is not None
+
+    def cached_share(self, conversation: str) -> float:
+        """The share of input tokens, 0 to 1, that the teacher's prompt cache served last."""
+        return (self._state.cached_share.get(self._state.key(self._policy, conversation)) or 0) / VALUES
 
     def remember(self, conversation: str, *, escalated: bool = False, cached_share: float | None = None) -> None:
         """Adds what one request showed. An escalation is never taken back: affinity goes only upward."""
-        key = self._state.key(self._policy, conversation)
-        if escalated or self._state.escalated.get(key) is not None:
-            self._state.escalated.put(key)
-        if cached_share is not None:  # rounded up: a share of n tokens, taken of n tokens, is the same number again
-            self._state.cached_share.put(key, math.ceil(min(1.0, max(0.0, cached_share)) * VALUES))
+        key, state = self._state.key(self._policy, conversation), self._state
+        if escalated or state.escalated.get(key) is not None:
+            state.escalated.put(key)
+        if cached_share is None:
+            return
+        # rounded up: a share of n tokens, taken of n tokens, is the same number again
+        share = math.ceil(min(1.0, max(0.0, cached_share)) * VALUES)
+        if share or state.cached_share.get(key):  # none is what an unknown conversation has
+            state.cached_share.put(key, share)

@@ -19,6 +19,8 @@ from router.scoring.features import Features, extract
 from router.scoring.thresholds import ShareThreshold
 from router.shared import SharedState
 
+NOTHING = Decimal(0)
+
 
 class Routing:
     """One policy's running state of deciding. It outlives edits of the policy file (``follow``), so that
@@ -28,13 +30,13 @@ class Routing:
         self._policy = policy
         self._conversations = Conversations(policy.name, state)
         self._share, self._share_of = ShareThreshold(), ""
-        self._spent = DailyBudget(policy.objective.usd_per_day or Decimal(0), state.account(policy.name, "served"))
+        self._spent = DailyBudget(policy.objective.usd_per_day or NOTHING, state.account(policy.name, "served"))
         self.audit_budget = DailyBudget(policy.audit.usd_per_day, state.account(policy.name, "audited"))
 
     def follow(self, policy: Policy) -> None:
         self._policy = policy
-        self._spent.usd_per_day = policy.objective.usd_per_day or Decimal(0)
-        self.audit_budget.usd_per_day = policy.audit.usd_per_day
+        self._spent.cap(policy.objective.usd_per_day or NOTHING)
+        self.audit_budget.cap(policy.audit.usd_per_day)
 
     def spent_before(self, at: float, served_usd: Decimal, audited_usd: Decimal) -> None:
         """What the teacher cost, for clients and for audits, on the day of ``at`` before then (unix time)."""
@@ -49,7 +51,7 @@ class Routing:
         rate = audit_rate(policy, live.thresholds)
         state = RoutingState(
             student_ready=live.student is not None,
-            escalated=chat.has_assistant_turn and self._conversations.recall(chat.conversation_id).escalated,
+            escalated=chat.has_assistant_turn and self._conversations.escalated(chat.conversation_id),
             score=score,
             prior=prior,
             thresholds=live.thresholds,
@@ -74,11 +76,11 @@ class Routing:
 
     def cached_share(self, conversation_id: str) -> float:
         """The share of input that the teacher's prompt cache served last in this conversation, 0 to 1."""
-        return self._conversations.recall(conversation_id).cached_share
+        return self._conversations.cached_share(conversation_id)
 
     def learn(self, record: Record) -> None:
         """Takes a finished request into account: money spent, and what its conversation showed."""
-        self._spent.settle(Decimal(0), teacher_spend(record)[0])
+        self._spent.settle(NOTHING, _served_usd(record))
         if record.tier is not Tier.TEACHER:
             return
         self._conversations.remember(
@@ -90,9 +92,16 @@ class Routing:
 
 def teacher_spend(record: Record) -> tuple[Decimal, Decimal]:
     """US dollars that this request cost at the teacher: (for the client, for its audit)."""
-    served = sum((a.cost_usd for a in record.answers if a.tier is Tier.TEACHER), Decimal(0))
     audited = record.audit.answer if record.audit else None
-    return served, audited.cost_usd if audited and audited.tier is Tier.TEACHER else Decimal(0)
+    return _served_usd(record), audited.cost_usd if audited and audited.tier is Tier.TEACHER else NOTHING
+
+
+def _served_usd(record: Record) -> Decimal:
+    spent = NOTHING
+    for answer in record.answers:
+        if answer.tier is Tier.TEACHER:
+            spent += answer.cost_usd
+    return spent
 
 
 def _cached_share(answer: Answer) -> float:

@@ -39,7 +39,7 @@ SETS, WAYS = 16_384, 8
 TABLES = 2
 STAMP_BITS = 20  # seconds: 12 days, after which an old entry passes for a new one and is only forgotten later
 VALUE_BITS = 20
-TAG_BITS = 23  # the sign bit stays free
+TAG_BITS, TAG_SHIFT = 23, VALUE_BITS + STAMP_BITS  # the sign bit stays free
 STAMPS, VALUES = (1 << STAMP_BITS) - 1, (1 << VALUE_BITS) - 1
 
 
@@ -47,7 +47,9 @@ class Account:
     """One sum of money by UTC day, in whole nano-dollars: what this worker adds, what all of them spent."""
 
     def __init__(self, words: memoryview[int], regions: int, slot: int, key: int) -> None:
-        self._words, self._regions, self._key = words, regions, key
+        self._words, self._key = words, key
+        self._seen: list[int] = []  # the rows of those regions that have one: it never moves
+        self._unseen = list(range(regions))
         self._own = self._claim(1 + slot)
 
     def spend(self, day: int, nano: int) -> None:
@@ -72,6 +74,15 @@ class Account:
         """By all workers."""
         return sum(self._words[row + RESERVED] for row in self._rows())
 
+    def committed(self, day: int) -> int:
+        """Spent that day, or held, by all workers."""
+        words, total = self._words, 0
+        for row in self._rows():
+            total += words[row + RESERVED]
+            if words[row + DAY] == day:
+                total += words[row + SPENT]
+        return total
+
     def _add(self, row: int, day: int, nano: int) -> None:
         if self._words[row + DAY] == day:
             self._words[row + SPENT] += nano
@@ -80,8 +91,12 @@ class Account:
             self._words[row + DAY] = day
 
     def _rows(self) -> list[int]:
-        found = (self._find(region) for region in range(self._regions))
-        return [row for row, taken in found if taken]
+        for region in self._unseen.copy() if self._unseen else ():
+            row, taken = self._find(region)
+            if taken:
+                self._seen.append(row)
+                self._unseen.remove(region)
+        return self._seen
 
     def _claim(self, region: int) -> int:
         row, taken = self._find(region)
@@ -113,7 +128,7 @@ class Table:
         """The value that was put last, or None where the key is unknown."""
         tag, first = _place(key)
         for word in self._words[first : first + WAYS].tolist():
-            if word >> (VALUE_BITS + STAMP_BITS) == tag:
+            if word >> TAG_SHIFT == tag:
                 return word >> STAMP_BITS & VALUES
         return None
 
@@ -122,7 +137,7 @@ class Table:
         now = int(self._clock())
         chosen, oldest = 0, -1
         for way, word in enumerate(self._words[first : first + WAYS].tolist()):
-            if word >> (VALUE_BITS + STAMP_BITS) == tag:
+            if word >> TAG_SHIFT == tag:
                 chosen = way
                 break
             age = STAMPS + 1 if word == 0 else (now - word) & STAMPS
@@ -154,7 +169,7 @@ class SharedState:
             self._map = mmap.mmap(file, 0)
             self._words = memoryview(self._map).cast("q")
         self._slots = self._words[SLOTS]
-        self._secret = self._words[KEY : KEY + 2].tobytes()
+        self._keyed = blake2b(digest_size=8, key=self._words[KEY : KEY + 2].tobytes())
         first = HEADER + (1 + slot) * ROWS * ROW
         for row in range(first, first + ROWS * ROW, ROW):
             self._words[row + RESERVED] = 0  # was held for answers that a worker before this one took with it
@@ -174,7 +189,9 @@ class SharedState:
 
     def key(self, *parts: str) -> int:
         """64 bits that stand for these words. Keyed, so that no client can aim at another's conversation."""
-        return int.from_bytes(blake2b("\0".join(parts).encode(), digest_size=8, key=self._secret).digest())
+        digest = self._keyed.copy()
+        digest.update("\0".join(parts).encode())
+        return int.from_bytes(digest.digest())
 
 
 def create(folder: Path, slots: int) -> IO[bytes]:

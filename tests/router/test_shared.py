@@ -12,7 +12,7 @@ from typing import IO
 import pytest
 
 from router.budget import DAY_SECONDS, DailyBudget
-from router.conversations import Conversations, Remembered
+from router.conversations import Conversations
 from router.errors import PolicyError
 from router.shared import ROWS, SETS, WAYS, SharedState, create
 
@@ -36,25 +36,25 @@ def workers(file: IO[bytes], clock: Callable[[], float] = Clock()) -> list[Share
 def test_an_escalation_seen_by_one_worker_is_known_to_all(file: IO[bytes]) -> None:
     one, other, _ = (Conversations("default", state) for state in workers(file))
     one.remember("a", escalated=True, cached_share=0.5)
-    assert other.recall("a").escalated
+    assert other.escalated("a")
     other.remember("a", escalated=False, cached_share=0.25)
-    assert one.recall("a").escalated
-    assert one.recall("a").cached_share == pytest.approx(0.25, abs=1e-6)
-    assert one.recall("b") == Remembered()
+    assert one.escalated("a")
+    assert one.cached_share("a") == pytest.approx(0.25, abs=1e-6)
+    assert (one.escalated("b"), one.cached_share("b")) == (False, 0.0)
 
 
 def test_policies_do_not_know_each_others_conversations() -> None:
     state = SharedState()
     Conversations("one", state).remember("a", escalated=True)
-    assert not Conversations("two", state).recall("a").escalated
+    assert not Conversations("two", state).escalated("a")
 
 
 def test_a_share_of_tokens_gives_the_same_tokens_again() -> None:
     conversations = Conversations("default", SharedState())
     for tokens in (3, 100, 1000, 7777, 131_072):
-        for cached in {0, 1, tokens // 3, tokens - 1, tokens}:
+        for cached in (tokens, tokens - 1, tokens // 3, 1, 0):
             conversations.remember("a", cached_share=cached / tokens)
-            assert int(tokens * conversations.recall("a").cached_share) == cached
+            assert int(tokens * conversations.cached_share("a")) == cached
 
 
 def test_the_longest_unused_are_forgotten_first() -> None:
@@ -67,8 +67,8 @@ def test_the_longest_unused_are_forgotten_first() -> None:
             clock.now += 1
             conversations.remember("kept")
         conversations.remember(name, escalated=True)
-    known = [conversations.recall(name).escalated for name in names]
-    assert conversations.recall("kept").escalated
+    known = [conversations.escalated(name) for name in names]
+    assert conversations.escalated("kept")
     assert all(known[-1000:])
     assert sum(known) > 0.9 * SETS * WAYS
     assert sum(known[: len(names) // 4]) < 0.02 * len(names)
@@ -152,8 +152,9 @@ def test_processes_that_write_at_once_lose_and_invent_nothing(file: IO[bytes]) -
     state = SharedState(number, 2)
     assert (state.account("p").spent(1), state.account("p").reserved()) == (40_000, 0)
     conversations = Conversations("p", state)
-    assert conversations.recall("common").escalated
+    assert conversations.escalated("common")
     for slot in "01":
         for n in range(100):
-            found = conversations.recall(f"{slot}-{n}")
-            assert found.escalated and found.cached_share == pytest.approx(n / 100, abs=1e-6)
+            name = f"{slot}-{n}"
+            assert conversations.escalated(name)
+            assert conversations.cached_share(name) == pytest.approx(n / 100, abs=1e-6)
