@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from typing import Generic, TypeVar
 
 import structlog
@@ -49,8 +51,14 @@ def drawn(id: str, rate: float, purpose: str = "audit") -> bool:
     ``purpose`` keys the hash: draws for different purposes ("audit", "explore") are independent.
     What is drawn at one rate is drawn at every higher one.
     """
-    digest = hashlib.blake2b(id.encode(), digest_size=8, key=purpose.encode()).digest()
-    return int.from_bytes(digest) < rate * 2**64
+    digest = _keyed(purpose).copy()
+    digest.update(id.encode())
+    return int.from_bytes(digest.digest()) < rate * 2**64
+
+
+@cache
+def _keyed(purpose: str) -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=8, key=purpose.encode())
 
 
 class Auditor(Generic[Request]):
@@ -147,7 +155,7 @@ class Auditor(Generic[Request]):
             self._budget.settle(reserved, spent)
         served = record.answers[0]
         pair = (answer, served) if tier is Tier.STUDENT else (served, answer)
-        return self._judged(*pair).model_copy(update={"answer": answer})
+        return replace(self._judged(*pair), answer=answer)
 
     def _judged(self, student: Answer, teacher: Answer) -> Audit:
         if student.message is None or teacher.message is None:

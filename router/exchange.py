@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -164,7 +164,7 @@ class Exchange:
 
     def discard(self, answer: Answer) -> None:
         """The answer was paid for, and is kept to learn from; the client never sees it."""
-        self.answers.append(answer.model_copy(update={"kind": Kind.DISCARDED}))
+        self.answers.append(replace(answer, kind=Kind.DISCARDED))
 
     def headers(self) -> Headers:
         """What happened, as far as it is known now: the decision always, money once there is an answer."""

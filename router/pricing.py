@@ -19,7 +19,7 @@ from router.contracts.prices import Price
 from router.contracts.records import Usage
 from router.errors import PolicyError
 
-MILLION = Decimal(1_000_000)
+MILLION, NOTHING = Decimal(1_000_000), Decimal(0)
 PRICE_MAP = "model_prices_and_context_window_backup.json"
 
 
@@ -131,28 +131,33 @@ def usage_from_openai(usage: Mapping[str, Any]) -> Usage:
 
     Takes the names of chat completions and those of the responses API; what is missing counts as 0.
     """
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     return Usage(
-        input_tokens=_count(usage, "prompt_tokens", "input_tokens"),
-        cached_input_tokens=_count(details, "cached_tokens"),
-        output_tokens=_count(usage, "completion_tokens", "output_tokens"),
+        input_tokens=_count(usage, "prompt_tokens") or _count(usage, "input_tokens"),
+        cached_input_tokens=_count(details, "cached_tokens") if isinstance(details, dict) else 0,
+        output_tokens=_count(usage, "completion_tokens") or _count(usage, "output_tokens"),
     )
 
 
-def _count(of: Any, *names: str) -> int:
-    """The first of the names that holds a count; servers leave them out, or send null."""
-    for name in names if isinstance(of, dict) else ():
-        if isinstance(found := of.get(name), int):
-            return max(0, found)
-    return 0
+def _count(of: Mapping[str, Any], name: str) -> int:
+    """Servers leave counts out, or send null."""
+    found = of.get(name)
+    return found if isinstance(found, int) and found > 0 else 0
 
 
 def cost_usd(usage: Usage, price: Price) -> Decimal:
     """What the tokens cost, in USD, exactly; a prompt-cache hit at its own price."""
-    cached = min(usage.cached_input_tokens, usage.input_tokens)
-    cached_price = price.input if price.cached_input is None else price.cached_input
-    fresh = usage.input_tokens - cached
-    return (fresh * price.input + cached * cached_price + usage.output_tokens * price.output) / MILLION
+    return _usd(usage, usage.cached_input_tokens, price)
+
+
+def _usd(usage: Usage, hits: int, price: Price) -> Decimal:
+    """``hits``: the input tokens that a prompt cache served, taken instead of the usage's own."""
+    if price.cached_input is None or not hits:
+        full, discounted = usage.input_tokens, NOTHING
+    else:
+        hits = min(hits, usage.input_tokens)
+        full, discounted = usage.input_tokens - hits, hits * price.cached_input
+    return (full * price.input + discounted + usage.output_tokens * price.output) / MILLION
 
 
 def counterfactual_usd(usage: Usage, teacher: Price, *, cached_share: float | None = None) -> Decimal:
@@ -167,4 +172,4 @@ def counterfactual_usd(usage: Usage, teacher: Price, *, cached_share: float | No
     if cached_share is None:
         return cost_usd(usage, teacher)
     hits = int(usage.input_tokens * min(1.0, max(0.0, cached_share)))
-    return cost_usd(usage.model_copy(update={"cached_input_tokens": hits}), teacher)
+    return _usd(usage, hits, teacher)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-
-from pydantic import BaseModel, ConfigDict
 
 
 class Tier(StrEnum):
@@ -59,7 +58,8 @@ class Fallback(StrEnum):
     CIRCUIT_OPEN = "circuit_open"
 
 
-class Decision(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
     """What was decided for one request before any token, and on what ground.
 
     ``score`` is the calibrated probability that the student's answer is acceptable; ``threshold``
@@ -69,8 +69,6 @@ class Decision(BaseModel):
     probability with which a request bound for the student was sent to the teacher instead: one that
     was (reason ``exploration``) stands for 1/``exploration`` requests like it in training data.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     tier: Tier
     reason: Reason

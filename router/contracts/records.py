@@ -1,12 +1,17 @@
-"""The record: what one request asked, who answered, what it cost, and how it was judged."""
+"""The record: what one request asked, who answered, what it cost, and how it was judged.
+
+Plain dataclasses, since one is made for every request; what is read back is validated (``read_record``).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import TypeAdapter
 
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
 
@@ -29,10 +34,9 @@ class Kind(StrEnum):
     TRAINED = "trained"
 
 
-class Usage(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
     """Token counts as the backend reported them; ``estimated`` where it reported none."""
-
-    model_config = ConfigDict(frozen=True)
 
     input_tokens: int = 0
     cached_input_tokens: int = 0
@@ -40,14 +44,13 @@ class Usage(BaseModel):
     estimated: bool = False
 
 
-class Signals(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals:
     """The student's own token probabilities over the part of its answer that was seen.
 
     Natural logarithms of the probability of each emitted token, summarised: all are <= 0.
     ``complete`` tells whether the whole answer was seen or only the first tokens of a stream.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     tokens: int
     sum_logprob: float
@@ -60,7 +63,8 @@ class Signals(BaseModel):
     complete: bool = True
 
 
-class Answer(BaseModel):
+@dataclass(slots=True, kw_only=True)
+class Answer:
     """One tier's answer to the request, served or not. Text is absent where the policy keeps none."""
 
     tier: Tier
@@ -77,7 +81,8 @@ class Answer(BaseModel):
     training_rights: Rights = Rights.UNKNOWN
 
 
-class Audit(BaseModel):
+@dataclass(slots=True, kw_only=True)
+class Audit:
     """What became of an audit. ``missed`` names the cause when the other tier did not answer."""
 
     answer: Answer | None = None
@@ -86,7 +91,8 @@ class Audit(BaseModel):
     missed: str | None = None
 
 
-class Record(BaseModel):
+@dataclass(slots=True, kw_only=True)
+class Record:
     """One request, whole. ``answers[0]`` is what the client got, if anything.
 
     ``amount``s are US dollars, times are seconds, ``created_at`` is unix time.
@@ -111,7 +117,7 @@ class Record(BaseModel):
     status: int = 200
     streamed: bool = False
     request: dict[str, Any] | None = None
-    answers: list[Answer] = Field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     counterfactual_usd: Decimal = Decimal(0)
     seconds: float = 0.0
     overhead_seconds: float = 0.0
@@ -140,3 +146,20 @@ class Record(BaseModel):
         audited = self.audit.answer if self.audit else None
         found = [a for a in [*self.answers, audited] if a and a.tier is tier]
         return min(found, key=lambda a: a.finish_reason is None, default=None)
+
+
+def read_record(text: str | bytes) -> Record:
+    """A record from its JSON; unknown fields are passed over. Raises pydantic.ValidationError."""
+    record: Record = _adapter(Record).validate_json(text)
+    return record
+
+
+def read_audit(text: str | bytes) -> Audit:
+    """An audit from its JSON. Raises pydantic.ValidationError."""
+    audit: Audit = _adapter(Audit).validate_json(text)
+    return audit
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

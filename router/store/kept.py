@@ -1,32 +1,55 @@
-"""What of a record a policy lets a disk have: its text redacted, or none of it."""
+"""What of a record a policy lets a disk have: its text redacted, or none of it; as JSON."""
 
 from __future__ import annotations
 
+from dataclasses import fields
+from decimal import Decimal
 from typing import Any
+
+import orjson
 
 from router.contracts.records import Answer, Audit, Record
 from router.policy import LogPart
 from router.store.redact import redact_json
 
-
-def kept_record(record: Record, rules: LogPart | None) -> Record:
-    """A copy fit to be kept. Without rules (a policy not known here) no text is."""
-    return record.model_copy(
-        update={
-            "request": _text(record.request, rules),
-            "answers": [_answer(a, rules) for a in record.answers],
-            "audit": kept_audit(record.audit, rules) if record.audit else None,
-        }
-    )
+_RECORD, _ANSWER, _AUDIT = (tuple(f.name for f in fields(kind)) for kind in (Record, Answer, Audit))
 
 
-def kept_audit(audit: Audit, rules: LogPart | None) -> Audit:
+def kept_record(record: Record, rules: LogPart | None) -> str:
+    """The record's JSON, fit to be kept: fields that are None are left out. Without rules (a policy not known
+    here) no text is.
+
+    Raises:
+        TypeError: no JSON can hold it.
+    """
+    kept = _plain(record, _RECORD)
+    kept["request"] = _text(record.request, rules)
+    kept["answers"] = [_answer(answer, rules) for answer in record.answers]
+    if record.audit is not None:
+        kept["audit"] = _audit(record.audit, rules)
+    return orjson.dumps(kept, default=_decimal).decode()
+
+
+def kept_audit(audit: Audit, rules: LogPart | None) -> str:
     """The same for an audit that comes after its record."""
-    return audit.model_copy(update={"answer": _answer(audit.answer, rules) if audit.answer else None})
+    return orjson.dumps(_audit(audit, rules), default=_decimal).decode()
 
 
-def _answer(answer: Answer, rules: LogPart | None) -> Answer:
-    return answer.model_copy(update={"message": _text(answer.message, rules)})
+def _audit(audit: Audit, rules: LogPart | None) -> dict[str, Any]:
+    kept = _plain(audit, _AUDIT)
+    if audit.answer is not None:
+        kept["answer"] = _answer(audit.answer, rules)
+    return kept
+
+
+def _answer(answer: Answer, rules: LogPart | None) -> dict[str, Any]:
+    kept = _plain(answer, _ANSWER)
+    kept["message"] = _text(answer.message, rules)
+    return kept
+
+
+def _plain(of: object, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(of, name)) is not None}
 
 
 def _text(part: dict[str, Any] | None, rules: LogPart | None) -> dict[str, Any] | None:
@@ -34,3 +57,9 @@ def _text(part: dict[str, Any] | None, rules: LogPart | None) -> dict[str, Any] 
         return None
     redacted: dict[str, Any] = redact_json(part, rules.redact)
     return redacted
+
+
+def _decimal(value: object) -> str:
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is nothing that JSON holds")

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from router.contracts.records import Audit, Record
+from router.contracts.records import Record, read_audit, read_record
 from router.errors import StoreError
 
 DB_VERSION = 1
@@ -87,10 +87,10 @@ def _amendments(db: sqlite3.Connection | None, request_ids: Sequence[str]) -> di
 def _load(body: str, later: Sequence[tuple[str, str]]) -> Record:
     """A record with its amendments; of several of a kind the last holds."""
     try:
-        record = Record.model_validate_json(body)
+        record = read_record(body)
         for kind, amendment in later:
             if kind == "audit":
-                record.audit = Audit.model_validate_json(amendment)
+                record.audit = read_audit(amendment)
             elif kind == "feedback":
                 record.feedback = json.loads(amendment)
     except ValidationError as e:

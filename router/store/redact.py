@@ -22,6 +22,8 @@ from typing import Any
 Found = Iterator[tuple[int, int]]
 LONG_CHARS = 8_192
 SHORTEST_CHARS = 6
+NAMING = frozenset({"model", "role"})
+"""Keys whose values are names that the wire gives, not what anybody wrote."""
 
 
 def _card_ok(match: str) -> bool:
@@ -83,7 +85,7 @@ def _bits(value: str) -> float:
 class _Finder:
     """A pattern and its check. What is replaced is the group ``hit`` where the pattern names one.
 
-    Nothing is searched where the text, in lower case, holds none of ``needs``, or no digit where
+    Nothing is searched where the text, in lower case, holds none of ``needs`` or none of ``beside``, or no digit where
     ``digits`` says that every hit has one: most text is done with at that.
     ``again``: after a failed check, look again one character on rather than behind the match; only
     for patterns whose matches are bounded, so that the time stays linear.
@@ -92,6 +94,7 @@ class _Finder:
     pattern: re.Pattern[str]
     check: Callable[[str], bool] | None = None
     needs: tuple[str, ...] = ("",)
+    beside: tuple[str, ...] = ("",)
     again: bool = False
     digits: bool = True
 
@@ -171,7 +174,7 @@ _FINDERS: dict[str, tuple[_Finder, ...]] = {
         _Finder(re.compile(_KEYS), _token_ok),
         _Finder(re.compile(_BEARER), _token_ok, needs=("bearer", "basic")),
         _Finder(re.compile(_USERINFO), needs=("://",), digits=False),
-        _Finder(re.compile(_NAMED), _named_ok, needs=_NAMED_WORDS, digits=False),
+        _Finder(re.compile(_NAMED), _named_ok, needs=_NAMED_WORDS, beside=(":", "=", "is"), digits=False),
         _Finder(re.compile(_RANDOM), _random_ok, needs=(":", "=")),
     ),
     "email": (_Finder(re.compile(_EMAIL), needs=("@",), digits=False),),
@@ -186,7 +189,7 @@ _FINDERS: dict[str, tuple[_Finder, ...]] = {
     ),
     "ip": (
         _Finder(re.compile(_IPV4), needs=(".",)),
-        _Finder(re.compile(_IPV6), _ipv6_ok, needs=(":",), again=True, digits=False),
+        _Finder(re.compile(_IPV6), _ipv6_ok, needs=(":",), again=True),
     ),
 }
 KINDS = frozenset(_FINDERS)
@@ -201,26 +204,42 @@ def _redacted(text: str, with_digits: _Plan, without: _Plan) -> str:
     if len(text) < SHORTEST_CHARS or text.isalpha():
         return text
     lower = text.lower()
-    for needs, label, finder in with_digits if _DIGIT.search(text) else without:
-        for piece in needs:
-            if piece in lower:
-                text = _replace(text, finder.spans(text), label)
-                if len(text) > LONG_CHARS:
-                    time.sleep(0)  # a pass holds the interpreter: let the event loop in between two
-                break
+    has_digit = _DIGIT.search(text) is not None
+    if not has_digit and not _tells(lower):
+        return text
+    for label, finder in with_digits if has_digit else without:
+        if _has_one(lower, finder.needs) and _has_one(lower, finder.beside):
+            text = _replace(text, finder.spans(text), label)
+            if len(text) > LONG_CHARS:
+                time.sleep(0)  # a pass holds the interpreter: let the event loop in between two
     return text
 
 
-_Plan = tuple[tuple[tuple[str, ...], str, _Finder], ...]
+def _has_one(lower: str, pieces: tuple[str, ...]) -> bool:
+    for piece in pieces:  # noqa: SIM110  (a generator would cost as much again)
+        if piece in lower:
+            return True
+    return False
+
+
+def _tells(lower: str) -> bool:
+    """Whether a text without a digit can hold anything: what its finders need has one of these in it each."""
+    return (
+        "@" in lower or "key" in lower or "secret" in lower or "token" in lower or "pass" in lower or "pwd" in lower
+        or "eyj" in lower or "://" in lower
+    )  # fmt: skip
+
+
+_Plan = tuple[tuple[str, _Finder], ...]
 
 
 @cache
 def _finders(kinds: tuple[str, ...]) -> tuple[_Plan, _Plan]:
-    """(needs, what replaces a hit, finder) in the order of ``_FINDERS``: for text with digits, and without."""
+    """(what replaces a hit, finder) in the order of ``_FINDERS``: for text with digits, and without."""
     if unknown := set(kinds) - KINDS:
         raise KeyError(f"no such kind of personal data: {sorted(unknown)}")
-    plan = tuple((f.needs, f"[{kind.upper()}]", f) for kind, found in _FINDERS.items() if kind in kinds for f in found)
-    return plan, tuple(step for step in plan if not step[2].digits)
+    plan = tuple((f"[{kind.upper()}]", f) for kind, found in _FINDERS.items() if kind in kinds for f in found)
+    return plan, tuple(step for step in plan if not step[1].digits)
 
 
 def _replace(text: str, spans: Found, label: str) -> str:
@@ -233,7 +252,8 @@ def _replace(text: str, spans: Found, label: str) -> str:
 
 
 def redact_json(value: Any, kinds: Collection[str]) -> Any:
-    """The same for every string in parsed JSON, as a copy; keys stay, and so do inline files (data URLs)."""
+    """The same for every string in parsed JSON, as a copy; keys stay, and so do what ``NAMING`` keys hold and
+    inline files (data URLs)."""
     return _redacted_json(value, *_finders(tuple(kinds)))
 
 
@@ -241,7 +261,10 @@ def _redacted_json(value: Any, with_digits: _Plan, without: _Plan) -> Any:
     if isinstance(value, str):
         return value if value.startswith("data:") else _redacted(value, with_digits, without)
     if isinstance(value, dict):
-        return {key: _redacted_json(item, with_digits, without) for key, item in value.items()}
+        return {
+            key: item if key in NAMING and isinstance(item, str) else _redacted_json(item, with_digits, without)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [_redacted_json(item, with_digits, without) for item in value]
     return value

@@ -24,7 +24,6 @@ from itertools import chain
 from pathlib import Path
 
 import structlog
-from pydantic_core import PydanticSerializationError
 
 from router.contracts.records import Audit, Record
 from router.errors import StoreError
@@ -69,7 +68,7 @@ PRUNE = """DELETE FROM records WHERE seq IN
     (SELECT seq FROM records WHERE policy = ? AND created_at < ? ORDER BY created_at LIMIT ?)"""
 
 # What a client can put into a request that no JSON text can hold: lone surrogates, endless nesting.
-NEVER_JSON = (PydanticSerializationError, UnicodeError, RecursionError)
+NEVER_JSON = (TypeError, UnicodeError, RecursionError)
 
 log = structlog.get_logger(__name__)
 
@@ -280,7 +279,7 @@ class SqliteStore(SqliteReader):
 
     def _record_row(self, record: Record) -> tuple[str, str, float, str]:
         rules = self._policies.get(record.policy)
-        body = kept_record(record, rules).model_dump_json()
+        body = kept_record(record, rules)
         return record.request_id, record.policy, record.created_at, body
 
     def _amendment_row(self, item: _Amendment) -> tuple[str, str, float, str]:
@@ -288,7 +287,7 @@ class SqliteStore(SqliteReader):
             return item.request_id, item.kind, item.created_at, json.dumps(item.feedback)
         row = self._db.execute("SELECT policy FROM records WHERE request_id = ?", (item.request_id,)).fetchone()
         rules = self._policies.get(row[0]) if row else None
-        return item.request_id, item.kind, item.created_at, kept_audit(item.audit, rules).model_dump_json()
+        return item.request_id, item.kind, item.created_at, kept_audit(item.audit, rules)
 
     def _refused(self, error: sqlite3.Error, waiting: Sequence[_Item]) -> None:
         """Counts and tells a refused write; whoever waits for a flush waits no longer."""

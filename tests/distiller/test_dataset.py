@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ ALL_TRAIN = DatasetConfig(dev_share=0.0)
 
 
 def changed(base: Record, *, request: dict[str, Any] | None = None, answer: dict[str, Any] | None = None) -> Record:
-    teacher = base.answers[0].model_copy(update=answer or {})
-    return base.model_copy(update={"request": {**(base.request or {}), **(request or {})}, "answers": [teacher]})
+    teacher = replace(base.answers[0], **(answer or {}))
+    return replace(base, request={**(base.request or {}), **(request or {})}, answers=[teacher])
 
 
 def student_answer(text: str, *, complete: bool = True) -> Answer:
@@ -84,7 +85,7 @@ def test_audited_records_are_the_holdout_and_nothing_like_them_is_trained_on(tmp
 
 
 def test_an_audited_conversation_stays_out_even_where_its_audit_gave_no_row(tmp_path: Path) -> None:
-    failed = record(1, "a", "b", audited=True, conversation="c").model_copy(update={"status": 502})
+    failed = replace(record(1, "a", "b", audited=True, conversation="c"), status=502)
     found = build([failed, record(2, "d", "e", conversation="c")], policy(), tmp_path, ALL_TRAIN)
     assert found.counts == {"train": 0, "dev": 0, "holdout": 0}
     assert found.skipped == {"failed": 1, "holdout_conversation": 1}
@@ -142,9 +143,9 @@ def test_personal_data_and_secrets_are_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("base", "reason"),
     [
-        (record(1, "p", "x").model_copy(update={"status": 500}), Skip.FAILED),
-        (record(1, "p", "x").model_copy(update={"answers": []}), Skip.NO_TEACHER),
-        (record(1, "p", "x").model_copy(update={"request": None}), Skip.NO_TEXT),
+        (replace(record(1, "p", "x"), status=500), Skip.FAILED),
+        (replace(record(1, "p", "x"), answers=[]), Skip.NO_TEACHER),
+        (replace(record(1, "p", "x"), request=None), Skip.NO_TEXT),
         (record(1, "p", "  "), Skip.EMPTY),
         (changed(record(1, "p", "x"), answer={"message": None}), Skip.NO_TEXT),
         (changed(record(1, "p", "x"), answer={"message": {"role": "assistant", "content": None}}), Skip.EMPTY),
@@ -187,7 +188,7 @@ def test_whether_the_student_was_right_is_known_from_audits_and_whole_discarded_
     base = record(1, "p", "cards")
 
     def known(*extra: Answer, audit: Audit | None = None) -> bool | None:
-        row = row_of(base.model_copy(update={"answers": [*base.answers, *extra], "audit": audit}), policy())
+        row = row_of(replace(base, answers=[*base.answers, *extra], audit=audit), policy())
         assert isinstance(row, Row)
         return row.student_ok
 

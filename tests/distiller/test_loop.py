@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -252,9 +253,9 @@ def answered_live(records: list[Record], version: str) -> list[Record]:
 
     def audit(teacher: Answer) -> Audit:
         said = {"tier": Tier.STUDENT, "kind": Kind.AUDITED, "student_version": version}
-        return Audit(answer=teacher.model_copy(update=said))
+        return Audit(answer=replace(teacher, **said))
 
-    return [r.model_copy(update={"audit": audit(r.answers[0])}) if r.decision.audited else r for r in records]
+    return [replace(r, audit=audit(r.answers[0])) if r.decision.audited else r for r in records]
 
 
 def test_a_student_spoiled_by_wrong_answers_is_rejected_and_what_was_live_stays(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tiny_student import policy, record
 
@@ -56,9 +58,9 @@ def test_a_name_means_one_model_with_or_without_provider_and_date(answered: str,
 
 
 def test_a_record_without_a_teachers_answer_is_not_admissible() -> None:
-    bare = record(1, "a", "b").model_copy(update={"answers": []})
+    bare = replace(record(1, "a", "b"), answers=[])
     assert not admissible(bare, policy())
-    audited = bare.model_copy(update={"audit": Audit(answer=record(1, "a", "b").answers[0])})
+    audited = replace(bare, audit=Audit(answer=record(1, "a", "b").answers[0]))
     assert admissible(audited, policy())
 
 

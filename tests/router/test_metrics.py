@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from router.audit import Missed
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Audit, Kind, Record, Usage
 from router.metrics import LATENCY_BUCKETS, MISSED, OVERHEAD_BUCKETS, Metrics
+from router.store.kept import kept_record
 from tests.fakes import until, world
 
 MakeRecord = Callable[..., Record]
@@ -70,7 +72,7 @@ def test_histograms_show_what_observing_one_by_one_would(make_record: MakeRecord
     for round_ in range(2):  # what was handed over already stays
         for amount in amounts:
             record = make_record(seconds=amount, overhead_seconds=amount)
-            record.answers[0] = record.answers[0].model_copy(update={"first_token_seconds": amount})
+            record.answers[0] = replace(record.answers[0], first_token_seconds=amount)
             metrics.observe(record)
         got, seen = samples(metrics.expose()), amounts * (round_ + 1)
         for expected in (
@@ -208,12 +210,12 @@ def test_two_objects_share_nothing(make_record: MakeRecord) -> None:
 
 WORKER = """
 import sys
-from router.contracts.records import Record
+from router.contracts.records import read_record
 from router.metrics import Metrics
 
 metrics = Metrics()
 for _ in range(int(sys.argv[1])):
-    metrics.observe(Record.model_validate_json(sys.argv[2]))
+    metrics.observe(read_record(sys.argv[2]))
 metrics.observe_live("default", bundle=sys.argv[3], route=0.5, accept=0.5, student_up=True)
 sys.stdout.buffer.write(metrics.expose())
 """
@@ -223,7 +225,7 @@ def test_several_workers_are_added_up(tmp_path: Path, make_record: MakeRecord) -
     env = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
 
     def worker(count: int, bundle: str) -> dict[str, float]:
-        args = [sys.executable, "-c", WORKER, str(count), make_record().model_dump_json(), bundle]
+        args = [sys.executable, "-c", WORKER, str(count), kept_record(make_record(), None), bundle]
         return samples(subprocess.run(args, env=env, capture_output=True, check=True).stdout)
 
     worker(3, "b-1")

@@ -1,6 +1,7 @@
 """Figures of a stretch of traffic."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -71,7 +72,7 @@ def test_shares_are_of_what_was_answered(make_record: MakeRecord) -> None:
 def test_only_what_may_be_trained_on_is_counted_as_trainable(make_record: MakeRecord) -> None:
     drawn = Decision(tier=TEACHER, reason=Reason.SCORE, propensity=0.02, audited=True)
     unknown = make_record("u", tier=TEACHER)
-    unknown.answers[0] = unknown.answers[0].model_copy(update={"training_rights": Rights.UNKNOWN})
+    unknown.answers[0] = replace(unknown.answers[0], training_rights=Rights.UNKNOWN)
     cases = [
         (make_record("ok", tier=TEACHER), 1),
         (make_record("student's"), 0),

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -220,7 +221,7 @@ def test_a_frame_around_every_message_changes_little(encoder: Encoder, tmp_path:
 
 def test_part_of_an_answer_never_raises_the_score_of_a_head_that_saw_whole_ones_only(scorer: Scorer) -> None:
     sure = summarise([-0.001] * 24, complete=True)
-    partial = sure.model_copy(update={"complete": False})
+    partial = replace(sure, complete=False)
     assert scorer.accept(0.5, sure) > 0.6 and scorer.accept(0.5, partial) == 0.5
     shaky = summarise([-3.0] * 24, complete=False)
     assert scorer.accept(0.5, shaky) < 0.4

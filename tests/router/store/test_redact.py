@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from router.store.redact import KINDS, redact, redact_json
+from router.store.redact import KINDS, _finders, _tells, redact, redact_json
 
 PLANTED = [
     ("email", "write to ada.lovelace+x@mail.example.co.uk, please", "write to [EMAIL], please"),
@@ -106,3 +106,11 @@ def test_time_is_linear_in_hostile_text(piece: str) -> None:
 
     # Ten times the text may take ten times the time; quadratic patterns would take a hundred.
     assert seconds(200_000) < 40 * max(seconds(20_000), 0.002)
+
+
+def test_no_finder_needs_what_the_first_glance_passes_over() -> None:
+    """A text without digits is done with where none of a few pieces is in it; each finder's needs must have one."""
+    _, without = _finders(tuple(KINDS))
+    assert without
+    for label, finder in without:
+        assert all(_tells(piece) for piece in finder.needs), label

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from router.contracts.decision import Tier
 from router.contracts.records import Answer, Audit, Kind, Record
 from router.errors import StoreError
 from router.policy import LogPart
+from router.store.kept import kept_record
 from router.store.reader import SqliteReader
 from router.store.sqlite import SqliteStore
 
@@ -108,16 +110,18 @@ async def test_a_policy_without_text_keeps_none(path: Path, make_record: MakeRec
 
 
 CHILD = """
-import json, sys, time
+import sys, time
+from dataclasses import replace
 from pathlib import Path
-from router.contracts.records import Record
+from router.contracts.records import read_record
 from router.policy import LogPart
+from router.store.kept import kept_record
 from router.store.sqlite import SqliteStore
 
 store = SqliteStore(Path(sys.argv[1]), {"default": LogPart()})
-fields = json.loads(sys.argv[2])
+record = read_record(sys.argv[2])
 for i in range(1_000_000):
-    store.append(Record(**fields | {"request_id": f"r-{i}", "created_at": time.time()}))
+    store.append(replace(record, request_id=f"r-{i}", created_at=time.time()))
     sys.stdout.write(f"{i} {time.monotonic()}\\n")
     sys.stdout.flush()
     time.sleep(0.001)
@@ -125,7 +129,7 @@ for i in range(1_000_000):
 
 
 def test_kill_9_loses_nothing_older_than_50_ms(path: Path, make_record: MakeRecord) -> None:
-    fields = make_record().model_dump_json()
+    fields = kept_record(make_record(), LogPart(redact=()))
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(path), fields], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     told = [child.stdout.readline().split() for _ in range(300)]
@@ -154,7 +158,7 @@ def test_another_process_reads_while_this_one_writes(store: SqliteStore, path: P
 
 def test_several_proxies_share_one_file(path: Path, make_record: MakeRecord) -> None:
     code = CHILD.replace("1_000_000", "100").replace('f"r-{i}"', "f'{sys.argv[3]}-{i}'") + "store.close()"
-    args = [sys.executable, "-c", code, str(path), make_record().model_dump_json()]
+    args = [sys.executable, "-c", code, str(path), kept_record(make_record(), LogPart(redact=()))]
     children = [subprocess.Popen([*args, str(n)], stdout=subprocess.DEVNULL) for n in range(4)]
     assert [c.wait(timeout=60) for c in children] == [0, 0, 0, 0]
     assert len({r.request_id for _, r in SqliteReader(path).records()}) == 400
@@ -165,7 +169,7 @@ async def test_a_full_queue_drops_and_counts_but_never_blocks(path: Path, make_r
     with closing(SqliteStore(path, {"default": TEXT}, clock=lambda: NOW, capacity=50)) as store:
         start = time.perf_counter()
         for i in range(2_000):
-            store.append(record.model_copy(update={"request_id": f"r-{i}", "created_at": time.time()}))
+            store.append(replace(record, request_id=f"r-{i}", created_at=time.time()))
         assert time.perf_counter() - start < 1.0
         await store.flush()
         assert store.dropped > 0
