@@ -73,7 +73,7 @@ async def ask_whole(tiers: Tiers, exchange: Exchange, backend: Backend, kind: Ki
     first = choices[0]
     content = reply.body
     if backend.tier is Tier.STUDENT:
-        content = orjson.dumps(shown(found, backend, chat))
+        content = orjson.dumps(shown(found, backend, logprobs=chat.wants_logprobs))
     answer = exchange.answered(
         backend,
         kind,
@@ -106,13 +106,13 @@ def _signals(backend: Backend, logprobs: list[float], *, complete: bool) -> Sign
     return summarise(logprobs, complete) if backend.tier is Tier.STUDENT and logprobs else None
 
 
-def shown(found: dict[str, Any], backend: Backend, chat: ChatRequest) -> dict[str, Any]:
+def shown(found: dict[str, Any], backend: Backend, *, logprobs: bool) -> dict[str, Any]:
     """A student's answer or chunk as the client gets it: under its true name, its tool calls under our ids,
-    without token probabilities that only we asked for. Changes ``found``."""
+    without token probabilities (``logprobs``) that only we asked for. Changes ``found``."""
     own_call_ids(found)
     if "model" in found:
         found["model"] = backend.label
-    if not chat.wants_logprobs:
+    if not logprobs:
         choices = found.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
@@ -128,8 +128,8 @@ class Relay:
     """
 
     def __init__(self, exchange: Exchange, backend: Backend) -> None:
-        self._exchange, self._backend, self._chat = exchange, backend, exchange.chat
-        self._wants_usage = self._chat.wants_usage
+        self._exchange, self._backend = exchange, backend
+        self._wants_usage, self._wants_logprobs = exchange.chat.wants_usage, exchange.chat.wants_logprobs
         self._unread: list[bytes] = []
         self._collector = Collector()
         self._done = False
@@ -158,9 +158,9 @@ class Relay:
     def pass_on(self, events: bytes) -> bytes:
         """The bytes that the client gets for these whole events."""
         if self._backend.tier is Tier.STUDENT:
-            return b"".join(map(self._read, split(events)))
+            return b"".join([self._read(event) for event in split(events)])
         self._unread.append(events)
-        if self._wants_usage or not _USAGE.search(events):
+        if self._wants_usage or b'"usage"' not in events or not _USAGE.search(events):
             return events
         return b"".join(e for e in split(events) if not ((c := parse(e)) and is_usage_only(c)))
 
@@ -172,7 +172,7 @@ class Relay:
         self._collector.add(chunk)
         if not self._wants_usage and is_usage_only(chunk):
             return b""
-        return encode(shown(chunk, self._backend, self._chat))
+        return encode(shown(chunk, self._backend, logprobs=self._wants_logprobs))
 
     def signals(self) -> Signals | None:
         found = self.collected

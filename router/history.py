@@ -213,7 +213,8 @@ def own_call_ids(answer: Mapping[str, Any]) -> None:
     """
     for choice in _list(answer.get("choices")):
         part = choice.get("message") or choice.get("delta") if isinstance(choice, dict) else None
-        calls = part.get("tool_calls") if isinstance(part, dict) else None
+        if not isinstance(part, dict) or not (calls := part.get("tool_calls")):
+            continue
         for n, call in enumerate(_list(calls)):
             if isinstance(call, dict) and call.get("id") is not None:
                 place = (answer.get("id"), choice.get("index"), call.get("index", n), call["id"])

@@ -39,6 +39,8 @@ class Cutter:
 def split(events: bytes) -> list[bytes]:
     """Whole events, each with its closing blank line."""
     if b"\r" not in events:
+        if events.find(b"\n") == len(events) - 2:  # a single line, as most pieces of a stream are
+            return [events]
         return [event + b"\n\n" for event in events.split(b"\n\n") if event]
     found, start = [], 0
     for end in _END.finditer(events):
@@ -60,18 +62,24 @@ class Splitter:
 
 def payload(event: bytes) -> bytes:
     """The event's data; empty for comments and keep-alives."""
-    if event.startswith(b"data:") and event.count(b"\n") <= 2 and b"\r" not in event:
+    if event.find(b"\n") == len(event) - 2 and event.startswith(b"data:") and b"\r" not in event:
         return event[5:].strip()
     lines = (line[5:].removeprefix(b" ") for line in _LINE.split(event) if line.startswith(b"data:"))
     return b"\n".join(lines)
 
 
 def encode(chunk: Any) -> bytes:
-    return b"data: " + orjson.dumps(chunk) + b"\n\n"
+    return b"data: %b\n\n" % orjson.dumps(chunk)
 
 
 def parse(event: bytes) -> dict[str, Any] | None:
     """The event's JSON object; None where it holds none (a comment, [DONE], or no JSON)."""
+    if event.startswith(b"data: {"):
+        try:
+            found: dict[str, Any] = orjson.loads(event[6:])
+            return found
+        except orjson.JSONDecodeError:
+            pass  # of several lines, perhaps
     data = payload(event)
     if not data or data == DONE:
         return None
@@ -115,10 +123,12 @@ def logprobs_of(choice: Any) -> list[float]:
     """The emitted tokens' natural log-probabilities in one choice (of an answer or of a chunk)."""
     logprobs = choice.get("logprobs") if isinstance(choice, dict) else None
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    if not isinstance(content, list):
-        return []
-    found = (token.get("logprob") for token in content if isinstance(token, dict))
-    return [min(0.0, float(value)) for value in found if isinstance(value, int | float)]
+    found: list[float] = []
+    for token in content if isinstance(content, list) else ():
+        value = token.get("logprob") if isinstance(token, dict) else None
+        if isinstance(value, (int, float)):  # a tuple: a union would be built anew for each token
+            found.append(float(value) if value < 0.0 else 0.0)
+    return found
 
 
 @dataclass(slots=True)
@@ -149,7 +159,8 @@ class Collector:
     def _add_choice(self, choice: dict[str, Any]) -> None:
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         fresh = logprobs_of(choice) if choice.get("logprobs") else ()
-        self.logprobs += fresh
+        if fresh:
+            self.logprobs += fresh
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
