@@ -60,7 +60,10 @@ class Wanted:
     limited: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+_FREE, _LIMITED = Wanted(), Wanted(limited=True)
+
+
+@dataclass(slots=True)
 class Seen:
     """The part of a student's answer that was held back so far.
 
@@ -85,7 +88,7 @@ def wanted(body: Mapping[str, Any]) -> Wanted:
     form = body.get("response_format")
     kind = form.get("type") if isinstance(form, dict) else None
     if not isinstance(form, dict) or kind not in ("json_object", "json_schema"):
-        return Wanted(limited=limited)
+        return _LIMITED if limited else _FREE
     described = form.get("json_schema")
     schema = described.get("schema") if kind == "json_schema" and isinstance(described, dict) else None
     return Wanted(json=True, schema=schema if isinstance(schema, dict) else None, limited=limited)
@@ -160,12 +163,17 @@ def _loops(text: str) -> bool:
     """Whether the text ends in one unit over and over, or says the same four words again and again.
 
     A unit of one character, or without letters and digits (a rule, a table's border) may go on for longer.
+    The text is not blank.
     """
     tail = text.rstrip()[-_LONGEST_UNIT_CHARS * _LOOP_TIMES :]
-    for size in range(1, len(tail) // _LOOP_TIMES + 1):
-        if tail[-1 - size] != tail[-1]:
-            continue
+    end = len(tail) - 1
+    first = end - len(tail) // _LOOP_TIMES
+    at = end
+    while (at := tail.rfind(tail[end], first, at)) >= 0:  # where the unit before the last would end
+        size = end - at
         unit = tail[-size:]
+        if not tail.endswith(unit, 0, at + 1):
+            continue
         dull = len(set(unit)) == 1 or not any(c.isalnum() for c in unit)
         times = max(_LOOP_TIMES, -(-(_DULL_LOOP_CHARS if dull else _LOOP_CHARS) // size))
         if tail.endswith(unit * times):
@@ -173,8 +181,8 @@ def _loops(text: str) -> bool:
     words = text.split()
     if len(words) < _WORDS_TO_TELL:
         return False
-    grams = [tuple(words[i : i + _GRAM]) for i in range(len(words) - _GRAM + 1)]
-    return len(set(grams)) < _LEAST_DISTINCT * len(grams)
+    grams = set(zip(*(words[i:] for i in range(_GRAM)), strict=False))
+    return len(grams) < _LEAST_DISTINCT * (len(words) - _GRAM + 1)
 
 
 def _opens_as_json(text: str, want: Wanted) -> bool:

@@ -27,7 +27,7 @@ from router.scoring.features import Features
 PRIOR_THRESHOLD = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestView:
     """What a decision may look at in one request.
 
@@ -40,7 +40,7 @@ class RequestView:
     tier: Tier | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RoutingState:
     """What is known beside the request at the moment of deciding.
 
@@ -64,7 +64,7 @@ class RoutingState:
     explore: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verdict:
     tier: Tier
     reason: Reason

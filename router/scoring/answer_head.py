@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter, mul
 
 import numpy as np
 
@@ -20,6 +21,8 @@ STRENGTHS = (0.03, 0.3, 3.0)
 LEAST = 30
 """Examples with signals below which no head is fitted."""
 _QUANTILES = ("mean_logprob", "min_logprob", "first_logprob", "q10_logprob", "q25_logprob", "q50_logprob")
+_quantiles = attrgetter(*_QUANTILES)
+_INPUTS = 5 + 2 * len(_QUANTILES)
 _LOWEST, _LOWEST_SUM = -10.0, -50.0
 
 
@@ -27,12 +30,17 @@ _LOWEST, _LOWEST_SUM = -10.0, -50.0
 class AnswerHead:
     """A calibrated logistic regression on ``inputs``; plain floats, so that one decision costs little.
 
-    ``knows_partial``: it was fitted on answers of which only the first tokens were seen, too.
+    ``knows_partial``: it was fitted on answers of which only the first tokens were seen, too. Raises
+    ValueError where the weights are not one for each input.
     """
 
     weights: tuple[float, ...]
     bias: float
     knows_partial: bool
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != _INPUTS:
+            raise ValueError(f"an answer head has {_INPUTS} weights, not {len(self.weights)}")
 
     def __call__(self, score: float, signals: Signals) -> float:
         """P(acceptable | request, answer).
@@ -40,21 +48,21 @@ class AnswerHead:
         The first tokens of an answer hesitate less than the whole does: a head that never saw such may
         lower the request's score then, but not raise it.
         """
-        products = (w * x for w, x in zip(self.weights, inputs(score, signals), strict=True))
-        p = linear.sigmoid(sum(products) + self.bias)
+        p = linear.sigmoid(sum(map(mul, self.weights, inputs(score, signals))) + self.bias)
         return p if signals.complete or self.knows_partial else min(p, score)
 
 
 def inputs(score: float, signals: Signals) -> list[float]:
     """What the head sees: the score's log odds; quantiles as they are and as probabilities; lengths."""
-    logs = [max(getattr(signals, name), _LOWEST) for name in _QUANTILES]
+    logs = [p if p > _LOWEST else _LOWEST for p in _quantiles(signals)]
+    total = max(signals.sum_logprob, _LOWEST_SUM)
     return [
         linear.logit(score),
         *logs,
         *map(math.exp, logs),
         math.log1p(signals.tokens),
-        max(signals.sum_logprob, _LOWEST_SUM),
-        math.exp(max(signals.sum_logprob, _LOWEST_SUM)),
+        total,
+        math.exp(total),
         float(signals.complete),
     ]
 

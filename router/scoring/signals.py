@@ -21,7 +21,7 @@ def summarise(logprobs: Sequence[float], complete: bool) -> Signals:
     ``complete``: the whole answer was seen, not only the first tokens of a stream. Without any token
     there is no evidence of confidence, so every summary but the sum stands at ``FLOOR``.
     """
-    clean = [min(0.0, p) if p > FLOOR else FLOOR for p in logprobs]  # NaN fails the comparison: FLOOR
+    clean = [(p if p < 0.0 else 0.0) if p > FLOOR else FLOOR for p in logprobs]  # NaN fails the comparison: FLOOR
     if not clean:
         return Signals(
             tokens=0, sum_logprob=0.0, mean_logprob=FLOOR, min_logprob=FLOOR, first_logprob=FLOOR,
@@ -42,8 +42,8 @@ def summarise(logprobs: Sequence[float], complete: bool) -> Signals:
 
 
 def _quantile(ordered: list[float], q: float) -> float:
-    """The ``q`` quantile of ascending values, linear between neighbours as numpy's default is."""
+    """The ``q`` quantile of ascending values, linear between neighbours as numpy's default is; ``q`` < 1."""
     at = q * (len(ordered) - 1)
     low = int(at)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (at - low) * (ordered[high] - ordered[low])
+    value = ordered[low]
+    return value + (at - low) * (ordered[low + 1] - value) if at > low else value
