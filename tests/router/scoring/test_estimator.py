@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
@@ -101,6 +102,16 @@ def test_a_score_is_what_the_fitted_weights_give_for_the_reading(encoder: Encode
         expected = sigmoid(z) * learned.familiarity.discount(known, len(squared))
         assert scorer.score(features) == pytest.approx(expected, abs=1e-4)
         assert scorer.score(features) == scorer.score(features)  # with the context remembered
+
+
+def test_a_second_look_with_a_weight_too_few_is_refused(encoder: Encoder, tmp_path: Path) -> None:
+    Scorer.fit(examples(80, signals=True), encoder).save(tmp_path)
+    numbers = tmp_path / "scorer.json"
+    kept = orjson.loads(numbers.read_bytes())
+    kept["head"]["weights"].pop()
+    numbers.write_bytes(orjson.dumps(kept))
+    with pytest.raises(BundleError, match="17 weights, not 16"):
+        Scorer.load(tmp_path, encoder)
 
 
 def test_fitting_twice_gives_the_same(encoder: Encoder) -> None:
