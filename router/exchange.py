@@ -169,20 +169,23 @@ class Exchange:
     def headers(self) -> Headers:
         """What happened, as far as it is known now: the decision always, money once there is an answer."""
         decision = self.decision
-        found = {
-            "request-id": self.chat.request_id,
-            "policy": self.policy.name,
-            "tier": self.tier,
-            "reason": self.reason,
-            "bundle": self.live.bundle or "base",
-            "score": None if decision.score is None else f"{decision.score:.4f}",
-            "threshold": None if decision.threshold is None else f"{decision.threshold:.4f}",
-        }
+        found = [
+            (b"x-locum-request-id", self.chat.request_id.encode()),
+            (b"x-locum-policy", self.policy.name.encode()),
+            (b"x-locum-reason", self.reason.encode()),
+            (b"x-locum-bundle", (self.live.bundle or "base").encode()),
+        ]
+        if self.tier is not None:
+            found.append((b"x-locum-tier", self.tier.encode()))
+        if decision.score is not None:
+            found.append((b"x-locum-score", b"%.4f" % decision.score))
+        if decision.threshold is not None:
+            found.append((b"x-locum-threshold", b"%.4f" % decision.threshold))
         if self.answers and self.answers[0].kind is Kind.SERVED:
-            spent = sum((a.cost_usd for a in self.answers), Decimal(0))
-            found["cost-usd"] = f"{spent:f}"
-            found["saved-usd"] = f"{self.counterfactual_usd - spent:f}"
-        return [(b"x-locum-" + k.encode(), str(v).encode()) for k, v in found.items() if v is not None]
+            spent = sum((a.cost_usd for a in self.answers[1:]), self.answers[0].cost_usd)
+            found.append((b"x-locum-cost-usd", f"{spent:f}".encode()))
+            found.append((b"x-locum-saved-usd", f"{self.counterfactual_usd - spent:f}".encode()))
+        return found
 
     def record(self, policy_version: str) -> Record:
         """What is kept of it. Redaction is the store's."""
