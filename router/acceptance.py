@@ -178,7 +178,7 @@ def _loops(text: str) -> bool:
         times = max(_LOOP_TIMES, -(-(_DULL_LOOP_CHARS if dull else _LOOP_CHARS) // size))
         if tail.endswith(unit * times):
             return True
-    words = text.split()
+    words = text.split() if len(text) >= 2 * _WORDS_TO_TELL - 1 else ()
     if len(words) < _WORDS_TO_TELL:
         return False
     grams = set(zip(*(words[i:] for i in range(_GRAM)), strict=False))
