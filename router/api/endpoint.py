@@ -22,7 +22,7 @@ from router.exchange import ChatRequest, Sink
 from router.limits import Streams
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Asked:
     """What a client asked, as a chat-completions request. ``through`` wraps the client's sink into one
     that takes a chat answer's bytes (whole, or whole server-sent events); None: they leave as they are.

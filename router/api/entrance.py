@@ -18,10 +18,10 @@ from router.api.wire import (
     Receive,
     Scope,
     Send,
+    Watch,
     headers_of,
     read_body,
     send_error,
-    while_connected,
 )
 from router.errors import BadRequest, HeadersTooLarge, LocumError, NotFound, TooLarge, TooManyStreams, Unauthorized
 from router.limits import ClientKeys
@@ -44,7 +44,7 @@ CAUSES: Mapping[type[LocumError], Rejection] = {
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrived:
     """A request that came in: its whole body, its headers (names in lower case; the last of a repeated one),
     and the way out for its answer."""
@@ -79,7 +79,8 @@ class Entrance:
             try:
                 headers = self._admitted(scope)
                 content = await read_body(headers, receive, most)
-                await while_connected(receive, sink, work(Arrived(request_id, headers, content, sink)))
+                with Watch(receive, sink):
+                    await work(Arrived(request_id, headers, content, sink))
             except ClientLeft:
                 return
             except LocumError as e:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -38,18 +38,19 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit_byte
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > limit_bytes:
         raise TooLarge(f"the request is longer than {limit_bytes} bytes")
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeft
-        part = message.get("body", b"")
+        part: bytes = message.get("body", b"")
         size += len(part)
         if size > limit_bytes:
             raise TooLarge(f"the request is longer than {limit_bytes} bytes")
-        parts.append(part)
         if not message.get("more_body"):
-            return b"".join(parts) if len(parts) > 1 else part
+            return b"".join([*parts, part]) if parts else part
+        parts.append(part)
 
 
 class AsgiSink:
@@ -85,48 +86,42 @@ async def send_error(sink: AsgiSink, status: int, body: Mapping[str, Any], heade
         await sink.whole(status, [*headers, *JSON], orjson.dumps(body))
 
 
-async def while_connected(receive: Receive, sink: AsgiSink, work: Coroutine[Any, Any, None]) -> None:
-    """Does the work, and cancels it once the client has left: what it waits for has no use then.
+class Watch:
+    """A context manager around the work for one request: cancels it once the client has left, since what it waits
+    for has no use then. The cancellation ends with the work.
 
     Whether the client is there is looked at from ``WATCH_SECONDS`` on: a task of its own for each request
     would cost the quick ones a tenth of all they cost.
     """
-    watch = _Watch(receive, sink)
-    timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, watch.begin)
-    try:
-        await work
-    except asyncio.CancelledError:
-        if not watch.left:
-            raise
-        watch.serving.uncancel()
-    finally:
-        timer.cancel()
-        watch.end()
 
-
-class _Watch:
-    """Cancels the task that made it once its client has left, unless the answer has."""
-
-    __slots__ = ("_receive", "_sink", "_task", "left", "serving")
+    __slots__ = ("_left", "_receive", "_serving", "_sink", "_task", "_timer")
 
     def __init__(self, receive: Receive, sink: AsgiSink) -> None:
         self._receive, self._sink = receive, sink
         self._task: asyncio.Task[None] | None = None
-        task = asyncio.current_task()
-        assert task is not None  # every request is served in one
-        self.serving: asyncio.Task[Any] = task
-        self.left = False
+        self._left = False
 
-    def begin(self) -> None:
-        self._task = asyncio.create_task(self._wait())
+    def __enter__(self) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None  # every request is served in one
+        self._serving: asyncio.Task[Any] = serving
+        self._timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._begin)
 
-    def end(self) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+        if self._left and isinstance(error, asyncio.CancelledError):
+            self._serving.uncancel()
+            return True
+        return False
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._wait())
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if not self._sink.ended:
-            self.left = True
-            self.serving.cancel()
+            self._left = True
+            self._serving.cancel()

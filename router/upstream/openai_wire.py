@@ -12,14 +12,16 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 from yarl import URL
 
 from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
 from router.upstream.base import Backend, Reply, Waited
 
 CHAT = "/chat/completions"
-PASSED_ON = ("content-type", "retry-after", "openai-processing-ms", "openai-version")
+PASSED_ON = tuple(
+    (istr(name), name.encode()) for name in ("content-type", "retry-after", "openai-processing-ms", "openai-version")
+)
 FAILURES = (TimeoutError, aiohttp.ClientError, ValueError)
 OUR_CREDENTIALS = frozenset({401, 403})
 CONNECT_SECONDS = 5.0
@@ -56,10 +58,11 @@ class OpenAIWire:
         place = self._place(backend, path)
         try:
             with waited:
-                async with self._post(place, body, place.whole) as response:
-                    reply = Reply(response.status, await response.read(), _passed_on(response))
+                response = await self._post(place, body, place.whole)
+                content = await response.read()  # this gives the connection back, or closes it where it fails
         except FAILURES as e:
             raise _named(backend, e) from e
+        reply = Reply(response.status, content, _passed_on(response))
         _raise_unless_ok(backend, reply)
         return reply
 
@@ -146,7 +149,7 @@ class OpenAIStream:
 
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
     found = response.headers
-    return tuple((name.encode(), found[name].encode()) for name in PASSED_ON if name in found)
+    return tuple([(name, value.encode()) for known, name in PASSED_ON if (value := found.get(known)) is not None])
 
 
 def _raise_unless_ok(backend: Backend, reply: Reply) -> None:
