@@ -34,7 +34,7 @@ class Kind(StrEnum):
     TRAINED = "trained"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Usage:
     """Token counts as the backend reported them; ``estimated`` where it reported none."""
 
@@ -44,7 +44,7 @@ class Usage:
     estimated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Signals:
     """The student's own token probabilities over the part of its answer that was seen.
 
@@ -72,7 +72,7 @@ class Answer:
     model: str
     message: dict[str, Any] | None = None
     finish_reason: str | None = None
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     cost_usd: Decimal = Decimal(0)
     seconds: float = 0.0
     first_token_seconds: float | None = None
