@@ -143,7 +143,7 @@ def _endpoints(proxy: Proxy, entrance: Entrance, streams: Streams, kept: KeptRes
         (messages.PATH, Routed(messages.Messages(), catalog, streams)),
         (messages.COUNT_PATH, messages.CountTokens(catalog)),
     ):
-        endpoints[path] = messages.telling_request_id(entrance.endpoint(work, messages.of))
+        endpoints[path] = messages.telling_request_id(entrance.endpoint(work, messages.error_shape))
     return endpoints
 
 

@@ -10,7 +10,7 @@ What a request cannot have here, because only Anthropic's own servers can do it,
 """
 
 from router.api.messages.count import CountTokens
-from router.api.messages.errors import of
+from router.api.messages.errors import error_shape
 from router.api.messages.surface import COUNT_PATH, PATH, Messages, telling_request_id
 
-__all__ = ["COUNT_PATH", "PATH", "CountTokens", "Messages", "of", "telling_request_id"]
+__all__ = ["COUNT_PATH", "PATH", "CountTokens", "Messages", "error_shape", "telling_request_id"]

@@ -38,7 +38,7 @@ CODES = {"thread": "thread_unsupported_request"}
 _LONGEST_CHARS = 4000
 
 
-def of(error: LocumError, request_id: str | None = None) -> dict[str, Any]:
+def error_shape(error: LocumError, request_id: str | None = None) -> dict[str, Any]:
     """One of our own errors."""
     body = error_body(error.status, str(error), request_id)
     if code := CODES.get(error.param or ""):
