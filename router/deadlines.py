@@ -47,12 +47,11 @@ class Deadlines:
     def _next_look(self) -> float:
         """In how many seconds something may be due."""
         limits, exchange = self._limits, self._exchange
-        left = limits.total_seconds - exchange.elapsed
+        elapsed = exchange.elapsed
         if not exchange.chat.streamed:
-            return left
-        if not exchange.committed:
-            left = min(left, limits.first_token_seconds - exchange.elapsed)
-        return min(left, limits.keep_alive_seconds)
+            return limits.total_seconds - elapsed
+        due = limits.total_seconds if exchange.committed else min(limits.total_seconds, limits.first_token_seconds)
+        return min(due - elapsed, limits.keep_alive_seconds)
 
     def _look(self) -> None:
         limits, exchange = self._limits, self._exchange

@@ -117,7 +117,9 @@ class EventStream:
     async def begin(self) -> None:
         """Waits for the first event that says something. An error there is a failure, not an answer."""
         while b"data:" not in self._first or not any(map(payload, split(self._first))):
-            if not (events := await self._next()):
+            piece = await self._stream.read()
+            events = self._cutter.feed(piece) if piece else self._rest()
+            if not piece and not events:
                 raise UpstreamError(f"{self._backend.label} ended its stream before it began")
             self._first += events
         if b'"error"' in self._first and (found := chunks(self._first)) and found[0].get("error"):
@@ -131,12 +133,15 @@ class EventStream:
             UpstreamError: the stream died.
         """
         events, self._first = self._first, b""
-        if not events:
-            try:
-                events = await self._next()
-            except UpstreamError:
-                self._breaker.failed()
-                raise
+        try:
+            while not events:
+                if not (piece := await self._stream.read()):
+                    events = self._rest()
+                    break
+                events = self._cutter.feed(piece)
+        except UpstreamError:
+            self._breaker.failed()
+            raise
         if events[-16:].rstrip().endswith(DONE):  # no chunk ends so: JSON ends in a bracket
             self.done = True
         return events
@@ -149,10 +154,8 @@ class EventStream:
     async def close(self) -> None:
         await self._stream.close(done=self.done)
 
-    async def _next(self) -> bytes:
-        while piece := await self._stream.read():
-            if events := self._cutter.feed(piece):
-                return events
+    def _rest(self) -> bytes:
+        """At the end: what lacks its closing blank line, with one."""
         rest, self._cutter.rest = self._cutter.rest, b""
         return rest + b"\n\n" if rest.strip() else b""
 

@@ -69,8 +69,11 @@ class AsgiSink:
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """An answer at once, its length told: without it every answer would go out chunked."""
-        await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
-        await self.end(body)
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": body})
 
     async def send(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
