@@ -43,6 +43,9 @@ from router.upstream.openai_wire import OpenAIWire
 
 log = structlog.get_logger(__name__)
 
+GARBAGE = (10_000, 20, 50)
+"""When to look for reference cycles: seldomer than by default, since a request leaves none (5% of the CPU)."""
+
 
 class App:
     """The ASGI application: what costs money goes straight to its endpoint, by path, all else through
@@ -93,6 +96,7 @@ def create_app(
         ]
         gc.collect()
         gc.freeze()  # what start-up made is never garbage; scanning it again and again costs 15% of the CPU
+        gc.set_threshold(*GARBAGE)
         try:
             yield
         finally:

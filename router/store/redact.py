@@ -204,7 +204,7 @@ def _redacted(text: str, with_digits: _Plan, without: _Plan) -> str:
     if len(text) < SHORTEST_CHARS or text.isalpha():
         return text
     lower = text.lower()
-    has_digit = _DIGIT.search(text) is not None
+    has_digit = _has_digit(text)
     if not has_digit and not _tells(lower):
         return text
     for label, finder in with_digits if has_digit else without:
@@ -220,6 +220,13 @@ def _has_one(lower: str, pieces: tuple[str, ...]) -> bool:
         if piece in lower:
             return True
     return False
+
+
+def _has_digit(text: str) -> bool:
+    if text.isascii():  # several times faster than the expression
+        raw = text.encode()
+        return len(raw.translate(None, b"0123456789")) < len(raw)
+    return _DIGIT.search(text) is not None
 
 
 def _tells(lower: str) -> bool:
