@@ -118,6 +118,7 @@ class Cascade:
         log.warning("unanswered", request=exchange.chat.request_id, policy=self.policy.name, why=str(error))
         if exchange.committed:
             self._shared.metrics.observe_broken_stream(self.policy.name, exchange.tier)
+        exchange.ended = True
         if sink.started:
             await sink.end(encode(error.body()))
         else:
@@ -127,6 +128,7 @@ class Cascade:
     async def _refuse(self, exchange: Exchange, sink: Sink, refusal: UpstreamRefused) -> None:
         """Passes on a backend's own words about a request."""
         exchange.status = refusal.reply_status
+        exchange.ended = True
         if sink.started:  # it was slow enough for a comment to go first
             await sink.end(encode(refusal.body()))
         else:
@@ -233,6 +235,7 @@ class Cascade:
                     held = b""
             if not events.done and relay.collected.finish_reason is None:
                 raise events.cut_short()
+            exchange.ended = True
             await sink.end(held)
         finally:
             await events.close()

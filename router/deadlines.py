@@ -55,6 +55,8 @@ class Deadlines:
 
     def _look(self) -> None:
         limits, exchange = self._limits, self._exchange
+        if exchange.ended:
+            return
         if exchange.elapsed >= limits.total_seconds:
             self._cut(f"the answer took longer than {limits.total_seconds:g} s")
         elif exchange.chat.streamed and not exchange.committed and exchange.elapsed >= limits.first_token_seconds:
@@ -70,6 +72,7 @@ class Deadlines:
         self._task.cancel()
 
     async def _tell(self) -> None:
-        if not self._sink.started:
+        if not self._exchange.ended and not self._sink.started:
             await self._sink.start(200, [*self._exchange.headers(), *EVENT_STREAM])
-        await self._sink.send(KEEP_ALIVE)
+        if not self._exchange.ended:
+            await self._sink.send(KEEP_ALIVE)

@@ -97,7 +97,7 @@ def estimated_usage(input_tokens: int, message: Mapping[str, Any], seen_tokens: 
 class Exchange:
     """The state of one request while it is served. ``live`` is what it began with, whatever is swapped in.
     ``committed``: the answer has begun to leave, so its tier is settled and nothing can be taken back;
-    ``sent``: in how many parts so far."""
+    ``sent``: in how many parts so far; ``ended``: the last of a stream has left, or is about to."""
 
     chat: ChatRequest
     policy: Policy
@@ -114,6 +114,7 @@ class Exchange:
     status: int = 500
     committed: bool = False
     sent: int = 0
+    ended: bool = False
     answers: list[Answer] = field(default_factory=list)
     counterfactual_usd: Decimal = Decimal(0)
 
