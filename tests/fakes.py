@@ -18,6 +18,7 @@ import yaml
 from router.app import create_app
 from router.settings import Settings
 from router.store.base import open_readonly
+from router.upstream.sse import Collector, chunks
 
 DEADLINE_SECONDS = 10.0
 
@@ -172,6 +173,14 @@ async def _start(send: Any, status: int, headers: Mapping[str, str]) -> None:
 async def _send(send: Any, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
     await _start(send, status, {"content-type": "application/json", **(headers or {})})
     await send({"type": "http.response.body", "body": body})
+
+
+def collected(events: bytes) -> Collector:
+    """A whole stream's answer."""
+    collector = Collector()
+    for chunk in chunks(events):
+        collector.add(chunk)
+    return collector
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,7 +140,6 @@ class Collector:
     usage: Usage | None = None
     logprobs: list[float] = field(default_factory=list)
     tokens: int = 0
-    error: dict[str, Any] | None = None
 
     def add(self, chunk: dict[str, Any]) -> None:
         """Takes one chunk. Malformed parts are passed over: the client judges its own answer."""
@@ -149,8 +147,6 @@ class Collector:
             self.usage = usage_of(chunk) or self.usage
         if isinstance(model := chunk.get("model"), str):
             self.model = model
-        if chunk.get("error"):
-            self.error = chunk
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and choice.get("index", 0) == 0:
@@ -189,11 +185,3 @@ class Collector:
             for key, value in (function if isinstance(function, dict) else {}).items():
                 if isinstance(value, str):
                     call["function"][key] = call["function"].get(key, "") + value
-
-
-def collect(events: Iterable[bytes]) -> Collector:
-    """A whole stream's answer, from its events."""
-    collector = Collector()
-    for chunk in chunks(b"".join(events)):
-        collector.add(chunk)
-    return collector

@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from router.contracts.records import Usage
-from router.upstream.sse import DONE, Splitter, collect, encode, is_usage_only, parse, payload
+from router.upstream.sse import DONE, Splitter, encode, is_usage_only, parse, payload
+from tests.fakes import collected
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
@@ -37,16 +38,18 @@ def chunk(delta: object, **more: object) -> bytes:
 
 def test_a_stream_adds_up_to_its_answer() -> None:
     logprobs = {"content": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1}]}
-    found = collect(
-        [
-            chunk({"role": "assistant", "content": ""}),
-            chunk({"content": "ab"}, logprobs=logprobs),
-            chunk({"content": "c"}),
-            encode({"choices": [{"index": 1, "delta": {"content": "another choice"}}]}),
-            chunk({}, finish_reason="stop"),
-            encode({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3}}),
-            b"data: [DONE]\n\n",
-        ]
+    found = collected(
+        b"".join(
+            [
+                chunk({"role": "assistant", "content": ""}),
+                chunk({"content": "ab"}, logprobs=logprobs),
+                chunk({"content": "c"}),
+                encode({"choices": [{"index": 1, "delta": {"content": "another choice"}}]}),
+                chunk({}, finish_reason="stop"),
+                encode({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 3}}),
+                b"data: [DONE]\n\n",
+            ]
+        )
     )
     assert found.message == {"role": "assistant", "content": "abc"}
     assert (found.finish_reason, found.model, found.tokens) == ("stop", "m", 3)
@@ -60,7 +63,7 @@ def test_parallel_tool_calls_are_put_together_by_index() -> None:
         return chunk({"tool_calls": [{"index": index, "function": function, **named}]})
 
     pieces = [part(0, arguments="{"), part(1, arguments="{}"), part(0, arguments="}")]
-    found = collect([part(0, name="f"), part(1, name="g"), *pieces])
+    found = collected(b"".join([part(0, name="f"), part(1, name="g"), *pieces]))
     calls = found.message["tool_calls"]
     assert [(c["id"], c["function"]) for c in calls] == [
         ("c0", {"name": "f", "arguments": "{}"}),
@@ -80,7 +83,7 @@ def test_parallel_tool_calls_are_put_together_by_index() -> None:
     ],
 )
 def test_malformed_chunks_are_passed_over(malformed: object) -> None:
-    assert collect([b"data: " + orjson.dumps(malformed) + b"\n\n"]).finish_reason is None
+    assert collected(b"data: " + orjson.dumps(malformed) + b"\n\n").finish_reason is None
 
 
 def test_only_the_chunk_without_choices_is_the_usage_chunk() -> None:

@@ -22,8 +22,7 @@ from router.errors import (
 from router.upstream.base import Backend, Upstream, Waited
 from router.upstream.litellm_wire import LiteLLMWire
 from router.upstream.openai_wire import OpenAIWire
-from router.upstream.sse import collect
-from tests.fakes import FakeUpstream, served
+from tests.fakes import FakeUpstream, collected, served
 
 BODY: dict[str, Any] = {"model": "big", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
 
@@ -83,7 +82,7 @@ async def test_tools_reach_the_backend(upstream: FakeUpstream, wire: Upstream, b
 
 async def test_a_stream_adds_up(wire: Upstream, backend: Backend) -> None:
     async with streamed(wire, backend) as pieces:
-        found = collect(e + b"\n\n" for e in b"".join(pieces).split(b"\n\n"))
+        found = collected(b"".join(pieces))
     assert found.message["content"] == "hello there friend"
     assert found.finish_reason == "stop"
     assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
