@@ -20,7 +20,7 @@ def kept_record(record: Record, rules: LogPart | None) -> str:
     here) no text is.
 
     Raises:
-        TypeError: no JSON can hold it.
+        orjson.JSONEncodeError: no JSON can hold it.
     """
     kept = _plain(record, _RECORD)
     kept["request"] = _text(record.request, rules)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from router.contracts.records import Record, read_audit, read_record
 from router.errors import StoreError
+from router.store.opening import newer
 
 DB_VERSION = 1
 PAGE_ROWS = 500
@@ -60,14 +61,10 @@ class SqliteReader:
                 db.execute("PRAGMA query_only = ON")
                 version = db.execute("PRAGMA user_version").fetchone()[0]
                 if version > DB_VERSION:
-                    raise StoreError(newer(self._path, version))
+                    raise StoreError(newer(self._path, version, DB_VERSION))
                 yield db if version else None
         except sqlite3.Error as e:
             raise StoreError(f"cannot read the records at {self._path}: {e}") from e
-
-
-def newer(path: Path, version: int) -> str:
-    return f"{path} was written by a newer Locum (version {version}, this one knows {DB_VERSION})"
 
 
 def _all(db: sqlite3.Connection | None, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:

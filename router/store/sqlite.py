@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
 import threading
 import time
@@ -23,21 +22,23 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import orjson
 import structlog
 
 from router.contracts.records import Audit, Record
-from router.errors import StoreError
 from router.policy import LogPart, Policy
 from router.store.kept import kept_audit, kept_record
-from router.store.reader import DB_VERSION, SqliteReader, newer
+from router.store.opening import open_owned
+from router.store.reader import DB_VERSION, SqliteReader
 
 GATHER_SECONDS = 0.020
 COMMIT_SECONDS = 0.015
 ROWS_AT_ONCE = 32
 YIELD_ROWS = 16
 RETRY_SECONDS = (0.1, 5.0)
-PAGE_BYTES = 8192
+PAGE_BYTES = 8192  # several records a page: half the cost of SQLite's own
 CHECKPOINT_PAGES = 2000
+PRAGMAS = (f"page_size = {PAGE_BYTES}", f"wal_autocheckpoint = {CHECKPOINT_PAGES}")
 PRUNE_SECONDS = 3600.0
 PRUNE_ROWS = 500
 DAY_SECONDS = 86_400.0
@@ -63,12 +64,12 @@ CREATE TRIGGER IF NOT EXISTS amendments_go_with_their_record AFTER DELETE ON rec
 BEGIN DELETE FROM amendments WHERE request_id = old.request_id; END;
 """
 ADD_RECORDS = "INSERT OR IGNORE INTO records (request_id, policy, created_at, body) VALUES "
-ADD_AMENDMENT = "INSERT INTO amendments (request_id, kind, created_at, body) VALUES (?, ?, ?, ?)"
+ADD_AMENDMENTS = "INSERT INTO amendments (request_id, kind, created_at, body) VALUES "
 PRUNE = """DELETE FROM records WHERE seq IN
     (SELECT seq FROM records WHERE policy = ? AND created_at < ? ORDER BY created_at LIMIT ?)"""
 
 # What a client can put into a request that no JSON text can hold: lone surrogates, endless nesting.
-NEVER_JSON = (TypeError, UnicodeError, RecursionError)
+NEVER_JSON = (orjson.JSONEncodeError, UnicodeError, RecursionError)
 
 log = structlog.get_logger(__name__)
 
@@ -117,7 +118,11 @@ class SqliteStore(SqliteReader):
         self._errors = 0
         self._taken = 0
         self._closed = threading.Event()
-        self._db = _open_writing(path, busy_seconds, max_pages)
+        self._db = open_owned(
+            path, "records", version=DB_VERSION, schema=SCHEMA, busy_seconds=busy_seconds, pragmas=PRAGMAS
+        )
+        if max_pages:
+            self._db.execute(f"PRAGMA max_page_count = {max_pages}")
         self._writer = threading.Thread(target=self._write_all, name="locum-records", daemon=True)
         self._writer.start()
 
@@ -238,32 +243,28 @@ class SqliteStore(SqliteReader):
 
     def _inserted(self, run: Sequence[_Item]) -> int:
         """How many of these are in the transaction: several records, or one of anything else."""
-        first = run[0]
-        if isinstance(first, Future):
-            return 1
-        if isinstance(first, _Amendment):
-            row = self._row(first)
-            return 0 if row is None else self._db.execute(ADD_AMENDMENT, row).rowcount
-        return self._insert_records([record for record in run if isinstance(record, Record)])
+        kept = [item for item in run if not isinstance(item, Future)]
+        return self._insert(kept) if kept else len(run)
 
-    def _insert_records(self, records: Sequence[Record]) -> int:
-        """In one statement: SQLite lets go of the interpreter's lock once for all of them, and the event loop
-        next door is not held up by each."""
+    def _insert(self, items: Sequence[Record | _Amendment]) -> int:
+        """All of one kind, in one statement: SQLite lets go of the interpreter's lock once for all of them, and
+        the event loop next door is not held up by each."""
         rows = []
-        for n, record in enumerate(records, 1):
-            if (row := self._row(record)) is not None:
+        for n, item in enumerate(items, 1):
+            if (row := self._row(item)) is not None:
                 rows.append(row)
             if n % YIELD_ROWS == 0:
                 time.sleep(0)  # lets go of the lock: the event loop waits for a few rows at most
         if not rows:
             return 0
+        statement = ADD_RECORDS if isinstance(items[0], Record) else ADD_AMENDMENTS
         values = ", ".join(["(?, ?, ?, ?)"] * len(rows))
         try:
-            added = self._db.execute(ADD_RECORDS + values, list(chain.from_iterable(rows))).rowcount
+            added = self._db.execute(statement + values, list(chain.from_iterable(rows))).rowcount
         except sqlite3.DataError as e:  # one of them is beyond what SQLite holds
-            if len(records) > 1:
-                return sum(self._insert_records([record]) for record in records)
-            log.error("not fit for the records", request_id=records[0].request_id, error=str(e))
+            if len(items) > 1:
+                return sum(self._insert([item]) for item in items)
+            log.error("not fit for the records", request_id=items[0].request_id, error=str(e))
             return 0
         if added < len(rows):
             log.error("two records with one id", lost=len(rows) - added)
@@ -315,29 +316,6 @@ class SqliteStore(SqliteReader):
         except sqlite3.Error as e:
             self._refused(e, [])
         return more
-
-
-def _open_writing(path: Path, busy_seconds: float, max_pages: int | None) -> sqlite3.Connection:
-    """The writer's connection, the tables made. The file is its owner's alone: it holds what users wrote."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        db = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None, check_same_thread=False)
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version <= DB_VERSION:
-            db.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # several records a page: half the cost of SQLite's own
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.executescript(SCHEMA)
-            if max_pages:
-                db.execute(f"PRAGMA max_page_count = {max_pages}")
-            db.execute(f"PRAGMA user_version = {DB_VERSION}")
-            return db
-    except (OSError, sqlite3.Error) as e:
-        raise StoreError(f"cannot open the records at {path}: {e}") from e
-    db.close()
-    raise StoreError(newer(path, version))
 
 
 def _run(items: Sequence[_Item], start: int) -> Sequence[_Item]:

@@ -7,7 +7,6 @@ are redacted, this is not. A response is its maker's: whoever comes with another
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import structlog
 
 from router.api.responses.items import Item
 from router.errors import StoreError
+from router.store.opening import open_owned
 
 BUSY_SECONDS = 5.0
 PRUNE_SECONDS = 600.0
@@ -100,7 +100,14 @@ class KeptResponses:
 
     def open(self) -> None:
         """Raises StoreError where the file cannot be opened, or a newer version wrote it."""
-        self._db = _opened(self._path)
+        self._db = open_owned(
+            self._path,
+            "kept responses",
+            version=VERSION,
+            schema=SCHEMA,
+            busy_seconds=BUSY_SECONDS,
+            pragmas=["secure_delete = ON"],  # what is deleted is a user's text
+        )
 
     def close(self) -> None:
         """Ends what is under way, and closes. Call it after ``open``."""
@@ -153,23 +160,3 @@ class KeptResponses:
         if (now := time.monotonic()) >= self._next_prune:
             more = self._db.execute(PRUNE, (self._clock(), PRUNE_ROWS)).rowcount == PRUNE_ROWS
             self._next_prune = now + (0.0 if more else PRUNE_SECONDS)
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    """The connection, the table made. The file is its owner's alone: it holds what users wrote."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version <= VERSION:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            db.execute("PRAGMA secure_delete = ON")  # what is deleted is a user's text
-            db.executescript(SCHEMA)
-            db.execute(f"PRAGMA user_version = {VERSION}")
-            return db
-    except (OSError, sqlite3.Error) as e:
-        raise StoreError(f"cannot open the kept responses at {path}: {e}") from e
-    db.close()
-    raise StoreError(f"a newer version of Locum wrote {path}")
