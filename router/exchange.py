@@ -58,7 +58,8 @@ JSON: Headers = [(b"content-type", b"application/json")]
 
 
 class Sink(Protocol):
-    """Where an answer goes. ``started`` once the status has left: from then on nothing can be taken back."""
+    """Where an answer goes. ``started`` once the status has left: from then on nothing can be taken back.
+    What a stream sends are whole events."""
 
     started: bool
 

@@ -16,7 +16,7 @@ from router.api.chat import check
 from router.api.endpoint import Asked, json_object, model_of
 from router.errors import BadRequest
 from router.exchange import Headers, Sink
-from router.upstream.sse import Splitter, encode, parse
+from router.upstream.sse import encode, parse, split
 
 PATH = "/v1/completions"
 
@@ -85,7 +85,7 @@ class TextSink:
 
     def __init__(self, sink: Sink, echo: str = "") -> None:
         self.started = False
-        self._sink, self._echo, self._splitter = sink, echo, Splitter()
+        self._sink, self._echo = sink, echo
         self._sent: defaultdict[int, int] = defaultdict(int)
         """Characters that each choice has sent."""
 
@@ -107,8 +107,7 @@ class TextSink:
 
     def _events(self, data: bytes) -> bytes:
         """Chunks in this form; comments, ``[DONE]`` and errors as they came."""
-        events = self._splitter.feed(data)
-        chunks = ((event, parse(event)) for event in events)
+        chunks = ((event, parse(event)) for event in split(data))
         return b"".join(e if c is None or c.get("error") else encode(self._told(c, "delta")) for e, c in chunks)
 
     def _told(self, answer: dict[str, Any], part: str) -> dict[str, Any]:

@@ -48,17 +48,6 @@ def split(events: bytes) -> list[bytes]:
     return found
 
 
-class Splitter:
-    """Cuts pieces of bytes into whole events."""
-
-    def __init__(self) -> None:
-        self._cutter = Cutter()
-
-    def feed(self, piece: bytes) -> list[bytes]:
-        """The events that ended in this piece, each with its closing blank line."""
-        return split(self._cutter.feed(piece))
-
-
 def payload(event: bytes) -> bytes:
     """The event's data; empty for comments and keep-alives."""
     if event.find(b"\n") == len(event) - 2 and event.startswith(b"data:") and b"\r" not in event:

@@ -14,7 +14,7 @@ from router.api.messages.request import chat_of, wants_thinking
 from router.api.messages.stream import MessageStream
 from router.api.wire import Message, Receive, Scope, Send
 from router.exchange import JSON, Headers, Sink
-from router.upstream.sse import Splitter
+from router.upstream.sse import split
 
 PATH = "/v1/messages"
 COUNT_PATH = "/v1/messages/count_tokens"
@@ -35,7 +35,7 @@ class MessageSink:
 
     def __init__(self, sink: Sink, question: Question) -> None:
         self._sink, self._question = sink, question
-        self._stream, self._splitter = MessageStream(question), Splitter()
+        self._stream = MessageStream(question)
         self.started = False
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -59,7 +59,7 @@ class MessageSink:
         await self._sink.end(self._taken(data) + self._stream.finish())
 
     def _taken(self, data: bytes) -> bytes:
-        return b"".join(map(self._stream.take, self._splitter.feed(data)))
+        return b"".join(map(self._stream.take, split(data)))
 
 
 def telling_request_id(endpoint: Asgi) -> Asgi:

@@ -11,7 +11,7 @@ from router.api.responses.answer import Response, Turn, item_status, response_of
 from router.api.responses.output import Event
 from router.errors import UpstreamError
 from router.exchange import Headers, Sink
-from router.upstream.sse import Splitter, parse, payload
+from router.upstream.sse import parse, payload, split
 
 Keep = Callable[[Turn, Response], Awaitable[bool]]
 
@@ -25,7 +25,7 @@ class ResponseSink:
     def __init__(self, sink: Sink, turn: Turn, keep: Keep) -> None:
         self.started = False
         self._sink, self._turn, self._keep = sink, turn, keep
-        self._splitter, self._output = Splitter(), turn.output()
+        self._output = turn.output()
         self._sequence = 0
         self._model: str | None = None
         self._seen: dict[str, Any] = {}
@@ -60,7 +60,7 @@ class ResponseSink:
     def _taken(self, data: bytes) -> bytes:
         """The client's events for some of the chat answer's; comments stay what they are."""
         shown = b""
-        for event in self._splitter.feed(data):
+        for event in split(data):
             if self._error is not None:
                 break
             if not payload(event):

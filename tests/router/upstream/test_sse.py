@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from router.contracts.records import Usage
-from router.upstream.sse import DONE, Splitter, encode, is_usage_only, parse, payload
+from router.upstream.sse import DONE, Cutter, encode, is_usage_only, parse, payload, split
 from tests.fakes import collected
 
 
@@ -15,12 +15,12 @@ from tests.fakes import collected
 def test_events_come_whole_wherever_the_bytes_are_cut(newline: bytes, size: int) -> None:
     lines = [b'data: {"a": 1}', b"", b": keep-alive", b"", b'data: {"b": 2}', b"", b"data: [DONE]", b"", b""]
     text = newline.join(lines)
-    splitter, events = Splitter(), []
+    cutter, events = Cutter(), []
     for at in range(0, len(text), size):
-        events += splitter.feed(text[at : at + size])
+        events += split(cutter.feed(text[at : at + size]))
     assert b"".join(events) == text
     assert [payload(e) for e in events] == [b'{"a": 1}', b"", b'{"b": 2}', DONE]
-    assert splitter.feed(b"") == []
+    assert split(cutter.feed(b"")) == []
 
 
 def test_an_event_of_several_lines_is_one_payload() -> None:
