@@ -13,10 +13,11 @@ from pydantic import ValidationError
 
 from router.contracts.records import Record, read_audit, read_record
 from router.errors import StoreError
-from router.store.opening import newer
+from router.store.opening import newer, patiently
 
 DB_VERSION = 1
 PAGE_ROWS = 500
+BUSY_SECONDS = 5.0
 
 
 class SqliteReader:
@@ -57,14 +58,22 @@ class SqliteReader:
             yield None
             return
         try:
-            with closing(sqlite3.connect(self._path, timeout=5.0, isolation_level=None)) as db:
-                db.execute("PRAGMA query_only = ON")
-                version = db.execute("PRAGMA user_version").fetchone()[0]
+            db, version = patiently(self._open, BUSY_SECONDS)
+            with closing(db):
                 if version > DB_VERSION:
                     raise StoreError(newer(self._path, version, DB_VERSION))
                 yield db if version else None
         except sqlite3.Error as e:
             raise StoreError(f"cannot read the records at {self._path}: {e}") from e
+
+    def _open(self) -> tuple[sqlite3.Connection, int]:
+        db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            db.execute("PRAGMA query_only = ON")
+            return db, db.execute("PRAGMA user_version").fetchone()[0]
+        except BaseException:
+            db.close()
+            raise
 
 
 def _all(db: sqlite3.Connection | None, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
