@@ -45,7 +45,8 @@ class RoutingState:
     """What is known beside the request at the moment of deciding.
 
     ``score`` is the live scorer's probability that the student's answer is acceptable, None where no
-    scorer was fitted; ``prior`` the declared prior's. ``share_threshold`` is the score above which
+    scorer was fitted; ``novelty`` how strange it finds the request, which its score is discounted by already;
+    ``prior`` the declared prior's. ``share_threshold`` is the score above which
     lies the share a ``student_share`` objective asks for. ``escalated``: this conversation went to
     the teacher before. ``teacher_affordable``: a ``usd_per_day`` objective has money left for now.
     ``propensity`` and ``audited`` are the audit's draw, by the request; ``explore`` is exploration's, by
@@ -55,6 +56,7 @@ class RoutingState:
     student_ready: bool = True
     escalated: bool = False
     score: float | None = None
+    novelty: float | None = None
     prior: float = 0.0
     thresholds: Thresholds | None = None
     share_threshold: float | None = None
@@ -125,6 +127,7 @@ def decide(policy: Policy, view: RequestView, state: RoutingState) -> Decision:
         detail=verdict.detail,
         score=known,
         threshold=verdict.threshold,
+        novelty=state.novelty,
         propensity=state.propensity,
         audited=state.audited,
         exploration=0.0 if state.audited else policy.audit.explore,

@@ -63,11 +63,13 @@ class Decision:
     """What was decided for one request before any token, and on what ground.
 
     ``score`` is the calibrated probability that the student's answer is acceptable; ``threshold``
-    the score from which on the student serves. ``propensity`` is the probability with which this
-    request was drawn for audit, whether or not it was (``audited``): the draw never looks at the
-    content, so the drawn requests are a uniform sample of the traffic. ``exploration`` is the
-    probability with which a request bound for the student was sent to the teacher instead: one that
-    was (reason ``exploration``) stands for 1/``exploration`` requests like it in training data.
+    the score from which on the student serves. ``novelty`` is how strange the request was to the live
+    scorer, 0 (as what it was fitted on) to 1; None where none was fitted. ``propensity`` is the
+    probability with which this request was drawn for audit, whether or not it was (``audited``): the
+    draw never looks at the content, so the drawn requests are a uniform sample of the traffic.
+    ``exploration`` is the probability with which a request bound for the student was sent to the teacher
+    instead: one that was (reason ``exploration``) stands for 1/``exploration`` requests like it in
+    training data.
     """
 
     tier: Tier
@@ -75,6 +77,7 @@ class Decision:
     detail: str = ""
     score: float | None = None
     threshold: float | None = None
+    novelty: float | None = None
     propensity: float = 0.0
     audited: bool = False
     exploration: float = 0.0
