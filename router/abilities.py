@@ -29,7 +29,7 @@ _SHARED = UNSAYING | {
 }  # fmt: skip
 
 HEEDED: Mapping[EngineName, frozenset[str]] = {
-    "embedded": _SHARED | {"n"},
+    "embedded": _SHARED | {"n", "priority"},
     "llama-server": _SHARED
     | {
         "chat_template_kwargs", "dynatemp_exponent", "dynatemp_range", "grammar", "json_schema", "min_p", "mirostat",

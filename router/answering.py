@@ -31,13 +31,15 @@ from router.upstream.sse import (
     usage_of,
 )
 
+LATER = 1
+"""The priority of what nobody waits for: the embedded engine begins it after what somebody does."""
 _USAGE = re.compile(rb'"usage":\s*\{')
 
 
-def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool) -> dict[str, Any]:
+def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool, later: bool = False) -> dict[str, Any]:
     """The client's request with only what must differ: the model's name; the student's token
     probabilities; a stream's usage, so that streams cost the same as whole answers; and of the history
-    what another backend wrote in a form that this one does not take."""
+    what another backend wrote in a form that this one does not take. ``later``: nobody waits for the answer."""
     body = {**chat.body, "model": backend.model, "messages": normalised(chat.body["messages"], backend)}
     if "metadata" in body and not body.get("store") and is_openai(backend):
         del body["metadata"]  # policies and records go by it, but OpenAI refuses it where nothing is stored
@@ -45,6 +47,8 @@ def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool) -> dict[
         body["logprobs"] = True
         for field in backend.ignores:
             body.pop(field, None)
+    if later and backend.prioritises:
+        body["priority"] = LATER
     if streamed:
         options = body.get("stream_options")
         body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
@@ -67,7 +71,8 @@ class Whole:
 async def ask_whole(tiers: Tiers, exchange: Exchange, backend: Backend, kind: Kind, waited: Waited) -> Whole:
     """Raises UpstreamError (also where the answer is none) and UpstreamRefused."""
     chat, began = exchange.chat, time.perf_counter()
-    reply = await tiers.whole(backend, request_for(backend, chat, streamed=False), waited)
+    body = request_for(backend, chat, streamed=False, later=kind is Kind.AUDITED)
+    reply = await tiers.whole(backend, body, waited)
     found = _parsed(backend, reply.body)
     choices = tuple(_seen(backend, choice) for choice in found["choices"])
     first = choices[0]

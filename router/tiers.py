@@ -94,6 +94,7 @@ class Backends:
             rights=Rights.ALLOWED,
             version=target.version,
             ignores=declared.may_ignore,
+            prioritises=declared.engine == "embedded",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import accumulate
@@ -32,14 +33,19 @@ ADMIT_TOKENS = 1024
 #: Slots' memory: rows times the longest row's prompt and answer.
 KV_BYTES = 2 << 30
 PREFIX_TOKENS = 4096
+#: How long a job that yields is passed over at most: kept longer, an audit would time out, and a student that
+#: is only busy would count as broken.
+PATIENCE_SECONDS = 10.0
 
 
 class Batch:
-    """One version's running rows and those that wait. Used on the torch thread alone, but for ``waiting``."""
+    """One version's running rows and those that wait, ``yielding`` behind ``waiting``. Used on the torch thread
+    alone, but for these two."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
         self.waiting: deque[Row] = deque()
+        self.yielding: deque[Row] = deque()
         self.rows: list[Row] = []
         self._slots = Slots(model.shape)
         self._prefixes = Prefixes(min(PREFIX_TOKENS, model.context))
@@ -47,7 +53,10 @@ class Batch:
 
     @property
     def busy(self) -> bool:
-        return bool(self.rows or self.waiting)
+        return bool(self.rows or self.waiting or self.yielding)
+
+    def queue(self, row: Row) -> None:
+        (self.yielding if row.job.yields else self.waiting).append(row)
 
     def turn(self) -> None:
         """Admits what fits, then one token for everybody."""
@@ -64,8 +73,8 @@ class Batch:
         """Ends every row with an error: whatever broke, those that come next start clean."""
         for row in self.rows:
             row.fail()
-        while self.waiting:
-            self.waiting.popleft().fail()
+        while queue := self._next():
+            queue.popleft().fail()
         self.rows, self._slots = [], Slots(self.model.shape)
 
     def _forget(self) -> None:
@@ -77,17 +86,24 @@ class Batch:
                 if i < len(self.rows):
                     self.rows[i] = last
 
+    def _next(self) -> deque[Row] | None:
+        """The queue whose first row is next; None where both are empty."""
+        late = time.monotonic() - PATIENCE_SECONDS
+        overdue = self.yielding and self.yielding[0].since < late
+        return self.yielding if overdue else self.waiting or self.yielding or None
+
     def _admit(self) -> list[tuple[Match, list[Row]]]:
-        """First come, first served, as long as slots and this turn's tokens last; grouped by shared prefix."""
+        """First come, first served, what yields last, as long as slots and this turn's tokens last; grouped by
+        shared prefix."""
         groups: dict[tuple[int, ...], tuple[Match, list[Row]]] = {}
         rows, tokens = len(self.rows), 0
         longest = max((_room(row) for row in self.rows), default=0)
-        while self.waiting and rows < MAX_ROWS and tokens < ADMIT_TOKENS:
-            row = self.waiting[0]
+        while rows < MAX_ROWS and tokens < ADMIT_TOKENS and (queue := self._next()):
+            row = queue[0]
             longest = max(longest, _room(row))
             if rows and (rows + 1) * longest > self._most_tokens:
                 break
-            self.waiting.popleft()
+            queue.popleft()
             if row.cancelled:
                 continue
             match = self._prefixes.match(row.job.prompt)
@@ -187,7 +203,7 @@ class Scheduler:
                 StopScanner(job.stops),
                 generator_for(job.sampling, batch.model.shape.device),
             )
-            batch.waiting.append(row)
+            batch.queue(row)
             self._wake.notify()
         return row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -53,7 +54,7 @@ class Delta:
 @dataclass(frozen=True, slots=True)
 class Job:
     """What is asked for. ``prompt`` is token ids; ``stream`` wants deltas as they come, not one at the
-    end; ``form`` is this job's own."""
+    end; ``form`` is this job's own; ``yields`` lets jobs that came later, and do not, begin before it."""
 
     prompt: tuple[int, ...]
     max_tokens: int
@@ -61,6 +62,7 @@ class Job:
     stops: tuple[str, ...] = ()
     stream: bool = False
     form: Form | None = None
+    yields: bool = False
 
 
 @dataclass(slots=True)
@@ -77,6 +79,7 @@ class Row:
     counts: dict[int, int] = field(default_factory=dict)
     finished: bool = False
     cancelled: bool = False
+    since: float = field(default_factory=time.monotonic)
     _text: list[str] = field(default_factory=list)
     _tokens: list[Token] = field(default_factory=list)
 

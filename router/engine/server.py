@@ -55,7 +55,7 @@ class Answer:
         self._rows: list[Row] = []
         for index in range(chat.n):
             own = form.fresh() if form is not None else None
-            job = Job(prompt, limit, chat.sampling_of(index), chat.stops, chat.stream, own)
+            job = Job(prompt, limit, chat.sampling_of(index), chat.stops, chat.stream, own, chat.yields)
 
             def emit(delta: Delta, index: int = index) -> None:
                 loop.call_soon_threadsafe(self._queue.put_nowait, (index, delta))

@@ -25,7 +25,8 @@ UNREAD = ("audio", "function_call", "tool_calls")
 @dataclass(frozen=True, slots=True)
 class Chat:
     """What a request asks for. ``max_tokens`` is None where it names no limit, ``schema`` the JSON schema that
-    the answer must fit, None where it may be any text."""
+    the answer must fit, None where it may be any text. ``yields``: nobody waits for the answer (a ``priority``
+    above 0, as vLLM counts it: lower begins earlier)."""
 
     model: str
     messages: tuple[Mapping[str, Any], ...]
@@ -37,6 +38,7 @@ class Chat:
     logprobs: bool
     stream: bool
     include_usage: bool
+    yields: bool
 
     def sampling_of(self, index: int) -> Sampling:
         """Each choice draws its own: with one seed for all, they would be the same answer ``n`` times."""
@@ -100,6 +102,7 @@ def parse(raw: bytes) -> Chat:
         logprobs=logprobs,
         stream=bool(body.get("stream")),
         include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+        yields=_number(body, "priority", 0, -(1 << 31), 1 << 31, whole=True) > 0,
     )
 
 

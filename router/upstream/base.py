@@ -19,7 +19,8 @@ class Backend:
     ``url`` is an OpenAI base URL (ending in /v1); None: litellm translates. ``model`` is the name to
     ask for there, ``label`` the name shown to people. ``timeout_seconds`` bounds the wait for each
     piece of an answer: the headers, and every chunk of a stream. ``lacks_key``: the environment has no
-    key where the policy says one is. ``ignores``: fields of a request that are left out for it.
+    key where the policy says one is. ``ignores``: fields of a request that are left out for it. ``prioritises``: it
+    heeds ``priority``, which others may refuse.
     """
 
     tier: Tier
@@ -33,6 +34,7 @@ class Backend:
     rights: Rights = Rights.UNKNOWN
     version: str | None = None
     ignores: tuple[str, ...] = ()
+    prioritises: bool = False
     name: str = field(init=False)
     """Identifies the backend in logs and circuit breakers; two policies that share it share its breaker."""
 

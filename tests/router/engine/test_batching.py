@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from router.engine.batching import MAX_ROWS, Scheduler
+from router.engine.batching import MAX_ROWS, PATIENCE_SECONDS, Batch, Scheduler
 from router.engine.generation import Delta, Job, Row, Sampling, Token
 from router.engine.model import Model
 from router.engine.sampling import pick
@@ -171,6 +171,33 @@ def test_a_schema_that_cannot_be_held_to_is_refused(model: Model, schema: dict[s
     with pytest.raises(BadRequest) as refused:
         model.forms.of(schema)
     assert refused.value.param == "response_format"
+
+
+def order_of(model: Model, *waiting: tuple[str, bool], overdue: bool = False) -> list[str]:
+    """The order in which one-token jobs, named and yielding or not, come out; ``overdue``: those that yield
+    have waited for longer than they are passed over."""
+    import torch  # noqa: PLC0415
+
+    batch, began = Batch(model), list[str]()
+    for name, yields in waiting:
+        job = Job(prompts(model, 1)[0], 1, GREEDY, yields=yields)
+
+        def emit(_: Delta, name: str = name) -> None:
+            began.append(name)
+
+        row = Row(job, emit, Detokenizer(model.decode), StopScanner(()))
+        row.since -= PATIENCE_SECONDS + 1 if yields and overdue else 0
+        batch.queue(row)
+    with torch.inference_mode():
+        while batch.busy:
+            batch.turn()
+    return began
+
+
+def test_what_yields_begins_after_what_came_later_but_is_not_passed_over_for_ever(model: Model) -> None:
+    waiting = (("audit", True), ("first", False), ("second", False))
+    assert order_of(model, *waiting) == ["first", "second", "audit"]
+    assert order_of(model, *waiting, overdue=True) == ["audit", "first", "second"]
 
 
 def test_a_cancelled_row_leaves_and_the_others_do_not_notice(model: Model, scheduler: Scheduler) -> None:

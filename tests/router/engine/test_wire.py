@@ -28,6 +28,11 @@ def test_every_field_that_shapes_an_answer_is_read() -> None:
     assert (chat.n, chat.stops, chat.max_tokens, chat.logprobs, chat.schema) == (3, ("x",), 5, True, {"type": "array"})
 
 
+@pytest.mark.parametrize(("priority", "yields"), [(None, False), (0, False), (-3, False), (1, True), (7, True)])
+def test_a_priority_above_zero_yields_as_vllms_does(priority: int | None, yields: bool) -> None:
+    assert asked(priority=priority).yields is yields
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -52,6 +57,8 @@ def test_what_says_nothing_about_the_answer_is_let_through(fields: dict[str, Any
         ("web_search_options", {"search_context_size": "low"}),
         ("a_field_of_tomorrow", False),
         ("n", 17),
+        ("priority", 0.5),
+        ("priority", "low"),
         ("n", True),
         ("top_logprobs", 21),
         ("presence_penalty", 2.1),
