@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
@@ -108,10 +109,18 @@ def policy_schema() -> None:
     typer.echo(json_schema(), nl=False)
 
 
+def _join(name: str, command: typer.Typer | Callable[..., None]) -> None:
+    """Adds one of learning's commands: a group of them, or a function that is one."""
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name)(command)
+
+
 def main() -> None:
     """Entry point: a ``LocumError`` is one clear line and exit code 1, never a traceback."""
     for command in entry_points(group="locum.commands"):
-        app.add_typer(command.load(), name=command.name)
+        _join(command.name, command.load())
     try:
         app()
     except LocumError as e:
