@@ -33,6 +33,7 @@ from router.errors import BundleError, EngineError, TrainingError
 from router.policy import Policy
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer
+from router.scoring.shift import Spread
 from router.settings import Settings
 
 HOPELESS = 0.05
@@ -186,6 +187,7 @@ class Round:
                 "holdout": evaluate.report(m.holdout, answers, grades),
                 "dev": evaluate.report(m.dev, answers, grades),
                 "scorer": fit,
+                "scores": Spread.of(scorer.score(e.features) for e in holdout).as_dict(),
             },
         )
 
