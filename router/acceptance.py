@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -21,6 +20,7 @@ from router.contracts.decision import Decision, Deferral, Reason
 from router.contracts.records import Signals
 from router.policy import Policy
 from router.scoring.estimator import Scorer
+from router.scoring.schema import schema_of, valid
 
 _CANNOT = r"(?:can't|cannot|can not|won't be able to|(?:am|'m) (?:unable|not able) to|(?:do not|don't) have)"
 REFUSALS = (
@@ -89,9 +89,7 @@ def wanted(body: Mapping[str, Any]) -> Wanted:
     kind = form.get("type") if isinstance(form, dict) else None
     if not isinstance(form, dict) or kind not in ("json_object", "json_schema"):
         return _LIMITED if limited else _FREE
-    described = form.get("json_schema")
-    schema = described.get("schema") if kind == "json_schema" and isinstance(described, dict) else None
-    return Wanted(json=True, schema=schema if isinstance(schema, dict) else None, limited=limited)
+    return Wanted(json=True, schema=schema_of(body), limited=limited)
 
 
 def judge_answer(
@@ -196,45 +194,7 @@ def _fits(text: str, schema: Mapping[str, Any] | None) -> bool:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return False
-    return isinstance(value, dict) if schema is None else _valid(value, orjson.dumps(schema))
-
-
-def _valid(value: object, schema: bytes) -> bool:
-    """Whether the value is valid against the schema, as far as that can be told.
-
-    What cannot be told (a schema that is none, endless, or refers to somewhere else) is deferred.
-    """
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415
-
-    validator = _validator(schema)
-    try:
-        return validator is not None and bool(validator.is_valid(value))
-    except (RecursionError, Unresolvable, ValueError):  # ValueError: an "$id" that is no URL
-        return False
-
-
-@lru_cache(maxsize=256)
-def _validator(schema: bytes) -> Any:
-    """A validator that can neither call anywhere nor run for ever on a client's word.
-
-    Its registry is empty, so that a ``$ref`` to a URL fetches nothing, and a client's own regular
-    expressions are not run: ``pattern`` is not looked at, ``patternProperties`` cannot be told.
-    None where the schema itself is wrong.
-    """
-    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
-    from jsonschema.validators import create  # noqa: PLC0415
-    from referencing import Registry  # noqa: PLC0415
-
-    parsed = orjson.loads(schema)
-    try:
-        Draft202012Validator.check_schema(parsed)
-    except SchemaError:
-        return None
-    if b'"patternProperties"' in schema:
-        return None
-    keywords = {k: v for k, v in Draft202012Validator.VALIDATORS.items() if k != "pattern"}
-    kind = create(Draft202012Validator.META_SCHEMA, keywords, type_checker=Draft202012Validator.TYPE_CHECKER)
-    return kind(parsed, registry=Registry())
+    return isinstance(value, dict) if schema is None else valid(value, schema)
 
 
 def _calls_parse(calls: object) -> bool:
