@@ -96,7 +96,8 @@ class Record:
     """One request, whole. ``answers[0]`` is what the client got, if anything.
 
     ``amount``s are US dollars, times are seconds, ``created_at`` is unix time.
-    ``overhead_seconds`` is the request's time less the time spent waiting for upstreams.
+    ``acceptance`` is the probability by which the student's answer was let out or deferred, None where it was not
+    asked. ``overhead_seconds`` is the request's time less the time spent waiting for upstreams.
     """
 
     schema_version: Literal[1] = 1
@@ -119,6 +120,7 @@ class Record:
     request: dict[str, Any] | None = None
     answers: list[Answer] = field(default_factory=list)
     counterfactual_usd: Decimal = Decimal(0)
+    acceptance: float | None = None
     seconds: float = 0.0
     overhead_seconds: float = 0.0
     audit: Audit | None = None
