@@ -31,12 +31,13 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Live:
     """What serves now, swapped as one. ``student`` is None while none is ready; ``bundle`` None is the
-    base student alone, without scorer and thresholds."""
+    base student alone, without scorer and thresholds. ``wary``: more is to be audited than usual."""
 
     bundle: str | None = None
     scorer: Scorer | None = None
     thresholds: Thresholds | None = None
     student: Target | None = None
+    wary: bool = False
 
 
 class BundleWatcher:

@@ -251,6 +251,7 @@ class Cascade:
             scorer=exchange.live.scorer,
             thresholds=exchange.live.thresholds,
         )
+        exchange.acceptance = confidence
         if cause is not None:
             log.debug("deferred", request=exchange.chat.request_id, cause=cause, confidence=confidence)
         return cause

@@ -97,9 +97,13 @@ def student_serves(policy: Policy, thresholds: Thresholds | None) -> bool:
     return route is not None and route <= 1
 
 
-def audit_rate(policy: Policy, thresholds: Thresholds | None) -> float:
-    """The probability with which a request is drawn for audit now: the warm-up's while nothing serves."""
-    return policy.audit.rate if student_serves(policy, thresholds) else policy.audit.warmup_rate
+def audit_rate(policy: Policy, thresholds: Thresholds | None, wary: bool = False) -> float:
+    """The probability with which a request is drawn for audit now: the warm-up's while nothing serves, and while
+    what serves is looked at closely (``wary``), if that is more."""
+    usual, warmup = policy.audit.rate, policy.audit.warmup_rate
+    if not student_serves(policy, thresholds):
+        return warmup
+    return max(usual, warmup) if wary else usual
 
 
 def decide(policy: Policy, view: RequestView, state: RoutingState) -> Decision:

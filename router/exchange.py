@@ -118,6 +118,7 @@ class Exchange:
     ended: bool = False
     answers: list[Answer] = field(default_factory=list)
     counterfactual_usd: Decimal = Decimal(0)
+    acceptance: float | None = None
 
     @property
     def elapsed(self) -> float:
@@ -213,6 +214,7 @@ class Exchange:
             request=dict(chat.body),
             answers=self.answers,
             counterfactual_usd=self.counterfactual_usd,
+            acceptance=self.acceptance,
             seconds=seconds,
             overhead_seconds=max(0.0, seconds - self.waited.seconds),
         )

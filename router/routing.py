@@ -48,7 +48,7 @@ class Routing:
         policy, features = self._policy, extract(chat.body)
         score = live.scorer.score(features) if live.scorer else None
         prior = prior_score(features) if score is None else 0.0
-        rate = audit_rate(policy, live.thresholds)
+        rate = audit_rate(policy, live.thresholds, live.wary)
         state = RoutingState(
             student_ready=live.student is not None,
             escalated=chat.has_assistant_turn and self._conversations.escalated(chat.conversation_id),

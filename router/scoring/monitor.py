@@ -95,12 +95,12 @@ class Running:
         self._risks = np.sort(np.append(self._risks, limit))
         self._above, self._below = Gamblers(self._risks, WORSE), Gamblers(self._risks, BETTER)
         self._limit = int(np.searchsorted(self._risks, limit))
-        self._lost, self._n = 0, 0
+        self._lost, self.audits = 0, 0
 
     def update(self, lost: bool) -> None:
         self._above.update(lost)
         self._below.update(lost)
-        self._lost, self._n = self._lost + lost, self._n + 1
+        self._lost, self.audits = self._lost + lost, self.audits + 1
 
     @property
     def broken(self) -> bool:
@@ -109,7 +109,7 @@ class Running:
 
     @property
     def estimate(self) -> float | None:
-        return 1 - self._lost / self._n if self._n else None
+        return 1 - self._lost / self.audits if self.audits else None
 
     @property
     def upper(self) -> float:

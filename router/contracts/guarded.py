@@ -1,0 +1,59 @@
+"""What the guard over a policy's live bundle found, as a file: for ``locum status`` and for learning.
+
+The records say it too; the file spares its readers the scorer, without which they cannot be read so.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Guarded(BaseModel):
+    """``lower``, ``estimate`` and ``upper``: the running parity and its bounds, the estimate None where nothing
+    was audited. ``alarm``: parity was below its floor, and no threshold is yet known to keep it again. ``alarms``:
+    how many ``bundle`` raised; ``changed_at``: when the request came by which any bundle of the policy raised its
+    last, unix time, 0 where none did. ``audits``: of ``bundle`` since its last alarm. ``route`` and ``accept`` are
+    the thresholds in force, ``wary`` says that more is audited than usual."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bundle: str
+    alarm: bool = False
+    alarms: int = 0
+    changed_at: float = 0.0
+    audits: int = 0
+    lower: float = 0.0
+    estimate: float | None = None
+    upper: float = 1.0
+    route: float
+    accept: float
+    wary: bool = False
+
+
+def guarded_file(run: Path, policy: str) -> Path:
+    """Where it is kept, in the folder by which running processes find each other."""
+    return run / f"{policy}.guard.json"
+
+
+def read_guarded(run: Path, policy: str) -> Guarded | None:
+    """What was found last; None where no bundle was guarded yet.
+
+    Raises:
+        pydantic.ValidationError: the file is damaged.
+    """
+    try:
+        return Guarded.model_validate_json(guarded_file(run, policy).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def write_guarded(run: Path, policy: str, found: Guarded) -> None:
+    """Replaces it atomically. All workers write the same, since all read the same records."""
+    path = guarded_file(run, policy)
+    run.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_text(found.model_dump_json())
+    fresh.replace(path)
