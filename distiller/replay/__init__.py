@@ -1,0 +1,1 @@
+"""What would a policy have delivered, and cost, on logged traffic?"""

@@ -1,0 +1,153 @@
+"""A plan is a pair of thresholds; on logged traffic it gives a sample of outcomes, known or guessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from distiller.replay.traffic import Traffic
+from router.policy import AuditPart
+from router.scoring.estimates import Sample
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+LEAST_IN_BIN = 12
+MOST_BINS = 20
+
+
+class Way(StrEnum):
+    """How the two looks are used. ``routing``: by the score alone; ``cascade``: the student is always asked,
+    and its answer judged; ``both``: asked by the score, then its answer judged."""
+
+    ROUTING = "routing"
+    CASCADE = "cascade"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Ask the student from score ``route`` on, let its answer out from probability ``accept`` on.
+
+    A threshold above 1 is never; an ``accept`` of None holds no answer back.
+    """
+
+    route: float
+    accept: float | None = None
+
+    @classmethod
+    def at(cls, way: Way, threshold: float) -> Plan:
+        """The threshold where that way uses one."""
+        if way is Way.ROUTING:
+            return cls(threshold)
+        return cls(0.0 if way is Way.CASCADE else threshold, threshold)
+
+
+def sample_of(traffic: Traffic, plan: Plan, audit: AuditPart) -> Sample:
+    """The plan's outcomes, audits and exploration of ``audit`` included in cost and share."""
+    asked = traffic.to_student | ((traffic.score >= plan.route) & ~traffic.to_teacher)
+    leaves = _leaves(traffic, plan, traffic.accept)
+    held = plan.accept is not None
+    guess_leaves = _leaves(traffic, plan, traffic.accept_seen) if held else np.ones(len(traffic))
+    if held:
+        unseen = np.isnan(traffic.accept_seen) & ~traffic.to_student
+        guess_leaves[unseen] = leaving_by_score(traffic, leaves)[unseen]
+    return _sample(traffic, asked, leaves, guess_leaves, audit, least=plan.accept)
+
+
+def random_sample(traffic: Traffic, share: float, audit: AuditPart) -> Sample:
+    """Outcomes of asking the student at random, so that it serves ``share`` of all; no answer is held back."""
+    free = ~traffic.to_teacher
+    asked = np.where(free, min(1.0, share / max(1e-9, float(free.mean()))), 0.0)
+    everything = np.ones(len(traffic))
+    return _sample(traffic, asked, everything, everything, audit)
+
+
+def oracle_sample(traffic: Traffic, audit: AuditPart) -> Sample:
+    """Outcomes of asking the student exactly what it would answer acceptably."""
+    right = np.where(traffic.to_teacher, 0.0, traffic.acceptable.astype(np.float64))
+    guess = np.where(traffic.to_teacher, 0.0, traffic.guess)
+    nothing = np.zeros(len(traffic))
+    return Sample(
+        served=right,
+        guess_served=guess,
+        bad=nothing,
+        guess_bad=nothing,
+        cost=right * traffic.student + (1 - right) * traffic.teacher,
+        guess_cost=guess * traffic.student_seen + (1 - guess) * traffic.teacher_seen,
+        alone=traffic.teacher,
+        guess_alone=traffic.teacher_seen,
+        noise=nothing,
+        audited=traffic.audited,
+        propensity=traffic.propensity,
+    )
+
+
+def _leaves(traffic: Traffic, plan: Plan, accept: Floats) -> Floats:
+    """Whether an answer is let out: 1 or 0. What was settled for the student is never held back."""
+    if plan.accept is None:
+        return np.ones(len(traffic))
+    out: Bools = (accept >= plan.accept) | traffic.to_student
+    return out.astype(np.float64)
+
+
+def leaving_by_score(traffic: Traffic, leaves: Floats) -> Floats:
+    """P(the answer is let out | the request's score), (n,), by the mean over known answers of like score.
+
+    A guess: it only has to be made alike for audited requests and others, since what it misses on the
+    audited corrects it.
+    """
+    known = ~np.isnan(traffic.accept)
+    if not known.any():
+        return np.zeros(len(traffic))
+    bins = int(np.clip(known.sum() // LEAST_IN_BIN, 1, MOST_BINS))
+    edges = np.quantile(traffic.guess[known], np.linspace(0, 1, bins + 1)[1:-1])
+    where = np.searchsorted(edges, traffic.guess, side="right")
+    total = np.bincount(where[known], leaves[known], bins)
+    count = np.bincount(where[known], minlength=bins)
+    mean = np.divide(total, count, out=np.full(bins, leaves[known].mean()), where=count > 0)
+    return np.asarray(mean[where])
+
+
+def _sample(
+    traffic: Traffic,
+    asked: npt.NDArray[np.generic],
+    leaves: Floats,
+    guess_leaves: Floats,
+    audit: AuditPart,
+    *,
+    least: float | None = None,
+) -> Sample:
+    """``asked``: whether, or how probably, the student is asked; ``leaves``: whether its answer then leaves."""
+    explored = np.where(traffic.to_student, 0.0, audit.explore * (1 - audit.rate))
+    asks = asked.astype(np.float64) * (1 - explored)
+    served, guess_served = asks * leaves, asks * guess_leaves
+    rate, paid = audit.rate, _paid(traffic, guess_served, audit)
+    guess_bad = 1 - (traffic.guess if least is None else np.maximum(traffic.guess, min(least, 1.0)))
+    guess_other = paid * guess_served * traffic.teacher_seen + (1 - asks) * traffic.student_seen
+    other = paid * served * traffic.teacher + (1 - asks) * traffic.student
+    audits = rate * np.where(traffic.to_teacher, 0.0, 1.0)
+    noise = rate * (1 - rate) * guess_other**2 + explored * (1 - explored) * asked * traffic.teacher_seen**2
+    return Sample(
+        served=served,
+        guess_served=guess_served,
+        bad=(~traffic.acceptable).astype(np.float64),
+        guess_bad=guess_bad,
+        cost=asks * traffic.student + (1 - served) * traffic.teacher + audits * other,
+        guess_cost=asks * traffic.student_seen + (1 - guess_served) * traffic.teacher_seen + audits * guess_other,
+        alone=traffic.teacher,
+        guess_alone=traffic.teacher_seen,
+        noise=noise,
+        audited=traffic.audited,
+        propensity=traffic.propensity,
+    )
+
+
+def _paid(traffic: Traffic, served: Floats, audit: AuditPart) -> float:
+    """The share of the teacher's audits that the day's cap pays for."""
+    wanted = Decimal(audit.rate * float(served @ traffic.teacher_seen))
+    cap = audit.usd_per_day * Decimal(max(traffic.days, 1 / 24))
+    return 1.0 if wanted <= cap or wanted == 0 else float(cap / wanted)

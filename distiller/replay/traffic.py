@@ -1,0 +1,198 @@
+"""One bundle's logged requests as columns, priced by one policy: what plans are tried on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from distiller.replay.log import Logged, Reply
+from router.contracts.decision import Tier
+from router.contracts.records import Usage
+from router.errors import StoreError
+from router.policy import Policy
+from router.pricing import Prices, cost_usd
+from router.scoring.estimator import Scorer
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Columns, all (n,), one entry for each answered request of one bundle, in the order of time.
+
+    What ends in ``_seen`` is known of every request whether or not it was audited, or guessed from what
+    is; the rest is meaningful only where ``audited``. ``accept`` is the probability that the answer would
+    have been let out by, NaN where the student's answer is unknown. Costs are US dollars.
+
+    Attributes:
+        to_student, to_teacher: settled before the score: by the client, the student's abilities or a rule.
+        score: what routing compares with its threshold: with affinity the conversation's lowest so far.
+        guess: P(acceptable), the request's own score.
+        days: time from first to last request.
+        output_ratio: the student's output tokens over the teacher's, in audited pairs.
+        scored_answers: ``accept`` looks at answers; otherwise no plan can hold one back.
+    """
+
+    bundle: str | None
+    to_student: Bools
+    to_teacher: Bools
+    score: Floats
+    guess: Floats
+    accept_seen: Floats
+    accept: Floats
+    student_seen: Floats
+    student: Floats
+    teacher_seen: Floats
+    teacher: Floats
+    audited: Bools
+    acceptable: Bools
+    propensity: Floats
+    days: float
+    output_ratio: float
+    pairs: int
+    scored_answers: bool
+    left_out: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @property
+    def requests_per_day(self) -> float:
+        return len(self) / self.days if self.days > 0 else 0.0
+
+
+def bundle_of(rows: Sequence[Logged], live: str | None, wanted: str | None = None) -> str | None:
+    """Which bundle's requests to replay: the one asked for, else the live one, else the newest in the log.
+
+    Raises:
+        StoreError: the log has no request of the one asked for.
+    """
+    counts = Counter(row.bundle for row in rows)
+    if wanted is not None:
+        asked = None if wanted == "base" else wanted
+        if asked not in counts:
+            has = ", ".join(f"{name or 'base'} ({n})" for name, n in counts.most_common())
+            raise StoreError(f"the log has no answered request of bundle {wanted}; it has {has or 'none at all'}")
+        return asked
+    return live if live in counts else rows[-1].bundle
+
+
+def traffic_of(
+    rows: Sequence[Logged], which: int, policy: Policy, scorer: Scorer | None, bundle: str | None
+) -> Traffic:
+    """The columns of ``bundle``'s requests for policy number ``which`` of those the log was read for.
+
+    Raises:
+        StoreError: no request of the bundle was scored; PolicyError: a price is unknown.
+    """
+    mine = [row for row in rows if row.bundle == bundle]
+    scored = [(row, score) for row in mine if (score := _score(row, scorer)) is not None]
+    if not scored:
+        raise StoreError(
+            f"none of the {len(mine)} answered requests of bundle {bundle or 'base'} has a score: "
+            "thresholds can be replayed once a scorer is live (`locum distill run`)"
+        )
+    kept, scores = [row for row, _ in scored], [score for _, score in scored]
+    prices, ratio, pairs, cached = Prices.of(policy), *_ratio(kept), _cached_share(kept)
+    student = [_costs(row, Tier.STUDENT, ratio, cached, prices) for row in kept]
+    teacher = [_costs(row, Tier.TEACHER, ratio, cached, prices) for row in kept]
+    accepts = [_accepts(row, score, scorer) for row, score in scored]
+    upward = policy.conversation.affinity == "upward"
+    times = [row.created_at for row in kept]
+    return Traffic(
+        bundle=bundle,
+        to_student=np.array([row.settled[which] is Tier.STUDENT for row in kept]),
+        to_teacher=np.array([row.settled[which] is Tier.TEACHER for row in kept]),
+        score=np.array(_lowest(kept, scores, which) if upward else scores),
+        guess=np.array(scores),
+        accept_seen=np.array([seen for seen, _ in accepts]),
+        accept=np.array([known for _, known in accepts]),
+        student_seen=np.array([seen for seen, _ in student]),
+        student=np.array([known for _, known in student]),
+        teacher_seen=np.array([seen for seen, _ in teacher]),
+        teacher=np.array([known for _, known in teacher]),
+        audited=np.array([_has_verdict(row) for row in kept]),
+        acceptable=np.array([row.acceptable is True for row in kept]),
+        propensity=np.array([row.propensity for row in kept]),
+        days=(max(times) - min(times)) / DAY_SECONDS,
+        output_ratio=ratio,
+        pairs=pairs,
+        scored_answers=scorer is not None,
+        left_out={
+            "of other bundles": len(rows) - len(mine),
+            "without a score": len(mine) - len(kept),
+        },
+    )
+
+
+def _has_verdict(row: Logged) -> bool:
+    """An audit that judged the pair, both of which are known."""
+    whole = {*row.replies, *row.paired} == {*Tier}
+    return row.acceptable is not None and row.propensity > 0 and whole
+
+
+def _score(row: Logged, scorer: Scorer | None) -> float | None:
+    """As it was decided by, which saw the text before it was redacted; else the scorer's on the kept text."""
+    if row.score is not None:
+        return row.score
+    return scorer.score(row.features) if scorer and row.features else None
+
+
+def _accepts(row: Logged, score: float, scorer: Scorer | None) -> tuple[float, float]:
+    seen, paired = row.replies.get(Tier.STUDENT), row.paired.get(Tier.STUDENT)
+    known = _accept(seen, score, scorer)
+    return known, _accept(paired, score, scorer) if seen is None else known
+
+
+def _accept(reply: Reply | None, score: float, scorer: Scorer | None) -> float:
+    return float("nan") if reply is None or scorer is None else scorer.accept(score, reply.signals)
+
+
+def _lowest(rows: Sequence[Logged], scores: Sequence[float], which: int) -> list[float]:
+    """Each request's score or the lowest before it in its conversation, which keeps what once escalated up."""
+    lowest: dict[str, float] = {}
+    found = []
+    for row, score in zip(rows, scores, strict=True):
+        before = lowest.get(row.conversation_id, 1.0) if row.follow_up else 1.0
+        found.append(min(score, before))
+        own = -1.0 if row.settled[which] is Tier.TEACHER else score
+        lowest[row.conversation_id] = min(own, before)
+    return found
+
+
+def _ratio(rows: Sequence[Logged]) -> tuple[float, int]:
+    """(student's output tokens over the teacher's, pairs it is the mean of); 1 where nothing was paired."""
+    both = [{**row.paired, **row.replies} for row in rows if row.paired]
+    pairs = [b for b in both if len(b) == 2]
+    student = sum(b[Tier.STUDENT].usage.output_tokens for b in pairs)
+    teacher = sum(b[Tier.TEACHER].usage.output_tokens for b in pairs)
+    return (student / teacher if student and teacher else 1.0), len(pairs)
+
+
+def _cached_share(rows: Sequence[Logged]) -> float:
+    """The share of the teacher's input that its prompt cache served."""
+    usages = [row.replies[Tier.TEACHER].usage for row in rows if Tier.TEACHER in row.replies]
+    return sum(u.cached_input_tokens for u in usages) / max(1, sum(u.input_tokens for u in usages))
+
+
+def _costs(row: Logged, tier: Tier, ratio: float, cached: float, prices: Prices) -> tuple[float, float]:
+    """USD of the tier's answer: (known or guessed from what serving left, known with the audit's help)."""
+    price = prices.student if tier is Tier.STUDENT else prices.teacher()
+    own, other = row.replies.get(tier), row.replies.get(tier.other)
+    if own is not None:
+        usd = float(cost_usd(own.usage, price))
+        return usd, usd
+    usage = other.usage if other else Usage()
+    longer = ratio if tier is Tier.STUDENT else 1 / ratio
+    hits = 0 if tier is Tier.STUDENT else int(usage.input_tokens * cached)
+    guess = Usage(
+        input_tokens=usage.input_tokens, cached_input_tokens=hits, output_tokens=round(usage.output_tokens * longer)
+    )
+    usd, paired = float(cost_usd(guess, price)), row.paired.get(tier)
+    return usd, float(cost_usd(paired.usage, price)) if paired else usd
