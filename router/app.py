@@ -28,6 +28,7 @@ from router.api.responses.surface import PATH as RESPONSES
 from router.api.responses.surface import Responses
 from router.api.wire import Receive, Scope, Send
 from router.cascade import Shared
+from router.drift import DriftWatch
 from router.errors import BadRequest, LocumError
 from router.limits import ClientKeys, Streams
 from router.metrics import Metrics
@@ -79,7 +80,8 @@ def create_app(
         PolicyError: a file is wrong.
     """
     metrics, keys = Metrics(), ClientKeys(settings.client_keys)
-    proxy = Proxy(policies, settings, env, encoder or (lambda: load_encoder(settings.cache)), state or SharedState())
+    make_encoder = encoder or (lambda: load_encoder(settings.cache))
+    proxy = Proxy(policies, settings, env, make_encoder, state or SharedState())
     kept = KeptResponses(settings.home / "responses.db")
 
     @contextlib.asynccontextmanager
@@ -93,10 +95,9 @@ def create_app(
             background(proxy.follow(), "policy files"),
             background(proxy.seed_spending(store), "today's spending"),
             background(metrics.keep_fresh(), "metrics of the store"),
+            background(DriftWatch(store, metrics, settings, proxy.live_bundles, make_encoder).run(), "drift"),
         ]
-        gc.collect()
-        gc.freeze()  # what start-up made is never garbage; scanning it again and again costs 15% of the CPU
-        gc.set_threshold(*GARBAGE)
+        _collect_seldom()
         try:
             yield
         finally:
@@ -124,6 +125,12 @@ def create_app(
     rest.add_exception_handler(RequestValidationError, _invalid)
     entrance = Entrance(keys, settings.limits, metrics.observe_rejected)
     return App(_endpoints(proxy, entrance, Streams(settings.limits.streams), kept), rest)
+
+
+def _collect_seldom() -> None:
+    gc.collect()
+    gc.freeze()  # what start-up made is never garbage; scanning it again and again costs 15% of the CPU
+    gc.set_threshold(*GARBAGE)
 
 
 def _endpoints(proxy: Proxy, entrance: Entrance, streams: Streams, kept: KeptResponses) -> dict[str, Asgi]:

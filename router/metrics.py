@@ -1,9 +1,9 @@
 """Every Prometheus metric, under one object with a registry of its own: nothing is global.
 
 Labels are closed sets: policies, tiers, reasons, kinds of spend, causes; bundles too, of which there
-is one per promoted round. Never a prompt, a user or a request. With several workers
-(``PROMETHEUS_MULTIPROC_DIR`` set before the process starts) each writes its own files and a scrape
-of any of them adds all up.
+is one per promoted round, and the names of the few new kinds of requests. Never a prompt, a user or a
+request. With several workers (``PROMETHEUS_MULTIPROC_DIR`` set before the process starts) each writes its
+own files and a scrape of any of them adds all up.
 
 What every request counts is summed up in plain Python and reaches the client library, and with it the
 files, every ``FLUSH_SECONDS``, at a scrape of the same process and at its orderly end: counting in the
@@ -21,6 +21,7 @@ import asyncio
 import os
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol, get_args
@@ -29,6 +30,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
+from router.contracts.guarded import Guarded
 from router.contracts.records import Answer, Audit, Kind, Record
 
 FLUSH_SECONDS = 0.25
@@ -127,6 +129,7 @@ class Metrics:
         self._seen_dropped = 0
         self._seen_errors = 0
         self._live_bundles: dict[str, str] = {}
+        self._clusters: dict[str, frozenset[str]] = {}
         self._finished: defaultdict[_Ending, _Finished] = defaultdict(_Finished)
         self._spent: defaultdict[_Purpose, _Spent] = defaultdict(_Spent)
         self._make_counters()
@@ -179,6 +182,16 @@ class Metrics:
         self.threshold = g("threshold", "Score (route) or probability (accept) to pass.", "policy", "stage")
         self.bundle_info = g("bundle_info", "1 for the live bundle, 0 for one that was.", "policy", "bundle")
         self.objective = g("objective", "What routing aims at: the target of its kind.", "policy", "kind")
+        self.strange_share = g("strange_share", "Share of requests that are strange to the live scorer.", "policy")
+        self.new_cluster = g("new_cluster_requests", "Requests of a new kind, by its name.", "policy", "cluster")
+        self.score_shift = g("score_shift", "Largest gap of the scores' distribution to its reference.", "policy")
+        self.score_shift_bound = g("score_shift_bound", "The gap beyond which it is no chance.", "policy")
+        self.parity = g("parity", "Running parity since the last alarm: estimate, lower, upper.", "policy", "bound")
+        self.guard_alarm = g(
+            "guard_alarm", "1 while parity is proven below its floor and nothing is certified.", "policy"
+        )
+        self.guard_alarms = g("guard_alarms", "Alarms that the live bundle's audits raised.", "policy")
+        self.audit_rate = g("audit_rate", "Probability with which a request is audited.", "policy")
         self.trained_usd = g("trained_usd", "What training this home's bundles cost, in USD.", "policy")
 
     def observe_policy(self, policy: str, *, objective: str, target: float) -> None:
@@ -265,9 +278,35 @@ class Metrics:
         for stage, threshold in (("route", route), ("accept", accept)):
             self.threshold.labels(policy, stage).set(float("nan") if threshold is None else threshold)
 
+    def observe_guard(self, policy: str, found: Guarded, audit_rate: float) -> None:
+        """What the audits of the live bundle have shown, and how often there is one now; idempotent."""
+        estimate = float("nan") if found.estimate is None else found.estimate
+        for bound, value in (("estimate", estimate), ("lower", found.lower), ("upper", found.upper)):
+            self.parity.labels(policy, bound).set(value)
+        self.guard_alarm.labels(policy).set(found.alarm)
+        self.guard_alarms.labels(policy).set(found.alarms)
+        self.audit_rate.labels(policy).set(audit_rate)
+
     def observe_trained(self, policy: str, usd: float) -> None:
         """What the home's bundles cost to train, all together; idempotent, so any worker may say it."""
         self.trained_usd.labels(policy).set(usd)
+
+    def observe_drift(
+        self, policy: str, *, strange_share: float, clusters: Mapping[str, int], shift: tuple[float, float] | None
+    ) -> None:
+        """What has drifted: ``clusters`` are requests by a new kind's name, a few at most, whose words no single
+        user wrote; ``shift`` is (gap, bound) of the scores, None where it is not known yet."""
+        self.strange_share.labels(policy).set(strange_share)
+        for gone in self._clusters.get(policy, frozenset()) - clusters.keys():
+            self.new_cluster.labels(policy, gone).set(0)
+            if not _several_processes():  # where there are several, the library cannot remove
+                self.new_cluster.remove(policy, gone)
+        self._clusters[policy] = frozenset(clusters)
+        for name, requests in clusters.items():
+            self.new_cluster.labels(policy, name).set(requests)
+        gap, bound = shift or (float("nan"), float("nan"))
+        self.score_shift.labels(policy).set(gap)
+        self.score_shift_bound.labels(policy).set(bound)
 
     def watch(self, store: Watched) -> None:
         """From now on the store's queue depth, losses and errors are shown too."""
@@ -329,8 +368,12 @@ class Metrics:
     def expose(self) -> bytes:
         """The text a scrape gets (``content_type`` goes with it); all workers' where there are several."""
         self.flush()
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if not _several_processes():
             return generate_latest(self.registry)
         merged = CollectorRegistry()
         MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
         return generate_latest(merged)
+
+
+def _several_processes() -> bool:
+    return "PROMETHEUS_MULTIPROC_DIR" in os.environ

@@ -20,6 +20,7 @@ from router.bundles import BundleWatcher, Live
 from router.cascade import Cascade, Shared
 from router.contracts.bundles import MANIFEST, Manifest
 from router.errors import PolicyError
+from router.guard import Guard
 from router.policy import Policy, load_policy
 from router.routing import Routing, teacher_spend
 from router.scoring.encoder import Encoder
@@ -39,12 +40,14 @@ class Served:
 
     cascade: Cascade
     watcher: BundleWatcher
-    following: asyncio.Task[None]
+    guard: Guard
+    following: tuple[asyncio.Task[None], ...]
     routing: Routing
 
     async def stop(self) -> None:
-        self.following.cancel()
-        await asyncio.wait({self.following})
+        for task in self.following:
+            task.cancel()
+        await asyncio.wait(self.following)
         await self.cascade.close()
 
 
@@ -79,6 +82,10 @@ class Proxy:
     @property
     def policies(self) -> list[Policy]:
         return list(self._policies.values())
+
+    def live_bundles(self) -> dict[str, str | None]:
+        """Which bundle serves each policy now; None is the base student alone."""
+        return {name: served.watcher.live.bundle for name, served in self._served.items()}
 
     async def start(self, shared: Shared) -> None:
         """Serves the policies as they were read. Call it once, before the first request."""
@@ -141,14 +148,27 @@ class Proxy:
     async def _serve(self, policy: Policy, routing: Routing) -> Served:
         metrics = self.shared.metrics
         watcher = BundleWatcher(
-            policy, self._settings, encoder=self._encoder, on_swap=lambda _, new: self._swapped(policy, new)
+            policy, self._settings, encoder=self._encoder, on_swap=lambda *_: self._swapped(policy, guard.live)
+        )
+        guard = Guard(
+            policy,
+            self._settings,
+            base=lambda: watcher.live,
+            records=self.shared.store,
+            metrics=metrics,
+            changed=lambda live: self._swapped(policy, live),
         )
         kind, target = _objective(policy)
         metrics.observe_policy(policy.name, objective=kind, target=target)
         self._swapped(policy, watcher.live)
         await watcher.refresh()
-        cascade = Cascade(policy, Backends(policy, self._env), lambda: watcher.live, routing, self.shared)
-        return Served(cascade, watcher, background(watcher.run(), f"bundles of {policy.name}"), routing)
+        await guard.refresh()
+        cascade = Cascade(policy, Backends(policy, self._env), lambda: guard.live, routing, self.shared)
+        following = (
+            background(watcher.run(), f"bundles of {policy.name}"),
+            background(guard.run(), f"guard over {policy.name}"),
+        )
+        return Served(cascade, watcher, guard, following, routing)
 
     def _swapped(self, policy: Policy, live: Live) -> None:
         thresholds, metrics = live.thresholds, self.shared.metrics

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from router.contracts.records import Audit, Record
 from router.policy import Policy
 from router.settings import Settings
+
+
+class Scored(NamedTuple):
+    """Of one record what the live scorer said; None where none was fitted. ``at`` is unix time."""
+
+    seq: int
+    request_id: str
+    at: float
+    bundle: str | None
+    score: float | None
+    novelty: float | None
 
 
 class Records(Protocol):
@@ -20,8 +31,22 @@ class Records(Protocol):
         """
         ...
 
+    def audits(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[tuple[int, Record]]:
+        """Yields ``(id, record)`` for each audit's outcome, missed ones included, in the order these were written,
+        which need not be the requests'. What followed an audit, such as feedback, is not joined in, and a second
+        outcome for one request is passed over: who reads on from ``after`` sees what who reads all sees.
+
+        ``after`` is the last ``id`` already seen, ``since`` the unix time from which on an outcome counts.
+        """
+        ...
+
     def get(self, request_id: str) -> Record | None:
         """One record, or None where it is not (yet) there."""
+        ...
+
+    def scored(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[Scored]:
+        """Yields what was scored, in the order written, at a tenth of the cost of reading whole records; of a
+        policy's past only what lies among the last records. Arguments as for ``records``."""
         ...
 
     def close(self) -> None: ...

@@ -13,11 +13,17 @@ from pydantic import ValidationError
 
 from router.contracts.records import Record, read_audit, read_record
 from router.errors import StoreError
+from router.store.base import Scored
 from router.store.opening import newer, patiently
 
 DB_VERSION = 1
 PAGE_ROWS = 500
+SCORED_ROWS = 200_000
 BUSY_SECONDS = 5.0
+AUDITS = f"""SELECT a.id, r.body, a.body FROM amendments a JOIN records r ON r.request_id = a.request_id
+    WHERE a.id > ? AND a.kind = 'audit' AND r.policy = ? AND a.created_at >= ? AND NOT EXISTS (
+        SELECT 1 FROM amendments b WHERE b.request_id = a.request_id AND b.kind = 'audit' AND b.id < a.id)
+    ORDER BY a.id LIMIT {PAGE_ROWS}"""
 
 
 class SqliteReader:
@@ -43,10 +49,32 @@ class SqliteReader:
                     yield seq, _load(body, later.get(request_id, []))
                 after = rows[-1][0]
 
+    def audits(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[tuple[int, Record]]:
+        """See ``Records``."""
+        with self._reading() as db:
+            while rows := _all(db, AUDITS, (after, policy, since)):
+                for at, body, outcome in rows:
+                    yield at, _load(body, [("audit", outcome)])
+                after = rows[-1][0]
+
     def get(self, request_id: str) -> Record | None:
         with self._reading() as db:
             rows = _all(db, "SELECT body FROM records WHERE request_id = ?", (request_id,))
             return _load(rows[0][0], _amendments(db, [request_id]).get(request_id, [])) if rows else None
+
+    def scored(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[Scored]:
+        """See ``Records``. SQLite itself looks into the JSON, without the interpreter's lock."""
+        query = (
+            "SELECT seq, request_id, created_at, json_extract(body, '$.bundle'),"
+            " json_extract(body, '$.decision.score'), json_extract(body, '$.decision.novelty')"
+            " FROM records WHERE seq > ?"
+            f" AND seq > (SELECT MAX(seq) FROM records) - {SCORED_ROWS}"
+            f" AND created_at >= ? AND policy = ? ORDER BY seq LIMIT {PAGE_ROWS}"
+        )
+        with self._reading() as db:
+            while rows := _all(db, query, (after, since, policy)):
+                yield from map(Scored._make, rows)
+                after = rows[-1][0]
 
     def close(self) -> None:
         """Nothing is held open between reads."""
@@ -91,7 +119,7 @@ def _amendments(db: sqlite3.Connection | None, request_ids: Sequence[str]) -> di
 
 
 def _load(body: str, later: Sequence[tuple[str, str]]) -> Record:
-    """A record with its amendments; of several of a kind the last holds."""
+    """A record with its amendments, in whatever order they came; of several of a kind the last holds."""
     try:
         record = read_record(body)
         for kind, amendment in later:
@@ -99,6 +127,7 @@ def _load(body: str, later: Sequence[tuple[str, str]]) -> Record:
                 record.audit = read_audit(amendment)
             elif kind == "feedback":
                 record.feedback = json.loads(amendment)
+        record.heed_feedback()
     except ValidationError as e:
         raise StoreError(f"a record cannot be read; a newer Locum may have written it: {e}") from e
     return record

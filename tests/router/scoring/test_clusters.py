@@ -97,20 +97,7 @@ def test_a_name_has_no_numbers_and_stays_as_the_cluster_grows(encoder: Encoder) 
 
 
 def test_there_are_never_more_than_a_few(encoder: Encoder) -> None:
-    topics = [
-        "volcano",
-        "violin",
-        "tractor",
-        "cheese",
-        "glacier",
-        "chess",
-        "harbour",
-        "beetle",
-        "comet",
-        "saddle",
-        "vaccine",
-        "opera",
-    ]
+    topics = ["volcano", "violin", "tractor", "cheese", "glacier", "chess", "harbour", "beetle", "comet", "saddle"]
     texts = [f"{topic} {topic} facts {n}" for topic in topics for n in "abcdefghijkl"]
     named = found(seen(texts), encoder)
     assert len(named) <= MOST_CLUSTERS
