@@ -1,13 +1,76 @@
-"""What share of the traffic a student can carry at the policy's target: the other half of the gate's question."""
+"""Thresholds for a student and its scorer, by the policy's objective, and the share that they let it carry."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
 
 from router.contracts.bundles import Thresholds
 from router.policy import Policy
+from router.pricing import litellm_price
 from router.scoring.estimator import Example, Scorer
-from router.scoring.thresholds import for_parity, with_evidence
+from router.scoring.thresholds import NEVER, for_parity, with_evidence
+
+LEAST_WORTH = 0.10
+"""Where fewer than one in ten of the student's answers would leave, asking it only costs time."""
+CONFIDENCE = 0.95
+"""Of the bound that is shown where the objective names none."""
+MEASURED = "declared objective, measured on the holdout"
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Judged requests as a scorer sees them, (n,) each; ``accepts`` is None without the cascade's second look."""
+
+    scores: Floats
+    accepts: Floats | None
+    acceptable: Bools
+    weights: Floats
+
+    @classmethod
+    def seen_by(cls, scorer: Scorer, examples: Sequence[Example], policy: Policy) -> Self:
+        """Examples that the scorer was not fitted on: it is surer of those than it should be."""
+        scores = np.array([scorer.score(e.features) for e in examples], np.float64)
+        accepts = None
+        if policy.accept.cascade and scorer.learned.head is not None:
+            pairs = zip(scores.tolist(), examples, strict=True)
+            accepts = np.array([scorer.accept(p, e.judged) for p, e in pairs], np.float64)
+        acceptable = np.array([e.acceptable for e in examples], np.bool_)
+        return cls(scores, accepts, acceptable, np.array([e.weight for e in examples], np.float64))
+
+    def certify(self, policy: Policy, route: float) -> Thresholds:
+        """For a quality floor. ``route`` must have been fixed without these rows."""
+        goal = policy.objective.parity
+        assert goal is not None
+        return for_parity(
+            self.scores,
+            self.accepts,
+            self.acceptable,
+            goal.at_least,
+            goal.confidence,
+            over=goal.over_requests,
+            route=route,
+            weights=self.weights,
+        )
+
+    def measure(self, thresholds: Thresholds) -> Thresholds:
+        """For an objective that promises no quality: what it gives on these rows."""
+        return with_evidence(
+            thresholds,
+            self.scores,
+            self.accepts,
+            self.acceptable,
+            confidence=CONFIDENCE,
+            method=MEASURED,
+            weights=self.weights,
+        )
 
 
 def share_of(thresholds: Thresholds, policy: Policy) -> float:
@@ -18,24 +81,68 @@ def share_of(thresholds: Thresholds, policy: Policy) -> float:
     if policy.objective.student_share is not None:
         return policy.objective.student_share
     evidence = thresholds.evidence
-    return evidence.served / evidence.examples if evidence and evidence.examples else 0.0
+    if evidence is None or not evidence.examples:
+        return 0.0
+    return evidence.served / evidence.examples if evidence.share is None else evidence.share
+
+
+def tuned(scorer: Scorer, known: Bools, holdout: Sample, policy: Policy) -> Thresholds:
+    """By the policy's objective; ``known`` are the outcomes that the scorer was fitted on, in its order.
+
+    A share is tracked online and a budget spent online, so for them the route threshold is where the
+    proxy starts from, and every answer that passes the other checks leaves.
+    """
+    aim = policy.objective
+    if aim.parity is not None:
+        return holdout.certify(policy, 0.0 if holdout.accepts is None else _route_floor(policy, scorer, known))
+    if aim.student_share is not None:
+        found = Thresholds(route=_share_start(scorer.held_out_, aim.student_share), accept=0.0)
+    elif aim.threshold is not None:
+        found = Thresholds(route=aim.threshold, accept=0.0 if holdout.accepts is None else aim.threshold)
+    else:
+        found = Thresholds(route=0.5, accept=0.0)
+    return holdout.measure(found)
 
 
 def retuned(scorer: Scorer, thresholds: Thresholds, holdout: Sequence[Example], policy: Policy) -> Thresholds:
     """An incumbent's thresholds with today's holdout as evidence, so that both students are judged by the same rows.
 
-    For a quality floor the accept threshold is certified anew; the routing threshold stays as it was
-    fixed before these rows were seen. Other objectives certify nothing, so only the evidence is new.
+    For a quality floor they are certified anew; the routing threshold of a cascade stays as it was fixed
+    before these rows were seen. Other objectives certify nothing, so only the evidence is new.
     """
-    scores = [scorer.score(e.features) for e in holdout]
-    accepts = [scorer.accept(s, e.signals) for s, e in zip(scores, holdout, strict=True)]
-    good = [e.acceptable for e in holdout]
-    goal = policy.objective.parity
-    if goal is None:
-        return with_evidence(
-            thresholds, scores, accepts, good, target=0.0, confidence=0.95, method="measured on the holdout"
-        )
-    if not policy.accept.cascade:
-        return for_parity(scores, None, good, goal.at_least, goal.confidence)
-    route = thresholds.route if thresholds.route <= 1 else 0.0
-    return for_parity(scores, accepts, good, goal.at_least, goal.confidence, route=route)
+    sample = Sample.seen_by(scorer, holdout, policy)
+    if policy.objective.parity is None:
+        return sample.measure(thresholds)
+    return sample.certify(policy, thresholds.route if thresholds.route <= 1 else 0.0)
+
+
+def _share_start(scores: Floats, share: float) -> float:
+    if share <= 0:
+        return NEVER
+    return float(np.quantile(scores, 1 - share)) if len(scores) else 0.0
+
+
+def _route_floor(policy: Policy, scorer: Scorer, known: Bools) -> float:
+    """The score below which asking the student is not worth it, from the fitting examples alone.
+
+    The largest score below which the share of answers that would leave falls short of what asking costs:
+    the student's price over the teacher's, and ``LEAST_WORTH`` at least. Which answers would leave is
+    estimated with the threshold that meets the target on the fitting examples' held-out scores.
+    """
+    assert policy.objective.parity is not None
+    scores, accepts = scorer.held_out_, scorer.held_out_accept_
+    tentative = for_parity(scores, accepts, known, policy.objective.parity.at_least, 0.5)
+    if tentative.accept == NEVER:
+        return 0.0
+    order = np.argsort(scores, kind="stable")
+    leaving = np.cumsum(accepts[order] >= tentative.accept) / np.arange(1, len(order) + 1)
+    wasteful = np.flatnonzero(leaving < _worth(policy))
+    return float(scores[order][wasteful[-1]]) if len(wasteful) else 0.0
+
+
+def _worth(policy: Policy) -> float:
+    student = policy.student.usd_per_million
+    teacher = policy.teacher.usd_per_million or litellm_price(policy.teacher.model)
+    dear = teacher.input + teacher.output if teacher else 0
+    ratio = float((student.input + student.output) / dear) if dear else 0.0
+    return min(0.9, max(LEAST_WORTH, ratio))

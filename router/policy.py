@@ -96,10 +96,15 @@ class EmbeddingsPart(Part):
 
 
 class Parity(Part):
-    """Quality floor: parity of at least ``at_least``, shown at ``confidence`` by an exact test."""
+    """Quality floor: parity of at least ``at_least``, shown at ``confidence`` by an exact test.
+
+    It is promised for the next ``over_requests`` requests together, whose own luck the test allows for: who
+    counts them finds the floor broken no more often than promised. Null promises the long run alone.
+    """
 
     at_least: float = Field(0.95, gt=0, lt=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
+    over_requests: int | None = Field(1000, gt=0)
 
 
 class Objective(Part):

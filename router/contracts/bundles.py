@@ -34,7 +34,11 @@ class StudentRef(BaseModel):
 
 
 class Evidence(BaseModel):
-    """What a threshold rests on: the test that was passed, on how many examples."""
+    """What a threshold rests on: the test that was passed, on how many examples.
+
+    ``over``: the promise is for the next so many requests together; None for the long run. ``share``: of the
+    traffic, by the examples' weights, that the student serves; None in bundles older than weights.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,6 +49,8 @@ class Evidence(BaseModel):
     unacceptable: int
     risk_bound: float
     method: str
+    over: int | None = None
+    share: float | None = None
 
 
 class Thresholds(BaseModel):

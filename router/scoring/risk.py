@@ -44,9 +44,58 @@ def break_probability(failures: int, n: int, level: float, horizon: int | None =
 
 def most_failures(n: int, level: float, confidence: float, horizon: int | None = None) -> int:
     """How many of a uniform sample of ``n`` may fail among those that a threshold lets in, so that the floor
-    breaks with probability ``1 - confidence`` at most (``break_probability``); -1 where even none is too many."""
+    breaks with probability ``1 - confidence`` at most (``break_probability``); -1 where even none is too many.
+
+    With a ``horizon`` both hold: over the next requests, and in the long run, which a few of them say little about.
+    """
     doubt = 1 - confidence + 1e-12
-    return bisect_left(range(n), True, key=lambda k: break_probability(k, n, level, horizon) > doubt) - 1
+
+    def too_many(failures: int) -> bool:
+        broken = break_probability(failures, n, level)
+        if horizon is not None:
+            broken = max(broken, break_probability(failures, n, level, horizon))
+        return broken > doubt
+
+    return bisect_left(range(n), True, key=too_many) - 1
+
+
+def prediction_level(level: float, horizon: int, confidence: float) -> float:
+    """The largest long-run rate at which more than ``level`` of ``horizon`` requests fail with probability
+    ``1 - confidence`` at most."""
+    from scipy.special import betaincinv  # noqa: PLC0415
+
+    allowed = math.floor(level * horizon + 1e-9)
+    return 1.0 if allowed >= horizon else float(betaincinv(allowed + 1, horizon - allowed, 1 - confidence))
+
+
+def betting_gains(weights: Floats, level: float, confidence: float) -> tuple[Floats, Floats]:
+    """What a bet that fewer than ``level`` fail earns by each example: logarithms where it did not fail, and
+    where it did, (n,) each.
+
+    While the weighted rate of failures is ``level`` or more, no bet makes money on average, so the whole
+    sum reaches ``-log(1 - confidence)`` with probability ``1 - confidence`` at most (Waudby-Smith and Ramdas
+    2020, "Estimating means of bounded random variables by betting", arXiv 2010.09686). The stake is the
+    paper's for a sample of known size; it looks at the weights alone, never at the outcomes, so the sum only
+    falls as more fail. The rate is ``E[weight * failed] / E[weight]``: weights need no normalising.
+    """
+    doubt, most = 1 - confidence, float(weights.max(initial=0.0))
+    variance = level * (1 - level) * float((weights**2).sum())
+    stake = min(math.sqrt(-2 * math.log(doubt) / max(variance, 1e-300)), 0.9 / (max(most, 1e-300) * (1 - level)))
+    return np.log1p(stake * weights * level), np.log1p(-stake * weights * (1 - level))
+
+
+def betting_upper(failed: npt.NDArray[np.bool_], weights: Floats, confidence: float) -> float:
+    """The one-sided upper bound on the weighted rate of failures that betting gives; both (n,).
+
+    The lowest rate, to within 1e-4, that the bet against it refutes at ``confidence``; 1 where none is.
+    """
+    low, high = 0.0, 1.0
+    while high - low > 1e-4:
+        level = (low + high) / 2
+        kept, lost = betting_gains(weights, level, confidence)
+        refuted = float(np.where(failed, lost, kept).sum()) >= -math.log(1 - confidence)
+        low, high = (low, level) if refuted else (level, high)
+    return high
 
 
 class EProcess:

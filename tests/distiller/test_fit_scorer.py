@@ -101,8 +101,10 @@ def test_other_objectives_get_a_start_and_are_measured() -> None:
     assert fit_bundle_scorer(*data, policy({"student_share": 0.0}), None)[1].route == NEVER
 
 
-def test_a_weighted_holdout_is_thinned_to_a_uniform_one() -> None:
-    holdout = [replace(e, weight=1.0 if i % 2 else 0.25) for i, e in enumerate(examples(400, 1))]
-    _, thresholds, report = fit_bundle_scorer(examples(300, 0), holdout, policy(PARITY), None)
-    assert report["certified_on"] == pytest.approx(250, abs=25)
-    assert thresholds.evidence is not None and thresholds.evidence.examples == report["certified_on"]
+def test_a_weighted_holdout_certifies_for_the_traffic_that_it_stands_for() -> None:
+    holdout = [replace(e, weight=1.0 if e.acceptable else 4.0) for e in examples(400, 1)]
+    fitting = examples(300, 0)
+    plain, weighted = (fit_bundle_scorer(fitting, rows, policy(PARITY), None) for rows in (examples(400, 1), holdout))
+    assert weighted[2]["student_share"] < plain[2]["student_share"]
+    assert weighted[1].evidence is not None and weighted[1].evidence.examples <= 400
+    assert weighted[1].evidence.risk_bound <= 0.05
