@@ -67,7 +67,7 @@ class Gamblers:
     @property
     def wealth(self) -> Floats:
         """What all together have, of 1 at the beginning, what later starts will get included: (r,)."""
-        return self._value.mean(axis=1) + unspent(self._started)
+        return np.asarray(self._value.mean(axis=1) + unspent(self._started))
 
 
 def unspent(n: int) -> float:
