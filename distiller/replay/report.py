@@ -15,7 +15,7 @@ from router.decide import route_threshold
 from router.errors import StoreError
 from router.policy import AuditPart, Policy
 from router.scoring.estimates import Interval, Sample, figures
-from router.scoring.thresholds import NEVER, for_parity, grid_of
+from router.scoring.thresholds import NEVER, for_parity
 
 Floats = npt.NDArray[np.float64]
 STEPS = 100
@@ -137,21 +137,15 @@ def plan_of(policy: Policy, thresholds: Thresholds | None, traffic: Traffic) -> 
 
 
 def certified(traffic: Traffic, way: Way, target: float, confidence: float) -> Thresholds:
-    """The loosest threshold that the log's audits certify for the floor; ``route`` holds it, evidence with it.
-
-    Candidates are quantiles of what is known of the requests that were not audited. Audits drawn at different rates are
-    thinned to the lowest, since the exact test counts equal ones only.
-    """
-    final, others = final_scores(traffic, way), ~traffic.audited & ~traffic.to_teacher
-    audited = traffic.audited & _even(traffic)
-    seen = traffic.accept_seen[others & ~np.isnan(traffic.accept_seen)]
+    """The loosest threshold that the log's audits certify for the floor; ``route`` holds it, evidence with it."""
+    audited = traffic.audited
     return for_parity(
-        final[audited],
+        final_scores(traffic, way)[audited],
         None,
         traffic.acceptable[audited],
         target,
         confidence,
-        grid=grid_of(np.concatenate([traffic.score[others], seen])),
+        weights=1 / traffic.propensity[audited],
     )
 
 
@@ -223,7 +217,7 @@ def _choice(
         threshold = min(held, default=NEVER)
     plan = Plan.at(way, threshold)
     found = figures(sample_of(traffic, plan, policy.audit))
-    return Choice(way, None if threshold >= NEVER else plan, found)
+    return Choice(way, None if threshold > 1 else plan, found)
 
 
 def _outlook(name: str, plan: Plan | None, sample: Sample, ahead: int) -> Outlook:
@@ -233,11 +227,3 @@ def _outlook(name: str, plan: Plan | None, sample: Sample, ahead: int) -> Outloo
 def _unaudited(policy: Policy) -> AuditPart:
     """Who never chooses has nothing to audit or explore."""
     return policy.audit.model_copy(update={"rate": 0.0, "explore": 0.0})
-
-
-def _even(traffic: Traffic) -> npt.NDArray[np.bool_]:
-    drawn = traffic.propensity[traffic.audited]
-    if len(drawn) == 0 or drawn.min() == drawn.max():
-        return np.ones(len(traffic), np.bool_)
-    ratio = np.divide(drawn.min(), traffic.propensity, out=np.zeros(len(traffic)), where=traffic.propensity > 0)
-    return np.asarray(np.random.default_rng(0).random(len(traffic)) < ratio)

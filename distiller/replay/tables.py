@@ -1,0 +1,120 @@
+"""The replay in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from distiller.replay.plans import Plan
+from distiller.replay.report import Choice, Replay
+from router.scoring.estimates import Interval
+
+COLUMNS = ("share", "parity", "risk", "cost", "saved_share", "cost_per_resolved")
+HEADS = ("student share", "parity", "selective risk", "USD / 1,000", "saved", "USD / 1,000 resolved")
+PER = 1000
+
+
+def table(replay: Replay) -> RenderableType:
+    """All that was found, each figure with its 95% interval beneath."""
+    head = Table(title="What it would have given, in the long run", title_justify="left", box=None, pad_edge=False)
+    head.title_style, head.header_style = "bold", "dim"
+    head.add_column("")
+    for name in HEADS:
+        head.add_column(name, justify="right")
+    for outlook in replay.policies:
+        _row(head, outlook.name, outlook.lasting, "bold")
+        _row(head, f"  next {replay.ahead:,} requests", outlook.coming, "")
+        _row(head, "  by the audits alone", outlook.by_audits, "dim")
+    for outlook in replay.baselines:
+        _row(head, outlook.name, outlook.lasting, "")
+    return Group(_about(replay), "", head, "", _ways(replay), "", _small_print(replay))
+
+
+def threshold_text(plan: Plan | None) -> str:
+    """A plan in words."""
+    if plan is None:
+        return ""
+    asked = "asks the student always" if plan.route <= 0 else f"asks the student from score {plan.route:.3f}"
+    if plan.route > 1:
+        asked = "never asks the student"
+    return asked if plan.accept is None else f"{asked}, lets its answer out from {plan.accept:.3f}"
+
+
+def _about(replay: Replay) -> Text:
+    traffic = replay.traffic
+    audits = int(traffic.audited.sum())
+    text = Text.assemble(
+        (f"{len(traffic):,} requests", "bold"),
+        f" over {traffic.days:.1f} days, bundle {traffic.bundle or 'base'}; {audits:,} audited with a verdict",
+    )
+    left = [f"{n:,} {why}" for why, n in traffic.left_out.items() if n]
+    text.append(f"; left out: {', '.join(left)}" if left else "")
+    for outlook in replay.policies:
+        text.append(f"\n{outlook.name}: {threshold_text(outlook.plan)}")
+    if audits == 0:
+        text.append("\nNo audit has a verdict: quality is unknown. Raise audit.rate.", style="bold yellow")
+    return text
+
+
+def _row(table: Table, name: str, figures: Mapping[str, Interval], style: str) -> None:
+    cells = [f"{said}\n[dim]{limits}[/]" for said, limits in (_cell(c, figures[c]) for c in COLUMNS)]
+    table.add_row(f"{name}\n", *cells, style=style)
+
+
+def _cell(column: str, interval: Interval) -> tuple[str, str]:
+    show = _money if column in ("cost", "cost_per_resolved") else _percent
+    if interval.estimate is None:
+        return "unknown", f"{show(interval.low)} – {show(interval.high)}"
+    return show(interval.estimate), f"{show(interval.low)} – {show(interval.high)}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def _money(value: float) -> str:
+    return f"{PER * value:.4g}" if isfinite(value) else "∞"
+
+
+def _ways(replay: Replay) -> Table:
+    held = (
+        f"certified at {replay.confidence:.0%} by this log"
+        if replay.confidence
+        else "by estimate, as good as the policy is now"
+    )
+    table = Table(title=f"Which way is cheapest at parity {replay.target:.1%} ({held})", box=None, pad_edge=False)
+    table.title_justify, table.title_style, table.header_style = "left", "bold", "dim"
+    for i, name in enumerate(("", "threshold", *HEADS[:2], *HEADS[3:5])):
+        table.add_column(name, justify="right" if i else "left")
+    best = replay.cheapest
+    for choice in replay.choices:
+        _choice(table, choice, choice is best)
+    return table
+
+
+def _choice(table: Table, choice: Choice, best: bool) -> None:
+    if choice.plan is None:
+        table.add_row(choice.way.value, "none holds", style="dim")
+        return
+    cells = []
+    for column in ("share", "parity", "cost", "saved_share"):
+        said, limits = _cell(column, choice.figures[column])
+        cells.append(f"{said} [dim]({limits})[/]")
+    threshold = choice.plan.route if choice.plan.accept is None else choice.plan.accept
+    table.add_row(f"{choice.way.value}{' ← cheapest' if best else ''}", f"{threshold:.3f}", *cells, style="bold" * best)
+
+
+def _small_print(replay: Replay) -> Text:
+    traffic = replay.traffic
+    said = (
+        f"Doubly robust from audits and their propensities; 95% intervals. The unasked tier's cost is an estimate: the "
+        f"same input, output tokens by the audited pairs' mean ratio ({traffic.output_ratio:.2f} student to teacher, "
+        f"{traffic.pairs:,} pairs), mended by what audits found. Audits and exploration are in cost and share."
+    )
+    if not traffic.scored_answers:
+        said += " The bundle's scorer is not at hand, so only routing could be replayed, not the cascade."
+    return Text(said, style="dim")

@@ -1,0 +1,145 @@
+"""Which threshold meets a target on logged traffic, and why."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self, cast, get_args
+
+from distiller.replay.plans import Plan, Way, sample_of
+from distiller.replay.report import budget_threshold, candidates, certified, share_threshold
+from distiller.replay.traffic import Traffic
+from router.errors import LocumError, StoreError
+from router.policy import Policy
+from router.scoring.estimates import Interval, figures
+
+Aim = Literal["parity", "share", "usd_per_day"]
+SCALE = 10_000
+"""Thresholds are written with four decimals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``parity`` and ``share`` lie between 0 and 1; ``confidence`` is a parity's."""
+
+    aim: Aim
+    value: float
+    confidence: float = 0.95
+
+    @classmethod
+    def parse(cls, text: str, confidence: float = 0.95) -> Self:
+        """``parity=0.95``, ``share=0.8`` or ``usd_per_day=25``. Raises LocumError for anything else."""
+        aim, _, number = text.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        most = math.inf if aim == "usd_per_day" else 1.0
+        if aim not in get_args(Aim) or not 0 <= value <= most or math.isinf(value) or (aim == "parity" and value == 1):
+            raise LocumError(f"--target {text!r}: say parity=0.95 (below 1), share=0.8 (at most 1) or usd_per_day=25")
+        return cls(cast(Aim, aim), value, confidence)
+
+    def __str__(self) -> str:
+        if self.aim == "parity":
+            return f"parity of at least {self.value:.4g} at {self.confidence:.4g} confidence"
+        return f"student share of {self.value:.4g}" if self.aim == "share" else f"at most {self.value:g} USD a day"
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The threshold, the reason in lines, and what it is expected to give."""
+
+    threshold: float
+    reason: list[str]
+    figures: Mapping[str, Interval]
+
+
+def tuned(traffic: Traffic, policy: Policy, target: Target, *, today: str | None = None) -> Tuned:
+    """The threshold that meets the target on this traffic, used as the policy would use it.
+
+    Raises:
+        StoreError: the log cannot show that any threshold does; the message says what is missing.
+    """
+    way = Way.BOTH if policy.accept.cascade else Way.ROUTING
+    if way is Way.BOTH and not traffic.scored_answers:
+        raise StoreError(
+            "the policy holds answers back by their confidence, and the scorer of bundle "
+            f"{traffic.bundle or 'base'} is not in this home: tune where the bundle is, or set accept.cascade to false"
+        )
+    if target.aim == "parity":
+        threshold, ground = _for_parity(traffic, way, target)
+    elif target.aim == "share":
+        threshold, ground = _for_share(traffic, policy, way, target.value), f"by {len(traffic)} requests"
+    else:
+        threshold = budget_threshold(traffic, policy, way, target.value)
+        ground = f"by {len(traffic)} requests over {traffic.days:.1f} days"
+    found = figures(sample_of(traffic, Plan.at(way, threshold), policy.audit))
+    day = today or time.strftime("%Y-%m-%d")
+    first = f"locum tune, {day}: {target}, {ground} of bundle {traffic.bundle or 'base'}"
+    return Tuned(threshold, [first, _expected(found, traffic)], found)
+
+
+def _for_parity(traffic: Traffic, way: Way, target: Target) -> tuple[float, str]:
+    """(threshold, what it rests on)"""
+    audits, floor = int(traffic.audited.sum()), f"{target}"
+    least = math.ceil(math.log(1 - target.confidence) / math.log(target.value)) if target.value > 0 else 0
+    if audits < least:
+        raise StoreError(
+            f"the log cannot show a {floor}: that takes {least} audits with a verdict even if none fails, and bundle "
+            f"{traffic.bundle or 'base'} has {audits}. Wait for more, or raise audit.rate"
+        )
+    thresholds = certified(traffic, way, target.value, target.confidence)
+    evidence = thresholds.evidence
+    if thresholds.route > 1 or evidence is None:
+        bad = int((traffic.audited & ~traffic.acceptable).sum())
+        raise StoreError(
+            f"the log cannot show a {floor} at any threshold: the student failed {bad} of {audits} audits, and the "
+            "best scored failures come too soon. Wait for more audits or a better student, or lower the target"
+        )
+    ground = (
+        f"by {evidence.examples} audits: {evidence.unacceptable} of the {evidence.served} that the student would serve "
+        f"fail, so at most {evidence.risk_bound:.2%} of all requests"
+    )
+    return _up(thresholds.route), ground
+
+
+def _for_share(traffic: Traffic, policy: Policy, way: Way, share: float) -> float:
+    if way is Way.ROUTING:
+        threshold = _down(share_threshold(traffic, share))
+        reached = float((traffic.to_student | (traffic.score >= threshold) & ~traffic.to_teacher).mean())
+    else:
+        threshold, reached = 0.0, 0.0
+        for threshold in reversed(candidates(traffic, way)):
+            sample = sample_of(traffic, Plan.at(way, threshold), policy.audit)
+            reached = figures(sample)["share"].estimate or 0.0
+            if reached >= share:
+                break
+    if reached < share - 0.005:
+        raise StoreError(
+            f"a student share of {share:.4g} cannot be met: even at the lowest threshold it is {reached:.1%}, since "
+            "the rest is settled for the teacher before any score (abilities, rules, conversations), or held back"
+        )
+    return threshold
+
+
+def _expected(found: Mapping[str, Interval], traffic: Traffic) -> str:
+    def said(name: str) -> str:
+        interval = found[name]
+        limits = f"{interval.low:.1%} to {interval.high:.1%}"
+        return limits if interval.estimate is None else f"{interval.estimate:.1%} ({limits})"
+
+    text = f"expected: student share {said('share')}, parity {said('parity')}, saved {said('saved_share')}"
+    if traffic.days * 24 >= 1 and found["cost"].estimate is not None:
+        text += f", {found['cost'].estimate * traffic.requests_per_day:.2f} USD a day"
+    return text
+
+
+def _up(threshold: float) -> float:
+    """Rounded to the strict side: what was certified stays so."""
+    return math.ceil(threshold * SCALE) / SCALE
+
+
+def _down(threshold: float) -> float:
+    return math.floor(threshold * SCALE) / SCALE
