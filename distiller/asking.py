@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from router.contracts.records import Signals
 from router.errors import EngineError
 from router.scoring.features import Features
-from router.scoring.signals import summarise
+from router.scoring.signals import of_answer
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -28,7 +28,7 @@ class Question:
     """One request with the teacher's answer to it.
 
     ``slices`` are the groups it counts in, such as ``task=intent``; ``weight`` is how many requests
-    like it it stands for.
+    like it it stands for. ``streamed``: the client had it streamed.
     """
 
     request_id: str
@@ -37,13 +37,16 @@ class Question:
     max_tokens: int
     features: Features
     slices: tuple[str, ...]
+    task: str | None = None
     weight: float = 1.0
+    streamed: bool = False
 
 
 class StudentAnswer(BaseModel):
     """What one student said to one question. ``message`` is OpenAI's assistant message.
 
-    ``verdict`` is the word of a judge that cannot be asked again here, such as a person; None otherwise.
+    ``verdict`` is whether it is as good as the teacher's, by the judge whose label is ``judged_by``, where its
+    word is worth keeping (None: it could not tell), or by a person (``judged_by`` is None).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,6 +58,7 @@ class StudentAnswer(BaseModel):
     output_tokens: int = 0
     seconds: float = 0.0
     verdict: bool | None = None
+    judged_by: str | None = None
 
 
 def keep_answers(path: Path, answers: Iterable[StudentAnswer]) -> None:
@@ -81,6 +85,7 @@ def read_answers(path: Path) -> dict[str, StudentAnswer]:
 @dataclass(frozen=True, slots=True)
 class Asker:
     """A way to one student. ``url`` ends in ``/v1``; ``on_answer`` is told how many of how many are done.
+    ``hold_tokens``: how many tokens a stream's acceptance sees, whose signals are kept beside the whole answer's.
 
     A question that the student's engine refuses (too long for it, say) counts as answered with
     nothing; one on which it fails is asked again ``retries`` times.
@@ -91,6 +96,7 @@ class Asker:
     in_flight: int = 16
     timeout_seconds: float = 300.0
     retries: int = 3
+    hold_tokens: int = 0
     api_key: str | None = field(default=None, repr=False)
     on_answer: Callable[[int, int], None] = lambda done, of: None
 
@@ -142,7 +148,7 @@ class Asker:
                 async with session.post(f"{self.url}/chat/completions", json={**question.body, **asked}) as response:
                     if response.status == 200:
                         seconds = asyncio.get_running_loop().time() - start
-                        return _parsed(question.request_id, await response.json(), seconds)
+                        return self._parsed(question.request_id, await response.json(), seconds)
                     said = f"HTTP {response.status}: {(await response.text())[:200]}"
                     if response.status in (400, 413, 422):
                         return StudentAnswer(
@@ -152,15 +158,15 @@ class Asker:
                 said = f"{type(e).__name__}: {e}"
         raise EngineError(f"the student's engine did not answer request {question.request_id}: {said}")
 
-
-def _parsed(request_id: str, answer: Mapping[str, Any], seconds: float) -> StudentAnswer:
-    choice = answer["choices"][0]
-    logprobs = [token["logprob"] for token in (choice.get("logprobs") or {}).get("content") or []]
-    return StudentAnswer(
-        request_id=request_id,
-        message=choice["message"],
-        finish_reason=choice.get("finish_reason"),
-        signals=summarise(logprobs, complete=True) if logprobs else None,
-        output_tokens=(answer.get("usage") or {}).get("completion_tokens", len(logprobs)),
-        seconds=seconds,
-    )
+    def _parsed(self, request_id: str, answer: Mapping[str, Any], seconds: float) -> StudentAnswer:
+        choice = answer["choices"][0]
+        tokens = (choice.get("logprobs") or {}).get("content") or []
+        logprobs, texts = [t["logprob"] for t in tokens], [t["token"] for t in tokens[: self.hold_tokens]]
+        return StudentAnswer(
+            request_id=request_id,
+            message=choice["message"],
+            finish_reason=choice.get("finish_reason"),
+            signals=of_answer(logprobs, choice["message"].get("content"), texts, self.hold_tokens),
+            output_tokens=(answer.get("usage") or {}).get("completion_tokens", len(logprobs)),
+            seconds=seconds,
+        )

@@ -10,10 +10,12 @@ from distiller.asking import Question, StudentAnswer
 from distiller.gate import Outcome
 from distiller.rows import Row
 from router.contracts.decision import Tier
+from router.contracts.judges import by_judge
 from router.contracts.records import Record
 from router.scoring.estimator import Example
 from router.scoring.features import extract
-from router.scoring.judge import JUDGES, acceptable
+from router.scoring.judges.judge import Judges
+from router.scoring.judges.pair import Pair
 
 BYTES_PER_TOKEN = 3
 LENGTHS = ((64, "short"), (512, "medium"))
@@ -38,7 +40,9 @@ def question(row: Row, weight: float = 1.0) -> Question:
         max_tokens=min(room, asked) if isinstance(asked, int) and asked > 0 else room,
         features=features,
         slices=(*((f"task={row.task}",) if row.task else ()), f"length={length}"),
+        task=row.task,
         weight=weight,
+        streamed=row.streamed,
     )
 
 
@@ -52,7 +56,7 @@ def live_answer(record: Record, versions: frozenset[str]) -> StudentAnswer | Non
 
     ``versions`` names the student versions that are this student.
     """
-    answer = record.answer_of(Tier.STUDENT) if record.decision.audited else None
+    answer, audit = record.answer_of(Tier.STUDENT) if record.decision.audited else None, record.audit
     if answer is None or answer.message is None or answer.finish_reason is None:
         return None
     if answer.student_version not in versions:
@@ -64,14 +68,38 @@ def live_answer(record: Record, versions: frozenset[str]) -> StudentAnswer | Non
         signals=answer.signals,
         output_tokens=answer.usage.output_tokens,
         seconds=answer.seconds,
-        verdict=record.audit.acceptable if record.audit and record.audit.judge not in JUDGES else None,
+        verdict=audit.acceptable if audit else None,
+        judged_by=audit.judge if audit and by_judge(audit.judge) else None,
     )
 
 
-def grade(questions: Sequence[Question], answers: Mapping[str, StudentAnswer], judge: str) -> dict[str, bool]:
-    """Is each answer as good as the teacher's? By request id; questions without an answer are left out."""
-    found = ((q, answers[q.request_id]) for q in questions if q.request_id in answers)
-    return {q.request_id: acceptable(judge, a.message, q.teacher) if a.verdict is None else a.verdict for q, a in found}
+def grade(questions: Sequence[Question], answers: Mapping[str, StudentAnswer], judges: Judges) -> dict[str, bool]:
+    """Is each answer as good as the teacher's? By request id; what has no answer or no verdict is left out.
+
+    Judges that answer at once are asked; what others said is kept with the answers (``distiller.judging``).
+    """
+    for question in questions:
+        judges.learn(question.task, question.teacher)
+    found = ((q.request_id, _verdict(q, answers[q.request_id], judges)) for q in questions if q.request_id in answers)
+    return {request_id: verdict for request_id, verdict in found if verdict is not None}
+
+
+def _verdict(question: Question, answer: StudentAnswer, judges: Judges) -> bool | None:
+    if is_judged(question, answer, judges):
+        return answer.verdict
+    found = judges.now(pair(question, answer)) if judges.immediate(question.task) else None
+    return found.acceptable if found else None
+
+
+def is_judged(question: Question, answer: StudentAnswer, judges: Judges) -> bool:
+    """Whether the kept verdict holds: a person's, or that of today's judge where asking it again takes something."""
+    if answer.judged_by is None:
+        return answer.verdict is not None
+    return answer.judged_by == judges.label(question.task) and not judges.immediate(question.task)
+
+
+def pair(question: Question, answer: StudentAnswer) -> Pair:
+    return Pair(answer.message, question.teacher, question.body, question.task, question.request_id)
 
 
 def examples(
@@ -79,7 +107,9 @@ def examples(
 ) -> list[Example]:
     """What the scorer learns from and is tested on, in the questions' order."""
     graded = (q for q in questions if q.request_id in grades)
-    return [Example(q.features, answers[q.request_id].signals, grades[q.request_id], q.weight) for q in graded]
+    return [
+        Example(q.features, answers[q.request_id].signals, grades[q.request_id], q.weight, q.streamed) for q in graded
+    ]
 
 
 def outcomes(

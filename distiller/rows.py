@@ -12,7 +12,8 @@ from distiller.rights import right_to
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Record
 from router.policy import Policy
-from router.scoring.judge import acceptable
+from router.scoring.judges.judge import Judges
+from router.scoring.judges.pair import Pair
 from router.store.redact import redact
 
 NO_RIGHT = "none"
@@ -56,7 +57,7 @@ class Row:
     ``messages`` are the prompt's, content as one string each. ``rights`` is the right by which the
     row may be trained on, ``none`` where there is none (such a row only measures). ``student_ok``
     is whether the student live at that time was right, None where that is not known. ``options``
-    are the request's that shape an answer.
+    are the request's that shape an answer; ``streamed``: the client had it streamed.
     """
 
     request_id: str
@@ -72,6 +73,7 @@ class Row:
     weight: float = 1.0
     student_ok: bool | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    streamed: bool = False
 
     @property
     def trainable(self) -> bool:
@@ -121,6 +123,7 @@ def row_of(record: Record, policy: Policy) -> Row | Skip:
         user=record.user,
         student_ok=_student_ok(record, teacher, policy),
         options={k: record.request[k] for k in _OPTIONS if record.request.get(k) is not None},
+        streamed=record.streamed,
     )
 
 
@@ -164,7 +167,8 @@ def _text(content: Any) -> str | None:
 
 
 def _student_ok(record: Record, teacher: Answer, policy: Policy) -> bool | None:
-    """What the audit found; else the judge's word on a whole student answer that was not served."""
+    """What the audit found; else the judge's word on a whole student answer that was not served, if it is to
+    be had at once."""
     if record.audit and record.audit.acceptable is not None:
         return record.audit.acceptable
     student = record.answer_of(Tier.STUDENT)
@@ -172,4 +176,8 @@ def _student_ok(record: Record, teacher: Answer, policy: Policy) -> bool | None:
         return None
     if student.signals is None or not student.signals.complete:
         return None
-    return acceptable(policy.judge, student.message, teacher.message)
+    judges = Judges(policy.judge)
+    if not judges.immediate(record.task):
+        return None
+    found = judges.now(Pair(student.message, teacher.message, record.request, record.task, record.request_id))
+    return found.acceptable if found else None

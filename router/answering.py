@@ -15,7 +15,7 @@ from router.contracts.records import Answer, Kind, Signals
 from router.errors import UpstreamError
 from router.exchange import ChatRequest, Exchange, Headers
 from router.history import is_openai, normalised, own_call_ids
-from router.scoring.signals import summarise
+from router.scoring.signals import of_answer, summarise
 from router.tiers import Tiers
 from router.upstream.base import Backend, Waited
 from router.upstream.sse import (
@@ -28,6 +28,7 @@ from router.upstream.sse import (
     parse,
     payload,
     split,
+    tokens_of,
     usage_of,
 )
 
@@ -74,7 +75,7 @@ async def ask_whole(tiers: Tiers, exchange: Exchange, backend: Backend, kind: Ki
     body = request_for(backend, chat, streamed=False, later=kind is Kind.AUDITED)
     reply = await tiers.whole(backend, body, waited)
     found = _parsed(backend, reply.body)
-    choices = tuple(_seen(backend, choice) for choice in found["choices"])
+    choices = tuple(_seen(backend, choice, exchange.policy.accept.hold_tokens) for choice in found["choices"])
     first = choices[0]
     content = reply.body
     if backend.tier is Tier.STUDENT:
@@ -92,9 +93,11 @@ async def ask_whole(tiers: Tiers, exchange: Exchange, backend: Backend, kind: Ki
     return Whole(answer, content, list(reply.headers), choices)
 
 
-def _seen(backend: Backend, choice: dict[str, Any]) -> Seen:
-    signals = _signals(backend, logprobs_of(choice), complete=True)
-    return Seen(choice["message"], choice.get("finish_reason"), signals)
+def _seen(backend: Backend, choice: dict[str, Any], hold: int) -> Seen:
+    seen = Seen(choice["message"], choice.get("finish_reason"))
+    if backend.tier is Tier.STUDENT:
+        seen.signals = of_answer(logprobs_of(choice), seen.text, tokens_of(choice, hold), hold)
+    return seen
 
 
 def _parsed(backend: Backend, content: bytes) -> dict[str, Any]:
@@ -105,10 +108,6 @@ def _parsed(backend: Backend, content: bytes) -> dict[str, Any]:
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as e:
         raise UpstreamError(f"{backend.label} answered something that is no chat completion") from e
     raise UpstreamError(f"{backend.label} answered something that is no chat completion")
-
-
-def _signals(backend: Backend, logprobs: list[float], *, complete: bool) -> Signals | None:
-    return summarise(logprobs, complete) if backend.tier is Tier.STUDENT and logprobs else None
 
 
 def shown(found: dict[str, Any], backend: Backend, *, logprobs: bool) -> dict[str, Any]:
@@ -138,6 +137,7 @@ class Relay:
         self._unread: list[bytes] = []
         self._collector = Collector()
         self._done = False
+        self._held: Signals | None = None
         self._began = time.perf_counter()
 
     def reached(self, tokens: int) -> bool:
@@ -149,7 +149,10 @@ class Relay:
         """What has come so far, as acceptance looks at it."""
         found = self.collected
         complete = found.finish_reason is not None or self._done
-        return Seen(found.message, found.finish_reason, self.signals(), complete)
+        signals = self.signals()
+        if not complete:
+            self._held = signals
+        return Seen(found.message, found.finish_reason, signals, complete)
 
     @property
     def collected(self) -> Collector:
@@ -180,8 +183,12 @@ class Relay:
         return encode(shown(chunk, self._backend, logprobs=self._wants_logprobs))
 
     def signals(self) -> Signals | None:
+        """The student's; of a whole answer with those by which its beginning was judged."""
         found = self.collected
-        return _signals(self._backend, found.logprobs, complete=found.finish_reason is not None or self._done)
+        if self._backend.tier is not Tier.STUDENT or not found.logprobs:
+            return None
+        complete, text = found.finish_reason is not None or self._done, found.message.get("content")
+        return summarise(found.logprobs, complete, text, self._held if complete else None)
 
     def answer(self, kind: Kind, first_token_seconds: float | None = None) -> Answer:
         """What has come so far as an answer; its usage is estimated where the stream was cut short."""

@@ -46,10 +46,16 @@ class Usage:
 
 @dataclass(slots=True, kw_only=True)
 class Signals:
-    """The student's own token probabilities over the part of its answer that was seen.
+    """The student's own token probabilities over the part of its answer that was seen, and its words.
 
     Natural logarithms of the probability of each emitted token, summarised: all are <= 0.
-    ``complete`` tells whether the whole answer was seen or only the first tokens of a stream.
+    ``complete`` tells whether the whole answer was seen or only the first tokens of a stream; ``held`` are
+    the signals of a longer answer's first tokens, those before the commit point of a stream.
+
+    Of the words, each None where it was not looked at: ``distinct``, the share of different ones among all
+    runs of four words; how many words ``hedges`` and how many ``sentences``; whether what looks like JSON
+    ``parses``; a number that stands for a short ``answer``. ``agreement`` is the share of ``samples``
+    more answers that said the same.
     """
 
     tokens: int
@@ -61,6 +67,14 @@ class Signals:
     q25_logprob: float
     q50_logprob: float
     complete: bool = True
+    distinct: float | None = None
+    hedges: int | None = None
+    sentences: int | None = None
+    parses: bool | None = None
+    answer: int | None = None
+    agreement: float | None = None
+    samples: int = 0
+    held: Signals | None = None
 
 
 @dataclass(slots=True, kw_only=True)

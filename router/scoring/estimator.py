@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -55,6 +55,12 @@ class Example:
     signals: Signals | None
     acceptable: bool
     weight: float = 1.0
+    streamed: bool = False
+
+    @property
+    def judged(self) -> Signals | None:
+        """What acceptance goes by where the student is asked: of a longer stream its first tokens."""
+        return self.signals.held or self.signals if self.streamed and self.signals else self.signals
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +183,7 @@ class Scorer:
             "templates": [self._reader.templates.beginnings, self._reader.templates.endings],
             "bias": learned.bias,
             "familiarity": [learned.familiarity.new, learned.familiarity.usual],
-            "head": asdict(learned.head) if learned.head else None,
+            "head": learned.head.plain() if learned.head else None,
             "facts": learned.facts,
         }
         (folder / _NUMBERS).write_bytes(orjson.dumps(numbers, option=orjson.OPT_INDENT_2))
@@ -205,7 +211,7 @@ class Scorer:
                 grams=_paired(arrays["hashed"], arrays["squared_idf"]),
                 bias=numbers["bias"],
                 familiarity=Familiarity(*numbers["familiarity"]),
-                head=AnswerHead(tuple(head.pop("weights")), **head) if head else None,
+                head=AnswerHead.of(head) if head else None,
                 facts=numbers["facts"],
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:

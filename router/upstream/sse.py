@@ -119,6 +119,15 @@ def logprobs_of(choice: Any) -> list[float]:
     return found
 
 
+def tokens_of(choice: Any, count: int) -> list[str]:
+    """The texts of the first ``count`` tokens of which ``logprobs_of`` tells the probabilities."""
+    logprobs = choice.get("logprobs") if isinstance(choice, dict) else None
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    known = (t for t in (content if isinstance(content, list) else ()) if isinstance(t, dict))
+    texts = (t.get("token") for t in known if isinstance(t.get("logprob"), (int, float)))
+    return [text if isinstance(text, str) else "" for text, _ in zip(texts, range(count), strict=False)]
+
+
 @dataclass(slots=True)
 class Collector:
     """Puts the first choice of a streamed answer together from its chunks."""

@@ -108,9 +108,9 @@ def test_a_second_look_with_a_weight_too_few_is_refused(encoder: Encoder, tmp_pa
     Scorer.fit(examples(80, signals=True), encoder).save(tmp_path)
     numbers = tmp_path / "scorer.json"
     kept = orjson.loads(numbers.read_bytes())
-    kept["head"]["weights"].pop()
+    kept["head"]["whole"]["weights"].pop()
     numbers.write_bytes(orjson.dumps(kept))
-    with pytest.raises(BundleError, match="17 weights, not 16"):
+    with pytest.raises(BundleError, match="16 weights, not 15"):
         Scorer.load(tmp_path, encoder)
 
 
