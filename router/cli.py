@@ -87,6 +87,18 @@ def status(
     show(policy, hours=hours, settings=Settings.from_env())
 
 
+@app.command()
+def explain(
+    request_id: Annotated[str, typer.Argument(help="From the answer's x-locum-request-id header.")],
+    policy: Policies = DEFAULT_POLICY,
+    json: Annotated[bool, typer.Option("--json", help="For tools.")] = False,
+) -> None:
+    """Show why a request went where it went: each step, the score's parts, like requests, money."""
+    from router.explain import show  # noqa: PLC0415
+
+    show(request_id, policy, as_json=json, settings=Settings.from_env())
+
+
 policy_app = typer.Typer(no_args_is_help=True, help="Check a policy file, or print its JSON schema.")
 app.add_typer(policy_app, name="policy")
 
