@@ -9,16 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from distiller import evaluate
-from distiller.asking import StudentAnswer
+from distiller.asking import Question, StudentAnswer, read_answers
 from distiller.config import TrainConfig
 from distiller.export import to_gguf
 from distiller.fit_scorer import fit_bundle_scorer
 from distiller.gate import judge
+from distiller.judging import judge_answers
 from distiller.material import INCUMBENT, Material
 from distiller.publish import ANSWERS, DATASET, GGUF, STUDENT, Draft, prune, round_cost_usd, write_bundle
 from distiller.reports import Configs, RoundReport, Silent, Tell
@@ -33,6 +35,7 @@ from router.errors import BundleError, EngineError, TrainingError
 from router.policy import Policy
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer
+from router.scoring.judges.judge import Judges
 from router.scoring.shift import Spread
 from router.settings import Settings
 
@@ -81,6 +84,8 @@ class Round:
         self.material, self.seed, self._load_encoder = material, seed, encoder
         self.policy, self.settings, self.tell = material.policy, material.settings, material.tell
         self.work, self.folder = material.work, material.work.folder
+        self._judges = Judges(material.policy.judge)
+        self.judge_usd = Decimal(0)
 
     def train(self) -> RoundReport:
         """From the log to a promoted or a rejected student."""
@@ -90,8 +95,8 @@ class Round:
         except TrainingError as e:
             return self._report(None, (f"nothing was trained: {e}",), ({}, {}), (0.0, 0.0))
         gguf = self._gguf(student)
-        answers = m.ask("evaluate", Form(student, gguf), ANSWERS, [*m.dev, *m.holdout])
-        before = m.ask("incumbent", m.incumbent, INCUMBENT, m.holdout)
+        answers = self._ask("evaluate", Form(student, gguf), ANSWERS, [*m.dev, *m.holdout])
+        before = self._ask("incumbent", m.incumbent, INCUMBENT, m.holdout)
         draft = self._fitted(answers, ANSWERS)
         shares = share_of(draft.thresholds, self.policy), self._incumbent_share(before)
         self.tell.stage("gate", f"paired with the incumbent on {len(m.holdout)} audited requests")
@@ -121,7 +126,7 @@ class Round:
         if reason := self._hopeless(known):
             return self._report(None, (reason,), (known, {}), (0.0, 0.0))
         scorer = self._live_scorer()
-        answers = m.ask("evaluate", m.incumbent, INCUMBENT, m.holdout if scorer else [*m.dev, *m.holdout])
+        answers = self._ask("evaluate", m.incumbent, INCUMBENT, m.holdout if scorer else [*m.dev, *m.holdout])
         draft = self._fitted(answers, INCUMBENT, scorer)
         shares = share_of(draft.thresholds, self.policy), share_of(m.parent.thresholds, self.policy) if m.parent else 0
         if shares[0] == 0 and m.parent is None:
@@ -136,6 +141,20 @@ class Round:
             gate={"promoted": True, "reasons": [reason]},
         )
         return self._report(self._published(draft), (reason,), (answers, answers), shares)
+
+    def _ask(self, stage: str, student: Form, kept: str, questions: Sequence[Question]) -> Answers:
+        """A student's answers, judged as far as that takes something; what cannot be had twice is kept."""
+        answers, path = self.material.ask(stage, student, kept, questions), self.folder / kept
+        if all(self._judges.immediate(q.task) for q in questions):
+            return answers
+        self.tell.stage(stage, f"judging {len(questions)} answers")
+        found = self.work.stage(f"{stage}-judged", lambda: self._judge(questions, path))
+        self.judge_usd += Decimal(found["usd"])
+        judged = read_answers(path)
+        return {name: judged[name] for name in answers}
+
+    def _judge(self, questions: Sequence[Question], kept: Path) -> dict[str, Any]:
+        return judge_answers(self.policy, questions, kept, encoder=lambda: self._encoder, on_verdict=self.tell.step)
 
     def _trained(self) -> tuple[Path, dict[str, Any]]:
         """The candidate's Hugging Face folder, and the training's own report."""
@@ -216,13 +235,14 @@ class Round:
         m, least = self.material, self.material.configs.gate.min_slice
         if len(m.holdout) < least:
             return f"only {len(m.holdout)} audited requests; at least {least} are needed to tune by"
-        right = sum(self._grades(known).values())
-        if len(known) >= least and right < HOPELESS * len(known):
-            return f"the live student is right on {right} of {len(known)} audited requests: nothing to tune for"
+        grades = self._grades(known)
+        right = sum(grades.values())
+        if len(grades) >= least and right < HOPELESS * len(grades):
+            return f"the live student is right on {right} of {len(grades)} audited requests: nothing to tune for"
         return None
 
     def _grades(self, answers: Answers) -> dict[str, bool]:
-        return evaluate.grade([*self.material.dev, *self.material.holdout], answers, self.policy.judge)
+        return evaluate.grade([*self.material.dev, *self.material.holdout], answers, self._judges)
 
     @cached_property
     def _encoder(self) -> Encoder | None:
@@ -232,7 +252,7 @@ class Round:
         """Writes the bundle and makes it live; the running proxy follows the pointer by itself."""
         bundles = self.material.bundles
         self.tell.stage("publish", "writing the bundle, manifest last")
-        draft = replace(draft, seconds=sum(self.work.seconds.values()))
+        draft = replace(draft, seconds=sum(self.work.seconds.values()), judge_usd=self.judge_usd)
         found = self.work.stage("publish", lambda: {"bundle": write_bundle(bundles, self.policy, draft).bundle_id})
         bundle = str(found["bundle"])
         if read_active(bundles).bundle != bundle:
@@ -263,7 +283,7 @@ class Round:
             share=shares[0],
             incumbent_share=shares[1],
             seconds=dict(self.work.seconds),
-            cost_usd=str(round_cost_usd(sum(self.work.seconds.values()), self.policy)),
+            cost_usd=str(round_cost_usd(sum(self.work.seconds.values()), self.policy, self.judge_usd)),
             tally=asdict(m.tally),
             resumed=self.work.resumed,
         )

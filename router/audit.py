@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from enum import StrEnum
@@ -22,18 +23,25 @@ import structlog
 from router.budget import DailyBudget
 from router.contracts.decision import Reason, Tier
 from router.contracts.records import Answer, Audit, Record
-from router.errors import UpstreamError, UpstreamRefused
+from router.errors import JudgeError, UpstreamError, UpstreamRefused
 from router.policy import Policy
-from router.scoring.judge import acceptable
+from router.scoring.judges.judge import Judges
+from router.scoring.judges.pair import Pair, Verdict
 from router.store.base import Store
 
 log = structlog.get_logger(__name__)
 
 Request = TypeVar("Request")
 
+PATIENCE_SECONDS = 2.0
+"""How long an audit waits at most until the student serves nobody."""
+
 
 class Missed(StrEnum):
-    """Why an audit that was drawn did not happen. A closed set: it is a metric label."""
+    """Why an audit that was drawn has no verdict. A closed set: it is a metric label.
+
+    Where the judge failed (``judge_failed``) the other tier's answer is kept all the same.
+    """
 
     QUEUE_FULL = "queue_full"
     BUDGET = "budget"
@@ -41,6 +49,7 @@ class Missed(StrEnum):
     STUDENT_UNREADY = "student_unready"
     UNANSWERED = "unanswered"
     UPSTREAM_ERROR = "upstream_error"
+    JUDGE_FAILED = "judge_failed"
     INTERNAL_ERROR = "internal_error"
     SHUTDOWN = "shutdown"
 
@@ -61,16 +70,42 @@ def _keyed(purpose: str) -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=8, key=purpose.encode())
 
 
+class Quiet:
+    """Where clients are served: a context manager around each of them. Audits wait until nobody is there."""
+
+    def __init__(self) -> None:
+        self._served = 0
+        self._nobody = asyncio.Event()
+        self._nobody.set()
+
+    def __enter__(self) -> None:
+        self._served += 1
+        self._nobody.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._served -= 1
+        if not self._served:
+            self._nobody.set()
+
+    async def wait(self, at_most_seconds: float) -> None:
+        """Returns once nobody is served, or after so long: a student that is never idle is audited too."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(at_most_seconds):
+                await self._nobody.wait()
+
+
 class Auditor(Generic[Request]):
-    """Asks the other tier in the background, judges the pair, amends the record.
+    """Asks the other tier in the background, has the pair judged, amends the record.
 
     Args:
         ask: (tier, request) -> that tier's whole answer, costed, of kind ``audited``; raises
             ``UpstreamError`` or ``UpstreamRefused`` where there is none.
+        judges: the policy's judges.
         student_ready: whether a student is there to be asked.
         observe: told every (record, outcome), missed ones included: for metrics.
-        budget: the day's cap for teacher answers; the policy's ``audit.usd_per_day`` by default.
+        budget: the day's cap for teacher answers and judges; the policy's ``audit.usd_per_day`` by default.
             A student's answers are counted in the record but do not draw on it.
+        quiet: tells when the student serves nobody; by default it is not waited for.
         capacity: audits that may wait; one more is missed (``queue_full``).
     """
 
@@ -79,22 +114,26 @@ class Auditor(Generic[Request]):
         policy: Policy,
         *,
         ask: Callable[[Tier, Request], Awaitable[Answer]],
+        judges: Judges,
         store: Store,
         student_ready: Callable[[], bool],
         observe: Callable[[Record, Audit], None],
         budget: DailyBudget | None = None,
+        quiet: Quiet | None = None,
         capacity: int = 256,
     ) -> None:
-        self._policy = policy
         self._ask = ask
+        self._judges = judges
         self._store = store
         self._student_ready = student_ready
         self._observe = observe
         self._budget = budget or DailyBudget(policy.audit.usd_per_day)
+        self._quiet = quiet or Quiet()
         self._capacity = capacity
         self._slots = asyncio.Semaphore(policy.audit.concurrency)
         self._waiting: dict[asyncio.Task[None], Record] = {}
         self._closed = False
+        self._verdict_usd = Decimal(0)  # what the last one cost, to be reserved for the next
 
     @property
     def depth(self) -> int:
@@ -109,8 +148,10 @@ class Auditor(Generic[Request]):
         """
         if (cause := _no_audit(record, unfit)) is not None:
             self._finish(record, Audit(missed=cause))
-        elif (pair := _pair(record)) is not None:
-            self._finish(record, self._judged(*pair))
+        elif self._judges.immediate(record.task) and (pair := _pair(record)) is not None:
+            audit = Audit()
+            self._heed(audit, self._judges.now(pair), record.task)
+            self._finish(record, audit)
         elif self._closed or len(self._waiting) >= self._capacity:
             self._finish(record, Audit(missed=Missed.SHUTDOWN if self._closed else Missed.QUEUE_FULL))
         else:
@@ -130,38 +171,53 @@ class Auditor(Generic[Request]):
 
     async def _audit(self, record: Record, request: Request) -> None:
         assert record.tier is not None  # _no_audit saw to it
-        tier = record.tier.other
         async with self._slots:
-            if tier is Tier.STUDENT and not self._student_ready():
+            other = None if _pair(record) else record.tier.other
+            if other is Tier.STUDENT:
+                await self._quiet.wait(PATIENCE_SECONDS)
+            costs = other is Tier.TEACHER or self._judges.paid(record.task)
+            if other is Tier.STUDENT and not self._student_ready():
                 outcome = Audit(missed=Missed.STUDENT_UNREADY)
-            elif tier is Tier.TEACHER and self._budget.exhausted:
+            elif costs and self._budget.exhausted:
                 outcome = Audit(missed=Missed.BUDGET)
             else:
-                outcome = await self._ask_other(tier, record, request)
+                outcome = await self._within_budget(other, record, request)
         self._finish(record, outcome)
 
-    async def _ask_other(self, tier: Tier, record: Record, request: Request) -> Audit:
-        charged = tier is Tier.TEACHER
-        reserved = record.counterfactual_usd if charged else Decimal(0)
-        spent = Decimal(0)
+    async def _within_budget(self, other: Tier | None, record: Record, request: Request) -> Audit:
+        """Asks the ``other`` tier (None: both have answered) and the judge; what that costs is held back before
+        and booked after."""
+        audit = Audit()
+        reserved = record.counterfactual_usd if other is Tier.TEACHER else Decimal(0)
+        if self._judges.paid(record.task):
+            reserved += self._verdict_usd
         self._budget.reserve(reserved)
         try:
-            answer = await self._ask(tier, request)
-            spent = answer.cost_usd if charged else spent
+            if other is not None:
+                audit.answer = await self._ask(other, request)
+            await self._judge(audit, record)
         except (UpstreamError, UpstreamRefused) as e:
-            log.info("audit missed", request_id=record.request_id, tier=tier, error=str(e))
-            return Audit(missed=Missed.UPSTREAM_ERROR)
+            log.info("audit missed", request_id=record.request_id, tier=other, error=str(e))
+            audit.missed = Missed.UPSTREAM_ERROR
+        except JudgeError as e:
+            log.warning("audit not judged", request_id=record.request_id, error=str(e))
+            audit.missed, audit.judge_usd = Missed.JUDGE_FAILED, e.usd
         finally:
-            self._budget.settle(reserved, spent)
-        served = record.answers[0]
-        pair = (answer, served) if tier is Tier.STUDENT else (served, answer)
-        return replace(self._judged(*pair), answer=answer)
+            self._budget.settle(reserved, audit_usd(audit))
+        return audit
 
-    def _judged(self, student: Answer, teacher: Answer) -> Audit:
-        if student.message is None or teacher.message is None:
-            return Audit()
-        verdict = acceptable(self._policy.judge, student.message, teacher.message)
-        return Audit(acceptable=verdict, judge=self._policy.judge)
+    async def _judge(self, audit: Audit, record: Record) -> None:
+        """Raises JudgeError."""
+        if (pair := _pair(replace(record, audit=audit))) is not None:
+            verdict = await self._judges.verdict(pair)
+            self._heed(audit, verdict, record.task)
+
+    def _heed(self, audit: Audit, verdict: Verdict | None, task: str | None) -> None:
+        if verdict is None:
+            return
+        audit.judge, audit.judge_usd = self._judges.label(task), verdict.usd
+        audit.acceptable, audit.teacher_acceptable = verdict.acceptable, verdict.teacher_acceptable
+        self._verdict_usd = verdict.usd or self._verdict_usd
 
     def _finish(self, record: Record, outcome: Audit) -> None:
         self._store.amend(record.request_id, audit=outcome)
@@ -186,9 +242,18 @@ def _no_audit(record: Record, unfit: bool) -> Missed | None:
     return Missed.CAPABILITY if unfit or Reason.CAPABILITY in reasons else None
 
 
-def _pair(record: Record) -> tuple[Answer, Answer] | None:
-    """(student's, teacher's) where the request already has both whole: after a deferral."""
+def _pair(record: Record) -> Pair | None:
+    """Both tiers' answers, where both are there and whole: after a deferral, or once the other tier was asked."""
     student, teacher = record.answer_of(Tier.STUDENT), record.answer_of(Tier.TEACHER)
     if student is None or teacher is None or None in (student.finish_reason, teacher.finish_reason):
         return None
-    return student, teacher
+    if student.message is None or teacher.message is None:
+        return None
+    return Pair(student.message, teacher.message, record.request, record.task, record.request_id)
+
+
+def audit_usd(audit: Audit) -> Decimal:
+    """What an audit draws on the day's cap, in US dollars: a teacher's answer, and the judge."""
+    answer = audit.answer
+    asked = answer.cost_usd if answer is not None and answer.tier is Tier.TEACHER else Decimal(0)
+    return asked + audit.judge_usd

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import orjson
@@ -11,7 +12,7 @@ import structlog
 
 from router.acceptance import Seen, Wanted, judge_answer, wanted
 from router.answering import Relay, ask_whole, request_for
-from router.audit import Auditor
+from router.audit import Auditor, Quiet
 from router.bundles import Live
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Kind
@@ -23,12 +24,15 @@ from router.metrics import Metrics
 from router.policy import Policy
 from router.pricing import counterfactual_usd
 from router.routing import Routing
+from router.scoring.judges.judge import Judges
 from router.store.base import Store
 from router.tiers import Backends, Tiers
 from router.upstream.base import Backend, Waited
 from router.upstream.sse import encode
 
 log = structlog.get_logger(__name__)
+
+NOTHING = nullcontext()
 
 
 class _Deferred(Exception):
@@ -52,19 +56,29 @@ class Cascade:
     """Serves one policy's requests. ``live()`` says what serves now; each request keeps what it began with."""
 
     def __init__(
-        self, policy: Policy, backends: Backends, live: Callable[[], Live], routing: Routing, shared: Shared
+        self,
+        policy: Policy,
+        backends: Backends,
+        live: Callable[[], Live],
+        routing: Routing,
+        shared: Shared,
+        *,
+        judges: Judges,
     ) -> None:
         self.policy = policy
         self.backends = backends
         self._version = policy.version
         self._live, self._routing, self._shared, self._tiers = live, routing, shared, shared.tiers
+        self._quiet = Quiet()
         self._auditor: Auditor[Exchange] = Auditor(
             policy,
             ask=self._audit,
+            judges=judges,
             store=shared.store,
             student_ready=lambda: live().student is not None,
             observe=shared.metrics.observe_audit,
             budget=routing.audit_budget,
+            quiet=self._quiet if policy.student.engine else None,
         )
 
     @property
@@ -193,7 +207,8 @@ class Cascade:
 
     async def _from(self, backend: Backend, exchange: Exchange, sink: Sink, *, judged: bool = False) -> None:
         ask = self._stream if exchange.chat.streamed else self._whole
-        await ask(backend, exchange, sink, wanted(exchange.chat.body) if judged else None)
+        with self._quiet if backend.tier is Tier.STUDENT else NOTHING:
+            await ask(backend, exchange, sink, wanted(exchange.chat.body) if judged else None)
 
     async def _whole(self, backend: Backend, exchange: Exchange, sink: Sink, want: Wanted | None) -> None:
         """One whole answer, judged whole."""

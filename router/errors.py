@@ -5,6 +5,7 @@ LocumError                     500  api_error
 ├── PolicyError                     a policy file is wrong (start-up and reload; never a client's fault)
 ├── BundleError                     a bundle is incomplete, damaged or does not fit
 ├── EngineError                     the student's engine cannot be started or built
+├── JudgeError                      a judge did not answer, or what people judged cannot be read
 ├── TrainingError                   a student cannot be trained, or not be exported to the form asked for
 ├── StoreError                      the records cannot be opened, or a newer version wrote them
 ├── UpstreamRefused                 a backend found the request wrong (4xx): its own words go to the client
@@ -26,6 +27,7 @@ LocumError                     500  api_error
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, ClassVar
 
 
@@ -64,6 +66,14 @@ class BundleError(LocumError):
 
 class EngineError(LocumError):
     pass
+
+
+class JudgeError(LocumError):
+    """No verdict, since the judge failed. ``usd``: what asking it cost all the same, in US dollars."""
+
+    def __init__(self, message: str, *, usd: Decimal = Decimal(0)) -> None:
+        super().__init__(message)
+        self.usd = usd
 
 
 class TrainingError(LocumError):

@@ -44,6 +44,7 @@ MISSED = frozenset(
         "student_unready",
         "unanswered",
         "upstream_error",
+        "judge_failed",
         "internal_error",
         "shutdown",
     )
@@ -242,6 +243,8 @@ class Metrics:
         self.audits.labels(record.policy, record.bundle or NO_BUNDLE, served, result).inc()
         if audit.answer:
             self._count_answer(record.policy, audit.answer)
+        if audit.judge_usd:  # paid to a provider, as the teacher is
+            self._spent[record.policy, Tier.TEACHER, Kind.JUDGED].usd += audit.judge_usd
 
     def observe_broken_stream(self, policy: str, tier: Tier | None) -> None:
         """Counts a stream that died after the client had its first bytes."""

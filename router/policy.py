@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from router.abilities import EngineName, Heeded, heeded_by
+from router.contracts.judges import Judge, Normalised
 from router.contracts.prices import Price
 from router.contracts.records import Rights
 from router.errors import PolicyError
@@ -143,10 +144,27 @@ class AuditPart(Part):
 
 
 class Accept(Part):
-    """The cascade's commit point: what of a student's answer is seen before any of it leaves."""
+    """How the student's answers are chosen. ``routing``: the request's score decides whether the student is
+    asked at all, else it is asked always; ``cascade``: its answer's own probability decides whether that leaves,
+    else every answer does that is in order. At least one of them; a bundle holds for those it was fitted with.
+
+    ``hold_tokens`` of a stream are seen before any of it leaves. Up to ``samples`` more answers are drawn where
+    the first one's probability falls short and where agreement among them is likely enough to save a
+    teacher's answer, by what both cost; 0: none. They take as long as the longest of them once more.
+    """
 
     hold_tokens: int = Field(24, ge=0)
+    routing: bool = True
     cascade: bool = True
+    samples: int = Field(0, ge=0, le=4)
+
+    @model_validator(mode="after")
+    def one_look_at_least(self) -> Self:
+        if not self.routing and not self.cascade:
+            raise ValueError("accept: with neither 'routing' nor 'cascade' nothing would hold a student's answer back")
+        if self.samples and not self.cascade:
+            raise ValueError("accept: 'samples' belong to the cascade, so they need 'cascade: true'")
+        return self
 
 
 class Conversation(Part):
@@ -207,8 +225,14 @@ class Policy(Part):
     limits: LimitsPart = LimitsPart()
     rules: tuple[Rule, ...] = ()
     log: LogPart = LogPart()
-    judge: Literal["exact", "normalised", "json", "numeric"] = "normalised"
+    judge: Judge = Normalised()
     distil: DistilPart = DistilPart()
+
+    @model_validator(mode="after")
+    def share_by_routing(self) -> Self:
+        if self.objective.student_share is not None and not self.accept.routing:
+            raise ValueError("objective: a student_share is kept by routing, so it needs 'accept.routing: true'")
+        return self
 
     @field_validator("name")
     @classmethod

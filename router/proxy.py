@@ -21,6 +21,7 @@ from router.cascade import Cascade, Shared
 from router.contracts.bundles import MANIFEST, Manifest
 from router.errors import PolicyError
 from router.guard import Guard
+from router.judging import check_judges, judges_of
 from router.policy import Policy, load_policy
 from router.routing import Routing, teacher_spend
 from router.scoring.encoder import Encoder
@@ -40,7 +41,6 @@ class Served:
 
     cascade: Cascade
     watcher: BundleWatcher
-    guard: Guard
     following: tuple[asyncio.Task[None], ...]
     routing: Routing
 
@@ -144,6 +144,7 @@ class Proxy:
         Catalog.check(policies.values())
         for policy in policies.values():
             Backends(policy, self._env)
+            check_judges(policy, self._env)
 
     async def _serve(self, policy: Policy, routing: Routing) -> Served:
         metrics = self.shared.metrics
@@ -163,12 +164,13 @@ class Proxy:
         self._swapped(policy, watcher.live)
         await watcher.refresh()
         await guard.refresh()
-        cascade = Cascade(policy, Backends(policy, self._env), lambda: guard.live, routing, self.shared)
+        judges = judges_of(policy, self._env, self.shared.tiers, self._encoder)
+        cascade = Cascade(policy, Backends(policy, self._env), lambda: guard.live, routing, self.shared, judges=judges)
         following = (
             background(watcher.run(), f"bundles of {policy.name}"),
             background(guard.run(), f"guard over {policy.name}"),
         )
-        return Served(cascade, watcher, guard, following, routing)
+        return Served(cascade, watcher, following, routing)
 
     def _swapped(self, policy: Policy, live: Live) -> None:
         thresholds, metrics = live.thresholds, self.shared.metrics

@@ -12,6 +12,9 @@ from router.contracts.records import Answer, Kind, Record, Rights
 from router.metrics import TOO_HARD
 from router.scoring.risk import wilson_interval
 
+UNJUDGED = "unjudged"
+"""Beside the causes of missed audits: both tiers answered, and the judge could not tell."""
+
 
 @dataclass(frozen=True, slots=True)
 class Audited:
@@ -129,11 +132,15 @@ class Summary:
             return
         if audit.answer:
             self.spend[audit.answer.tier, audit.answer.kind] += audit.answer.cost_usd
+        if audit.judge_usd:  # paid to a provider, as the teacher is
+            self.spend[Tier.TEACHER, Kind.JUDGED] += audit.judge_usd
         if audit.missed:
             self.missed_audits[audit.missed] += 1
         elif audit.acceptable is not None:
             seen = Audited(record.tier, audit.acceptable, record.decision.propensity)
             self.audits[record.bundle].append(seen)
+        else:
+            self.missed_audits[UNJUDGED] += 1
 
 
 def _trainable(record: Record, may_train: bool) -> bool:

@@ -36,7 +36,7 @@ class Backends:
     def _teacher(self, model: str, url: str | None) -> Backend:
         declared = self._policy.teacher
         is_first = model == declared.model
-        name, url, variable = _place(model, url, declared.api_key_env if is_first else None)
+        name, url, variable = place_of(model, url, declared.api_key_env if is_first else None)
         return Backend(
             tier=Tier.TEACHER,
             label=model,
@@ -54,7 +54,7 @@ class Backends:
         declared = self._policy.embeddings
         if declared is None:
             return None
-        name, url, variable = _place(declared.model, declared.url, declared.api_key_env)
+        name, url, variable = place_of(declared.model, declared.url, declared.api_key_env)
         price = litellm_price(declared.model)
         if declared.usd_per_million is not None:
             price = Price(input=declared.usd_per_million, output=Decimal(0))
@@ -98,7 +98,7 @@ class Backends:
         )
 
 
-def _place(model: str, url: str | None, variable: str | None) -> tuple[str, str | None, str | None]:
+def place_of(model: str, url: str | None, variable: str | None) -> tuple[str, str | None, str | None]:
     """(name to ask for, URL, key's variable) of a policy's model: OpenAI's own are asked without litellm."""
     if url is None and model.startswith("openai/"):
         return model.removeprefix("openai/"), OPENAI_URL, variable or "OPENAI_API_KEY"

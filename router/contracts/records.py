@@ -5,7 +5,7 @@ Plain dataclasses, since one is made for every request; what is read back is val
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
+from router.contracts.judges import USERS_WORD, verdict_of
 
 
 class Rights(StrEnum):
@@ -97,12 +98,20 @@ class Answer:
 
 @dataclass(slots=True, kw_only=True)
 class Audit:
-    """What became of an audit. ``missed`` names the cause when the other tier did not answer."""
+    """What became of an audit. ``missed`` names the cause when there is no verdict on what both tiers said:
+    the other one did not answer, or the judge did not.
+
+    ``acceptable``: the student's answer is as good as the teacher's; None where the judge could not tell, or
+    nothing was judged. ``teacher_acceptable``: the teacher's own answer is right, by a judge that can tell in
+    absolute terms. ``judge`` names whose word both are, ``judge_usd`` is what it cost, in US dollars.
+    """
 
     answer: Answer | None = None
     acceptable: bool | None = None
     judge: str | None = None
     missed: str | None = None
+    teacher_acceptable: bool | None = None
+    judge_usd: Decimal = Decimal(0)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -142,8 +151,10 @@ class Record:
 
     @property
     def cost_usd(self) -> Decimal:
-        """All that this request cost, audits and thrown-away answers included."""
+        """All that this request cost, audits, their judge and thrown-away answers included."""
         total = sum((a.cost_usd for a in self.answers), Decimal(0))
+        if self.audit:
+            total += self.audit.judge_usd
         if self.audit and self.audit.answer:
             total += self.audit.answer.cost_usd
         return total
@@ -152,6 +163,17 @@ class Record:
     def saved_usd(self) -> Decimal:
         """Signed: what the teacher alone would have cost, less what was spent."""
         return self.counterfactual_usd - self.cost_usd
+
+    def heed_feedback(self) -> None:
+        """Where the policy's judge is what users say, puts their word in the place of the one who judged
+        meanwhile: on the answer that they got, whichever tier's it was."""
+        audit, verdict = self.audit, verdict_of(self.feedback)
+        if audit is None or verdict is None or not (audit.judge or "").startswith(USERS_WORD):
+            return
+        if self.tier is Tier.STUDENT:
+            self.audit = replace(audit, acceptable=verdict, judge=USERS_WORD)
+        elif self.tier is Tier.TEACHER:
+            self.audit = replace(audit, teacher_acceptable=verdict)
 
     def answer_of(self, tier: Tier) -> Answer | None:
         """The tier's answer, wherever it came from: served, discarded, or an audit.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
-from router.audit import Auditor, Missed
+from router.audit import Auditor, Missed, Quiet, audit_usd
 from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.judges import Feedback, Llm
 from router.contracts.records import Answer, Audit, Kind, Record
-from router.errors import LocumError, UpstreamRefused, UpstreamTimeout
+from router.errors import JudgeError, LocumError, UpstreamRefused, UpstreamTimeout
 from router.metrics import MISSED
 from router.policy import Policy
+from router.scoring.judges.judge import Judges
+from router.scoring.judges.llm import Said
 from router.settings import Settings
 from router.store.base import Store, open_store
 
@@ -80,11 +83,26 @@ class Told(list[Audit]):
 
 @asynccontextmanager
 async def auditing(
-    store: Store, ask: Ask, *, ready: bool = True, capacity: int = 256, expected: int = 0, **audit: Any
+    store: Store,
+    ask: Ask,
+    *,
+    judges: Judges | None = None,
+    ready: bool = True,
+    quiet: Quiet | None = None,
+    capacity: int = 256,
+    expected: int = 0,
+    **audit: Any,
 ) -> AsyncIterator[tuple[Auditor[str], Told]]:
-    told = Told(expected)
+    told, declared = Told(expected), policy(**audit)
     auditor: Auditor[str] = Auditor(
-        policy(**audit), ask=ask, store=store, student_ready=lambda: ready, observe=told, capacity=capacity
+        declared,
+        ask=ask,
+        judges=judges or Judges(declared.judge),
+        store=store,
+        student_ready=lambda: ready,
+        observe=told,
+        quiet=quiet,
+        capacity=capacity,
     )
     yield auditor, told
     await auditor.close(drain_seconds=5)
@@ -262,6 +280,127 @@ async def test_a_stop_marks_what_is_left_as_missed(store: Store, make_record: Ma
         auditor.submit(served(make_record, TEACHER, id="late"), "request")
     assert [a.missed for a in told] == [Missed.SHUTDOWN] * 4
     assert auditor.depth == 0
+
+
+def llm_judge(*replies: str | JudgeError, usd: str = "0.25") -> Judges:
+    """One that gives these replies in turn, the last one for ever."""
+    left = list(replies)
+
+    async def complete(judge: Llm, body: Mapping[str, Any]) -> Said:
+        reply = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(reply, JudgeError):
+            raise reply
+        return Said(reply, Decimal(usd))
+
+    return Judges(Llm(model="j"), complete=complete)
+
+
+async def test_what_the_judge_costs_is_in_the_record_and_drawn_on_the_days_money(
+    store: Store, make_record: MakeRecord
+) -> None:
+    judges = llm_judge("VERDICT: TIE")
+    async with auditing(store, says("other words"), judges=judges, usd_per_day=1, concurrency=1) as (auditor, told):
+        for id in ("a", "b", "c"):  # the teacher served: the students' answers cost nothing, two questions $0.50
+            record = served(make_record, TEACHER, id=id)
+            store.append(record)
+            auditor.submit(record, "request")
+    assert [(a.missed, a.acceptable, a.judge_usd) for a in told] == [
+        (None, True, Decimal("0.5")),
+        (None, True, Decimal("0.5")),
+        (Missed.BUDGET, None, Decimal(0)),
+    ]
+    await store.flush()
+    kept = store.get("a")
+    assert kept is not None and kept.audit is not None
+    assert kept.audit.judge == "llm:j"
+    assert kept.cost_usd == sum((a.cost_usd for a in kept.answers), Decimal("0.501"))
+    assert audit_usd(kept.audit) == Decimal("0.5")
+
+
+async def test_a_judge_that_fails_is_a_cause_of_its_own_and_the_answer_is_kept(
+    store: Store, make_record: MakeRecord
+) -> None:
+    record = served(make_record, STUDENT)
+    store.append(record)
+    async with auditing(store, says("x"), judges=llm_judge("VERDICT: A", JudgeError("down"))) as (auditor, told):
+        auditor.submit(record, "request")
+    audit = await outcome(store, told)
+    assert (audit.missed, audit.acceptable, audit.judge_usd) == (Missed.JUDGE_FAILED, None, Decimal("0.25"))
+    assert audit.answer is not None
+
+
+async def test_a_judge_that_cannot_tell_is_no_missed_audit_and_no_verdict(
+    store: Store, make_record: MakeRecord
+) -> None:
+    record = served(make_record, STUDENT)
+    store.append(record)
+    async with auditing(store, says("x"), judges=llm_judge("hm")) as (auditor, told):
+        auditor.submit(record, "request")
+    audit = await outcome(store, told)
+    assert (audit.missed, audit.acceptable, audit.judge) == (None, None, "llm:j")
+
+
+@pytest.mark.parametrize(
+    ("tier", "score", "expected"),
+    [
+        (STUDENT, 1.0, (True, None, "feedback")),
+        (STUDENT, 0.0, (False, None, "feedback")),
+        (STUDENT, 0.5, (False, None, "feedback, else normalised")),
+        (STUDENT, None, (False, None, "feedback, else normalised")),
+        (TEACHER, 0.9, (False, True, "feedback, else normalised")),
+        (TEACHER, 0.1, (False, False, "feedback, else normalised")),
+    ],
+)
+async def test_a_users_word_holds_for_the_tier_that_served_whenever_it_comes(
+    store: Store, make_record: MakeRecord, tier: Tier, score: float | None, expected: tuple[Any, ...]
+) -> None:
+    """``expected``: acceptable, teacher_acceptable, judge."""
+    async with auditing(store, says("another"), judges=Judges(Feedback())) as (auditor, _):
+        for id in ("early", "late"):
+            record = served(make_record, tier, "one thing", id=id)
+            store.append(record)
+            if id == "early":
+                store.amend(id, feedback=score)
+            auditor.submit(record, "request")
+    store.amend("late", feedback=score)
+    await store.flush()
+    for id in ("early", "late"):
+        kept = store.get(id)
+        assert kept is not None and kept.audit is not None
+        assert (kept.audit.acceptable, kept.audit.teacher_acceptable, kept.audit.judge) == expected
+
+
+async def test_an_audit_waits_until_the_student_serves_nobody(store: Store, make_record: MakeRecord) -> None:
+    quiet, asked = Quiet(), asyncio.Event()
+
+    async def ask(tier: Tier, request: str) -> Answer:
+        asked.set()
+        return answer(tier, "x")
+
+    async with auditing(store, ask, quiet=quiet) as (auditor, _):
+        with quiet:
+            with quiet:
+                auditor.submit(served(make_record, TEACHER), "request")
+                for _ in range(10):
+                    await asyncio.sleep(0)
+            assert not asked.is_set()
+        await asyncio.wait_for(asked.wait(), 10)
+
+
+async def test_a_student_that_is_never_idle_is_audited_all_the_same() -> None:
+    quiet = Quiet()
+    with quiet:
+        await asyncio.wait_for(quiet.wait(0.01), 10)
+
+
+async def test_an_audit_of_the_teacher_does_not_wait_for_the_student(store: Store, make_record: MakeRecord) -> None:
+    class NeverAsked(Quiet):
+        async def wait(self, at_most_seconds: float) -> None:
+            raise AssertionError("nobody was to wait")
+
+    async with auditing(store, says("x"), quiet=NeverAsked()) as (auditor, told):
+        auditor.submit(served(make_record, STUDENT), "request")
+    assert told[0].missed is None
 
 
 def test_the_metrics_know_every_cause() -> None:
