@@ -94,13 +94,15 @@ def tuned(scorer: Scorer, known: Bools, holdout: Sample, policy: Policy) -> Thre
     """
     aim = policy.objective
     if aim.parity is not None:
-        return holdout.certify(policy, 0.0 if holdout.accepts is None else _route_floor(policy, scorer, known))
+        both = policy.accept.routing and holdout.accepts is not None
+        return holdout.certify(policy, _route_floor(policy, scorer, known) if both else 0.0)
     if aim.student_share is not None:
         found = Thresholds(route=_share_start(scorer.held_out_, aim.student_share), accept=0.0)
     elif aim.threshold is not None:
-        found = Thresholds(route=aim.threshold, accept=0.0 if holdout.accepts is None else aim.threshold)
+        route = aim.threshold if policy.accept.routing else 0.0
+        found = Thresholds(route=route, accept=0.0 if holdout.accepts is None else aim.threshold)
     else:
-        found = Thresholds(route=0.5, accept=0.0)
+        found = Thresholds(route=0.5 if policy.accept.routing else 0.0, accept=0.0)
     return holdout.measure(found)
 
 
@@ -113,7 +115,7 @@ def retuned(scorer: Scorer, thresholds: Thresholds, holdout: Sequence[Example], 
     sample = Sample.seen_by(scorer, holdout, policy)
     if policy.objective.parity is None:
         return sample.measure(thresholds)
-    return sample.certify(policy, thresholds.route if thresholds.route <= 1 else 0.0)
+    return sample.certify(policy, thresholds.route if policy.accept.routing and thresholds.route <= 1 else 0.0)
 
 
 def _share_start(scores: Floats, share: float) -> float:

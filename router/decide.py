@@ -47,8 +47,9 @@ class RoutingState:
     ``score`` is the live scorer's probability that the student's answer is acceptable, None where no
     scorer was fitted; ``novelty`` how strange it finds the request, which its score is discounted by already;
     ``prior`` the declared prior's. ``share_threshold`` is the score above which
-    lies the share a ``student_share`` objective asks for. ``escalated``: this conversation went to
-    the teacher before. ``teacher_affordable``: a ``usd_per_day`` objective has money left for now.
+    lies the share that a ``student_share`` objective asks for, or that ``usd_per_day`` leaves to the student;
+    None while nothing is tracked, or what answers cost is not known yet. ``escalated``: this conversation went to
+    the teacher before. ``teacher_affordable``: a ``usd_per_day`` objective has money left today.
     ``propensity`` and ``audited`` are the audit's draw, by the request; ``explore`` is exploration's, by
     the conversation.
     """
@@ -76,7 +77,7 @@ class Verdict:
 
 def route_threshold(policy: Policy, thresholds: Thresholds | None) -> float | None:
     """The score from which on the student is asked, by the live bundle's ``thresholds`` or the policy's
-    fixed one; None where no scorer was fitted.
+    fixed one; None where no scorer was fitted. Without routing a bundle has 0, and so has a fixed one.
 
     A parity bundle whose accept threshold lets no answer out routes none to the student; without the
     cascade its accept threshold, which nothing else would hold any more, holds for the score.
@@ -84,7 +85,7 @@ def route_threshold(policy: Policy, thresholds: Thresholds | None) -> float | No
     if thresholds is None:
         return None
     if policy.objective.threshold is not None:
-        return policy.objective.threshold
+        return policy.objective.threshold if policy.accept.routing else 0.0
     cascade = policy.accept.cascade and thresholds.accept <= 1
     return thresholds.route if cascade else max(thresholds.route, thresholds.accept)
 
@@ -211,12 +212,13 @@ def _explored(policy: Policy, state: RoutingState, otherwise: Verdict) -> Verdic
 def _budget(policy: Policy, state: RoutingState) -> Verdict | None:
     if policy.objective.usd_per_day is None or state.teacher_affordable:
         return None
-    return Verdict(Tier.STUDENT, Reason.BUDGET, "teacher's budget is spent for now")
+    return Verdict(Tier.STUDENT, Reason.BUDGET, "the teacher's budget for today is spent")
 
 
 def _score(policy: Policy, state: RoutingState) -> Verdict:
-    share = policy.objective.student_share is not None
-    threshold = state.share_threshold if share else route_threshold(policy, state.thresholds)
+    threshold = state.share_threshold if _starts_from_prior(policy) else None
+    if threshold is None:
+        threshold = route_threshold(policy, state.thresholds)
     score, detail = state.score, ""
     if _starts_from_prior(policy):
         if score is None:

@@ -14,14 +14,16 @@ from router.scoring.thresholds import NEVER
 TOPICS = ["card", "fee", "transfer", "limit", "integral", "patent", "theorem", "lawsuit"]
 
 
-def policy(objective: dict[str, Any], cascade: bool = True, student_price: str = "0.02") -> Policy:
+def policy(
+    objective: dict[str, Any], cascade: bool = True, student_price: str = "0.02", routing: bool = True
+) -> Policy:
     return Policy.model_validate(
         {
             "name": "default",
             "student": {"model": "s", "engine": "embedded", "usd_per_million": {"input": student_price, "output": "0"}},
             "teacher": {"model": "t", "url": "http://t/v1", "usd_per_million": {"input": "1", "output": "1"}},
             "objective": objective,
-            "accept": {"cascade": cascade},
+            "accept": {"cascade": cascade, "routing": routing},
         }
     )
 
@@ -63,6 +65,31 @@ def test_without_the_second_look_the_route_is_what_is_certified() -> None:
         _, thresholds, report = fit_bundle_scorer(*data, policy(PARITY, cascade), None)
         assert thresholds.accept == 0 and 0 < thresholds.route < 1
         assert 0.2 < report["student_share"] < 0.7
+
+
+def test_the_cascade_alone_is_certified_for_asking_the_student_always() -> None:
+    data = examples(300, 0), examples(400, 1)
+    dear = fit_bundle_scorer(*data, policy(PARITY, student_price="0.9"), None)[1]
+    alone = fit_bundle_scorer(*data, policy(PARITY, student_price="0.9", routing=False), None)[1]
+    assert dear.route > alone.route == 0
+    assert 0 < alone.accept < 1 and alone.evidence is not None and alone.evidence.risk_bound <= 0.05
+    assert fit_bundle_scorer(*data, policy({"threshold": 0.6}, routing=False), None)[1].route == 0
+    assert fit_bundle_scorer(*data, policy({"usd_per_day": 5}, routing=False), None)[1].route == 0
+
+
+def test_what_clients_stream_is_certified_by_its_beginning() -> None:
+    """The beginnings of these answers tell nothing: a stream's threshold must not rest on what comes later."""
+
+    def begun(data: list[Example], streamed: bool) -> list[Example]:
+        blank = summarise([-0.01] * 4, complete=False)
+        seen = [replace(e.signals, held=blank) for e in data if e.signals is not None]
+        return [replace(e, signals=s, streamed=streamed) for e, s in zip(data, seen, strict=True)]
+
+    shares = []
+    for streamed in (False, True):
+        data = begun(examples(300, 0), streamed), begun(examples(400, 1), streamed)
+        shares.append(fit_bundle_scorer(*data, policy(PARITY), None)[2]["student_share"])
+    assert shares[0] > shares[1] + 0.1
 
 
 def test_a_dear_student_is_asked_less() -> None:

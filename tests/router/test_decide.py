@@ -69,8 +69,10 @@ def test_a_spent_budget_sends_to_the_student_and_is_not_explored_away() -> None:
     assert said(decide(policy(CHEAP), view(), poor)) == (STUDENT, Reason.BUDGET)
 
 
-def test_money_left_lets_the_score_decide() -> None:
-    assert said(decide(policy(CHEAP), view(), RoutingState(score=0.1, thresholds=TUNED))) == (TEACHER, Reason.SCORE)
+def test_money_left_lets_the_score_decide_by_the_bundles_threshold_until_the_pace_names_one() -> None:
+    for paced, tier in ((None, TEACHER), (0.5, STUDENT)):
+        state = RoutingState(score=0.6, thresholds=TUNED, share_threshold=paced)
+        assert said(decide(policy(CHEAP), view(), state)) == (tier, Reason.SCORE)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_without_a_scorer_share_and_money_start_from_the_declared_prior(objectiv
 
 @pytest.mark.parametrize(
     ("objective", "threshold"),
-    [({"parity": {}}, 0.7), ({"threshold": 0.62}, 0.62), ({"student_share": 0.8}, 0.3), (CHEAP, 0.7)],
+    [({"parity": {}}, 0.7), ({"threshold": 0.62}, 0.62), ({"student_share": 0.8}, 0.3), (CHEAP, 0.3)],
 )
 def test_the_score_is_held_against_the_objectives_own_threshold(objective: dict[str, Any], threshold: float) -> None:
     for score, tier in ((threshold, STUDENT), (threshold - 0.01, TEACHER)):
@@ -271,6 +273,15 @@ def test_without_the_cascade_the_accept_threshold_still_holds_for_the_score() ->
     single = policy(accept={"cascade": False})
     assert said(decide(single, view(), RoutingState(score=0.5, thresholds=loose)))[0] is TEACHER
     assert said(decide(policy(), view(), RoutingState(score=0.5, thresholds=loose)))[0] is STUDENT
+
+
+def test_the_cascade_alone_asks_the_student_whatever_the_score() -> None:
+    alone = policy({"threshold": 0.62}, accept={"routing": False})
+    certified = Thresholds(route=0.0, accept=0.8)
+    for asked in (alone, policy(accept={"routing": False})):
+        assert said(decide(asked, view(), RoutingState(score=0.01, thresholds=certified))) == (STUDENT, Reason.SCORE)
+    fitted_with_both = RoutingState(score=0.2, thresholds=Thresholds(route=0.3, accept=0.8))
+    assert said(decide(policy(accept={"routing": False}), view(), fitted_with_both))[0] is TEACHER, "not certified"
 
 
 @pytest.mark.parametrize("tier", [STUDENT, None])

@@ -59,6 +59,10 @@ def test_the_schema_itself_is_valid() -> None:
         ({"rules": [{"when": {}, "send": "nowhere"}]}, "rules.0.send: "),
         ({"student": WHOLE["student"] | {"url": "http://x/v1"}}, "exactly one of 'engine' and 'url'"),
         ({"audit": {"rate": 2}}, "audit.rate: "),
+        ({"accept": {"cascade": False, "routing": False}}, "nothing would hold a student's answer back"),
+        ({"accept": {"cascade": False, "samples": 2}}, "they need 'cascade: true'"),
+        ({"accept": {"samples": 5}}, "accept.samples: "),
+        ({"accept": {"routing": False}, "objective": {"student_share": 0.8}}, "needs 'accept.routing: true'"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, changes: dict[str, Any], where: str) -> None:
