@@ -71,14 +71,17 @@ def tuned(traffic: Traffic, policy: Policy, target: Target, *, today: str | None
     if target.aim == "parity":
         threshold, ground = _for_parity(traffic, way, target)
     elif target.aim == "share":
-        threshold, ground = _for_share(traffic, policy, way, target.value), f"by {len(traffic)} requests"
+        threshold, ground = _for_share(traffic, policy, way, target.value), _requests(traffic)
     else:
         threshold = budget_threshold(traffic, policy, way, target.value)
-        ground = f"by {len(traffic)} requests over {traffic.days:.1f} days"
+        ground = _requests(traffic)
     found = figures(sample_of(traffic, Plan.at(way, threshold), policy.audit))
     day = today or time.strftime("%Y-%m-%d")
-    first = f"locum tune, {day}: {target}, {ground} of bundle {traffic.bundle or 'base'}"
-    return Tuned(threshold, [first, _expected(found, traffic)], found)
+    return Tuned(threshold, [f"locum tune, {day}: {target}, {ground}", _expected(found, traffic)], found)
+
+
+def _requests(traffic: Traffic) -> str:
+    return f"by {len(traffic)} requests of bundle {traffic.bundle or 'base'} over {traffic.days:.1f} days"
 
 
 def _for_parity(traffic: Traffic, way: Way, target: Target) -> tuple[float, str]:
@@ -99,7 +102,7 @@ def _for_parity(traffic: Traffic, way: Way, target: Target) -> tuple[float, str]
             "best scored failures come too soon. Wait for more audits or a better student, or lower the target"
         )
     ground = (
-        f"by {evidence.examples} audits: {evidence.unacceptable} of the {evidence.served} that the student would serve "
+        f"by {evidence.examples} audits of bundle {traffic.bundle or 'base'}: {evidence.unacceptable} of the {evidence.served} that the student would serve "
         f"fail, so at most {evidence.risk_bound:.2%} of all requests"
     )
     return _up(thresholds.route), ground
@@ -108,7 +111,7 @@ def _for_parity(traffic: Traffic, way: Way, target: Target) -> tuple[float, str]
 def _for_share(traffic: Traffic, policy: Policy, way: Way, share: float) -> float:
     if way is Way.ROUTING:
         threshold = _down(share_threshold(traffic, share))
-        reached = float((traffic.to_student | (traffic.score >= threshold) & ~traffic.to_teacher).mean())
+        reached = float((traffic.to_student | ((traffic.score >= threshold) & ~traffic.to_teacher)).mean())
     else:
         threshold, reached = 0.0, 0.0
         for threshold in reversed(candidates(traffic, way)):

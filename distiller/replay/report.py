@@ -87,7 +87,7 @@ def replay(traffic: Traffic, policy: Policy, thresholds: Thresholds | None, *, a
         _outlook("random at its share", None, random_sample(traffic, share, audit), ahead),
         _outlook("always student", always, sample_of(traffic, always, _unaudited(policy)), ahead),
         _outlook("always teacher", never, sample_of(traffic, never, _unaudited(policy)), ahead),
-        _outlook("oracle", None, oracle_sample(traffic, audit), ahead),
+        _perfect(_outlook("oracle", None, oracle_sample(traffic, audit), ahead)),
     ]
     ways = [*Way] if traffic.scored_answers else [Way.ROUTING]
     sweeps = {way: sweep(traffic, way, policy, ahead) for way in ways}
@@ -222,6 +222,13 @@ def _choice(
 
 def _outlook(name: str, plan: Plan | None, sample: Sample, ahead: int) -> Outlook:
     return Outlook(name, plan, figures(sample), figures(sample, ahead=ahead), figures(sample, robust=False))
+
+
+def _perfect(outlook: Outlook) -> Outlook:
+    """The oracle's quality is no estimate."""
+    exact = {"parity": Interval(1.0, 1.0, 1.0), "risk": Interval(0.0, 0.0, 0.0)}
+    parts = (outlook.lasting, outlook.coming, outlook.by_audits)
+    return Outlook(outlook.name, None, *({**figures, **exact} for figures in parts))
 
 
 def _unaudited(policy: Policy) -> AuditPart:

@@ -14,21 +14,23 @@ from distiller.replay.report import Choice, Replay
 from router.scoring.estimates import Interval
 
 COLUMNS = ("share", "parity", "risk", "cost", "saved_share", "cost_per_resolved")
-HEADS = ("student share", "parity", "selective risk", "USD / 1,000", "saved", "USD / 1,000 resolved")
+HEADS = ("student\nshare", "parity", "selective\nrisk", "USD per\n1,000", "saved", "USD per\n1,000 good")
 PER = 1000
 
 
 def table(replay: Replay) -> RenderableType:
     """All that was found, each figure with its 95% interval beneath."""
-    head = Table(title="What it would have given, in the long run", title_justify="left", box=None, pad_edge=False)
+    head = Table(
+        title="What it would have given, in the long run", title_justify="left", box=None, padding=(0, 0, 0, 1)
+    )
     head.title_style, head.header_style = "bold", "dim"
     head.add_column("")
     for name in HEADS:
-        head.add_column(name, justify="right")
+        head.add_column(name, justify="right", no_wrap=True)
     for outlook in replay.policies:
         _row(head, outlook.name, outlook.lasting, "bold")
-        _row(head, f"  next {replay.ahead:,} requests", outlook.coming, "")
-        _row(head, "  by the audits alone", outlook.by_audits, "dim")
+        _row(head, f" next {replay.ahead:,}", outlook.coming, "")
+        _row(head, " by audits", outlook.by_audits, "dim")
     for outlook in replay.baselines:
         _row(head, outlook.name, outlook.lasting, "")
     return Group(_about(replay), "", head, "", _ways(replay), "", _small_print(replay))
@@ -61,15 +63,17 @@ def _about(replay: Replay) -> Text:
 
 
 def _row(table: Table, name: str, figures: Mapping[str, Interval], style: str) -> None:
-    cells = [f"{said}\n[dim]{limits}[/]" for said, limits in (_cell(c, figures[c]) for c in COLUMNS)]
-    table.add_row(f"{name}\n", *cells, style=style)
+    table.add_row(name, *(_cell(column, figures[column]) for column in COLUMNS), style=style)
 
 
-def _cell(column: str, interval: Interval) -> tuple[str, str]:
-    show = _money if column in ("cost", "cost_per_resolved") else _percent
+def _cell(column: str, interval: Interval) -> str:
+    """The estimate, and beneath it the limits, unless there is nothing to say."""
+    money = column in ("cost", "cost_per_resolved")
+    show, low = (_money, _money(interval.low)) if money else (_percent, f"{100 * interval.low:.1f}")
+    limits = f"\n[not bold dim]{low}–{show(interval.high)}[/]"
     if interval.estimate is None:
-        return "unknown", f"{show(interval.low)} – {show(interval.high)}"
-    return show(interval.estimate), f"{show(interval.low)} – {show(interval.high)}"
+        return "–\n" if (interval.low, interval.high) == (0.0, 1.0) else f"unknown{limits}"
+    return f"{show(interval.estimate)}{limits if interval.low < interval.high else chr(10)}"
 
 
 def _percent(value: float) -> str:
@@ -77,7 +81,11 @@ def _percent(value: float) -> str:
 
 
 def _money(value: float) -> str:
-    return f"{PER * value:.4g}" if isfinite(value) else "∞"
+    amount = PER * value
+    if not isfinite(value):
+        return "∞"
+    decimals = 0 if amount >= 100 else 2 if amount >= 1 else 3
+    return f"{amount:.{decimals}f}" if amount >= 0.01 or amount == 0 else f"{amount:.2g}"
 
 
 def _ways(replay: Replay) -> Table:
@@ -89,7 +97,7 @@ def _ways(replay: Replay) -> Table:
     table = Table(title=f"Which way is cheapest at parity {replay.target:.1%} ({held})", box=None, pad_edge=False)
     table.title_justify, table.title_style, table.header_style = "left", "bold", "dim"
     for i, name in enumerate(("", "threshold", *HEADS[:2], *HEADS[3:5])):
-        table.add_column(name, justify="right" if i else "left")
+        table.add_column(name, justify="right" if i else "left", no_wrap=i > 0)
     best = replay.cheapest
     for choice in replay.choices:
         _choice(table, choice, choice is best)
@@ -100,10 +108,7 @@ def _choice(table: Table, choice: Choice, best: bool) -> None:
     if choice.plan is None:
         table.add_row(choice.way.value, "none holds", style="dim")
         return
-    cells = []
-    for column in ("share", "parity", "cost", "saved_share"):
-        said, limits = _cell(column, choice.figures[column])
-        cells.append(f"{said} [dim]({limits})[/]")
+    cells = [_cell(column, choice.figures[column]) for column in ("share", "parity", "cost", "saved_share")]
     threshold = choice.plan.route if choice.plan.accept is None else choice.plan.accept
     table.add_row(f"{choice.way.value}{' ← cheapest' if best else ''}", f"{threshold:.3f}", *cells, style="bold" * best)
 
@@ -111,7 +116,7 @@ def _choice(table: Table, choice: Choice, best: bool) -> None:
 def _small_print(replay: Replay) -> Text:
     traffic = replay.traffic
     said = (
-        f"Doubly robust from audits and their propensities; 95% intervals. The unasked tier's cost is an estimate: the "
+        "Doubly robust from audits and their propensities; “by audits”: the audits alone. 95% intervals. The unasked tier's cost is an estimate: the "
         f"same input, output tokens by the audited pairs' mean ratio ({traffic.output_ratio:.2f} student to teacher, "
         f"{traffic.pairs:,} pairs), mended by what audits found. Audits and exploration are in cost and share."
     )
