@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from workload import Task, tasks
 
-from distiller.work import history
+from router.contracts.rounds import history
 from router.store.base import open_readonly
 
 BEFORE, AFTER = 560, 240

@@ -30,10 +30,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from distiller.work import history
 from router.contracts.bundles import MANIFEST, Manifest
 from router.contracts.decision import Tier
 from router.contracts.records import Record
+from router.contracts.rounds import history
 from router.settings import Settings
 from router.store.base import open_readonly
 

@@ -15,10 +15,11 @@ import typer
 from rich.console import Console
 
 from distiller.trigger import Due, Tally, count, due
-from distiller.work import history, unfinished
+from distiller.work import unfinished
 from router.contracts.bundles import activate as activate_bundle
 from router.contracts.bundles import read_active, read_manifest
 from router.contracts.bundles import rollback as rollback_bundle
+from router.contracts.rounds import history
 from router.errors import BundleError, LocumError
 from router.policy import Policy, load_policy
 from router.settings import Settings

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from distiller.trigger import Due
+from router.contracts.rounds import HISTORY
 from router.errors import LocumError
 from router.settings import Settings
 
 CURRENT = "current"
 ROUND = "round.json"
-HISTORY = "rounds.jsonl"
 
 
 class RoundRunning(LocumError):
@@ -116,14 +116,6 @@ def write_json(path: Path, values: Any) -> None:
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     fresh.write_text(json.dumps(values, indent=1, default=str))
     fresh.replace(path)
-
-
-def history(parent: Path) -> list[dict[str, Any]]:
-    """The finished rounds of one policy, promoted or not, oldest first."""
-    path = parent / HISTORY
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
 
 
 def remember(parent: Path, report: dict[str, Any]) -> None:

@@ -118,7 +118,7 @@ def create_app(
 
     rest.include_router(models.routes(lambda: proxy.catalog), dependencies=[Depends(authorised)])
     rest.include_router(kept_responses.routes(kept), dependencies=[Depends(authorised)])
-    rest.include_router(health.routes(lambda: proxy.catalog, metrics))
+    rest.include_router(health.routes(lambda: proxy.catalog, metrics, proxy.problems))
     rest.include_router(openapi.routes(lambda: proxy.catalog))
     rest.add_exception_handler(LocumError, _locum_error)
     rest.add_exception_handler(HTTPException, _http_error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
 from router.api.models import Catalog
 from router.budget import DAY_SECONDS
 from router.bundles import BundleWatcher, Live
 from router.cascade import Cascade, Shared
-from router.contracts.bundles import MANIFEST, Manifest
+from router.contracts.rounds import HISTORY, training_costs
 from router.errors import PolicyError
 from router.guard import Guard
 from router.judging import check_judges, judges_of
@@ -75,6 +73,8 @@ class Proxy:
         self._policies = {path: load_policy(path) for path in paths}
         self._served: dict[str, Served] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._wrong: dict[Path, str] = {}
+        self._histories: dict[str, Stamp] = {}
         self._check(self._policies)
         self.catalog: Catalog
         self.shared: Shared
@@ -86,6 +86,16 @@ class Proxy:
     def live_bundles(self) -> dict[str, str | None]:
         """Which bundle serves each policy now; None is the base student alone."""
         return {name: served.watcher.live.bundle for name, served in self._served.items()}
+
+    def problems(self) -> dict[str, list[str]]:
+        """By policy, what an operator should know: a file that was not taken over, a bundle that was refused."""
+        found: dict[str, list[str]] = {name: [] for name in self._served}
+        for path, why in self._wrong.items():
+            found[self._policies[path].name].append(f"its file was not taken over, what it said before stays: {why}")
+        for name, served in self._served.items():
+            if (problem := served.watcher.problem) is not None:
+                found[name].append(problem)
+        return found
 
     async def start(self, shared: Shared) -> None:
         """Serves the policies as they were read. Call it once, before the first request."""
@@ -101,10 +111,13 @@ class Proxy:
             await asyncio.wait(self._closing)
 
     async def follow(self, poll_seconds: float = 1.0) -> None:
-        """Takes over edits of the policy files, until cancelled."""
+        """Takes over edits of the policy files, and what new rounds cost, until cancelled."""
         while True:
             await asyncio.sleep(poll_seconds)
             await self.reload()
+            for policy in self._served:
+                if self._histories.get(policy) != _stamp(self._settings.work(policy) / HISTORY):
+                    self._tell_training(policy)
 
     async def reload(self) -> None:
         """Looks at the files once. A file that is wrong or gone changes nothing."""
@@ -112,9 +125,11 @@ class Proxy:
             if (now := _stamp(path)) == before:
                 continue
             self._stamps[path] = now
+            self._wrong.pop(path, None)
             try:
                 await self._replace(path, load_policy(path))
             except PolicyError as e:
+                self._wrong[path] = str(e)
                 log.error("policy_not_reloaded", file=str(path), why=str(e))
 
     async def _replace(self, path: Path, policy: Policy) -> None:
@@ -181,7 +196,14 @@ class Proxy:
             accept=thresholds.accept if thresholds else None,
             student_up=live.student is not None,
         )
-        metrics.observe_trained(policy.name, float(trained_usd(self._settings.bundles(policy.name))))
+        self._tell_training(policy.name)
+
+    def _tell_training(self, policy: str) -> None:
+        """What all rounds cost together; those that were rejected swap nothing, so their history is followed."""
+        work = self._settings.work(policy)
+        self._histories[policy] = _stamp(work / HISTORY)
+        spent = sum((usd for _, usd in training_costs(self._settings.bundles(policy), work)), Decimal(0))
+        self.shared.metrics.observe_trained(policy, float(spent))
 
     def _publish(self) -> None:
         """In the files' order: the first policy is what ``locum/student`` and ``locum/teacher`` mean."""
@@ -217,15 +239,6 @@ def _spent_today(records: Records, policy: str, before: float) -> tuple[Decimal,
             spent = teacher_spend(record)
             served, audited = served + spent[0], audited + spent[1]
     return served, audited
-
-
-def trained_usd(folder: Path) -> Decimal:
-    """What training the policy's bundles cost, all together; damaged manifests count nothing here."""
-    total = Decimal(0)
-    for path in folder.glob(f"*/{MANIFEST}"):
-        with contextlib.suppress(OSError, ValidationError):
-            total += Decimal(Manifest.model_validate_json(path.read_bytes()).cost_usd)
-    return total
 
 
 def _objective(policy: Policy) -> tuple[str, float]:

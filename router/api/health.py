@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -31,7 +31,10 @@ def state_of(cascade: Cascade) -> dict[str, Any]:
     }
 
 
-def routes(catalog: Callable[[], Catalog], metrics: Metrics) -> APIRouter:
+def routes(
+    catalog: Callable[[], Catalog], metrics: Metrics, problems: Callable[[], Mapping[str, list[str]]]
+) -> APIRouter:
+    """``problems`` are told, by policy; they make nothing unready: what was live before still is."""
     router = APIRouter()
 
     @router.get("/health/live")
@@ -41,7 +44,8 @@ def routes(catalog: Callable[[], Catalog], metrics: Metrics) -> APIRouter:
     @router.get("/health/ready")
     async def ready() -> JSONResponse:
         """200 where every policy has a tier that can answer."""
-        policies = [state_of(cascade) for cascade in catalog().cascades]
+        told = problems()
+        policies = [state_of(c) | {"problems": told.get(c.policy.name, [])} for c in catalog().cascades]
         able = all(p["student"]["ready"] or p["teacher"]["ready"] for p in policies)
         content = {"status": "ready" if able else "unready", "policies": policies}
         return JSONResponse(content, status_code=200 if able else 503)

@@ -21,10 +21,11 @@ from distiller.loop import run_round
 from distiller.publish import manifests, weights_sha256
 from distiller.reports import Configs, Silent
 from distiller.trigger import Due, count, due
-from distiller.work import history, unfinished
+from distiller.work import unfinished
 from router.contracts.bundles import read_active
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Audit, Kind, Record, Rights, Usage
+from router.contracts.rounds import history
 from router.policy import Policy
 from router.settings import Settings
 from router.store.base import open_readonly, open_store

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from distiller.trigger import Due
-from distiller.work import RoundRunning, Work, history, one_round_at_a_time, remember, unfinished
+from distiller.work import RoundRunning, Work, one_round_at_a_time, remember, unfinished
+from router.contracts.rounds import history
 from router.settings import Settings
 
 KEY = {"kind": "train", "parent": None, "policy": "v1", "seed": 0}
