@@ -1,4 +1,4 @@
-"""What may be spent in one UTC day: a cap, and a pace that keeps some of it for the evening."""
+"""What may be spent in one UTC day, and what of it is left."""
 
 from __future__ import annotations
 
@@ -69,11 +69,10 @@ class DailyBudget:
     def exhausted(self) -> bool:
         return self._counted.committed(self._today()) >= self._cap
 
-    def affordable_now(self, burst: float = 0.02) -> bool:
-        """Whether spending keeps pace with the day: at most the cap times (the share of the day that
-        has passed + ``burst``), never more than the cap."""
+    def left_today(self) -> tuple[float, float]:
+        """What is neither spent nor held, in US dollars, and how many seconds of the day it has to last."""
         day, second = divmod(self._clock(), DAY_SECONDS)
-        return self._counted.committed(int(day)) < self._cap * min(1.0, second / DAY_SECONDS + burst)
+        return max(0, self._cap - self._counted.committed(int(day))) / NANO, DAY_SECONDS - second
 
     def reserve(self, usd: Decimal) -> None:
         self._counted.reserve(_nano(usd))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 
-from router.audit import drawn
+from router.audit import audit_usd, drawn
 from router.budget import DailyBudget
 from router.bundles import Live
-from router.contracts.decision import Decision, Tier
+from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Record
 from router.conversations import Conversations
 from router.decide import RequestView, RoutingState, audit_rate, decide
@@ -16,7 +17,7 @@ from router.metrics import TOO_HARD
 from router.policy import Policy
 from router.scoring.estimator import prior_score
 from router.scoring.features import Features, extract
-from router.scoring.thresholds import ShareThreshold
+from router.scoring.thresholds import Pace, ShareThreshold
 from router.shared import SharedState
 
 NOTHING = Decimal(0)
@@ -29,7 +30,8 @@ class Routing:
     def __init__(self, policy: Policy, state: SharedState) -> None:
         self._policy = policy
         self._conversations = Conversations(policy.name, state)
-        self._share, self._share_of = ShareThreshold(), ""
+        self._share, self._share_of, self._pace = ShareThreshold(), "", Pace()
+        self._workers = state.workers
         self._spent = DailyBudget(policy.objective.usd_per_day or NOTHING, state.account(policy.name, "served"))
         self.audit_budget = DailyBudget(policy.audit.usd_per_day, state.account(policy.name, "audited"))
 
@@ -56,7 +58,7 @@ class Routing:
             prior=prior,
             thresholds=live.thresholds,
             share_threshold=self._share_threshold(live, prior if score is None else score),
-            teacher_affordable=policy.objective.usd_per_day is None or self._spent.affordable_now(),
+            teacher_affordable=policy.objective.usd_per_day is None or not self._spent.exhausted,
             propensity=rate,
             audited=drawn(chat.request_id, rate),
             explore=drawn(chat.conversation_id, policy.audit.explore, "explore"),
@@ -65,14 +67,19 @@ class Routing:
 
     def _share_threshold(self, live: Live, score: float) -> float | None:
         """Follows the scores of all traffic; another scorer has another distribution, so it starts anew."""
-        share = self._policy.objective.student_share
-        if share is None:
+        aim = self._policy.objective
+        if aim.student_share is None and aim.usd_per_day is None:
             return None
         scored_by = live.bundle if live.scorer and live.bundle else "prior"
         if scored_by != self._share_of:
             self._share, self._share_of = ShareThreshold(), scored_by
         self._share.observe(score)
-        return self._share.threshold(share)
+        share = aim.student_share
+        if share is None:
+            self._pace.observe(time.monotonic())
+            left_usd, left_seconds = self._spent.left_today()
+            share = self._pace.student_share(left_usd / self._workers, left_seconds)  # each worker paces its part
+        return None if share is None else self._share.threshold(share)
 
     def cached_share(self, conversation_id: str) -> float:
         """The share of input that the teacher's prompt cache served last in this conversation, 0 to 1."""
@@ -80,8 +87,11 @@ class Routing:
 
     def learn(self, record: Record) -> None:
         """Takes a finished request into account: money spent, and what its conversation showed."""
-        self._spent.settle(NOTHING, _served_usd(record))
-        if record.tier is not Tier.TEACHER:
+        usd = _served_usd(record)
+        self._spent.settle(NOTHING, usd)
+        escalated = record.tier is Tier.TEACHER
+        self._pace.learn(float(usd), by_score=record.reason is Reason.SCORE, escalated=escalated)
+        if not escalated:
             return
         self._conversations.remember(
             record.conversation_id,
@@ -91,9 +101,8 @@ class Routing:
 
 
 def teacher_spend(record: Record) -> tuple[Decimal, Decimal]:
-    """US dollars that this request cost at the teacher: (for the client, for its audit)."""
-    audited = record.audit.answer if record.audit else None
-    return _served_usd(record), audited.cost_usd if audited and audited.tier is Tier.TEACHER else NOTHING
+    """US dollars that this request cost at the teacher: (for the client, for its audit, the judge included)."""
+    return _served_usd(record), audit_usd(record.audit) if record.audit else NOTHING
 
 
 def _served_usd(record: Record) -> Decimal:

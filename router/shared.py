@@ -183,6 +183,11 @@ class SharedState:
         """Unix time at which counting began: what was spent earlier no worker's region holds."""
         return self._words[BEGAN] / NANO
 
+    @property
+    def workers(self) -> int:
+        """How many workers there are to spend and to serve."""
+        return self._slots
+
     def account(self, *name: str) -> Account:
         """The money counted under a name. Raises PolicyError where there are too many."""
         return Account(self._words, 1 + self._slots, self.slot, self.key(*name) >> 1 or 1)

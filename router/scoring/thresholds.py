@@ -28,7 +28,7 @@ WINDOW = 2000
 PRIOR_SCORES = tuple(0.2 + 0.7 * i / 49 for i in range(50))
 """Scores taken as seen before any traffic: the prior's usual range, evenly. Each real one displaces one."""
 MEMORY = 200
-"""Answers over which the paced threshold averages what a teacher's answer costs."""
+"""Requests over which the pace averages what a teacher's answer costs."""
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -221,23 +221,20 @@ class ShareThreshold:
         del self._ordered[bisect_left(self._ordered, score)]
 
 
-class PacedThreshold:
-    """The score from which on to serve from the student so that a day's money lasts the day, evenly.
+class Pace:
+    """The share of the requests that the student has to serve so that a day's money lasts the day, evenly.
 
-    What is left is divided by the time left, by the recent rate of requests and by the recent price of an
-    answer: that share of the requests can go to the teacher, and those of the lowest scores do. What other
-    reasons than the score send there is paid first. An error made now is part of what is left, so it is
-    spread over the rest of the day. Not thread-safe.
+    What is left is divided by the time left, by the recent rate of requests and by the recent price of a
+    teacher's answer. What other reasons than the score send to the teacher is paid first. An error made now is
+    part of what is left, so it is spread over the rest of the day. Not thread-safe.
     """
 
     def __init__(self, window: int = WINDOW) -> None:
-        self._scores = ShareThreshold(window=window)
         self._arrivals: deque[float] = deque(maxlen=window)
         self._free, self._forced_usd, self._answer_usd = Mean(), Mean(), Mean()
 
-    def observe(self, score: float, at: float) -> None:
-        """Takes note of one request that came at ``at`` (seconds)."""
-        self._scores.observe(score)
+    def observe(self, at: float) -> None:
+        """Takes note of one request's arrival (seconds)."""
         self._arrivals.append(at)
 
     def learn(self, teacher_usd: float, *, by_score: bool, escalated: bool) -> None:
@@ -247,15 +244,15 @@ class PacedThreshold:
         if by_score and escalated:
             self._answer_usd.add(teacher_usd)
 
-    def threshold(self, left_usd: float, left_seconds: float) -> float | None:
-        """For the request observed last; None until it is known what an answer costs."""
-        if not self._answer_usd.value:
+    def student_share(self, left_usd: float, left_seconds: float) -> float | None:
+        """From 0 to 1; None until it is known how fast requests come and what an answer costs."""
+        if not self._arrivals or not self._answer_usd.value:
             return None
         span = max(1.0, self._arrivals[-1] - self._arrivals[0])
         expected = max(1.0, left_seconds * len(self._arrivals) / span)
         free_usd = left_usd / expected - self._forced_usd.value
         teachers = free_usd / (self._answer_usd.value * max(self._free.value, 1 / MEMORY))
-        return self._scores.threshold(1 - min(1.0, max(0.0, teachers)))
+        return 1 - min(1.0, max(0.0, teachers))
 
 
 class Mean:

@@ -1,4 +1,4 @@
-"""A day's money: capped, paced, and fresh at midnight UTC."""
+"""A day's money: capped, and fresh at midnight UTC."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ def test_what_is_reserved_counts_until_it_is_settled() -> None:
     assert budget.spent_usd == Decimal("0.25")
 
 
-def test_spending_may_only_keep_pace_with_the_day() -> None:
+def test_what_is_left_has_to_last_until_midnight() -> None:
     clock = Clock()
     budget = DailyBudget(Decimal(10), clock=clock)
-    assert budget.affordable_now(burst=0.1)
+    assert budget.left_today() == (10.0, DAY_SECONDS)
     budget.settle(Decimal(0), Decimal(4))
-    assert not budget.affordable_now(burst=0.1)
-    clock.now += DAY_SECONDS / 2
-    assert budget.affordable_now(burst=0.1)
+    budget.reserve(Decimal(1))
+    clock.now += DAY_SECONDS / 4
+    assert budget.left_today() == (5.0, 0.75 * DAY_SECONDS)
+    budget.settle(Decimal(1), Decimal(8))
+    assert budget.left_today() == (0.0, 0.75 * DAY_SECONDS)
+    clock.now += 0.75 * DAY_SECONDS
+    assert budget.left_today() == (10.0, DAY_SECONDS)
 
 
 def test_a_new_day_is_a_new_budget_and_yesterdays_reservations_still_end() -> None:
@@ -48,4 +52,4 @@ def test_a_new_day_is_a_new_budget_and_yesterdays_reservations_still_end() -> No
 def test_no_money_buys_nothing() -> None:
     budget = DailyBudget(Decimal(0))
     assert budget.exhausted
-    assert not budget.affordable_now()
+    assert budget.left_today()[0] == 0

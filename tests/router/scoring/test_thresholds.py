@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from router.scoring.risk import break_probability, most_failures
-from router.scoring.thresholds import NEVER, PacedThreshold, ShareThreshold, fixed_grid, for_parity
+from router.scoring.thresholds import NEVER, Pace, ShareThreshold, fixed_grid, for_parity
 
 TARGET, CONFIDENCE = 0.95, 0.95
 TWO_ERRORS = 0.022
@@ -170,14 +170,15 @@ DAY = 86_400.0
 
 def a_day(cap: float, arrivals: np.ndarray, rng: np.random.Generator, forced: float = 0.0) -> tuple[np.ndarray, ...]:
     """One day's requests, paced by what is left: (score, went to the teacher, dollars), (n,) each."""
-    paced, spent, rows = PacedThreshold(), 0.0, []
+    pace, tracker, spent, rows = Pace(), ShareThreshold(), 0.0, []
     for at in arrivals.tolist():
         score, price, must = float(rng.uniform()), float(rng.exponential(0.01)), bool(rng.uniform() < forced)
-        paced.observe(score, at)
-        threshold = paced.threshold(cap - spent, DAY - at)
-        escalated = spent < cap and (must or score < (0.5 if threshold is None else threshold))
+        pace.observe(at)
+        tracker.observe(score)
+        share = pace.student_share(cap - spent, DAY - at)
+        escalated = spent < cap and (must or score < (0.5 if share is None else tracker.threshold(share)))
         usd = price if escalated else 0.0
-        paced.learn(usd, by_score=not must, escalated=escalated)
+        pace.learn(usd, by_score=not must, escalated=escalated)
         spent += usd
         rows.append((score, escalated, usd))
     scores, escalated_, usd_ = zip(*rows, strict=True)
@@ -213,16 +214,14 @@ def test_money_for_all_sends_all_and_none_sends_none() -> None:
     rng = np.random.default_rng(8)
     arrivals = np.sort(rng.uniform(0, DAY, 500))
     assert a_day(1e6, arrivals, rng)[1][100:].all()
-    paced = PacedThreshold()
-    paced.learn(0.01, by_score=True, escalated=True)
-    for score in (0.4, 0.05, 0.0):
-        paced.observe(score, 0.0)
-        none = paced.threshold(0.0, DAY)
-        assert none is not None and score >= none
+    pace = Pace()
+    pace.observe(0.0)
+    pace.learn(0.01, by_score=True, escalated=True)
+    assert pace.student_share(0.0, DAY) == 1.0
 
 
-def test_until_an_answers_price_is_known_the_pace_names_no_threshold() -> None:
-    paced = PacedThreshold()
-    paced.observe(0.4, 0.0)
-    paced.learn(0.0, by_score=True, escalated=False)
-    assert paced.threshold(5.0, DAY) is None
+def test_until_an_answers_price_is_known_the_pace_names_no_share() -> None:
+    pace = Pace()
+    pace.observe(0.0)
+    pace.learn(0.0, by_score=True, escalated=False)
+    assert pace.student_share(5.0, DAY) is None
