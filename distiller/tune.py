@@ -102,7 +102,8 @@ def _for_parity(traffic: Traffic, way: Way, target: Target) -> tuple[float, str]
             "best scored failures come too soon. Wait for more audits or a better student, or lower the target"
         )
     ground = (
-        f"by {evidence.examples} audits of bundle {traffic.bundle or 'base'}: {evidence.unacceptable} of the {evidence.served} that the student would serve "
+        f"by {evidence.examples} audits of bundle {traffic.bundle or 'base'}: "
+        f"{evidence.unacceptable} of the {evidence.served} that the student would serve "
         f"fail, so at most {evidence.risk_bound:.2%} of all requests"
     )
     return _up(thresholds.route), ground

@@ -116,7 +116,8 @@ def _choice(table: Table, choice: Choice, best: bool) -> None:
 def _small_print(replay: Replay) -> Text:
     traffic = replay.traffic
     said = (
-        "Doubly robust from audits and their propensities; “by audits”: the audits alone. 95% intervals. The unasked tier's cost is an estimate: the "
+        "Doubly robust from audits and their propensities; “by audits”: the audits alone. 95% intervals. "
+        "The unasked tier's cost is an estimate: the "
         f"same input, output tokens by the audited pairs' mean ratio ({traffic.output_ratio:.2f} student to teacher, "
         f"{traffic.pairs:,} pairs), mended by what audits found. Audits and exploration are in cost and share."
     )
