@@ -209,6 +209,7 @@ class Metrics:
                 self.tokens.labels(policy, tier.value, direction).inc(0)
             for kind in (Kind.SERVED, Kind.AUDITED):
                 self.spend.labels(policy, tier.value, kind.value).inc(0)
+        self.spend.labels(policy, Tier.TEACHER.value, Kind.JUDGED.value).inc(0)
 
     def observe(self, record: Record) -> None:
         """Counts one finished request: all but its audit, which comes later (``observe_audit``)."""
