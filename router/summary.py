@@ -10,7 +10,7 @@ from decimal import Decimal
 from router.contracts.decision import Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Rights
 from router.metrics import TOO_HARD
-from router.scoring.risk import wilson_interval
+from router.scoring.estimates import weighted_rate
 
 UNJUDGED = "unjudged"
 """Beside the causes of missed audits: both tiers answered, and the judge could not tell."""
@@ -30,7 +30,7 @@ class Audited:
 class Parity:
     """Share of all traffic for which the client got what is as good as the teacher's answer.
 
-    ``low`` and ``high`` bound it at 95% (Wilson); ``estimate`` is None where nothing was audited.
+    ``low`` and ``high`` bound it at 95%, exactly; ``estimate`` is None where nothing was audited.
     """
 
     audits: int
@@ -42,27 +42,18 @@ class Parity:
 
 
 def parity(audits: Iterable[Audited]) -> Parity:
-    """Parity from a sample that was drawn without looking at the requests.
+    """Parity from one bundle's sample that was drawn without looking at the requests.
 
     Only what the student served and the judge refused counts against it: a teacher's answer is as
     good as itself. Where the audit rate changed along the way, each audit counts for the 1/propensity
-    requests it stands for (Hajek's ratio), and the interval uses Kish's effective sample size; at one
-    rate that is 1 - unacceptable / audits.
+    requests it stands for; at one rate that is 1 - unacceptable / audits.
     """
     sample = list(audits)
-    bad = [a for a in sample if a.served is Tier.STUDENT and not a.acceptable]
+    bad = [a.served is Tier.STUDENT and not a.acceptable for a in sample]
     served = sum(a.served is Tier.STUDENT for a in sample)
-    if not sample:
-        return Parity(0, 0, 0, None, 0.0, 1.0)
-    total, squares = sum(_weight(a) for a in sample), sum(_weight(a) ** 2 for a in sample)
-    estimate = 1.0 - sum(_weight(a) for a in bad) / total
-    effective = total**2 / squares
-    low, high = wilson_interval(estimate * effective, effective)
-    return Parity(len(sample), served, len(bad), estimate, low, high)
-
-
-def _weight(audit: Audited) -> float:
-    return 1.0 / audit.propensity if audit.propensity > 0 else 1.0
+    lost = weighted_rate(bad, [a.propensity for a in sample])
+    estimate = None if lost.estimate is None else 1 - lost.estimate
+    return Parity(len(sample), served, sum(bad), estimate, 1 - lost.high, 1 - lost.low)
 
 
 def quantile(values: Sequence[float], q: float) -> float | None:

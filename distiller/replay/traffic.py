@@ -168,8 +168,7 @@ def _lowest(rows: Sequence[Logged], scores: Sequence[float], which: int) -> list
 
 def _ratio(rows: Sequence[Logged]) -> tuple[float, int]:
     """(student's output tokens over the teacher's, pairs it is the mean of); 1 where nothing was paired."""
-    both = [{**row.paired, **row.replies} for row in rows if row.paired]
-    pairs = [b for b in both if len(b) == 2]
+    pairs = [{**row.paired, **row.replies} for row in rows if _has_verdict(row)]
     student = sum(b[Tier.STUDENT].usage.output_tokens for b in pairs)
     teacher = sum(b[Tier.TEACHER].usage.output_tokens for b in pairs)
     return (student / teacher if student and teacher else 1.0), len(pairs)
