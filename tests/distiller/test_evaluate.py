@@ -15,8 +15,10 @@ from distiller.asking import Asker, Question, StudentAnswer, keep_answers, read_
 from distiller.evaluate import examples, grade, live_answer, newest, outcomes, question, report
 from distiller.rows import Row
 from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.judges import AnyJudge, Exact, Feedback, Labels, Llm
 from router.contracts.records import Answer, Audit, Kind, Record
 from router.errors import EngineError
+from router.scoring.judges.judge import Judges
 
 
 class Student(ThreadingHTTPServer):
@@ -132,7 +134,7 @@ def test_a_prompt_beyond_the_student_is_a_wrong_answer_not_a_failure(student: St
     student.refuse = "say 1"
     asked = questions(3)
     answers = Asker(student.url, "candidate").ask(asked, tmp_path / "kept.jsonl")
-    assert grade(asked, answers, "exact") == {"r0": True, "r1": False, "r2": True}
+    assert grade(asked, answers, Judges(Exact())) == {"r0": True, "r1": False, "r2": True}
 
 
 def test_the_room_for_an_answer_never_exceeds_what_the_client_asked_for() -> None:
@@ -195,15 +197,34 @@ def test_live_answers_count_only_for_the_student_that_gave_them_whole_and_only_w
     assert live_answer(audited(None), same) is None
 
 
-def test_a_verdict_that_no_judge_here_can_give_again_is_kept_and_a_judges_own_is_not() -> None:
+@pytest.mark.parametrize(
+    ("by", "today", "kept"),
+    [
+        ("a person", Exact(), True),
+        ("feedback", Exact(), True),
+        ("exact", Exact(), False),
+        ("llm:m", Exact(), False),
+        ("llm:m", Llm(model="m"), True),
+        ("llm:other", Llm(model="m"), None),
+        ("feedback, else llm:m", Feedback(otherwise=Llm(model="m")), True),
+    ],
+)
+def test_a_persons_verdict_is_kept_and_a_judges_where_asking_it_again_would_cost(
+    by: str, today: AnyJudge, kept: bool | None
+) -> None:
+    """The audit found the answer acceptable; to be exact it is not the teacher's."""
     asked = question(row(1))
-    for judge, kept in (("a person", True), ("exact", None)):
-        record = audited(student_answer())
-        record.audit = Audit(answer=student_answer(), acceptable=True, judge=judge)
-        answer = live_answer(record, frozenset({"b1"}))
-        assert answer is not None
-        assert answer.verdict is kept
-        assert grade([asked], {asked.request_id: answer}, "exact") == {asked.request_id: bool(kept)}
+    record = audited(student_answer())
+    record.audit = Audit(answer=student_answer(), acceptable=True, judge=by)
+    answer = live_answer(record, frozenset({"b1"}))
+    assert answer is not None
+    assert grade([asked], {"r1": answer}, Judges(today)) == ({} if kept is None else {"r1": kept})
+
+
+def test_labels_are_learned_from_all_questions_before_any_answer_is_graded() -> None:
+    asked = [question(row(1, answer="refund")), question(row(2, answer="card"))]
+    answers = {n: StudentAnswer(request_id=n, message={"content": "card or refund"}) for n in ("r1", "r2")}
+    assert grade(asked, answers, Judges(Labels())) == {"r1": False, "r2": False}
 
 
 def test_the_report_counts_by_slice_and_rows_pair_both_students() -> None:
