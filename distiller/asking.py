@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from router.contracts.judges import Normalised
 from router.contracts.records import Signals
-from router.errors import EngineError
+from router.errors import EngineError, JudgeError
+from router.policy import Accept
 from router.scoring.features import Features
+from router.scoring.judges.judge import Judges
+from router.scoring.judges.pair import Pair
 from router.scoring.signals import of_answer
 
 if TYPE_CHECKING:
@@ -85,7 +89,8 @@ def read_answers(path: Path) -> dict[str, StudentAnswer]:
 @dataclass(frozen=True, slots=True)
 class Asker:
     """A way to one student. ``url`` ends in ``/v1``; ``on_answer`` is told how many of how many are done.
-    ``hold_tokens``: how many tokens a stream's acceptance sees, whose signals are kept beside the whole answer's.
+    ``accept`` is the policy's: the signals of as many tokens as a stream's acceptance sees are kept beside the whole
+    answer's, and as many samples as it may draw are compared with the answer, as ``judges`` see it.
 
     A question that the student's engine refuses (too long for it, say) counts as answered with
     nothing; one on which it fails is asked again ``retries`` times.
@@ -96,7 +101,8 @@ class Asker:
     in_flight: int = 16
     timeout_seconds: float = 300.0
     retries: int = 3
-    hold_tokens: int = 0
+    accept: Accept = field(default_factory=Accept)
+    judges: Judges = field(default_factory=lambda: Judges(Normalised()))
     api_key: str | None = field(default=None, repr=False)
     on_answer: Callable[[int, int], None] = lambda done, of: None
 
@@ -105,6 +111,7 @@ class Asker:
 
         Raises:
             EngineError: a question stays unanswered after the retries.
+            JudgeError: the semantic judge, by which samples are compared, has no encoder.
         """
         answers = read_answers(kept)
         missing = [q for q in questions if q.request_id not in answers]
@@ -134,26 +141,44 @@ class Asker:
                         group.create_task(worker())
             except* EngineError as failed:
                 raise EngineError(str(failed.exceptions[0])) from None
+            except* JudgeError as failed:
+                raise JudgeError(str(failed.exceptions[0])) from None
         return answers
 
     async def _one(self, session: ClientSession, question: Question) -> StudentAnswer:
+        """The answer, and where the policy draws samples how many of them agree with it."""
+        start = asyncio.get_running_loop().time()
+        found = await self._asked(session, question, {"temperature": 0, "logprobs": True})
+        if found is None:
+            return StudentAnswer(request_id=question.request_id, message={"role": "assistant", "content": ""})
+        answer = self._parsed(question.request_id, found, asyncio.get_running_loop().time() - start)
+        if self.accept.samples and answer.signals is not None:
+            drawn = ({"temperature": 1.0, "seed": seed} for seed in range(self.accept.samples))
+            samples = [s for fields in drawn if (s := await self._asked(session, question, fields)) is not None]
+            said = [s["choices"][0]["message"] for s in samples]
+            pairs = [Pair(m, answer.message, question.body, question.task, question.request_id) for m in said]
+            answer.signals.samples = self.accept.samples
+            answer.signals.agreement = sum([await self.judges.same(pair) for pair in pairs]) / self.accept.samples
+        return answer
+
+    async def _asked(
+        self, session: ClientSession, question: Question, fields: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """One answer's body; None where the engine refuses the question. Raises EngineError after the retries."""
         from aiohttp import ClientError  # noqa: PLC0415
 
-        asked = {"model": self.model, "temperature": 0, "max_tokens": question.max_tokens, "logprobs": True}
+        asked = {**question.body, "model": self.model, "max_tokens": question.max_tokens, **fields}
         said = ""
         for attempt in range(self.retries + 1):
             await asyncio.sleep(0.25 * 2**attempt if attempt else 0)
-            start = asyncio.get_running_loop().time()
             try:
-                async with session.post(f"{self.url}/chat/completions", json={**question.body, **asked}) as response:
+                async with session.post(f"{self.url}/chat/completions", json=asked) as response:
                     if response.status == 200:
-                        seconds = asyncio.get_running_loop().time() - start
-                        return self._parsed(question.request_id, await response.json(), seconds)
+                        found: dict[str, Any] = await response.json()
+                        return found
                     said = f"HTTP {response.status}: {(await response.text())[:200]}"
                     if response.status in (400, 413, 422):
-                        return StudentAnswer(
-                            request_id=question.request_id, message={"role": "assistant", "content": ""}
-                        )
+                        return None
             except (ClientError, TimeoutError) as e:
                 said = f"{type(e).__name__}: {e}"
         raise EngineError(f"the student's engine did not answer request {question.request_id}: {said}")
@@ -161,12 +186,12 @@ class Asker:
     def _parsed(self, request_id: str, answer: Mapping[str, Any], seconds: float) -> StudentAnswer:
         choice = answer["choices"][0]
         tokens = (choice.get("logprobs") or {}).get("content") or []
-        logprobs, texts = [t["logprob"] for t in tokens], [t["token"] for t in tokens[: self.hold_tokens]]
+        logprobs, texts = [t["logprob"] for t in tokens], [t["token"] for t in tokens[: self.accept.hold_tokens]]
         return StudentAnswer(
             request_id=request_id,
             message=choice["message"],
             finish_reason=choice.get("finish_reason"),
-            signals=of_answer(logprobs, choice["message"].get("content"), texts, self.hold_tokens),
+            signals=of_answer(logprobs, choice["message"].get("content"), texts, self.accept.hold_tokens),
             output_tokens=(answer.get("usage") or {}).get("completion_tokens", len(logprobs)),
             seconds=seconds,
         )

@@ -24,6 +24,8 @@ from router.contracts.decision import Reason
 from router.contracts.records import Record
 from router.errors import BundleError
 from router.policy import Policy
+from router.scoring.encoder import load_encoder
+from router.scoring.judges.judge import Judges
 from router.settings import Settings
 from router.store.base import open_readonly
 
@@ -162,13 +164,16 @@ class Material:
         """Where the student answers: an engine started for it, or the policy's URL for what stands there already."""
         config, at = self.configs.evaluate, self.policy.student
         on_answer, flight, patience = self.tell.step, config.in_flight, config.answer_seconds
-        hold = self.policy.accept.hold_tokens
+        accept = self.policy.accept
+        judges = Judges(self.policy.judge, encoder=lambda: load_encoder(self.settings.cache))
         if at.url is not None and student.folder == at.model:
             key = os.environ.get(at.api_key_env) if at.api_key_env else None
-            yield Asker(at.url, at.model, flight, patience, hold_tokens=hold, api_key=key, on_answer=on_answer)
+            yield Asker(
+                at.url, at.model, flight, patience, accept=accept, judges=judges, api_key=key, on_answer=on_answer
+            )
             return
         with serving(student, at.engine, self.settings.logs / "evaluate.log", config.start_seconds) as url:
-            yield Asker(url, NAME, flight, patience, hold_tokens=hold, on_answer=on_answer)
+            yield Asker(url, NAME, flight, patience, accept=accept, judges=judges, on_answer=on_answer)
 
 
 def live_bundle(bundles: Path) -> Manifest | None:

@@ -34,6 +34,8 @@ from router.upstream.sse import (
 
 LATER = 1
 """The priority of what nobody waits for: the embedded engine begins it after what somebody does."""
+SAMPLING = frozenset({"top_p", "top_k", "min_p", "typical_p"})
+"""Fields by which a client narrows what may be drawn."""
 _USAGE = re.compile(rb'"usage":\s*\{')
 
 
@@ -69,10 +71,17 @@ class Whole:
     choices: tuple[Seen, ...]
 
 
-async def ask_whole(tiers: Tiers, exchange: Exchange, backend: Backend, kind: Kind, waited: Waited) -> Whole:
-    """Raises UpstreamError (also where the answer is none) and UpstreamRefused."""
+async def ask_whole(
+    tiers: Tiers, exchange: Exchange, backend: Backend, kind: Kind, waited: Waited, *, seed: int | None = None
+) -> Whole:
+    """One whole answer; with a ``seed`` one drawn by the model's own probabilities, whatever the client asked.
+
+    Raises UpstreamError (also where the answer is none) and UpstreamRefused.
+    """
     chat, began = exchange.chat, time.perf_counter()
     body = request_for(backend, chat, streamed=False, later=kind is Kind.AUDITED)
+    if seed is not None:
+        body = {**{k: v for k, v in body.items() if k not in SAMPLING}, "temperature": 1.0, "seed": seed}
     reply = await tiers.whole(backend, body, waited)
     found = _parsed(backend, reply.body)
     choices = tuple(_seen(backend, choice, exchange.policy.accept.hold_tokens) for choice in found["choices"])
@@ -138,6 +147,7 @@ class Relay:
         self._collector = Collector()
         self._done = False
         self._held: Signals | None = None
+        self.signalled: Signals | None = None  # by who looked closer at the whole answer than this does
         self._began = time.perf_counter()
 
     def reached(self, tokens: int) -> bool:
@@ -187,6 +197,8 @@ class Relay:
         found = self.collected
         if self._backend.tier is not Tier.STUDENT or not found.logprobs:
             return None
+        if self.signalled is not None:
+            return self.signalled
         complete, text = found.finish_reason is not None or self._done, found.message.get("content")
         return summarise(found.logprobs, complete, text, self._held if complete else None)
 

@@ -24,6 +24,7 @@ from router.metrics import Metrics
 from router.policy import Policy
 from router.pricing import counterfactual_usd
 from router.routing import Routing
+from router.samples import Samples
 from router.scoring.judges.judge import Judges
 from router.store.base import Store
 from router.tiers import Backends, Tiers
@@ -69,6 +70,7 @@ class Cascade:
         self.backends = backends
         self._version = policy.version
         self._live, self._routing, self._shared, self._tiers = live, routing, shared, shared.tiers
+        self._samples = Samples(self._tiers, judges, backends.prices)
         self._quiet = Quiet()
         self._auditor: Auditor[Exchange] = Auditor(
             policy,
@@ -216,8 +218,12 @@ class Cascade:
         answer = whole.answer
         if want is not None:
             causes = (self._judged(exchange, want, choice) for choice in whole.choices)
-            if cause := next(filter(None, causes), None):
+            cause = next(filter(None, causes), None)
+            if cause is Deferral.CONFIDENCE and len(whole.choices) == 1:
+                cause = await self._looked_again(backend, exchange, want, whole.choices[0], answer)
+            elif cause is not None:
                 exchange.discard(answer)
+            if cause is not None:
                 raise _Deferred(cause)
         self._serve(exchange, answer)
         exchange.committed = True
@@ -235,9 +241,8 @@ class Cascade:
                 if not exchange.committed:
                     if hold and not relay.reached(hold):
                         continue
-                    if hold and want is not None and (cause := self._judged(exchange, want, relay.seen())):
-                        exchange.discard(relay.answer(Kind.DISCARDED))
-                        raise _Deferred(cause)
+                    if hold and want is not None:
+                        await self._judge_stream(backend, exchange, want, relay)
                     first = exchange.elapsed
                     exchange.tier, exchange.committed = backend.tier, True
                     if not sink.started:
@@ -256,6 +261,33 @@ class Cascade:
             await events.close()
             if exchange.committed:
                 self._serve(exchange, relay.answer(Kind.SERVED, first))
+
+    async def _judge_stream(self, backend: Backend, exchange: Exchange, want: Wanted, relay: Relay) -> None:
+        """At the commit point. Raises _Deferred."""
+        seen = relay.seen()
+        cause = self._judged(exchange, want, seen)
+        if cause is None:
+            return
+        answer = relay.answer(Kind.DISCARDED)
+        if cause is Deferral.CONFIDENCE and seen.complete:
+            cause = await self._looked_again(backend, exchange, want, seen, answer)
+            relay.signalled = seen.signals
+        else:
+            exchange.discard(answer)
+        if cause is not None:
+            raise _Deferred(cause)
+
+    async def _looked_again(
+        self, backend: Backend, exchange: Exchange, want: Wanted, seen: Seen, answer: Answer
+    ) -> Deferral | None:
+        """Why a whole answer that fell short is deferred even so, None where samples lifted it. They are paid for
+        and recorded as thrown away, and so is the answer where it is deferred."""
+        answer.signals = seen.signals
+        samples = await self._samples.drawn(exchange, backend, seen, answer)
+        cause = self._judged(exchange, want, seen) if samples else Deferral.CONFIDENCE
+        for thrown in [answer, *samples] if cause else samples:
+            exchange.discard(thrown)
+        return cause
 
     def _judged(self, exchange: Exchange, want: Wanted, seen: Seen) -> Deferral | None:
         cause, confidence = judge_answer(

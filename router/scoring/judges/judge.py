@@ -140,6 +140,18 @@ class Judges:
             raise JudgeError(f"nothing is there to ask the judge {judge.model} with")
         return await compare(judge, pair, self._complete)
 
+    async def same(self, pair: Pair) -> bool:
+        """Whether two answers of one tier say the same: as the judge sees it where that costs nothing, else by
+        their words.
+
+        Raises:
+            JudgeError: the judge failed.
+        """
+        judge = self._of(pair.task)
+        if isinstance(judge, Llm | OwnCallable | Labels):
+            return bool(equality.normalised(pair).acceptable)
+        return bool((await self.verdict(pair)).acceptable)
+
     def _of(self, task: str | None) -> AnyJudge:
         """Who judges: for users' feedback, whoever does so until they speak."""
         judge = self._spec.for_task(task)
