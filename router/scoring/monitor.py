@@ -33,8 +33,12 @@ BETTER = (0.0, 0.1, 0.3, 0.5, 0.7, 0.85)
 """The same for those who bet that the risk is lower."""
 SUSPICIOUS = 10.0
 """The wealth that makes audits more frequent; it is reached again and again, and costs audits alone."""
-WORTHWHILE = 0.8
-"""Recovered is who serves this share of what seems to be possible at all."""
+CALM = 2.0
+"""The wealth below which suspicion, once raised, is laid down."""
+MEMORY = 300
+"""Audits over which it is counted how much could be served."""
+LITTLE, WORTHWHILE = 0.5, 0.8
+"""Recovered is who serves the latter share of what looks possible; who then serves less than the former looks again."""
 RICHEST = 1e280
 _SHOWN = 33
 
@@ -134,13 +138,11 @@ class Suspicion:
         rival = multiple / (1 + multiple)
         self._lost, self._kept = rival / (1 - target), (1 - rival) / target
         self._value = np.ones_like(rival)
+        self.raised = False
 
     def update(self, lost: bool) -> None:
         self._value = np.maximum(self._value, 1) * (self._lost if lost else self._kept)
-
-    @property
-    def raised(self) -> bool:
-        return bool(self._value.mean() >= SUSPICIOUS)
+        self.raised = bool(self._value.mean() >= (CALM if self.raised else SUSPICIOUS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,25 +170,24 @@ class Certificates:
         self._gamblers = Gamblers(np.full(len(grid), 1 - target), BETTER)
         self._served = np.zeros(len(grid))
         self._lost = np.zeros(len(grid))
-        self._n = 0
+        self._n = np.zeros(1)
 
     def update(self, outcome: Outcome) -> None:
         served = outcome.final >= self._grid
         lost = served & (outcome.acceptable is not True)
         self._gamblers.update(lost)
-        self._served += served
-        self._lost += lost
-        self._n += 1
+        for count, more in ((self._served, served), (self._lost, lost), (self._n, True)):
+            count *= 1 - 1 / MEMORY
+            count += more
         passed = self._grid[(self._gamblers.wealth >= self._bar) & (self._served > 0)]
         if len(passed):
             self.loosest = min(self.loosest, float(passed[-1]))
 
-    @property
-    def worthwhile(self) -> bool:
-        """Whether what is certified serves nearly as much as what looks possible by counting alone."""
+    def serves(self, part: float) -> bool:
+        """Whether what is certified serves this part of what looks possible by counting alone, or more."""
         certified = self._served[self._grid >= self.loosest]
         possible = self._served[self._lost <= self._limit * self._n]
-        return len(certified) > 0 and float(certified[-1]) >= WORTHWHILE * float(possible.max(initial=0.0))
+        return len(certified) > 0 and float(certified[-1]) >= part * float(possible.max(initial=0.0))
 
 
 class Monitor:
@@ -238,5 +239,7 @@ class Monitor:
             self._begin(1 - self._confidence)
             return
         self.threshold = min(self.threshold, self._certificates.loosest)
-        if self._closed and self._certificates.worthwhile:
+        if self._closed and self._certificates.serves(WORTHWHILE):
             self.alarm = self._closed = False
+        elif self.alarms and not self._certificates.serves(LITTLE):
+            self._closed = True
