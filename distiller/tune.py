@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self, cast, get_args
+from typing import Literal, Self, cast
 
 from distiller.replay.plans import Plan, Way, sample_of
 from distiller.replay.report import budget_threshold, candidates, certified, share_threshold
 from distiller.replay.traffic import Traffic
 from router.errors import LocumError, StoreError
-from router.policy import Policy
+from router.policy import Parity, Policy
 from router.scoring.estimates import Interval, figures
+from router.scoring.risk import most_failures
 
 Aim = Literal["parity", "share", "usd_per_day"]
+MOST_AUDITS = 1_000_000
 SCALE = 10_000
 """Thresholds are written with four decimals."""
 
@@ -36,9 +39,11 @@ class Target:
             value = float(number)
         except ValueError:
             value = math.nan
-        most = math.inf if aim == "usd_per_day" else 1.0
-        if aim not in get_args(Aim) or not 0 <= value <= most or math.isinf(value) or (aim == "parity" and value == 1):
-            raise LocumError(f"--target {text!r}: say parity=0.95 (below 1), share=0.8 (at most 1) or usd_per_day=25")
+        within = {"parity": 0 < value < 1, "share": 0 <= value <= 1, "usd_per_day": 0 <= value < math.inf}
+        if not within.get(aim, False):
+            raise LocumError(f"--target {text!r}: say parity=0.95, share=0.8 (between 0 and 1) or usd_per_day=25")
+        if not 0.5 < confidence < 1:
+            raise LocumError(f"--confidence {confidence:g}: it must lie between 0.5 and 1")
         return cls(cast(Aim, aim), value, confidence)
 
     def __str__(self) -> str:
@@ -62,14 +67,14 @@ def tuned(traffic: Traffic, policy: Policy, target: Target, *, today: str | None
     Raises:
         StoreError: the log cannot show that any threshold does; the message says what is missing.
     """
-    way = Way.BOTH if policy.accept.cascade else Way.ROUTING
-    if way is Way.BOTH and not traffic.scored_answers:
+    way = Way.of(policy.accept)
+    if way is not Way.ROUTING and not traffic.scored_answers:
         raise StoreError(
             "the policy holds answers back by their confidence, and the scorer of bundle "
             f"{traffic.bundle or 'base'} is not in this home: tune where the bundle is, or set accept.cascade to false"
         )
     if target.aim == "parity":
-        threshold, ground = _for_parity(traffic, way, target)
+        threshold, ground = _for_parity(traffic, way, policy, target)
     elif target.aim == "share":
         threshold, ground = _for_share(traffic, policy, way, target.value), _requests(traffic)
     else:
@@ -84,16 +89,20 @@ def _requests(traffic: Traffic) -> str:
     return f"by {len(traffic)} requests of bundle {traffic.bundle or 'base'} over {traffic.days:.1f} days"
 
 
-def _for_parity(traffic: Traffic, way: Way, target: Target) -> tuple[float, str]:
-    """(threshold, what it rests on)"""
-    audits, floor = int(traffic.audited.sum()), f"{target}"
-    least = math.ceil(math.log(1 - target.confidence) / math.log(target.value)) if target.value > 0 else 0
+def _for_parity(traffic: Traffic, way: Way, policy: Policy, target: Target) -> tuple[float, str]:
+    """(threshold, what it rests on). Over how many requests it is promised is the policy's word, if it has one."""
+    goal = Parity(at_least=target.value, confidence=target.confidence)
+    if policy.objective.parity is not None:
+        goal = goal.model_copy(update={"over_requests": policy.objective.parity.over_requests})
+    over = f" over any {goal.over_requests} requests" if goal.over_requests else " in the long run"
+    audits, floor = int(traffic.audited.sum()), f"{target}{over}"
+    least = _least_audits(goal)
     if audits < least:
         raise StoreError(
             f"the log cannot show a {floor}: that takes {least} audits with a verdict even if none fails, and bundle "
             f"{traffic.bundle or 'base'} has {audits}. Wait for more, or raise audit.rate"
         )
-    thresholds = certified(traffic, way, target.value, target.confidence)
+    thresholds = certified(traffic, way, goal)
     evidence = thresholds.evidence
     if thresholds.route > 1 or evidence is None:
         bad = int((traffic.audited & ~traffic.acceptable).sum())
@@ -102,11 +111,20 @@ def _for_parity(traffic: Traffic, way: Way, target: Target) -> tuple[float, str]
             "best scored failures come too soon. Wait for more audits or a better student, or lower the target"
         )
     ground = (
-        f"by {evidence.examples} audits of bundle {traffic.bundle or 'base'}: "
+        f"{over.strip()}, by {evidence.examples} audits of bundle {traffic.bundle or 'base'}: "
         f"{evidence.unacceptable} of the {evidence.served} that the student would serve "
         f"fail, so at most {evidence.risk_bound:.2%} of all requests"
     )
     return _up(thresholds.route), ground
+
+
+def _least_audits(goal: Parity) -> int:
+    """How many audits without a failure it takes."""
+    found = range(1, MOST_AUDITS)
+    enough = bisect_left(
+        found, True, key=lambda n: most_failures(n, 1 - goal.at_least, goal.confidence, goal.over_requests) >= 0
+    )
+    return 1 + enough
 
 
 def _for_share(traffic: Traffic, policy: Policy, way: Way, share: float) -> float:

@@ -79,7 +79,7 @@ def tune(
     *,
     policy: PolicyFile = DEFAULT,
     target: Annotated[str, typer.Option(help="parity=0.95, share=0.8 or usd_per_day=25.")] = "parity=0.95",
-    confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of a parity target.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Of a parity target.")] = 0.95,
     source: Source = LOG,
     since: Since = None,
     bundle: BundleId = None,

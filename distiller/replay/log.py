@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from router.contracts.bundles import Thresholds
 from router.contracts.decision import Reason, Tier
-from router.contracts.records import Record, Signals, Usage, read_record
+from router.contracts.records import Answer, Record, Signals, Usage, read_record
 from router.decide import RequestView, RoutingState, decide
 from router.errors import StoreError
 from router.policy import Policy
@@ -23,7 +23,7 @@ _WOULD_SERVE = RoutingState(score=1.0, thresholds=Thresholds(route=0.0, accept=0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One tier's answer, as far as it matters here."""
+    """One tier's answer, as far as it matters here. ``signals``: what acceptance went by, or would have."""
 
     usage: Usage
     signals: Signals | None = None
@@ -95,8 +95,8 @@ def _logged(record: Record, policies: Sequence[Policy]) -> Logged:
     messages = body.get("messages") if body else None
     readable = isinstance(messages, list)
     features = extract(body) if body and readable else None
-    replies = {a.tier: Reply(a.usage, a.signals) for a in reversed(record.answers)}
-    paired = {a.tier: Reply(a.usage, a.signals) for a in ([audit.answer] if audit and audit.answer else [])}
+    replies = {a.tier: _reply(a, record.streamed) for a in reversed(record.answers)}
+    paired = {a.tier: _reply(a, record.streamed) for a in ([audit.answer] if audit and audit.answer else [])}
     return Logged(
         bundle=record.bundle,
         conversation_id=record.conversation_id,
@@ -110,6 +110,12 @@ def _logged(record: Record, policies: Sequence[Policy]) -> Logged:
         propensity=decision.propensity,
         acceptable=audit.acceptable if audit else None,
     )
+
+
+def _reply(answer: Answer, streamed: bool) -> Reply:
+    """Of a longer stream its first tokens are judged."""
+    signals = answer.signals
+    return Reply(answer.usage, signals.held or signals if signals and streamed else signals)
 
 
 def _follow_up(messages: list[object]) -> bool:

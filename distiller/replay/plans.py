@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distiller.replay.traffic import Traffic
-from router.policy import AuditPart
+from router.policy import Accept, AuditPart
 from router.scoring.estimates import Sample
 
 Floats = npt.NDArray[np.float64]
@@ -26,6 +26,13 @@ class Way(StrEnum):
     ROUTING = "routing"
     CASCADE = "cascade"
     BOTH = "both"
+
+    @classmethod
+    def of(cls, accept: Accept) -> Way:
+        """How a policy uses them."""
+        if not accept.cascade:
+            return cls.ROUTING
+        return cls.BOTH if accept.routing else cls.CASCADE
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from distiller.replay.traffic import Traffic
 from router.contracts.bundles import Thresholds
 from router.decide import route_threshold
 from router.errors import StoreError
-from router.policy import AuditPart, Policy
+from router.policy import AuditPart, Parity, Policy
 from router.scoring.estimates import Interval, Sample, figures
 from router.scoring.thresholds import NEVER, for_parity
 
 Floats = npt.NDArray[np.float64]
 STEPS = 100
-USUAL_PARITY, USUAL_CONFIDENCE = 0.95, 0.95
+USUAL_PARITY = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ def replay(traffic: Traffic, policy: Policy, thresholds: Thresholds | None, *, a
     sweeps = {way: sweep(traffic, way, policy, ahead) for way in ways}
     goal = policy.objective.parity
     target = goal.at_least if goal else mine.lasting["parity"].estimate or USUAL_PARITY
+    choices = [_choice(traffic, way, policy, sweeps[way], target) for way in ways]
     confidence = goal.confidence if goal else None
-    choices = [_choice(traffic, w, policy, sweeps[w], target=target, confidence=confidence) for w in ways]
     return Replay(traffic, policy, ahead, [mine], baselines, sweeps, target, confidence, choices)
 
 
@@ -110,41 +110,36 @@ def plan_of(policy: Policy, thresholds: Thresholds | None, traffic: Traffic) -> 
     A parity floor has the bundle's, where they were certified for that floor, else those that the log's own
     audits certify; a share is the scores' quantile; a budget is what the teacher's price leaves.
     """
-    goal, cascade = policy.objective, policy.accept.cascade and traffic.scored_answers
+    goal, way = policy.objective, Way.of(policy.accept) if traffic.scored_answers else Way.ROUTING
     if goal.threshold is not None:
-        return Plan(goal.threshold, goal.threshold if cascade else None)
+        return Plan.at(way, goal.threshold)
     if goal.student_share is not None:
         return Plan(share_threshold(traffic, goal.student_share))
     if goal.usd_per_day is not None:
-        return Plan.at(Way.ROUTING, budget_threshold(traffic, policy, Way.ROUTING, float(goal.usd_per_day)))
+        return Plan(paced_threshold(traffic, float(goal.usd_per_day)))
     assert goal.parity is not None  # one of the four
     evidence = thresholds.evidence if thresholds else None
-    if (
-        thresholds
-        and evidence
-        and (evidence.target, evidence.confidence)
-        == (
-            goal.parity.at_least,
-            goal.parity.confidence,
-        )
-    ):
+    if thresholds and evidence and (evidence.target, evidence.confidence, evidence.over) == _promised(goal.parity):
         route = route_threshold(policy, thresholds)
-        return Plan(
-            NEVER if route is None else route, thresholds.accept if cascade and thresholds.accept <= 1 else None
-        )
-    way = Way.BOTH if cascade else Way.ROUTING
-    return Plan.at(way, certified(traffic, way, goal.parity.at_least, goal.parity.confidence).route)
+        held = way is not Way.ROUTING and thresholds.accept <= 1
+        return Plan(NEVER if route is None else route, thresholds.accept if held else None)
+    return Plan.at(way, certified(traffic, way, goal.parity).route)
 
 
-def certified(traffic: Traffic, way: Way, target: float, confidence: float) -> Thresholds:
+def _promised(goal: Parity) -> tuple[float, float, int | None]:
+    return goal.at_least, goal.confidence, goal.over_requests
+
+
+def certified(traffic: Traffic, way: Way, goal: Parity) -> Thresholds:
     """The loosest threshold that the log's audits certify for the floor; ``route`` holds it, evidence with it."""
     audited = traffic.audited
     return for_parity(
         final_scores(traffic, way)[audited],
         None,
         traffic.acceptable[audited],
-        target,
-        confidence,
+        goal.at_least,
+        goal.confidence,
+        over=goal.over_requests,
         weights=1 / traffic.propensity[audited],
     )
 
@@ -167,16 +162,34 @@ def share_threshold(traffic: Traffic, share: float) -> float:
     return max(0.0, float(np.quantile(final_scores(traffic, Way.ROUTING), 1 - share)))
 
 
+def paced_threshold(traffic: Traffic, usd_per_day: float) -> float:
+    """The score below which a day's money pays for the teacher's answers, as pacing spends it.
+
+    Raises:
+        StoreError: the log is too short to tell a day's spend.
+    """
+    _tells_a_day(traffic)
+    free = ~traffic.to_teacher & ~traffic.to_student
+    left = usd_per_day * traffic.days - float(traffic.teacher_seen[traffic.to_teacher].sum())
+    order = np.argsort(traffic.score[free], kind="stable")
+    paid = int(np.searchsorted(np.cumsum(traffic.teacher_seen[free][order]), left, side="right"))
+    return float(traffic.score[free][order][paid]) if paid < len(order) else NEVER
+
+
+def _tells_a_day(traffic: Traffic) -> None:
+    if traffic.days * 24 < 1:
+        raise StoreError(
+            f"the log spans {traffic.days * 1440:.0f} minutes: a day's spend cannot be told from less than an hour"
+        )
+
+
 def budget_threshold(traffic: Traffic, policy: Policy, way: Way, usd_per_day: float) -> float:
     """The highest threshold, so the best quality, at which a day of this traffic costs no more than the budget.
 
     Raises:
         StoreError: the log is too short to tell a day's spend, or even the lowest threshold costs more.
     """
-    if traffic.days * 24 < 1:
-        raise StoreError(
-            f"the log spans {traffic.days * 1440:.0f} minutes: a day's spend cannot be told from less than an hour"
-        )
+    _tells_a_day(traffic)
     cost = 0.0
     for threshold in candidates(traffic, way)[::-1]:
         sample = sample_of(traffic, Plan.at(way, threshold), policy.audit)
@@ -207,11 +220,10 @@ def sweep(traffic: Traffic, way: Way, policy: Policy, ahead: int) -> list[Point]
     return points
 
 
-def _choice(
-    traffic: Traffic, way: Way, policy: Policy, points: Sequence[Point], *, target: float, confidence: float | None
-) -> Choice:
-    if confidence is not None:
-        threshold = certified(traffic, way, target, confidence).route
+def _choice(traffic: Traffic, way: Way, policy: Policy, points: Sequence[Point], target: float) -> Choice:
+    goal = policy.objective.parity
+    if goal is not None:
+        threshold = certified(traffic, way, goal).route
     else:
         held = [p.threshold for p in points if (p.lasting["parity"].estimate or 0.0) >= target]
         threshold = min(held, default=NEVER)
