@@ -121,6 +121,55 @@ def policy_schema() -> None:
     typer.echo(json_schema(), nl=False)
 
 
+judge_app = typer.Typer(
+    no_args_is_help=True, help="Measure a judge against people, and get pairs of answers for people to judge."
+)
+app.add_typer(judge_app, name="judge")
+PolicyFile = Annotated[Path, typer.Option("--policy", "-p", help="Policy file: it names the judge and the log.")]
+
+
+@judge_app.command("check")
+def check_judge(
+    verdicts: Annotated[Path, typer.Option(help="JSON lines with people's verdicts; `locum judge sample` makes one.")],
+    policy: PolicyFile = DEFAULT_POLICY[0],
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure this judge instead of the policy's: a name, or its settings, such as "
+            "'{name: llm, model: openai/gpt-5-mini}'."
+        ),
+    ] = None,
+) -> None:
+    """Measure the policy's judge against people: agreement, kappa, precision and recall, with 95% intervals.
+
+    Each line of the file is an object with `student` and `teacher` (texts or assistant messages), `request` (a
+    chat-completions request) or `prompt`, and `verdict`: whether people find the student's answer as good as the
+    teacher's (true or acceptable, false or unacceptable; null where nobody has judged yet). `task` picks the
+    judge where the policy has several. A language model is asked twice a pair, which costs money.
+    """
+    from router.judge_check import check  # noqa: PLC0415
+
+    check(policy, verdicts, judge=judge, settings=Settings.from_env())
+
+
+@judge_app.command("sample")
+def sample_pairs(
+    out: Annotated[Path, typer.Option(help="File to write; one that is there already is never touched.")],
+    policy: PolicyFile = DEFAULT_POLICY[0],
+    count: Annotated[int, typer.Option(min=1, help="Pairs at most.")] = 50,
+    seed: Annotated[int, typer.Option(help="The same log and seed give the same pairs.")] = 0,
+) -> None:
+    """Write audited pairs of answers from the log, drawn at random, for people to judge.
+
+    Fill in each line's `verdict`: true where the student's answer is as good as the teacher's, else false. What
+    the judge said is left out on purpose. Then run `locum judge check`.
+    """
+    from router.judge_check import take_sample  # noqa: PLC0415
+
+    written = take_sample(policy, out, count=count, seed=seed, settings=Settings.from_env())
+    typer.echo(f'{out}: {written} pairs; fill in each line\'s "verdict" with true or false')
+
+
 def _join(name: str, command: typer.Typer | Callable[..., None]) -> None:
     """Adds one of learning's commands: a group of them, or a function that is one."""
     if isinstance(command, typer.Typer):

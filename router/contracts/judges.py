@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import TypeAliasType
 
 from router.contracts.prices import Price
@@ -83,6 +83,13 @@ class Labels(Spec):
 
     name: Literal["labels"] = "labels"
     labels: tuple[str, ...] = ()
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def words(cls, labels: Any) -> Any:
+        if isinstance(labels, list) and any(isinstance(label, bool) for label in labels):
+            raise ValueError("write 'yes' and 'no' in quotes: YAML takes the bare words for true and false")
+        return labels
 
 
 class Semantic(Spec):

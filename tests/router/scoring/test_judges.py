@@ -286,6 +286,7 @@ def test_a_judge_that_is_not_there_is_an_error_of_the_policy(name: str, why: str
         ({"name": "exact", "tasks": {"a": {"name": "exact", "tasks": {"b": "json"}}}}, "tasks of its own"),
         ({"name": "feedback", "otherwise": "feedback"}, "not feedback"),
         ({"name": "semantic", "at_least": 2}, "at_least"),
+        ({"name": "labels", "labels": [True, False]}, "in quotes"),
     ],
 )
 def test_a_wrong_judge_is_told_in_words(judge: Any, why: str) -> None:
