@@ -19,6 +19,7 @@ from distiller.work import unfinished
 from router.contracts.bundles import activate as activate_bundle
 from router.contracts.bundles import read_active, read_manifest
 from router.contracts.bundles import rollback as rollback_bundle
+from router.contracts.guarded import read_guarded
 from router.contracts.rounds import history
 from router.errors import BundleError, LocumError
 from router.policy import Policy, load_policy
@@ -64,7 +65,7 @@ def run(
     """
     chosen, settings = load_policy(policy), Settings.from_env()
     if not force and not no_train and unfinished(settings.work(chosen.name)) is None:
-        wanted, why = due(chosen, _tally(chosen, settings), history(settings.work(chosen.name)))
+        wanted, why = _due(chosen, settings, _tally(chosen, settings))
         if wanted is not Due.TRAIN:
             console.print(f"No round is due: {why}. Use --force to run one anyway.")
             raise typer.Exit(0)
@@ -107,7 +108,7 @@ def status(policy: PolicyFile = DEFAULT) -> None:
     chosen, settings = load_policy(policy), Settings.from_env()
     active = read_active(settings.bundles(chosen.name))
     rounds = history(settings.work(chosen.name))
-    wanted, why = due(chosen, _tally(chosen, settings), rounds)
+    wanted, why = _due(chosen, settings, _tally(chosen, settings))
     console.print(
         f"live: {active.bundle or 'the base student alone'}; before it: {active.previous or 'the base student'}"
     )
@@ -171,10 +172,15 @@ def dataset(
     console.print(f"{out} · sha256 {built.sha256[:12]}")
 
 
+def _due(policy: Policy, settings: Settings, tally: Tally) -> tuple[Due | None, str]:
+    """The round that is due, by the log, by the rounds that ended, and by what the guard found."""
+    return due(policy, tally, history(settings.work(policy.name)), read_guarded(settings.run, policy.name))
+
+
 def _look(policy: Policy, settings: Settings, known: Tally, seed: int) -> Tally:
     """Runs the round that is due, or was interrupted; returns what the log holds by now."""
     tally = _tally(policy, settings, known)
-    wanted, why = due(policy, tally, history(settings.work(policy.name)))
+    wanted, why = _due(policy, settings, tally)
     interrupted = unfinished(settings.work(policy.name))
     if interrupted is not None:
         wanted, why = interrupted, "a round was interrupted"

@@ -21,6 +21,7 @@ from distiller.trigger import Due, Tally
 from distiller.work import Work
 from router.contracts.bundles import Manifest, read_active, read_manifest
 from router.contracts.decision import Reason
+from router.contracts.guarded import read_guarded
 from router.contracts.records import Record
 from router.errors import BundleError
 from router.policy import Policy
@@ -44,6 +45,8 @@ class Material:
         self.configs, self.tell = configs, tell
         self.bundles = settings.bundles(policy.name)
         self.parent = live_bundle(self.bundles)
+        guarded = read_guarded(settings.run, policy.name)
+        self._changed_at = guarded.changed_at if guarded else 0.0
         key = {"kind": kind.value, "parent": self.parent_id, "policy": policy.version, "seed": seed}
         self.work = Work.open(settings.work(policy.name), key)
 
@@ -102,8 +105,10 @@ class Material:
 
     @cached_property
     def holdout(self) -> list[Question]:
-        """The newest audited rows: a uniform sample of the traffic that no student was trained on."""
-        return self._questions(newest(self._audited, self.configs.evaluate.max_holdout))
+        """The newest audited rows: a uniform sample of the traffic that no student was trained on. Where parity
+        broke, what came before tells nothing of today's traffic."""
+        rows = [r for r in self._audited if r.created_at > self._changed_at]
+        return self._questions(newest(rows, self.configs.evaluate.max_holdout))
 
     @cached_property
     def _audited(self) -> list[Row]:

@@ -9,11 +9,14 @@ from math import ceil, log
 from typing import Any
 
 from distiller.rights import admissible
+from router.contracts.guarded import Guarded
 from router.contracts.records import Record
 from router.policy import Policy
 from router.store.base import Records
 
 GROWTH = 1.5
+HASTE = 0.5
+"""Of the records that a training round waits for, as many as do where parity broke since the last round."""
 LEAST_AUDITS = 50
 """Audited requests below which the gate judges no student."""
 LEAST_ACCEPTABLE = 10
@@ -66,23 +69,31 @@ def enough_audits(policy: Policy) -> int:
     return 2 * ceil(log(1 - goal.confidence) / log(goal.at_least))
 
 
-def due(policy: Policy, tally: Tally, rounds: Sequence[Mapping[str, Any]]) -> tuple[Due | None, str]:
+def due(
+    policy: Policy, tally: Tally, rounds: Sequence[Mapping[str, Any]], guarded: Guarded | None = None
+) -> tuple[Due | None, str]:
     """Which round is due, if any, and why or why not.
 
     A student is trained once enough new records are there, and tuned for again once the audits have
-    grown by half (more evidence certifies a looser threshold) and some of them spoke for it.
+    grown by half (more evidence certifies a looser threshold) and some of them spoke for it. Where parity broke
+    since the last round, a new student is what helps, and ``HASTE`` of the records are enough; tuning is the
+    guard's meanwhile.
 
     Args:
         rounds: the finished rounds, promoted or not, oldest first: what was rejected once is not tried
             again on the same data.
+        guarded: what the guard over the live bundle found.
     """
     trained = next((r["tally"]["trainable"] for r in reversed(rounds) if r["kind"] == Due.TRAIN), 0)
     before = rounds[-1]["tally"]["audited"] if rounds else 0
     new, wanted = tally.trainable - trained, policy.distil.min_new_records
+    broke = guarded is not None and guarded.changed_at > (rounds[-1]["at"] if rounds else 0.0)
+    if broke:
+        wanted = ceil(HASTE * wanted)
     if new >= wanted and tally.audited < LEAST_AUDITS:
         return None, f"{new} new trainable records, but {tally.audited} of {LEAST_AUDITS} audited requests to judge by"
     if new >= wanted:
-        return Due.TRAIN, f"{new} new trainable records"
+        return Due.TRAIN, f"{new} new trainable records{', and parity broke' if broke else ''}"
     enough = max(enough_audits(policy), ceil(before * GROWTH))
     if tally.audited >= enough and tally.acceptable < LEAST_ACCEPTABLE:
         return None, f"{new} of {wanted} new trainable records; the student was right in {tally.acceptable} audits"

@@ -250,10 +250,7 @@ class Guard:
     def _keep(self, found: Guarded) -> Guarded:
         """Writes the file; an earlier bundle's alarm is still the last change of the traffic."""
         run, name = self._settings.run, self._policy.name
-        try:
-            before = read_guarded(run, name)
-        except ValueError:  # damaged: this one replaces it
-            before = None
+        before = read_guarded(run, name)
         kept = found.model_copy(update={"changed_at": max(found.changed_at, before.changed_at if before else 0.0)})
         write_guarded(run, name, kept)
         return kept

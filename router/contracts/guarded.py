@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Guarded(BaseModel):
@@ -39,14 +39,10 @@ def guarded_file(run: Path, policy: str) -> Path:
 
 
 def read_guarded(run: Path, policy: str) -> Guarded | None:
-    """What was found last; None where no bundle was guarded yet.
-
-    Raises:
-        pydantic.ValidationError: the file is damaged.
-    """
+    """What was found last; None where no bundle was guarded yet, or the file is damaged: the guard writes it anew."""
     try:
         return Guarded.model_validate_json(guarded_file(run, policy).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValidationError):
         return None
 
 

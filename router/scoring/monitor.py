@@ -168,25 +168,23 @@ class Certificates:
         self._limit, self._grid = 1 - target, grid
         self._bar = 1 / doubt if doubt > 0 else math.inf
         self._gamblers = Gamblers(np.full(len(grid), 1 - target), BETTER)
-        self._served = np.zeros(len(grid))
-        self._lost = np.zeros(len(grid))
-        self._n = np.zeros(1)
+        self._lately = np.zeros((3, len(grid)))  # served, lost, all
 
     def update(self, outcome: Outcome) -> None:
         served = outcome.final >= self._grid
         lost = served & (outcome.acceptable is not True)
         self._gamblers.update(lost)
-        for count, more in ((self._served, served), (self._lost, lost), (self._n, True)):
-            count *= 1 - 1 / MEMORY
-            count += more
-        passed = self._grid[(self._gamblers.wealth >= self._bar) & (self._served > 0)]
+        self._lately *= 1 - 1 / MEMORY
+        self._lately += (served, lost, np.ones(len(lost)))
+        passed = self._grid[(self._gamblers.wealth >= self._bar) & (self._lately[0] > 0)]
         if len(passed):
             self.loosest = min(self.loosest, float(passed[-1]))
 
     def serves(self, part: float) -> bool:
         """Whether what is certified serves this part of what looks possible by counting alone, or more."""
-        certified = self._served[self._grid >= self.loosest]
-        possible = self._served[self._lost <= self._limit * self._n]
+        served, lost, audits = self._lately
+        certified = served[self._grid >= self.loosest]
+        possible = served[lost <= self._limit * audits]
         return len(certified) > 0 and float(certified[-1]) >= part * float(possible.max(initial=0.0))
 
 

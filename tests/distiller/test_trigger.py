@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distiller.trigger import Due, Tally, due, enough_audits
+from router.contracts.guarded import Guarded
 from router.policy import Policy
 
 
@@ -22,6 +23,14 @@ def policy(**objective: object) -> Policy:
 
 def a_round(kind: Due, trainable: int, audited: int) -> dict[str, object]:
     return {"kind": kind.value, "tally": {"seq": 1, "trainable": trainable, "audited": audited}}
+
+
+def test_where_parity_broke_since_the_last_round_a_student_is_trained_on_half_as_many_records() -> None:
+    guarded = Guarded(bundle="b", changed_at=100.0, route=1.01, accept=1.01)
+    before, after = ([{**a_round(Due.TRAIN, 500, 100), "at": at}] for at in (99.0, 101.0))
+    assert due(policy(), Tally(1, 749, 100), before, guarded)[0] is None
+    assert due(policy(), Tally(1, 750, 100), before, guarded)[0] is Due.TRAIN
+    assert due(policy(), Tally(1, 750, 100), after, guarded)[0] is None
 
 
 def test_a_student_is_trained_once_enough_new_records_are_there() -> None:
