@@ -1,4 +1,4 @@
-"""Bounds on a rate of failures: exact from counts, by betting from weighted losses and at any time."""
+"""Bounds on a rate of failures: exact from counts, by betting where examples weigh differently."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-BETS = tuple(0.6 * 0.6**k for k in range(14))
-"""What an ``EProcess`` stakes, as shares of the largest stake that can never ruin it: from bold to timid."""
 
 
 def clopper_pearson_upper(failures: int, n: int, confidence: float) -> float:
@@ -96,48 +94,6 @@ def betting_upper(failed: npt.NDArray[np.bool_], weights: Floats, confidence: fl
         refuted = float(np.where(failed, lost, kept).sum()) >= -math.log(1 - confidence)
         low, high = (low, level) if refuted else (level, high)
     return high
-
-
-class EProcess:
-    """The wealth of a gambler who bets that the mean of weighted losses is on one side of ``level``.
-
-    While it is not (the null hypothesis), no strategy makes money on average, so that wealth ever reaches
-    ``1 / doubt`` with probability ``doubt`` at most, whenever one looks (Ville 1939). It starts at 1, split
-    evenly over constant stakes, of which the best soon leads (Waudby-Smith and Ramdas 2020, "Estimating
-    means of bounded random variables by betting", arXiv 2010.09686). The mean is ``E[weight * loss] /
-    E[weight]``, so that inverse propensities need no normalising.
-
-    Args:
-        level: one, or several, each with a gambler of its own; in (0, 1). Those at which the wealth stays
-            below ``1 / doubt`` are a confidence sequence for the mean.
-        above: bets that the mean is above the level; otherwise below.
-        most_weight: the largest weight that can come.
-    """
-
-    def __init__(self, level: npt.ArrayLike, *, above: bool, most_weight: float = 1.0) -> None:
-        self._level = np.asarray(level, np.float64)[..., None]  # (*shape, 1)
-        self._most = most_weight
-        self._sign = 1.0 if above else -1.0
-        worst = self._level if above else 1 - self._level
-        self._stakes = np.asarray(BETS) / (worst * most_weight)  # (*shape, bets)
-        self._log_wealth = np.zeros_like(self._stakes)
-
-    def update(self, loss: float, weight: float = 1.0) -> None:
-        """Plays one round. ``loss`` in [0, 1]. Raises ValueError where either is out of range."""
-        if not (0 <= loss <= 1 and 0 <= weight <= self._most):
-            raise ValueError(f"loss {loss:g} of weight {weight:g}: not in [0, 1] and [0, {self._most:g}]")
-        self._log_wealth += np.log1p(self._stakes * (self._sign * weight * (loss - self._level)))
-
-    @property
-    def value(self) -> Floats:
-        """The wealth now: the shape of ``level``."""
-        return np.asarray(np.exp(self.log_value))
-
-    @property
-    def log_value(self) -> Floats:
-        """The wealth's natural logarithm, which does not overflow: the shape of ``level``."""
-        most = self._log_wealth.max(axis=-1)
-        return np.asarray(most + np.log(np.exp(self._log_wealth - most[..., None]).mean(axis=-1)))
 
 
 def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from router.scoring.risk import EProcess, break_probability, clopper_pearson_upper, most_failures, wilson_interval
+from router.scoring.risk import (
+    betting_gains,
+    betting_upper,
+    break_probability,
+    clopper_pearson_upper,
+    most_failures,
+    prediction_level,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("failures", "n"), [(0, 59), (3, 100), (17, 40), (99, 100)])
@@ -51,29 +59,32 @@ def test_a_horizon_of_which_all_may_fail_is_never_broken() -> None:
     assert break_probability(0, 10, 1.0, 5) == 0
 
 
-def test_wealth_seldom_ever_reaches_twenty_while_the_null_holds() -> None:
-    rng, reached = np.random.default_rng(0), 0
-    for _ in range(400):
-        process, most = EProcess(0.1, above=True, most_weight=5), 0.0
-        for _ in range(300):
-            weight = float(rng.choice([1, 5], p=[0.9, 0.1]))
-            process.update(float(rng.uniform() < 0.1), weight)
-            most = max(most, float(process.value))
-        reached += most >= 20
-    assert reached / 400 <= 0.05 + 0.022
+def test_few_requests_promise_no_more_than_the_long_run_allows() -> None:
+    assert break_probability(90, 1000, 0.05, 1) < 0.1 < break_probability(90, 1000, 0.05)  # one request seldom fails
+    assert most_failures(1000, 0.05, 0.9, 1) == most_failures(1000, 0.05, 0.9)
 
 
-@pytest.mark.parametrize(("above", "rate"), [(True, 0.2), (False, 0.04)])
-def test_wealth_grows_where_the_bet_is_right(above: bool, rate: float) -> None:
-    rng, process = np.random.default_rng(0), EProcess([0.1, 0.1], above=above)
-    for loss in rng.uniform(size=600) < rate:
-        process.update(float(loss))
-    assert process.value.shape == (2,) and (process.value > 20).all()
-    assert np.log(process.value) == pytest.approx(process.log_value)
+@pytest.mark.parametrize(("level", "horizon"), [(0.05, 300), (0.02, 1000), (0.1, 5)])
+def test_a_rate_is_found_that_a_horizon_exceeds_as_seldom_as_asked(level: float, horizon: int) -> None:
+    rate = prediction_level(level, horizon, 0.95)
+    assert stats.binom.sf(int(level * horizon + 1e-9), horizon, rate) == pytest.approx(0.05)
 
 
-def test_a_loss_or_a_weight_that_could_ruin_the_gambler_is_refused() -> None:
-    process = EProcess(0.1, above=True, most_weight=2)
-    for loss, weight in ((1.1, 1), (-0.1, 1), (1, 3), (float("nan"), 1)):
-        with pytest.raises(ValueError, match="not in"):
-            process.update(loss, weight)
+def test_betting_refutes_a_true_rate_no_more_often_than_it_may() -> None:
+    """The rate is that of the traffic, of which the sample takes heavy requests too seldom."""
+    rng, refuted = np.random.default_rng(0), 0
+    weights = rng.choice([1.0, 10.0], (400, 500), p=[0.9, 0.1])
+    failed = rng.uniform(size=weights.shape) < np.where(weights > 1, 0.15, 0.05)
+    rate = (0.9 * 0.05 + 0.1 * 10 * 0.15) / (0.9 + 0.1 * 10)
+    for w, f in zip(weights, failed, strict=True):
+        kept, lost = betting_gains(w, rate, 0.95)
+        refuted += np.where(f, lost, kept).sum() >= np.log(20)
+    assert refuted / 400 <= 0.05 + 0.022
+
+
+def test_the_betting_bound_comes_close_to_the_exact_one_and_stays_above() -> None:
+    failed = np.arange(2000) < 60
+    bound = betting_upper(failed, np.ones(2000), 0.95)
+    assert clopper_pearson_upper(60, 2000, 0.95) < bound < 0.045
+    assert betting_upper(failed, np.full(2000, 3.0), 0.95) == pytest.approx(bound)
+    assert betting_upper(failed[:0], np.ones(0), 0.95) == 1.0
