@@ -80,7 +80,8 @@ class Blocks:
     def fit(cls, readings: Sequence[Reading]) -> Self:
         """Structure is standardised; an embedding keeps its shape; each block's mean energy becomes one."""
         dense = np.stack([r.dense for r in readings])  # (n, d)
-        mean, spread = dense.mean(axis=0), dense.std(axis=0)
+        mean = dense.mean(axis=0)
+        spread = dense.std(axis=0, dtype=np.float64)  # in float32 the spread of what never varies is above 0
         spread[spread < 1e-6] = np.inf  # what never varies teaches nothing
         scale = np.zeros_like(mean)
         scale[: len(STRUCTURE)] = 1 / spread[: len(STRUCTURE)] / math.sqrt(len(STRUCTURE))

@@ -12,9 +12,11 @@ from router.contracts.records import Signals
 from router.errors import BundleError
 from router.scoring.encoder import Encoder
 from router.scoring.estimator import Example, Scorer, prior_score
-from router.scoring.features import Features, extract
+from router.scoring.features import STRUCTURE, Features, extract
 from router.scoring.linear import Platt, sigmoid
+from router.scoring.reading import Blocks, Reader
 from router.scoring.signals import summarise
+from router.scoring.templates import Templates
 from tests.router.scoring.texts import MARKS, PLAIN
 
 EASY = ["card", "balance", "transfer", "pin", "top-up", "fee", "limit", "address"]
@@ -236,3 +238,10 @@ def test_part_of_an_answer_never_raises_the_score_of_a_head_that_saw_whole_ones_
     assert scorer.accept(0.5, sure) > 0.6 and scorer.accept(0.5, partial) == 0.5
     shaky = summarise([-3.0] * 24, complete=False)
     assert scorer.accept(0.5, shaky) < 0.4
+
+
+def test_what_never_varied_in_training_is_given_no_weight(encoder: Encoder) -> None:
+    """In 32 bits the spread of hundreds of equal numbers comes out above zero, and one over it enormous."""
+    readings = [Reader(encoder, Templates())(e.features) for e in examples(1000)]
+    scale = dict(zip(STRUCTURE, Blocks.fit(readings).scale.tolist(), strict=False))
+    assert scale["log_turns"] == scale["images"] == 0 < scale["log_user_chars"] < 10
