@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,6 @@ from harness import Row, conditions, read_jsonl, write_result
 from rich.console import Console
 from rich.table import Table
 
-import router.scoring
 from router.scoring.encoder import load_encoder
 from router.scoring.estimator import Example, Scorer
 from router.scoring.features import extract
@@ -47,6 +47,8 @@ TRAIN = 0.4
 STUDENT_ROWS = 2000
 PRODUCT_CHECKED = 10
 """Splits of each scorer on which the product's function itself is asked, and must name the same threshold."""
+CERTIFYING = ("router.scoring.risk", "router.scoring.thresholds")
+"""What no fitted score depends on."""
 LOCUM, RANDOM = "locum", "random order"
 
 
@@ -125,8 +127,9 @@ class Fits:
     def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self._data, self._folder, self._console = args.data, args.cache, console
         self._encoder = load_encoder(Settings.from_env().cache)
-        sources = sorted(Path(router.scoring.__file__).parent.rglob("*.py"))
-        self._version = hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:12]
+        read = [m for name, m in sys.modules.items() if name.startswith("router.scoring.") and name not in CERTIFYING]
+        sources = sorted(str(m.__file__) for m in read)
+        self._version = hashlib.sha256(b"".join(Path(p).read_bytes() for p in sources)).hexdigest()[:12]
 
     def scored(self, name: str, scorers: int) -> list[tuple[Floats, Bools]]:
         """(scores, acceptable) for each scorer, best score first, (n,) each."""
