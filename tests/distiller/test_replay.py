@@ -1,0 +1,341 @@
+"""`locum replay` over a log whose truth is known: what it says of a policy is what that policy gives."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from distiller.replay.cli import replay, tune
+from distiller.replay.log import read_jsonl, read_log
+from distiller.replay.page import page
+from distiller.replay.plans import Plan, Way, random_sample, sample_of
+from distiller.replay.plot import plot
+from distiller.replay.report import plan_of
+from distiller.replay.report import replay as replayed
+from distiller.replay.traffic import Traffic, bundle_of, traffic_of
+from router.contracts.bundles import Evidence, Thresholds
+from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.records import Answer, Audit, Kind, Record, Signals, Usage
+from router.errors import StoreError
+from router.policy import Policy
+from router.pricing import Prices, cost_usd
+from router.scoring.estimates import figures
+from router.scoring.estimator import Example, Scorer
+from router.scoring.features import extract
+from router.settings import Settings
+from router.store.base import open_store
+
+STUDENT, TEACHER = Tier.STUDENT, Tier.TEACHER
+POLICY = """
+name: default
+student: {model: s, url: "http://s", usd_per_million: {input: 0.1, output: 0.1}}
+teacher: {model: t, url: "http://t", usd_per_million: {input: 1.0, output: 4.0}}
+objective: {threshold: 0.5}
+audit: {rate: 0.2, explore: 0, usd_per_day: 1000}
+"""
+
+
+def policy(**changes: Any) -> Policy:
+    import yaml  # noqa: PLC0415
+
+    return Policy.model_validate({**yaml.safe_load(POLICY), **changes})
+
+
+def signals(mean: float) -> Signals:
+    return Signals(
+        tokens=20, sum_logprob=20 * mean, mean_logprob=mean, min_logprob=2 * mean, first_logprob=mean,
+        q10_logprob=2 * mean, q25_logprob=mean, q50_logprob=mean,
+    )  # fmt: skip
+
+
+class Recorded:
+    """Requests whose both outcomes are known, as the records that a policy at ``threshold`` would have left."""
+
+    def __init__(self, n: int = 2000, *, threshold: float = 0.5, rate: float = 0.2, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.score = rng.beta(3, 1.5, n)
+        self.good = rng.random(n) < self.score
+        self.lengths = rng.integers(20, 200, (n, 2))
+        self.certainty = np.where(self.good, -0.1, -0.8) * rng.uniform(0.5, 1.5, n)
+        self.audited = rng.random(n) < rate
+        self.threshold, self.rate = threshold, rate
+
+    def usage(self, i: int, tier: Tier) -> Usage:
+        return Usage(input_tokens=100, output_tokens=int(self.lengths[i, 0 if tier is STUDENT else 1]))
+
+    def answer(self, i: int, tier: Tier, kind: Kind = Kind.SERVED) -> Answer:
+        prices, usage = Prices.of(policy()), self.usage(i, tier)
+        price = prices.student if tier is STUDENT else prices.teacher()
+        said = signals(float(self.certainty[i])) if tier is STUDENT else None
+        return Answer(
+            tier=tier, kind=kind, model="m", usage=usage, cost_usd=cost_usd(usage, price), signals=said,
+            finish_reason="stop",
+        )  # fmt: skip
+
+    def record(self, i: int, **changes: Any) -> Record:
+        tier = STUDENT if self.score[i] >= self.threshold else TEACHER
+        decision = Decision(
+            tier=tier, reason=Reason.SCORE, score=float(self.score[i]), propensity=self.rate,
+            audited=bool(self.audited[i]),
+        )  # fmt: skip
+        audit = Audit(answer=self.answer(i, tier.other, Kind.AUDITED), acceptable=bool(self.good[i]))
+        values: dict[str, Any] = {
+            "request_id": f"r-{i}",
+            "conversation_id": f"c-{i}",
+            "created_at": 60.0 * i,
+            "policy": "default",
+            "policy_version": "1",
+            "bundle": "b-1",
+            "features_version": "1",
+            "decision": decision,
+            "tier": tier,
+            "reason": Reason.SCORE,
+            "answers": [self.answer(i, tier)],
+            "audit": audit if self.audited[i] else None,
+        }
+        return Record(**(values | changes))
+
+    def records(self) -> list[Record]:
+        return [self.record(i) for i in range(len(self.score))]
+
+    def given(self, threshold: float) -> dict[str, float]:
+        """What routing at ``threshold`` really gives, without audits."""
+        served = self.score >= threshold
+        each = np.array([[float(self.answer(i, t).cost_usd) for t in Tier] for i in range(len(served))])
+        cost, alone = np.where(served, each[:, 0], each[:, 1]).mean(), each[:, 1].mean()
+        lost = (served & ~self.good).mean()
+        return {"share": served.mean(), "parity": 1 - lost, "risk": lost / served.mean(), "cost": cost, "alone": alone}
+
+
+def read(records: list[Record], by: Policy, scorer: Scorer | None = None) -> Traffic:
+    rows, _ = read_log(records, [by])
+    return traffic_of(rows, 0, by, scorer, bundle_of(rows, None))
+
+
+def test_another_threshold_is_told_within_its_intervals_from_the_log_of_this_one() -> None:
+    recorded = Recorded()
+    by = policy(accept={"cascade": False})
+    traffic = read(recorded.records(), by)
+    quiet = by.audit.model_copy(update={"rate": 0.0})
+    for threshold in (0.3, 0.5, 0.8):
+        found = figures(sample_of(traffic, Plan(threshold), quiet))
+        for name, value in recorded.given(threshold).items():
+            assert found[name].holds(value), (threshold, name)
+        assert found["share"].estimate == pytest.approx(recorded.given(threshold)["share"])
+
+
+def test_audits_and_exploration_are_in_cost_and_share() -> None:
+    traffic = read(Recorded().records(), policy())
+    without = policy().audit.model_copy(update={"rate": 0.0})
+    audited = figures(sample_of(traffic, Plan(0.5), without.model_copy(update={"rate": 0.1})))
+    explored = figures(sample_of(traffic, Plan(0.5), without.model_copy(update={"explore": 0.1})))
+    plain = figures(sample_of(traffic, Plan(0.5), without))
+    capped = figures(sample_of(traffic, Plan(0.5), without.model_copy(update={"rate": 0.1, "usd_per_day": Decimal(0)})))
+    assert audited["cost"].estimate > capped["cost"].estimate > plain["cost"].estimate  # type: ignore[operator]
+    assert explored["share"].estimate == pytest.approx(0.9 * plain["share"].estimate)  # type: ignore[operator]
+
+
+def test_bundles_are_never_pooled() -> None:
+    recorded = Recorded(400)
+    records = [recorded.record(i, bundle="b-1" if i < 100 else "b-2") for i in range(400)]
+    rows, names = read_log([*records, recorded.record(0, policy="other")], [policy()])
+    assert names == {"default": 400, "other": 1}
+    assert bundle_of(rows, "b-1") == "b-1"  # the live one
+    assert bundle_of(rows, "b-9") == "b-2"  # the newest in the log
+    traffic = traffic_of(rows, 0, policy(), None, "b-1")
+    assert len(traffic) == 100 and traffic.left_out == {"of other bundles": 300, "without a score": 0}
+    with pytest.raises(StoreError, match=r"b-3; it has b-2 \(300\), b-1 \(100\)"):
+        bundle_of(rows, None, "b-3")
+
+
+def test_what_is_settled_before_the_score_stays_so_by_the_new_policys_own_rules() -> None:
+    recorded = Recorded(4)
+    said = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "metadata": {"task": "legal"}}
+    forced = Decision(tier=STUDENT, reason=Reason.OVERRIDE, score=0.1)
+    unfit = Decision(tier=TEACHER, reason=Reason.CAPABILITY, score=0.9)
+    records = [
+        recorded.record(0, request=said),
+        recorded.record(1, decision=forced, tier=STUDENT),
+        recorded.record(2, decision=unfit, tier=TEACHER),
+        recorded.record(3, reason=Reason.CAPABILITY),
+    ]
+    by = policy(rules=[{"when": {"metadata.task": "legal"}, "send": "teacher"}])
+    traffic = read(records, by)
+    assert traffic.to_teacher.tolist() == [True, False, True, True]
+    assert traffic.to_student.tolist() == [False, True, False, False]
+    assert read(records, policy()).to_teacher.tolist() == [False, False, True, True]
+
+
+def test_a_conversation_that_escalated_stays_up() -> None:
+    recorded = Recorded(3)
+    recorded.score = np.array([0.4, 0.9, 0.9])
+    chat = {"messages": [{"role": "user", "content": "a"}]}
+    then = {"messages": [*chat["messages"], {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]}
+    records = [recorded.record(i, conversation_id="c", request=chat if i == 0 else then) for i in range(3)]
+    assert read(records, policy()).score.tolist() == [0.4, 0.4, 0.4]
+    assert read(records, policy(conversation={"affinity": "none"})).score.tolist() == [0.4, 0.9, 0.9]
+
+
+def test_the_cost_of_the_tier_that_was_not_asked_is_told_by_the_audited_pairs() -> None:
+    recorded = Recorded(600, threshold=0.0)
+    recorded.lengths[:] = (30, 90)
+    traffic = read(recorded.records(), policy())
+    teacher = float(recorded.answer(0, TEACHER).cost_usd)
+    assert traffic.output_ratio == pytest.approx(1 / 3)
+    assert traffic.teacher_seen == pytest.approx(teacher)
+    assert not np.isnan(traffic.teacher_seen).any()
+
+
+@pytest.fixture(scope="module")
+def cascade() -> tuple[Recorded, Scorer, Traffic]:
+    """A log behind a scorer whose second look is worth something."""
+    recorded = Recorded(1500, threshold=0.6)
+    learn = Recorded(400, seed=9)
+    texts = [extract({"messages": [{"role": "user", "content": f"question {i}"}]}) for i in range(400)]
+    shown = [Example(texts[i], signals(float(learn.certainty[i])), bool(learn.good[i])) for i in range(400)]
+    scorer = Scorer.fit(shown, None)
+    return recorded, scorer, read(recorded.records(), policy(), scorer)
+
+
+def test_the_cascade_is_replayed_where_the_students_answer_was_never_asked_for(
+    cascade: tuple[Recorded, Scorer, Traffic],
+) -> None:
+    recorded, scorer, traffic = cascade
+    accept = np.array([
+        scorer.accept(float(s), signals(float(c))) for s, c in zip(recorded.score, recorded.certainty, strict=True)
+    ])  # fmt: skip
+    assert np.isnan(traffic.accept_seen).mean() > 0.1  # the teacher answered those
+    for plan in (Plan(0.0, 0.7), Plan(0.5, 0.7)):
+        leaves = (recorded.score >= plan.route) & (accept >= (plan.accept or 0))
+        found = figures(sample_of(traffic, plan, policy().audit.model_copy(update={"rate": 0.0})))
+        assert found["share"].holds(float(leaves.mean()))
+        assert found["parity"].holds(1 - float((leaves & ~recorded.good).mean()))
+
+
+def test_all_is_told_and_the_cheapest_way_is_named(cascade: tuple[Recorded, Scorer, Traffic], tmp_path: Path) -> None:
+    traffic = cascade[2]
+    by = policy(objective={"parity": {"at_least": 0.8, "confidence": 0.9, "over_requests": None}})
+    found = replayed(traffic, by, None, ahead=500)
+    assert [o.name for o in found.baselines] == ["random at its share", "always student", "always teacher", "oracle"]
+    by_name = {o.name: o.lasting for o in found.baselines}
+    assert by_name["always teacher"]["parity"].estimate == 1.0
+    assert by_name["always student"]["share"].estimate == 1.0
+    mine = found.policies[0].lasting
+    assert mine["share"].estimate == pytest.approx(by_name["random at its share"]["share"].estimate, abs=0.02)
+    assert mine["parity"].estimate > by_name["random at its share"]["parity"].estimate  # type: ignore[operator]
+    assert {c.way for c in found.choices} == {*Way} and found.cheapest is not None
+    assert found.cheapest.figures["parity"].estimate >= 0.8  # type: ignore[operator]
+    shares = [p.lasting["share"].estimate or 0.0 for p in found.sweeps[Way.ROUTING]]
+    assert shares[0] == pytest.approx(0.99, abs=0.02) and shares[-1] == 0.0
+    assert shares == sorted(shares, reverse=True)
+    assert plot(found, tmp_path / "replay.png") and (tmp_path / "replay.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_page_needs_nothing_else_and_cannot_be_broken_out_of(cascade: tuple[Recorded, Scorer, Traffic]) -> None:
+    found = replayed(cascade[2], policy(), None, ahead=100)
+    found.policies[0] = type(found.policies[0])(
+        "</script><b>", *(getattr(found.policies[0], f) for f in ("plan", "lasting", "coming", "by_audits"))
+    )
+    html = page(found)
+    assert "</script><b>" not in html and html.count("</script>") == 1
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
+    start = html.index("const data = ") + len("const data = ")
+    data = json.loads(html[start : html.index(";\n", start)])
+    assert data["requests"] == 1500 and len(data["sweeps"]["both"]) > 40
+
+
+def test_each_objective_comes_to_its_thresholds() -> None:
+    traffic = read(Recorded().records(), policy())
+    evidence = Evidence(
+        target=0.9, confidence=0.95, examples=9, served=9, unacceptable=0, risk_bound=0.1, method="m", over=1000
+    )
+    bundle = Thresholds(route=0.4, accept=0.66, evidence=evidence)
+    plain = {"cascade": False}
+    assert plan_of(policy(objective={"threshold": 0.7}), None, traffic) == Plan(0.7)
+    assert plan_of(policy(objective={"parity": {"at_least": 0.9}}, accept=plain), bundle, traffic) == Plan(0.66)
+    other = plan_of(policy(objective={"parity": {"at_least": 0.85}}, accept=plain), bundle, traffic)
+    assert other.route not in (0.4, 0.66) and 0 < other.route < 1  # certified anew, by the log
+    half = plan_of(policy(objective={"student_share": 0.5}), None, traffic)
+    assert (traffic.score >= half.route).mean() == pytest.approx(0.5, abs=0.01)
+    day = float(traffic.teacher_seen.sum()) / traffic.days
+    paced = plan_of(policy(objective={"usd_per_day": day / 2}), None, traffic)
+    spent = float(traffic.teacher_seen[traffic.score < paced.route].sum()) / traffic.days
+    assert spent == pytest.approx(day / 2, rel=0.01)
+    with pytest.raises(StoreError, match="less than an hour"):
+        short = read(Recorded(20).records(), policy())
+        plan_of(policy(objective={"usd_per_day": 1}), None, short)
+
+
+def test_a_guess_at_random_serves_its_share_and_no_more() -> None:
+    traffic = read(Recorded().records(), policy())
+    found = figures(random_sample(traffic, 0.4, policy().audit.model_copy(update={"rate": 0.0})))
+    assert found["share"].estimate == pytest.approx(0.4)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Runs a command in a home whose log holds 2,000 requests."""
+    import typer  # noqa: PLC0415
+
+    settings, file = Settings(home=tmp_path / "home"), tmp_path / "default.yaml"
+    file.write_text(POLICY + "accept: {cascade: false}\n")
+    with closing(open_store(settings, [policy()])) as store:
+        for record in Recorded().records():
+            store.append(record)
+    monkeypatch.setenv("LOCUM_HOME", str(settings.home))
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command("replay")(replay)
+    app.command("tune")(tune)
+
+    def run(command: str, *args: str) -> Any:
+        return CliRunner().invoke(app, [command, "--policy", str(file), *args], env={"COLUMNS": "100"})
+
+    yield run
+
+
+def test_replay_says_it_all_from_the_log_or_a_file(home: Callable[..., Any], tmp_path: Path) -> None:
+    second = tmp_path / "second.yaml"
+    second.write_text(POLICY.replace("0.5}", "0.9}") + "accept: {cascade: false}\n")
+    said = home("replay", "--against", str(second), "--out", str(tmp_path / "out"))
+    assert said.exit_code == 0, said.output
+    assert "2,000 requests over 1.4 days, bundle b-1" in said.output and "second" in said.output
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"replay.html", "replay.png"}
+    lines = tmp_path / "log.jsonl"
+    lines.write_bytes(b"\n".join(orjson.dumps(asdict(r), default=str) for r in Recorded(300).records()))
+    assert "300 requests" in home("replay", "--from", str(lines)).output
+
+
+def test_what_cannot_be_replayed_is_said_clearly(home: Callable[..., Any], tmp_path: Path) -> None:
+    lines = tmp_path / "log.jsonl"
+    lines.write_text('{"request_id": "a"}\n')
+    with pytest.raises(StoreError, match=r"log.jsonl, line 1 is no record: conversation_id"):
+        list(read_jsonl(lines))
+    with pytest.raises(StoreError, match="cannot read"):
+        list(read_jsonl(tmp_path / "none"))
+    for args, words in [
+        (("--since", "yesterday"), "say 7d, 12h, or a date"),
+        (("--since", "1h"), "no answered request of policy 'default'"),
+        (("--bundle", "x"), r"it has b-1 (2000)"),
+    ]:
+        said = home("replay", *args)
+        assert words in str(said.exception), args
+    unscored = [Recorded(5).record(i, decision=Decision(tier=TEACHER, reason=Reason.COLD_START)) for i in range(5)]
+    with pytest.raises(StoreError, match="none of the 5 answered requests of bundle b-1 has a score"):
+        read(unscored, policy())
+
+
+def test_a_log_without_audits_tells_costs_and_no_quality() -> None:
+    recorded = Recorded(500, rate=0.0)
+    found = replayed(read(recorded.records(), policy()), policy(), None, ahead=100).policies[0].lasting
+    assert found["parity"].estimate is None and found["share"].estimate is not None
+    assert math.isfinite(found["cost"].low)
