@@ -17,6 +17,7 @@ from rich.text import Text
 
 from router.contracts.bundles import MANIFEST, Manifest, read_active, read_manifest
 from router.contracts.decision import Tier
+from router.contracts.guarded import read_guarded
 from router.contracts.records import Kind
 from router.policy import Policy, load_policy
 from router.settings import Settings
@@ -117,6 +118,7 @@ def _live(policy: Policy, settings: Settings) -> RenderableType:
         table.add_row("since", _date(active.changed_at))
         table.add_row("before it", _bundle(folder, active.previous))
     table.add_row("thresholds", _thresholds(folder, active.bundle))
+    table.add_row("guard", _guard(policy, settings, active.bundle))
     table.add_row("students ready", _students(policy, settings))
     return table
 
@@ -149,6 +151,19 @@ def _thresholds(folder: Path, bundle: str | None) -> str:
 
 def _threshold(value: float) -> str:
     return f"{value:.3f}" if value <= 1 else "never"
+
+
+def _guard(policy: Policy, settings: Settings, bundle: str | None) -> Text:
+    """What the audits have shown since the last alarm, and what holds instead of the bundle's own thresholds."""
+    found = read_guarded(settings.run, policy.name)
+    if found is None or found.bundle != bundle or not found.audits + found.alarms:
+        return Text("no audit of this bundle yet")
+    bounds = f"parity between {found.lower:.1%} and {found.upper:.1%} by {found.audits} audits"
+    held = f"route {_threshold(found.route)}, accept {_threshold(found.accept)} in force"
+    if found.alarm:
+        return Text(f"ALARM: parity fell below its floor at {_date(found.changed_at)}; {held}; since: {bounds}", "red")
+    since = f" since its alarm at {_date(found.changed_at)}" if found.alarms else ""
+    return Text(f"{bounds}{since}; {held}" + ("; more is audited than usual" if found.wary else ""))
 
 
 def _students(policy: Policy, settings: Settings) -> str:

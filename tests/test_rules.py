@@ -117,6 +117,16 @@ def test_alerts_fire_for_the_policy_whose_floor_is_broken_and_for_no_other(tmp_p
     check(tmp_path, series, {firing: {f'{{alertname="{a}", policy="broken"}}': 1 for a in alerts}})
 
 
+def test_the_guards_alarm_is_told_at_once(tmp_path: Path) -> None:
+    series = [
+        {"series": 'locum_guard_alarm{policy="a"}', "values": "0x599 1x1"},
+        {"series": 'locum_guard_alarm{policy="b"}', "values": "0x600"},
+        {"series": 'up{job="locum",instance="proxy:8080"}', "values": "1x600"},
+    ]
+    firing = 'count by (alertname, policy) (ALERTS{alertstate="firing"})'
+    check(tmp_path, series, {firing: {'{alertname="LocumGuardAlarm", policy="a"}': 1}})
+
+
 def test_a_student_that_is_down_and_a_record_that_is_lost_raise_their_alerts(tmp_path: Path) -> None:
     series = [
         {"series": 'locum_student_up{policy="a"}', "values": "1x590 0x9"},

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from router.contracts.bundles import DatasetRef, Evidence, Manifest, StudentRef, Thresholds, activate
 from router.contracts.decision import Reason, Tier
+from router.contracts.guarded import Guarded, write_guarded
 from router.contracts.records import Answer, Audit, Kind, Record
 from router.policy import load_policy
 from router.settings import Settings
@@ -100,6 +101,21 @@ def test_everything_that_was_recorded_is_told(policy: Path, settings: Settings, 
     assert "wanted 95%" in text and "b-1 2 2 1 50.0% 1.3% to 98.7%" in text
     assert "student, whole answer 250.0 250.0" in text and "overhead 0.8 0.8" in text
     assert "escalations 1" in text and "is forbidden" in text
+
+
+def test_what_the_guard_found_is_told_of_the_live_bundle_alone(policy: Path, settings: Settings) -> None:
+    publish(settings, "b-1")
+    assert "guard no audit of this bundle yet" in shown(policy, settings)
+    found = Guarded(bundle="b-1", audits=400, lower=0.93, estimate=0.96, upper=0.98, route=0.71, accept=0.6)
+    write_guarded(settings.run, "default", found)
+    assert "guard parity between 93.0% and 98.0% by 400 audits; route 0.710, accept 0.600" in shown(policy, settings)
+    alarm = {"alarm": True, "alarms": 1, "changed_at": time.time(), "audits": 0, "route": 1.01, "accept": 1.01}
+    write_guarded(settings.run, "default", found.model_copy(update=alarm))
+    text = shown(policy, settings)
+    assert "guard ALARM: parity fell below its floor at 20" in text
+    assert "route never, accept never in force" in text
+    publish(settings, "b-2")
+    assert "guard no audit of this bundle yet" in shown(policy, settings)
 
 
 def test_running_processes_are_told_from_dead_ones(policy: Path, settings: Settings) -> None:

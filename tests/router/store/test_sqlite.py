@@ -80,6 +80,24 @@ async def test_an_amendment_may_overtake_nothing(store: SqliteStore, make_record
     assert [r.audit is not None for _, r in store.records()] == [True]
 
 
+async def test_audits_are_read_in_the_order_of_their_outcomes_each_request_once(
+    store: SqliteStore, make_record: MakeRecord
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        store.append(make_record(name, policy="other" if name == "d" else "default"))
+    for name in ("c", "d", "a"):
+        store.amend(name, audit=audit())
+    store.amend("a", feedback=1.0)
+    store.amend("c", audit=audit(acceptable=False))  # judged again: not another request
+    store.amend("b", audit=Audit(missed="budget"))
+    await store.flush()
+    found = list(store.audits("default"))
+    assert [(r.request_id, r.audit and r.audit.acceptable) for _, r in found] == [("c", True), ("a", True), ("b", None)]
+    assert found[1][1].feedback is None
+    assert list(store.audits("default", after=found[0][0])) == found[1:]
+    assert list(store.audits("default", since=time.time() + 60)) == []
+
+
 async def test_personal_data_never_reaches_the_disk(store: SqliteStore, path: Path, make_record: MakeRecord) -> None:
     store.append(make_record("r-1", audit=audit()))
     store.append(make_record("r-2"))
