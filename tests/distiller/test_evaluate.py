@@ -18,6 +18,7 @@ from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.judges import AnyJudge, Exact, Feedback, Labels, Llm
 from router.contracts.records import Answer, Audit, Kind, Record
 from router.errors import EngineError
+from router.policy import Accept
 from router.scoring.judges.judge import Judges
 
 
@@ -52,7 +53,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.refuse and self.server.refuse in text:
             return self.answer(400, {"error": "too long"})
         logprobs = {"content": [{"token": "x", "logprob": -0.25}, {"token": "y", "logprob": -0.75}]}
-        message = {"role": "assistant", "content": text.upper()}
+        drawn = body.get("temperature") == 1.0 and body["seed"] % 2 == 1
+        message = {"role": "assistant", "content": "another" if drawn else text.upper()}
         choice = {"message": message, "finish_reason": "stop", "logprobs": logprobs}
         return self.answer(200, {"choices": [choice], "usage": {"completion_tokens": 2}})
 
@@ -106,6 +108,25 @@ def test_every_question_is_asked_greedily_with_room_for_twice_the_teachers_answe
     signals = answers["r0"].signals
     assert signals is not None
     assert (signals.tokens, signals.sum_logprob, signals.complete) == (2, -1.0, True)
+    assert signals.held is None and signals.agreement is None
+
+
+def test_the_beginning_that_a_stream_would_be_judged_by_is_kept_too(student: Student, tmp_path: Path) -> None:
+    asker = Asker(student.url, "candidate", accept=Accept(hold_tokens=1))
+    signals = asker.ask(questions(1), tmp_path / "kept.jsonl")["r0"].signals
+    assert signals is not None and signals.held is not None
+    assert (signals.held.tokens, signals.held.sum_logprob, signals.held.complete) == (1, -0.25, False)
+    assert read_answers(tmp_path / "kept.jsonl")["r0"].signals == signals
+
+
+def test_samples_are_drawn_where_the_policy_draws_them_and_compared_with_the_answer(
+    student: Student, tmp_path: Path
+) -> None:
+    asker = Asker(student.url, "candidate", accept=Accept(samples=3))
+    answers = asker.ask(questions(4), tmp_path / "kept.jsonl")
+    told = {(a.signals.samples, a.signals.agreement) for a in answers.values() if a.signals}
+    assert told == {(3, 2 / 3)} and len(student.bodies) == 4 * (1 + 3)
+    assert answers["r0"].message["content"] == "SAY 0", "the answer itself is never a drawn one"
 
 
 def test_what_was_answered_before_a_kill_is_not_asked_again(student: Student, tmp_path: Path) -> None:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from router.answering import request_for
-from router.exchange import ChatRequest
+from router.answering import Relay, request_for
+from router.bundles import Live
+from router.contracts.decision import Decision, Reason, Tier
+from router.exchange import ChatRequest, Exchange
 from router.policy import Policy
+from router.scoring.features import extract
 from router.students import Target
 from router.tiers import Backends
 from router.upstream.base import Backend
+from router.upstream.sse import encode
 
 CHAT = ChatRequest("r", "c", {"model": "default", "messages": [{"role": "user", "content": "hello"}]})
 
 
-def student(engine: str | None) -> Backend:
+DECISION = Decision(tier=Tier.STUDENT, reason=Reason.SCORE, score=0.6)
+
+
+def policy(engine: str | None) -> Policy:
     place = {"engine": engine} if engine else {"url": "http://127.0.0.1:9/v1"}
-    policy = Policy.model_validate(
+    return Policy.model_validate(
         {
             "name": "p",
             "student": {"model": "s", "usd_per_million": {"input": 0, "output": 0}, **place},
@@ -24,7 +31,10 @@ def student(engine: str | None) -> Backend:
             "objective": {"student_share": 0.5},
         }
     )
-    return Backends(policy, {}).student(Target("http://127.0.0.1:9/v1", "s", "base"))
+
+
+def student(engine: str | None) -> Backend:
+    return Backends(policy(engine), {}).student(Target("http://127.0.0.1:9/v1", "s", "base"))
 
 
 @pytest.mark.parametrize(("engine", "heeds"), [("embedded", True), ("llama-server", False), (None, False)])
@@ -33,3 +43,24 @@ def test_only_an_engine_that_heeds_it_is_told_that_nobody_waits(engine: str | No
     backend = student(engine)
     assert ("priority" in request_for(backend, CHAT, streamed=False, later=True)) is heeds
     assert "priority" not in request_for(backend, CHAT, streamed=False)
+
+
+def test_a_stream_keeps_by_which_beginning_it_was_judged() -> None:
+    exchange = Exchange(CHAT, policy(None), Live(), extract(CHAT.body), DECISION, DECISION.reason)
+    relay = Relay(exchange, student(None))
+
+    def come(*tokens: str, finish: str | None = None) -> None:
+        for token in tokens:
+            content = [{"token": token, "logprob": -0.5}]
+            choice = {"index": 0, "delta": {"content": token}, "logprobs": {"content": content}, "finish_reason": None}
+            relay.pass_on(encode({"choices": [choice]}))
+        if finish:
+            relay.pass_on(encode({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}))
+
+    come("one", " two")
+    begun = relay.seen().signals
+    assert begun is not None and not begun.complete and begun.answer is None
+    come(" three", finish="stop")
+    whole = relay.signals()
+    assert whole is not None and whole.complete and whole.tokens == 3 and whole.answer is not None
+    assert whole.held == begun and begun.tokens == 2
