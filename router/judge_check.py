@@ -140,7 +140,8 @@ def _show(out: Console, policy: Policy, found: Sequence[Found], unjudged: int) -
     tasks = sorted({f.judged.line.task or "" for f in found})
     if len(tasks) > 1:
         out.print(_by_task(found, tasks))
-    out.print(_asked(found))
+    if asked := _asked(found):
+        out.print(asked)
     for f in found:
         if f.verdict.acceptable is not f.judged.human:
             out.print(_disagreement(f), highlight=False)
@@ -173,7 +174,7 @@ def _rates(m: Agreement) -> Table:
         ("agreement", m.agreement, "Wilson"),
         ("precision of acceptable", m.precision, "Clopper-Pearson"),
         ("recall of acceptable", m.recall, "Clopper-Pearson"),
-        ("refused by people, passed by the judge", m.false_acceptance, "Clopper-Pearson"),
+        ("passed, of what people refuse", m.false_acceptance, "Clopper-Pearson"),
         ("acceptable by people", Rate.wilson(m.both + m.only_human, m.n), "Wilson"),
         ("acceptable by the judge", Rate.wilson(m.both + m.only_judge, m.n), "Wilson"),
     ):
