@@ -68,7 +68,10 @@ class Stage:
         if record.acceptance is not None:
             return record.acceptance
         student = record.answer_of(Tier.STUDENT)
-        return self._scorer.accept(decision.score, student.signals if student else None)
+        signals = student.signals if student else None
+        if signals is not None and record.streamed:
+            signals = signals.held or signals  # acceptance goes by a stream's first tokens
+        return self._scorer.accept(decision.score, signals)
 
     def thresholds(self, threshold: float) -> Thresholds:
         """What routes and lets out by this threshold, certified by audits alone."""
