@@ -112,7 +112,7 @@ async def _ask(policy: Policy, pairs: Sequence[Judged], settings: Settings, out:
             judges.learn(judged.line.task, judged.line.pair.teacher)
         slow = not all(judges.immediate(judged.line.task) for judged in pairs)
         slots = asyncio.Semaphore(IN_FLIGHT)
-        with Progress(console=out, disable=not slow, transient=True) as progress:
+        with Progress(console=out, disable=not (slow and out.is_terminal), transient=True) as progress:
             bar = progress.add_task("Judging", total=len(pairs))
 
             async def one(judged: Judged) -> Found:
