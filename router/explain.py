@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
@@ -21,7 +21,7 @@ from router.scoring.parts import Parts
 from router.settings import Settings
 from router.store.base import open_readonly
 
-STRONGEST = 8
+STRONGEST = 6
 STUDENT, TEACHER = "green", "magenta"
 
 
@@ -99,7 +99,7 @@ def _score(found: Explanation) -> RenderableType | None:
     table.add_row("threshold", _threshold(found))
     shown: list[RenderableType] = [table]
     if scoring.parts is not None:
-        shown += ["", _parts(scoring.parts)]
+        shown += ["", _parts(scoring.parts, scoring.usual)]
     if scoring.effects:
         shown += ["", _words(scoring)]
     return Group(*shown)
@@ -128,28 +128,29 @@ def _threshold(found: Explanation) -> str:
     )
 
 
-def _parts(parts: Parts) -> Table:
-    table = _table("What it is made of", "part", "log odds", "")
-    rows = [("where every request starts", parts.bias), ("structure", sum(parts.structure.values()))]
-    rows += [("the message's meaning", parts.message), ("the context's meaning", parts.context)]
-    rows += [("words and letters", parts.ngrams)]
-    for name, value in rows:
-        table.add_row(name, f"{value:+.2f}", _bar(value))
-    table.add_row(
-        "all together", f"{parts.total:+.2f}", "" if parts.discount == 1 else _discounted(parts), style="bold"
-    )
-    for name, value in _strongest(parts.structure):
-        table.add_row(f"  {name}", f"{value:+.2f}", _bar(value), style="dim")
+def _parts(parts: Parts, usual: Parts | None) -> Table:
+    """What each part adds, beside the average audited request: what is usual explains nothing."""
+    other = usual or Parts(0, {}, 0, 0, 0, 1)
+    table = _table("What it is made of, in log odds", "part", "this one", "usually" if usual else "", "")
+    rows = [("where every request starts", parts.bias, other.bias)]
+    rows += [("structure", sum(parts.structure.values()), sum(other.structure.values()))]
+    rows += [(f"    {name}", mine, its) for name, mine, its in _strongest(parts.structure, other.structure)]
+    rows += [("the message's meaning", parts.message, other.message)]
+    rows += [("the context's meaning", parts.context, other.context), ("words and letters", parts.ngrams, other.ngrams)]
+    for name, mine, its in rows:
+        style = "dim" if name.startswith(" ") else ""
+        table.add_row(name, f"{mine:+.2f}", f"{its:+.2f}" if usual else "", _bar(mine - its), style=style)
+    together = f"then times {parts.discount:.2f}: it is strange to the scorer" if parts.discount < 1 else ""
+    total = f"{other.total:+.2f}" if usual else ""
+    table.add_row("all together", f"{parts.total:+.2f}", total, together, style="bold")
     return table
 
 
-def _discounted(parts: Parts) -> str:
-    return f"then times {parts.discount:.2f}, since it is strange to the scorer"
-
-
-def _strongest(structure: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    ranked = sorted(structure.items(), key=lambda item: -abs(item[1]))[:STRONGEST]
-    return ((name, value) for name, value in ranked if abs(value) >= 0.005)
+def _strongest(mine: Mapping[str, float], usual: Mapping[str, float]) -> list[tuple[str, float, float]]:
+    """The values of structure that differ most from the usual ones."""
+    both = ((name, mine.get(name, 0.0), usual.get(name, 0.0)) for name in {**mine, **usual})
+    ranked = sorted(both, key=lambda row: -abs(row[1] - row[2]))[:STRONGEST]
+    return [row for row in ranked if abs(row[1] - row[2]) >= 0.005]
 
 
 def _bar(value: float) -> Text:
@@ -184,7 +185,9 @@ def _acceptance(found: Explanation) -> Table | None:
     table = _grid("The student's answer")
     signals = student.signals
     if signals is not None:
-        seen = f"{signals.tokens} tokens{'' if signals.complete else ', the first ones only'}"
+        seen = (
+            f"{signals.tokens} token{'s' * (signals.tokens != 1)}{'' if signals.complete else ', the first ones only'}"
+        )
         sure = f"mean log-probability {signals.mean_logprob:.3f}, least {signals.min_logprob:.3f}"
         table.add_row("certainty", f"{seen}: {sure}, first {signals.first_logprob:.3f}")
     if found.acceptance is not None:

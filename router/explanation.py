@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -20,9 +20,9 @@ from router.policy import Policy
 from router.scoring.clusters import vectors
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, STRUCTURE, Features, extract
+from router.scoring.features import FEATURES_VERSION, STRUCTURE, USER_WINDOW, Features, extract, window
 from router.scoring.occlusion import Effect, effects
-from router.scoring.parts import Parts, parts
+from router.scoring.parts import Parts, message_of, parts, usual
 from router.settings import Settings
 from router.store.base import Records
 from router.walk import Step, afterwards, walk
@@ -30,7 +30,7 @@ from router.walk import Step, afterwards, walk
 CLOSE = 1e-6
 """Scores nearer than this are the same: other processors add up in another order."""
 NEIGHBOURS = 5
-AUDITS = 2000
+AUDITS, COMPARED = 2000, 300
 EXCERPT_CHARS = 200
 _REDACTED = re.compile(r"\[(?:SECRET|EMAIL|IBAN|CARD|PHONE|IP)\]")
 
@@ -50,7 +50,7 @@ class Read:
 @dataclass(frozen=True, slots=True)
 class Scoring:
     """The score, and what moved it. ``recomputed`` is None where it could not be, and ``why_not`` says why;
-    ``same``: it is what was recorded."""
+    ``same``: it is what was recorded. ``usual`` are the parts of the average audited request, for comparison."""
 
     recorded: float | None
     novelty: float | None
@@ -58,7 +58,16 @@ class Scoring:
     same: bool = False
     why_not: str | None = None
     parts: Parts | None = None
+    usual: Parts | None = None
     effects: Sequence[Effect] = ()
+
+
+class Judged(NamedTuple):
+    """An audited request with a verdict on the student's answer."""
+
+    request_id: str
+    features: Features
+    acceptable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +133,17 @@ def explain(request_id: str, records: Records, settings: Settings, policies: Seq
     if features is None:
         missing.append("features, the score's parts and neighbours: the policy keeps no text (log.text)")
     scorer, encoder, why_not = _scorer(record, settings, manifest)
-    scoring = _scoring(record, features, scorer, why_not)
+    judged = list(deque(_judged(record, records), maxlen=AUDITS)) if features else []
     return Explanation(
         record=record,
         steps=walk(record, policy),
         afterwards=afterwards(record),
-        read=_read(features) if features else None,
-        scoring=scoring,
-        neighbours=_neighbours(record, features, records, encoder) if features else (),
+        read=_read(features, scorer) if features else None,
+        scoring=_scoring(record, features, scorer, why_not, judged),
+        neighbours=_neighbours(features, judged, scorer, encoder) if features and judged else (),
         manifest=manifest,
         acceptance=_acceptance(record, scorer),
-        missing=missing,
+        missing=tuple(missing),
     )
 
 
@@ -171,7 +180,7 @@ def _scorer(
         return None, None, str(e)
 
 
-def _read(features: Features) -> Read:
+def _read(features: Features, scorer: Scorer | None) -> Read:
     structure = {name: round(float(x), 4) for name, x in zip(STRUCTURE, features.structure, strict=True) if x}
     return Read(
         language=features.language,
@@ -179,16 +188,22 @@ def _read(features: Features) -> Read:
         input_tokens=features.input_tokens,
         turns=features.turns,
         structure=structure,
-        excerpt=_excerpt(features),
+        excerpt=_excerpt(_message(features, scorer)),
     )
 
 
-def _excerpt(features: Features) -> str:
-    text = " ".join(features.last_user.split())
+def _message(features: Features, scorer: Scorer | None) -> str:
+    return message_of(scorer, features) if scorer else features.last_user
+
+
+def _excerpt(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= EXCERPT_CHARS else f"{text[: EXCERPT_CHARS - 1]}…"
 
 
-def _scoring(record: Record, features: Features | None, scorer: Scorer | None, why_not: str | None) -> Scoring:
+def _scoring(
+    record: Record, features: Features | None, scorer: Scorer | None, why_not: str | None, judged: Sequence[Judged]
+) -> Scoring:
     decision = record.decision
     if record.request is None or features is None:
         why_not = why_not or "the policy keeps no text (log.text)"
@@ -206,30 +221,30 @@ def _scoring(record: Record, features: Features | None, scorer: Scorer | None, w
         same=same,
         why_not=None if same else why_not,
         parts=parts(scorer, features),
-        effects=effects(record.request, scorer.score),
+        usual=usual([parts(scorer, j.features) for j in judged[-COMPARED:]]) if judged else None,
+        effects=effects(record.request, message_of(scorer, features), scorer.score),
     )
 
 
-def _neighbours(record: Record, features: Features, records: Records, encoder: Encoder | None) -> tuple[Neighbour, ...]:
+def _neighbours(
+    features: Features, judged: Sequence[Judged], scorer: Scorer | None, encoder: Encoder | None
+) -> tuple[Neighbour, ...]:
     """The nearest of the last audits that have a verdict on the student, whatever bundle they were under."""
-    judged = deque(_judged(record, records), maxlen=AUDITS)
-    if not judged:
-        return ()
-    rows = vectors([f.user_window for _, f, _ in judged] + [features.user_window], encoder)
-    rows = rows - rows.mean(axis=0)  # what all have in common, such as an application's frame, tells nothing
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    texts = [_message(f, scorer) for f in (*(j.features for j in judged), features)]
+    rows = vectors([window(text, USER_WINDOW) for text in texts], encoder)
     similar = rows[:-1] @ rows[-1]
     nearest = np.argsort(-similar, kind="stable")[:NEIGHBOURS].tolist()
     return tuple(
-        Neighbour(judged[i][0], round(float(similar[i]), 4), judged[i][2], _excerpt(judged[i][1])) for i in nearest
+        Neighbour(judged[i].request_id, round(float(similar[i]), 4), judged[i].acceptable, _excerpt(texts[i]))
+        for i in nearest
     )
 
 
-def _judged(record: Record, records: Records) -> Iterator[tuple[str, Features, bool]]:
+def _judged(record: Record, records: Records) -> Iterator[Judged]:
     for _, other in records.audits(record.policy):
         acceptable = other.audit.acceptable if other.audit else None
         if acceptable is not None and other.request is not None and other.request_id != record.request_id:
-            yield other.request_id, extract(other.request), acceptable
+            yield Judged(other.request_id, extract(other.request), acceptable)
 
 
 def _acceptance(record: Record, scorer: Scorer | None) -> float | None:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.scoring.features import Features, extract
+from router.scoring.features import USER_WINDOW, Features, extract, window
 from router.scoring.linear import logit
 
 MOST_WORDS = 200
-"""Different words that are tried, the first ones of the last user turn: a score costs some 100 microseconds."""
+"""Different words that are tried, the first ones of the message: a score costs some 100 microseconds."""
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
 
 
@@ -29,9 +29,10 @@ class Effect:
     log_odds: float
 
 
-def effects(body: Mapping[str, Any], score: Callable[[Features], float]) -> list[Effect]:
-    """The words of the last user turn, strongest first. ``body`` is a parsed chat-completions request."""
-    words = dict.fromkeys(w.lower() for w in _WORD.findall(extract(body).user_window))
+def effects(body: Mapping[str, Any], message: str, score: Callable[[Features], float]) -> list[Effect]:
+    """The words of ``message``, strongest first. ``body`` is the request, parsed chat-completions JSON, whose last
+    user turn has the message in it."""
+    words = dict.fromkeys(w.lower() for w in _WORD.findall(window(message, USER_WINDOW)))
     whole, found = logit(score(extract(body))), []
     for word in list(words)[:MOST_WORDS]:
         without = score(extract(_without(body, word)))

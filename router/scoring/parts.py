@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from router.scoring.estimator import Scorer
 from router.scoring.features import STRUCTURE, Features
@@ -45,4 +46,22 @@ def parts(scorer: Scorer, features: Features) -> Parts:
         context=context.embedded,
         ngrams=grams.real / math.sqrt(grams.imag) if grams.imag > 0 else 0.0,
         discount=scorer.learned.familiarity.discount(user.known + context.known, user.ngrams + context.ngrams),
+    )
+
+
+def message_of(scorer: Scorer, features: Features) -> str:
+    """The last user turn without the frame that an application writes around each."""
+    return scorer._reader.templates.split(features.last_user)[0]
+
+
+def usual(many: Sequence[Parts]) -> Parts:
+    """The parts of the average request; of at least one."""
+    names = {name for p in many for name in p.structure}
+    return Parts(
+        bias=fmean(p.bias for p in many),
+        structure={name: fmean(p.structure.get(name, 0.0) for p in many) for name in sorted(names)},
+        message=fmean(p.message for p in many),
+        context=fmean(p.context for p in many),
+        ngrams=fmean(p.ngrams for p in many),
+        discount=fmean(p.discount for p in many),
     )
