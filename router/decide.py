@@ -48,7 +48,7 @@ class RoutingState:
     scorer was fitted; ``novelty`` how strange it finds the request, which its score is discounted by already;
     ``prior`` the declared prior's. ``share_threshold`` is the score above which
     lies the share that a ``student_share`` objective asks for, or that ``usd_per_day`` leaves to the student;
-    None while nothing is tracked, or what answers cost is not known yet. ``escalated``: this conversation went to
+    None for the other objectives. ``escalated``: this conversation went to
     the teacher before. ``teacher_affordable``: a ``usd_per_day`` objective has money left today.
     ``propensity`` and ``audited`` are the audit's draw, by the request; ``explore`` is exploration's, by
     the conversation.

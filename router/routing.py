@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from decimal import Decimal
 
 from router.audit import audit_usd, drawn
@@ -27,12 +28,14 @@ class Routing:
     """One policy's running state of deciding. It outlives edits of the policy file (``follow``), so that
     an edit forgets neither conversations nor what was spent today."""
 
-    def __init__(self, policy: Policy, state: SharedState) -> None:
+    def __init__(self, policy: Policy, state: SharedState, *, clock: Callable[[], float] = time.time) -> None:
         self._policy = policy
         self._conversations = Conversations(policy.name, state)
         self._share, self._share_of, self._pace = ShareThreshold(), "", Pace()
         self._workers = state.workers
-        self._spent = DailyBudget(policy.objective.usd_per_day or NOTHING, state.account(policy.name, "served"))
+        self._clock = clock
+        served = state.account(policy.name, "served")
+        self._spent = DailyBudget(policy.objective.usd_per_day or NOTHING, served, clock=clock)
         self.audit_budget = DailyBudget(policy.audit.usd_per_day, state.account(policy.name, "audited"))
 
     def follow(self, policy: Policy) -> None:
@@ -76,10 +79,10 @@ class Routing:
         self._share.observe(score)
         share = aim.student_share
         if share is None:
-            self._pace.observe(time.monotonic())
+            self._pace.observe(self._clock())
             left_usd, left_seconds = self._spent.left_today()
             share = self._pace.student_share(left_usd / self._workers, left_seconds)  # each worker paces its part
-        return None if share is None else self._share.threshold(share)
+        return self._share.threshold(share)
 
     def cached_share(self, conversation_id: str) -> float:
         """The share of input that the teacher's prompt cache served last in this conversation, 0 to 1."""

@@ -244,10 +244,10 @@ class Pace:
         if by_score and escalated:
             self._answer_usd.add(teacher_usd)
 
-    def student_share(self, left_usd: float, left_seconds: float) -> float | None:
-        """From 0 to 1; None until it is known how fast requests come and what an answer costs."""
+    def student_share(self, left_usd: float, left_seconds: float) -> float:
+        """From 0 to 1; 0 until it is known what an answer of the teacher costs."""
         if not self._arrivals or not self._answer_usd.value:
-            return None
+            return 0.0
         span = max(1.0, self._arrivals[-1] - self._arrivals[0])
         expected = max(1.0, left_seconds * len(self._arrivals) / span)
         free_usd = left_usd / expected - self._forced_usd.value

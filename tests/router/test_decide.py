@@ -69,8 +69,8 @@ def test_a_spent_budget_sends_to_the_student_and_is_not_explored_away() -> None:
     assert said(decide(policy(CHEAP), view(), poor)) == (STUDENT, Reason.BUDGET)
 
 
-def test_money_left_lets_the_score_decide_by_the_bundles_threshold_until_the_pace_names_one() -> None:
-    for paced, tier in ((None, TEACHER), (0.5, STUDENT)):
+def test_money_left_lets_the_score_decide_by_what_the_pace_leaves_to_the_student() -> None:
+    for paced, tier in ((0.65, TEACHER), (0.5, STUDENT)):
         state = RoutingState(score=0.6, thresholds=TUNED, share_threshold=paced)
         assert said(decide(policy(CHEAP), view(), state)) == (tier, Reason.SCORE)
 

@@ -176,7 +176,7 @@ def a_day(cap: float, arrivals: np.ndarray, rng: np.random.Generator, forced: fl
         pace.observe(at)
         tracker.observe(score)
         share = pace.student_share(cap - spent, DAY - at)
-        escalated = spent < cap and (must or score < (0.5 if share is None else tracker.threshold(share)))
+        escalated = spent < cap and (must or score < tracker.threshold(share))
         usd = price if escalated else 0.0
         pace.learn(usd, by_score=not must, escalated=escalated)
         spent += usd
@@ -220,8 +220,8 @@ def test_money_for_all_sends_all_and_none_sends_none() -> None:
     assert pace.student_share(0.0, DAY) == 1.0
 
 
-def test_until_an_answers_price_is_known_the_pace_names_no_share() -> None:
+def test_the_teacher_answers_until_it_is_known_what_that_costs() -> None:
     pace = Pace()
     pace.observe(0.0)
     pace.learn(0.0, by_score=True, escalated=False)
-    assert pace.student_share(5.0, DAY) is None
+    assert pace.student_share(5.0, DAY) == 0.0
