@@ -206,8 +206,7 @@ class Monitor:
     def __init__(self, target: float, confidence: float, *, start: float, spare: float) -> None:
         self._target, self._confidence = target, confidence
         self._grid = fixed_grid()
-        self.alarms, self.audits, self.since_alarm = 0, 0, 0
-        self.alarm, self._closed = False, start > 1
+        self.alarms, self.alarm, self._closed = 0, False, start > 1
         self.threshold = start
         self._begin(1 - confidence if start > 1 else spare)
 
@@ -215,7 +214,6 @@ class Monitor:
         self.running = Running(self._target, self._confidence)
         self._suspicion = Suspicion(self._target)
         self._certificates = Certificates(self._target, doubt, self._grid)
-        self.since_alarm = 0
 
     @property
     def wary(self) -> bool:
@@ -225,7 +223,6 @@ class Monitor:
 
     def observe(self, outcome: Outcome) -> None:
         """Takes the next audited request into account."""
-        self.audits, self.since_alarm = self.audits + 1, self.since_alarm + 1
         if outcome.acceptable is not None:
             lost = outcome.final >= self.threshold and not outcome.acceptable
             self.running.update(lost)
