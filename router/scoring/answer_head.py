@@ -90,6 +90,8 @@ class AnswerHead:
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
         """What ``plain`` gave. Raises KeyError, TypeError or ValueError where it is something else."""
+        if "whole" not in plain:
+            raise ValueError("its second look is an older version's, and a new bundle is needed")
         held, agreement = plain["held"], plain["agreement"]
         return cls(
             _weights(plain["whole"]),

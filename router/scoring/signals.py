@@ -57,7 +57,7 @@ def summarise(
         held=held,
     )
     if text:
-        _read(text, signals)
+        read_words(text, signals)
     return signals
 
 
@@ -79,8 +79,11 @@ def _quantile(ordered: list[float], q: float) -> float:
     return value + (at - low) * (ordered[low + 1] - value) if at > low else value
 
 
-def _read(text: str, signals: Signals) -> None:
-    """Adds what the words tell. Of a long text its beginning is read: a loop or a hedge rarely waits for longer."""
+def read_words(text: str, signals: Signals) -> None:
+    """Adds what the words of an answer, or of its beginning, tell.
+
+    Of a long text its beginning is read: a loop or a hedge rarely waits for longer.
+    """
     begin = text[:_READ_CHARS].lower()
     words = begin.translate(_APART).split()
     if len(words) >= 2 * _GRAM:

@@ -120,7 +120,7 @@ def test_a_head_comes_back_from_json_as_it_was() -> None:
 
 def test_an_older_heads_weights_are_refused() -> None:
     old = {"weights": [0.1] * 17, "bias": 0.0, "knows_partial": False}
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="an older version's, and a new bundle is needed"):
         AnswerHead.of(old)
     with pytest.raises(ValueError, match="an answer head has 16 weights, not 17"):
         AnswerHead.of({"whole": old, "held": None, "records": {}, "agreement": None})

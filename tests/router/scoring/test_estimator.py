@@ -106,6 +106,16 @@ def test_a_score_is_what_the_fitted_weights_give_for_the_reading(encoder: Encode
         assert scorer.score(features) == scorer.score(features)  # with the context remembered
 
 
+def test_a_second_look_of_an_older_version_is_refused_and_said_so(encoder: Encoder, tmp_path: Path) -> None:
+    Scorer.fit(examples(80, signals=True), encoder).save(tmp_path)
+    numbers = tmp_path / "scorer.json"
+    kept = orjson.loads(numbers.read_bytes())
+    kept["head"] = {"weights": [0.1] * 17, "bias": 0.0, "knows_partial": False}
+    numbers.write_bytes(orjson.dumps(kept))
+    with pytest.raises(BundleError, match="an older version's, and a new bundle is needed"):
+        Scorer.load(tmp_path, encoder)
+
+
 def test_a_second_look_with_a_weight_too_few_is_refused(encoder: Encoder, tmp_path: Path) -> None:
     Scorer.fit(examples(80, signals=True), encoder).save(tmp_path)
     numbers = tmp_path / "scorer.json"
