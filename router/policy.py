@@ -130,7 +130,9 @@ class AuditPart(Part):
     """Exploration. ``rate`` of the traffic is drawn whatever was decided; both tiers answer those.
 
     While nothing serves from the student yet, ``warmup_rate`` holds instead: it costs no teacher
-    call, since the teacher answers everything then. ``concurrency`` bounds background answers.
+    call, since the teacher answers everything then. It holds too, if it is more, while parity looks broken
+    or was, until what is certified anew serves about as much as looks possible. ``concurrency`` bounds
+    background answers.
 
     Audited requests are never trained on. So that training data still covers what the student
     serves, the teacher answers ``explore`` of the student's share instead of it.
