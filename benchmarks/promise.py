@@ -284,7 +284,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the rows")
     parser.add_argument("--set", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--scorers", type=int, default=10, help="scorers a set, each fitted on its own random part")
-    parser.add_argument("--splits", type=int, default=5000, help="splits of the rest for each scorer")
+    parser.add_argument("--splits", type=int, default=20_000, help="splits of the rest for each scorer")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "locum-promise")
     return parser.parse_args()
 
