@@ -32,7 +32,7 @@ def test_what_is_no_probability_counts_as_never() -> None:
         ("card_arrival", {"hedges": 0, "sentences": 0, "distinct": None, "parses": None}),
         ('{"team": "billing"}', {"parses": True}),
         ('[1, 2', {"parses": False}),
-        ("I am not sure. It might be Monday, perhaps?", {"hedges": 3, "sentences": 2}),
+        ("I am unsure. It might be Monday, perhaps?", {"hedges": 3, "sentences": 2}),
         ("so it is so it is so it is so it is", {"distinct": 3 / 9}),
         ("one two three four five six seven eight", {"distinct": 1.0}),
         ("是的。可能不行。", {"sentences": 2}),
@@ -45,7 +45,7 @@ def test_the_words_tell_what_they_tell(text: str, told: dict[str, object]) -> No
 
 
 def test_a_short_answer_has_a_number_that_case_and_spaces_do_not_change_and_a_long_one_has_none() -> None:
-    said = [summarise([-0.1], True, text).answer for text in ("Card arrival", " card  arrival\n", "card_arrival")]
+    said = [summarise([-0.1], True, text).answer for text in ("Card arrival", " card  arrival.\n", "card_arrival")]
     assert said[0] == said[1] != said[2]
     assert summarise([-0.1], True, "word " * 40).answer is None
     assert summarise([-0.1], False, "Card arr").answer is None, "a beginning is no answer"
