@@ -3,7 +3,7 @@
 Quantiles beside the mean, since one hesitant token in a confident answer is what tells a wrong field
 or a wrong digit (Gupta et al. 2024, "Language Model Cascades: Token-level Uncertainty and Beyond",
 arXiv 2404.10136). The runners-up (``top_logprobs``) are not asked for: beside the chosen token's own
-probability the margin to the next told nothing more, and asking for it triples what comes over the wire.
+probability the margin to the next told nothing more, at two and a half times the bytes on the wire.
 """
 
 from __future__ import annotations
