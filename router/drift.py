@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import IO, NamedTuple
 
 import structlog
@@ -99,13 +100,14 @@ class Drift:
         elif len(self._usual) < USUAL_FIRST or self._requests % USUAL_EACH == 0:
             self._usual.append(wanted)
 
-    def report(self, get: Callable[[str], Record | None], encoder: Encoder | None, now: float) -> Drifted:
-        """What there is to say now; ``get`` finds a record, of which each is read once, or until its audit is in."""
+    def report(self, get: Callable[[str], Record | None], encoder: Callable[[], Encoder | None], now: float) -> Drifted:
+        """What there is to say now. ``get`` finds a record, of which each is read once, or until its audit is in;
+        ``encoder`` is asked for only where something is strange."""
         strange, usual = ([w for w in kept if w.at >= now - DAY_SECONDS] for kept in (self._strange, self._usual))
         known = self._seen
         self._seen = {w.request_id: self._see(w, known, get) for w in (*strange, *usual)}
         self._unjudged &= self._seen.keys()
-        found = clusters(self._texts(strange), self._texts(usual), self._requests, encoder) if strange else []
+        found = clusters(self._texts(strange), self._texts(usual), self._requests, encoder()) if strange else []
         self._hours = {hour: n for hour, n in self._hours.items() if 3600 * (hour + 1) > now - DAY_SECONDS}
         return Drifted(
             bundle=self.bundle,
@@ -150,6 +152,22 @@ def drift_of(settings: Settings, policy: str, bundle: str) -> Drift:
     return Drift(bundle, Spread.read(said) if isinstance(said, dict) else None)
 
 
+def look(
+    records: Records,
+    settings: Settings,
+    policy: str,
+    bundle: str,
+    *,
+    encoder: Callable[[], Encoder | None],
+    now: float,
+) -> Drifted:
+    """What has drifted in the day before ``now`` (unix time). Raises StoreError where records cannot be read."""
+    drift = drift_of(settings, policy, bundle)
+    for request in records.scored(policy, since=now - DAY_SECONDS):
+        drift.count(request)
+    return drift.report(records.get, encoder, now)
+
+
 class DriftWatch:
     """Looks at the records in the background, and tells metrics. Of a machine's workers one does it for all.
 
@@ -167,8 +185,7 @@ class DriftWatch:
         encoder: Callable[[], Encoder | None],
     ) -> None:
         self._records, self._metrics, self._settings, self._live = records, metrics, settings, live
-        self._make_encoder = encoder
-        self._encoder: Encoder | None = None
+        self._encoder = cache(encoder)
         self._lock: IO[bytes] | None = None
         self._drifts: dict[str, Drift] = {}
         self._read: dict[str, int] = {}
@@ -221,7 +238,6 @@ class DriftWatch:
         if drift is None or drift.bundle != bundle:
             drift = self._drifts[policy] = drift_of(self._settings, policy, bundle)
             self._read.pop(policy, None)  # its first requests may have been read as another's
-            self._encoder = self._encoder or self._make_encoder()
         now = time.time()
         for request in self._records.scored(policy, self._read.get(policy, 0), now - DAY_SECONDS):
             drift.count(request)

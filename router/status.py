@@ -5,43 +5,68 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
-from datetime import datetime
-from decimal import Decimal
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from router.contracts.bundles import MANIFEST, Manifest, read_active, read_manifest
+from router.contracts.bundles import Manifest, read_active, read_manifest
 from router.contracts.decision import Tier
 from router.contracts.guarded import read_guarded
 from router.contracts.records import Kind
+from router.contracts.rounds import training_costs
+from router.drift import Drifted, look
+from router.errors import PolicyError
+from router.figures import figures
 from router.policy import Policy, load_policy
+from router.scoring.encoder import kept_encoder
+from router.scoring.shift import BLOCK
 from router.settings import Settings
 from router.store.base import Records, open_readonly
-from router.summary import Summary, parity, quantile
+from router.summary import Summary
+from router.tables import BASE, date, share, table_of
 
-BASE = "base student"
+ASK_SECONDS = 2.0
 
 
 def show(policy_paths: Sequence[Path], *, hours: float, settings: Settings, console: Console | None = None) -> None:
     """Prints each policy's figures over the last ``hours``.
 
     Raises:
-        PolicyError: a policy file is wrong.
+        PolicyError: a policy file is wrong; what there is to say of the others is printed before.
         StoreError: the records cannot be read.
     """
     out = console or Console()
-    records = open_readonly(settings)
     out.print(_proxy(settings))
-    for policy in [load_policy(path) for path in policy_paths]:
-        out.rule(f"[bold]{policy.name}[/]", align="left")
-        out.print(_live(policy, settings))
-        summary = summarise(policy, records, settings, since=time.time() - 3600 * hours)
-        out.print(_figures(policy, summary, hours) if summary.requests else _nothing(policy, hours, settings))
+    wrong = []
+    with closing(open_readonly(settings)) as records:
+        for path in policy_paths:
+            try:
+                _show_policy(load_policy(path), records, hours, settings, out)
+            except PolicyError as e:
+                wrong.append(str(e))
+    if wrong:
+        raise PolicyError(f"{'; '.join(wrong)} (a proxy that runs goes on by what the file said before)")
+
+
+def _show_policy(policy: Policy, records: Records, hours: float, settings: Settings, out: Console) -> None:
+    out.rule(f"[bold]{policy.name}[/]", align="left")
+    out.print(_live(policy, settings))
+    now = time.time()
+    summary = summarise(policy, records, settings, since=now - 3600 * hours)
+    out.print(figures(policy, summary, hours) if summary.requests else _nothing(policy, hours, settings))
+    bundle = read_active(settings.bundles(policy.name)).bundle
+    if summary.requests and bundle is not None:
+        out.print(
+            _drift(look(records, settings, policy.name, bundle, encoder=lambda: kept_encoder(settings.cache), now=now))
+        )
 
 
 def summarise(policy: Policy, records: Records, settings: Settings, *, since: float) -> Summary:
@@ -49,19 +74,10 @@ def summarise(policy: Policy, records: Records, settings: Settings, *, since: fl
     summary = Summary()
     for _, record in records.records(policy=policy.name, since=since):
         summary.add(record, may_train=policy.may_train_on_teacher)
-    for manifest in _manifests(settings.bundles(policy.name)):
-        if manifest.created_at >= since:
-            summary.spend[Tier.STUDENT, Kind.TRAINED] += Decimal(manifest.cost_usd)
+    for at, usd in training_costs(settings.bundles(policy.name), settings.work(policy.name)):
+        if at >= since:
+            summary.spend[Tier.STUDENT, Kind.TRAINED] += usd
     return summary
-
-
-def _manifests(folder: Path) -> Iterator[Manifest]:
-    """Every complete bundle's manifest; one that this version cannot read is passed over."""
-    for path in sorted(folder.glob(f"*/{MANIFEST}")):
-        try:
-            yield Manifest.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
-            continue
 
 
 def _nothing(policy: Policy, hours: float, settings: Settings) -> Text:
@@ -72,12 +88,35 @@ def _nothing(policy: Policy, hours: float, settings: Settings) -> Text:
     )
 
 
-def _proxy(settings: Settings) -> Text:
-    """Whether a proxy of this home runs, and where."""
+def _proxy(settings: Settings) -> RenderableType:
+    """Whether a proxy of this home runs, where, and what it says of itself."""
     said = _read_json(settings.run / "proxy.json")
-    if said and _alive(said.get("pid")):
-        return Text(f"proxy running at {said.get('url')} (pid {said.get('pid')})", style="green")
-    return Text("proxy not running; figures are from the records", style="dim")
+    if not said or not _alive(said.get("pid")):
+        return Text("proxy not running; figures are from the records", style="dim")
+    running = Text(f"proxy running at {said.get('url')} (pid {said.get('pid')})", style="green")
+    ready = _ask(f"{said.get('url')}/health/ready")
+    if ready is None:
+        return Group(running, Text("  it does not answer /health/ready", style="red"))
+    lines = []
+    for policy in ready.get("policies", ()):
+        name = policy.get("policy")
+        lines += [f"  {name}: {problem}" for problem in policy.get("problems", ())]
+        lines += [f"  {name}: the {tier.value} cannot answer" for tier in Tier if not policy[tier.value]["ready"]]
+    return Group(running, *(Text(line, style="red") for line in lines))
+
+
+def _ask(url: str) -> dict[str, Any] | None:
+    """What a proxy says of itself, ready (200) or not (503); None where it says nothing."""
+    try:
+        try:
+            with urllib.request.urlopen(url, timeout=ASK_SECONDS) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as unready:
+            content = unready.read()
+        said = json.loads(content)
+    except (OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def _read_json(path: Path) -> dict[str, object]:
@@ -101,13 +140,6 @@ def _alive(pid: object) -> bool:
     return True
 
 
-def _table(*columns: str, title: str = "") -> Table:
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right")
-    return table
-
-
 def _live(policy: Policy, settings: Settings) -> RenderableType:
     """What serves: the bundle, the one before, thresholds and their evidence, students that are ready."""
     folder = settings.bundles(policy.name)
@@ -115,7 +147,7 @@ def _live(policy: Policy, settings: Settings) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_row("live", _bundle(folder, active.bundle))
     if active.changed_at:
-        table.add_row("since", _date(active.changed_at))
+        table.add_row("since", date(active.changed_at))
         table.add_row("before it", _bundle(folder, active.previous))
     table.add_row("thresholds", _thresholds(folder, active.bundle))
     table.add_row("guard", _guard(policy, settings, active.bundle))
@@ -127,7 +159,7 @@ def _bundle(folder: Path, bundle: str | None) -> str:
     manifest = _manifest(folder, bundle)
     if bundle is None:
         return BASE
-    return f"{bundle}, made {_date(manifest.created_at)}" if manifest else f"{bundle} (its manifest is gone)"
+    return f"{bundle}, made {date(manifest.created_at)}" if manifest else f"{bundle} (its manifest is gone)"
 
 
 def _manifest(folder: Path, bundle: str | None) -> Manifest | None:
@@ -161,8 +193,8 @@ def _guard(policy: Policy, settings: Settings, bundle: str | None) -> Text:
     bounds = f"parity between {found.lower:.1%} and {found.upper:.1%} by {found.audits} audits"
     held = f"route {_threshold(found.route)}, accept {_threshold(found.accept)} in force"
     if found.alarm:
-        return Text(f"ALARM: parity fell below its floor at {_date(found.changed_at)}; {held}; since: {bounds}", "red")
-    since = f" since its alarm at {_date(found.changed_at)}" if found.alarms else ""
+        return Text(f"ALARM: parity fell below its floor at {date(found.changed_at)}; {held}; since: {bounds}", "red")
+    since = f" since its alarm at {date(found.changed_at)}" if found.alarms else ""
     return Text(f"{bounds}{since}; {held}" + ("; more is audited than usual" if found.wary else ""))
 
 
@@ -176,95 +208,29 @@ def _students(policy: Policy, settings: Settings) -> str:
     return ", ".join(sorted(versions))
 
 
-def _figures(policy: Policy, summary: Summary, hours: float) -> Group:
-    target = policy.objective.parity.at_least if policy.objective.parity else None
-    parts = (
-        _requests(summary, hours),
-        _money(summary),
-        _quality(summary, target),
-        _speed(summary),
-        _learning(policy, summary),
-    )
-    return Group(*(piece for part in parts for piece in ("", part)), "")
+def _drift(found: Drifted) -> RenderableType:
+    """What the traffic has that the scorer does not know, and whether its scores have moved."""
+    strange = f"{found.strange} of {found.requests} requests ({found.strange_share:.1%}) were strange to the scorer"
+    shown: list[RenderableType] = [Text.assemble(("Drift", "bold"), f"\n{strange}, in a day under {found.bundle}")]
+    shown.append(_shift(found))
+    if found.clusters:
+        table = table_of("new kind of requests", "requests", "share", "first seen", "to teacher", "student acceptable")
+        for c in found.clusters:
+            judged = f"{c.acceptable} of {c.audited} audits" if c.audited else "not audited yet"
+            table.add_row(c.name, str(c.requests), share(c.share), date(c.first_at), share(c.to_teacher), judged)
+        shown.append(table)
+    return Group(*shown, "")
 
 
-def _requests(summary: Summary, hours: float) -> Table:
-    table = _table("answered by", "reason", "requests", "share", title=f"{summary.requests} requests in {hours:g} h")
-    for tier in Tier:
-        mine = [(reason, n) for (t, reason), n in summary.answered_by.most_common() if t is tier]
-        table.add_row(tier.value, "all", str(sum(n for _, n in mine)), f"{summary.share(tier):.1%}", style="bold")
-        for reason, n in mine:
-            table.add_row("", reason.value, str(n), f"{n / summary.answered:.1%}")
-    if summary.unanswered:
-        table.add_row("nobody", "", str(summary.unanswered), "", style="red")
-    return table
-
-
-def _money(summary: Summary) -> Table:
-    """Spend by tier and kind, the all-teacher counterfactual, and the signed difference."""
-    table = _table("money", "kind", "USD", title="Money, net of everything it took")
-    for (tier, kind), usd in sorted(summary.spend.items()):
-        table.add_row(tier.value, kind.value, _usd(usd))
-    table.add_row("spent", "", _usd(summary.spent_usd), style="bold")
-    table.add_row("teacher alone", "estimate", _usd(summary.counterfactual_usd))
-    style = "bold green" if summary.saved_usd >= 0 else "bold red"
-    of = f" ({summary.saved_usd / summary.counterfactual_usd:+.1%})" if summary.counterfactual_usd else ""
-    table.add_row("saved" if summary.saved_usd >= 0 else "lost", "", f"{summary.saved_usd:+.4f}{of}", style=style)
-    return table
-
-
-def _usd(amount: Decimal) -> str:
-    return f"{amount:.4f}"
-
-
-def _quality(summary: Summary, target: float | None) -> Table:
-    """Parity by bundle: audits of different bundles are never added up."""
-    wanted = f", wanted {target:.0%}" if target else ""
-    table = _table("bundle", "audits", "student served", "unacceptable", "parity", "95% interval")
-    table.title = f"Quality, from audits{wanted}"
-    for bundle, audits in summary.audits.items():
-        found = parity(audits)
-        counts = (str(found.audits), str(found.student_served), str(found.unacceptable))
-        table.add_row(bundle or BASE, *counts, _share(found.estimate), f"{found.low:.1%} to {found.high:.1%}")
-    if not summary.audits:
-        table.add_row("no audit with a verdict yet")
-    if summary.missed_audits:
-        causes = ", ".join(f"{cause} {n}" for cause, n in summary.missed_audits.most_common())
-        table.caption, table.caption_justify = f"audits missed: {causes}", "left"
-    return table
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
-
-
-def _speed(summary: Summary) -> Table:
-    table = _table("milliseconds", "p50", "p95", title="Time")
-    rows = [(f"{tier.value}, whole answer", summary.seconds[tier]) for tier in Tier]
-    rows += [(f"{tier.value}, first token", summary.first_token_seconds[tier]) for tier in Tier]
-    for name, values in (*rows, ("overhead", summary.overhead_seconds)):
-        if values:
-            table.add_row(name, _ms(quantile(values, 0.5)), _ms(quantile(values, 0.95)))
-    return table
-
-
-def _ms(seconds: float | None) -> str:
-    return "" if seconds is None else f"{1000 * seconds:,.1f}"
-
-
-def _learning(policy: Policy, summary: Summary) -> Text:
-    text = Text.assemble(("Learning", "bold"), f"\nescalations {summary.escalations}")
-    text.append(f", teacher answers to learn from {summary.trainable}")
-    text.append(f" (a round starts at {policy.distil.min_new_records} new ones)")
-    if not policy.may_train_on_teacher:
-        rights = policy.teacher.training_rights.value
-        text.append(
-            f"\ntraining on {policy.teacher.model} is {rights}: name it under "
-            "teacher.i_have_the_right_to_train_on where you do have the right",
-            style="yellow",
-        )
-    return text
-
-
-def _date(unix: float) -> str:
-    return datetime.fromtimestamp(unix).astimezone().strftime("%Y-%m-%d %H:%M")
+def _shift(found: Drifted) -> Text:
+    shift = found.shift
+    if not found.comparable:
+        return Text("the bundle does not say how scores were spread when it was made", style="dim")
+    if shift is None:
+        return Text(f"scores: too few since the bundle was made to compare ({BLOCK} make a block)", style="dim")
+    said = f"largest gap {abs(shift.gap):.1%} at score {shift.at:.2f}, up to {shift.bound:.1%} is chance"
+    said += f"; stability index {shift.stability_index:.2f}"
+    if not shift.shifted:
+        return Text(f"scores are spread as when the bundle was made: {said}")
+    way = "lower" if shift.gap > 0 else "higher"
+    return Text(f"scores are {way} than when the bundle was made: {said}", style="red")

@@ -86,6 +86,11 @@ def load_encoder(cache: Path) -> Encoder:
     return Encoder(_table(folder), Tokenizer.from_file(str(folder / _TOKENIZER)))
 
 
+def kept_encoder(cache: Path) -> Encoder | None:
+    """The encoder, if it was distilled before: who only looks does not want to wait for that."""
+    return load_encoder(cache) if (cache / "encoder" / NAME / _WEIGHTS).is_file() else None
+
+
 def _table(folder: Path) -> F32:
     """The table as one file that all processes of a machine map and so share; made where it is missing.
 
