@@ -131,7 +131,7 @@ class Auditor(Generic[Request]):
         self._quiet = quiet or Quiet()
         self._capacity = capacity
         self._slots = asyncio.Semaphore(policy.audit.concurrency)
-        self._waiting: dict[asyncio.Task[None], Record] = {}
+        self._waiting: dict[asyncio.Task[None], tuple[Record, Audit]] = {}
         self._closed = False
         self._verdict_usd = Decimal(0)  # what the last one cost, to be reserved for the next
 
@@ -155,8 +155,9 @@ class Auditor(Generic[Request]):
         elif self._closed or len(self._waiting) >= self._capacity:
             self._finish(record, Audit(missed=Missed.SHUTDOWN if self._closed else Missed.QUEUE_FULL))
         else:
-            task = asyncio.create_task(self._audit(record, request))
-            self._waiting[task] = record
+            audit = Audit()
+            task = asyncio.create_task(self._audit(audit, record, request))
+            self._waiting[task] = record, audit
             task.add_done_callback(self._done)
 
     async def close(self, drain_seconds: float = 2.0) -> None:
@@ -169,7 +170,8 @@ class Auditor(Generic[Request]):
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
-    async def _audit(self, record: Record, request: Request) -> None:
+    async def _audit(self, audit: Audit, record: Record, request: Request) -> None:
+        """Fills in ``audit`` as it goes: where it is cut short, what was paid for is kept."""
         assert record.tier is not None  # _no_audit saw to it
         async with self._slots:
             other = None if _pair(record) else record.tier.other
@@ -177,17 +179,16 @@ class Auditor(Generic[Request]):
                 await self._quiet.wait(PATIENCE_SECONDS)
             costs = other is Tier.TEACHER or self._judges.paid(record.task)
             if other is Tier.STUDENT and not self._student_ready():
-                outcome = Audit(missed=Missed.STUDENT_UNREADY)
+                audit.missed = Missed.STUDENT_UNREADY
             elif costs and self._budget.exhausted:
-                outcome = Audit(missed=Missed.BUDGET)
+                audit.missed = Missed.BUDGET
             else:
-                outcome = await self._within_budget(other, record, request)
-        self._finish(record, outcome)
+                await self._within_budget(audit, other, record, request)
+        self._finish(record, audit)
 
-    async def _within_budget(self, other: Tier | None, record: Record, request: Request) -> Audit:
+    async def _within_budget(self, audit: Audit, other: Tier | None, record: Record, request: Request) -> None:
         """Asks the ``other`` tier (None: both have answered) and the judge; what that costs is held back before
         and booked after."""
-        audit = Audit()
         reserved = record.counterfactual_usd if other is Tier.TEACHER else Decimal(0)
         if self._judges.paid(record.task):
             reserved += self._verdict_usd
@@ -204,7 +205,6 @@ class Auditor(Generic[Request]):
             audit.missed, audit.judge_usd = Missed.JUDGE_FAILED, e.usd
         finally:
             self._budget.settle(reserved, audit_usd(audit))
-        return audit
 
     async def _judge(self, audit: Audit, record: Record) -> None:
         """Raises JudgeError."""
@@ -225,12 +225,14 @@ class Auditor(Generic[Request]):
 
     def _done(self, task: asyncio.Task[None]) -> None:
         """The top of a background task: whatever became of it, the drawn audit gets an outcome."""
-        record = self._waiting.pop(task)
+        record, audit = self._waiting.pop(task)
         if task.cancelled():
-            self._finish(record, Audit(missed=Missed.SHUTDOWN))
+            audit.missed = Missed.SHUTDOWN
+            self._finish(record, audit)
         elif (error := task.exception()) is not None:
             log.error("audit failed", request_id=record.request_id, exc_info=error)
-            self._finish(record, Audit(missed=Missed.INTERNAL_ERROR))
+            audit.missed = Missed.INTERNAL_ERROR
+            self._finish(record, audit)
 
 
 def _no_audit(record: Record, unfit: bool) -> Missed | None:

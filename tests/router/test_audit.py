@@ -340,6 +340,27 @@ async def test_a_judge_that_cannot_tell_is_no_missed_audit_and_no_verdict(
     assert (audit.missed, audit.acceptable, audit.judge) == (None, None, "llm:j")
 
 
+async def test_a_stop_while_the_judge_thinks_keeps_the_answer_that_was_paid_for(
+    store: Store, make_record: MakeRecord
+) -> None:
+    thinking = asyncio.Event()
+
+    async def complete(judge: Llm, body: Mapping[str, Any]) -> Said:
+        thinking.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    record = served(make_record, STUDENT)
+    store.append(record)
+    async with auditing(store, says("x"), judges=Judges(Llm(model="j"), complete=complete)) as (auditor, told):
+        auditor.submit(record, "request")
+        await asyncio.wait_for(thinking.wait(), 10)
+        await auditor.close(drain_seconds=0.01)
+    audit = await outcome(store, told)
+    assert audit.missed == Missed.SHUTDOWN
+    assert audit.answer is not None and audit_usd(audit) == Decimal("0.001")
+
+
 @pytest.mark.parametrize(
     ("tier", "score", "expected"),
     [
