@@ -174,7 +174,7 @@ def dataset(
 
 def _due(policy: Policy, settings: Settings, tally: Tally) -> tuple[Due | None, str]:
     """The round that is due, by the log, by the rounds that ended, and by what the guard found."""
-    return due(policy, tally, history(settings.work(policy.name)), read_guarded(settings.run, policy.name))
+    return due(policy, tally, history(settings.work(policy.name)), read_guarded(settings.bundles(policy.name)))
 
 
 def _look(policy: Policy, settings: Settings, known: Tally, seed: int) -> Tally:

@@ -45,7 +45,7 @@ class Material:
         self.configs, self.tell = configs, tell
         self.bundles = settings.bundles(policy.name)
         self.parent = live_bundle(self.bundles)
-        guarded = read_guarded(settings.run, policy.name)
+        guarded = read_guarded(self.bundles)
         self._changed_at = guarded.changed_at if guarded else 0.0
         key = {"kind": kind.value, "parent": self.parent_id, "policy": policy.version, "seed": seed}
         self.work = Work.open(settings.work(policy.name), key)

@@ -252,10 +252,10 @@ class Guard:
 
     def _keep(self, found: Guarded) -> Guarded:
         """Writes the file; an earlier bundle's alarm is still the last change of the traffic."""
-        run, name = self._settings.run, self._policy.name
-        before = read_guarded(run, name)
+        folder = self._settings.bundles(self._policy.name)
+        before = read_guarded(folder)
         kept = found.model_copy(update={"changed_at": max(found.changed_at, before.changed_at if before else 0.0)})
-        write_guarded(run, name, kept)
+        write_guarded(folder, kept)
         return kept
 
 

@@ -187,7 +187,7 @@ def _threshold(value: float) -> str:
 
 def _guard(policy: Policy, settings: Settings, bundle: str | None) -> Text:
     """What the audits have shown since the last alarm, and what holds instead of the bundle's own thresholds."""
-    found = read_guarded(settings.run, policy.name)
+    found = read_guarded(settings.bundles(policy.name))
     if found is None or found.bundle != bundle or not found.audits + found.alarms:
         return Text("no audit of this bundle yet")
     bounds = f"parity between {found.lower:.1%} and {found.upper:.1%} by {found.audits} audits"

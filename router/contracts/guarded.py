@@ -1,4 +1,4 @@
-"""What the guard over a policy's live bundle found, as a file: for ``locum status`` and for learning.
+"""What the guard over a policy's live bundle found, as a file beside the bundles: for ``locum status`` and learning.
 
 The records say it too; the file spares its readers the scorer, without which they cannot be read so.
 """
@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+GUARDED = "guarded.json"
 
 
 class Guarded(BaseModel):
@@ -33,23 +35,17 @@ class Guarded(BaseModel):
     wary: bool = False
 
 
-def guarded_file(run: Path, policy: str) -> Path:
-    """Where it is kept, in the folder by which running processes find each other."""
-    return run / f"{policy}.guard.json"
-
-
-def read_guarded(run: Path, policy: str) -> Guarded | None:
-    """What was found last; None where no bundle was guarded yet, or the file is damaged: the guard writes it anew."""
+def read_guarded(folder: Path) -> Guarded | None:
+    """What was found last of the policy whose bundles are in ``folder``; None where none was guarded yet, or the
+    file is damaged: the guard writes it anew."""
     try:
-        return Guarded.model_validate_json(guarded_file(run, policy).read_bytes())
+        return Guarded.model_validate_json((folder / GUARDED).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
 
 
-def write_guarded(run: Path, policy: str, found: Guarded) -> None:
+def write_guarded(folder: Path, found: Guarded) -> None:
     """Replaces it atomically. All workers write the same, since all read the same records."""
-    path = guarded_file(run, policy)
-    run.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh = folder / f"{GUARDED}.{os.getpid()}"
     fresh.write_text(found.model_dump_json())
-    fresh.replace(path)
+    fresh.replace(folder / GUARDED)

@@ -65,5 +65,6 @@ def test_audits_from_before_parity_broke_prove_nothing(tmp_path: Path) -> None:
         for at in range(now, now + 6):
             store.append(audited(at))
     assert len(holdout(settings)) == 6
-    write_guarded(settings.run, "p", Guarded(bundle="b", changed_at=now + 3.0, route=1.01, accept=1.01))
+    settings.bundles("p").mkdir(parents=True)
+    write_guarded(settings.bundles("p"), Guarded(bundle="b", changed_at=now + 3.0, route=1.01, accept=1.01))
     assert holdout(settings) == [f"r{now + 4}", f"r{now + 5}"]

@@ -19,14 +19,15 @@ from router.audit import Missed
 from router.bundles import Live
 from router.contracts.bundles import MANIFEST, DatasetRef, Evidence, Manifest, StudentRef, Thresholds, activate
 from router.contracts.decision import Decision, Deferral, Reason, Tier
-from router.contracts.guarded import Guarded, guarded_file, read_guarded
+from router.contracts.guarded import GUARDED, Guarded, read_guarded
 from router.contracts.records import Audit, Record
 from router.decide import audit_rate
 from router.guard import Guard, Sampling, Stage
 from router.metrics import Metrics
 from router.policy import Policy
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.learned import Example
 from router.scoring.monitor import Outcome
 from router.scoring.thresholds import NEVER
 from router.settings import Settings
@@ -126,7 +127,7 @@ async def test_a_broken_floor_closes_the_student_off_audits_more_and_says_so(hom
     exposed = metrics.expose().decode()
     assert 'locum_guard_alarm{policy="default"} 1.0' in exposed
     assert 'locum_audit_rate{policy="default"} 0.2' in exposed
-    found = read_guarded(home.settings.run, "default")
+    found = read_guarded(home.settings.bundles("default"))
     assert found is not None
     assert (found.alarm, found.alarms, found.changed_at, found.bundle) == (True, 1, 1_000_000.0, "b-1")
 
@@ -142,7 +143,7 @@ async def test_what_is_certified_since_lets_the_student_in_again(home: Home) -> 
     assert live.thresholds.accept < 0.9
     assert not live.wary
     assert not logs  # the alarm came and went between two looks
-    found = read_guarded(home.settings.run, "default")
+    found = read_guarded(home.settings.bundles("default"))
     assert found is not None
     assert (found.alarm, found.alarms) == (False, 1)
 
@@ -182,14 +183,13 @@ async def test_the_traffics_last_change_is_remembered_over_bundles(home: Home) -
     await refreshed(home, guard)
     home.base = replace(home.base, bundle="b-2")
     await refreshed(home, guard)
-    found = read_guarded(home.settings.run, "default")
+    found = read_guarded(home.settings.bundles("default"))
     assert found is not None
     assert (found.bundle, found.alarm, found.changed_at) == ("b-2", False, 1_000_000.0)
 
 
 async def test_a_damaged_file_of_findings_is_replaced(home: Home) -> None:
-    file = guarded_file(home.settings.run, "default")
-    file.parent.mkdir(parents=True)
+    file = home.settings.bundles("default") / GUARDED
     file.write_text("{")
     home.audit("+")
     await refreshed(home, home.guard())

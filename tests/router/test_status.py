@@ -107,10 +107,10 @@ def test_what_the_guard_found_is_told_of_the_live_bundle_alone(policy: Path, set
     publish(settings, "b-1")
     assert "guard no audit of this bundle yet" in shown(policy, settings)
     found = Guarded(bundle="b-1", audits=400, lower=0.93, estimate=0.96, upper=0.98, route=0.71, accept=0.6)
-    write_guarded(settings.run, "default", found)
+    write_guarded(settings.bundles("default"), found)
     assert "guard parity between 93.0% and 98.0% by 400 audits; route 0.710, accept 0.600" in shown(policy, settings)
     alarm = {"alarm": True, "alarms": 1, "changed_at": time.time(), "audits": 0, "route": 1.01, "accept": 1.01}
-    write_guarded(settings.run, "default", found.model_copy(update=alarm))
+    write_guarded(settings.bundles("default"), found.model_copy(update=alarm))
     text = shown(policy, settings)
     assert "guard ALARM: parity fell below its floor at 20" in text
     assert "route never, accept never in force" in text
