@@ -87,8 +87,9 @@ def for_parity(
     else:
         found = Thresholds(route=route, accept=passed)
     served = kept & (final >= passed)
+    horizon = "in the long run" if over is None else f"over the next {over:,} requests"
     evidence = _evidence(served[kept], good[kept], heft[kept], confidence).model_copy(
-        update={"target": target, "method": method, "over": over}
+        update={"target": target, "method": f"{method}, {horizon}", "over": over}
     )
     return found.model_copy(update={"evidence": evidence})
 
