@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 NOVEL = 0.5
 """Novelty from which on a request counts as strange: half of its score is gone."""
 DAY_SECONDS = 86_400.0
-EVERY_SECONDS = 60.0
+EVERY_SECONDS = 30.0
 STRANGE_KEPT, USUAL_KEPT = 1024, 512
 USUAL_FIRST, USUAL_EACH = 256, 64
 """Of usual requests the first ones are kept for contrast, then one in so many."""

@@ -127,6 +127,20 @@ def test_the_guards_alarm_is_told_at_once(tmp_path: Path) -> None:
     check(tmp_path, series, {firing: {'{alertname="LocumGuardAlarm", policy="a"}': 1}})
 
 
+def test_shifted_scores_and_a_new_kind_of_requests_raise_their_alerts(tmp_path: Path) -> None:
+    series = [
+        {"series": 'locum_score_shift{policy="a"}', "values": "0.2x600"},
+        {"series": 'locum_score_shift{policy="b"}', "values": "0.1x600"},
+        *({"series": f'locum_score_shift_bound{{policy="{p}"}}', "values": "0.15x600"} for p in "ab"),
+        {"series": 'locum_new_cluster_requests{policy="b",cluster="kubernetes pod"}', "values": "12x600"},
+        {"series": 'locum_new_cluster_requests{policy="b",cluster="gone"}', "values": "0x600"},
+        {"series": 'up{job="locum",instance="proxy:8080"}', "values": "1x600"},
+    ]
+    firing = 'count by (alertname, policy) (ALERTS{alertstate="firing"})'
+    alerts = ('{alertname="LocumScoresShifted", policy="a"}', '{alertname="LocumNewKindOfRequests", policy="b"}')
+    check(tmp_path, series, {firing: dict.fromkeys(alerts, 1)})
+
+
 def test_a_student_that_is_down_and_a_record_that_is_lost_raise_their_alerts(tmp_path: Path) -> None:
     series = [
         {"series": 'locum_student_up{policy="a"}', "values": "1x590 0x9"},
