@@ -40,8 +40,9 @@ from router.policy import Policy
 from router.pricing import Prices, cost_usd
 from router.scoring.encoder import load_encoder
 from router.scoring.estimates import Interval, figures
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, Features, extract
+from router.scoring.learned import Example
 from router.settings import Settings
 
 TOLD = ("share", "parity", "risk", "cost", "saving", "saved_share")

@@ -2,8 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from typer.testing import CliRunner
+from known_log import POLICY, TEACHER, Recorded, commands, policy, read, signals
 
-from distiller.replay.cli import replay, tune
 from distiller.replay.log import read_jsonl, read_log
 from distiller.replay.page import page
 from distiller.replay.plans import Plan, Way, random_sample, sample_of
@@ -24,101 +22,11 @@ from distiller.replay.report import replay as replayed
 from distiller.replay.traffic import Traffic, bundle_of, traffic_of
 from router.contracts.bundles import Evidence, Thresholds
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Answer, Audit, Kind, Record, Signals, Usage
 from router.errors import StoreError
-from router.policy import Policy
-from router.pricing import Prices, cost_usd
 from router.scoring.estimates import figures
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import extract
-from router.settings import Settings
-from router.store.base import open_store
-
-STUDENT, TEACHER = Tier.STUDENT, Tier.TEACHER
-POLICY = """
-name: default
-student: {model: s, url: "http://s", usd_per_million: {input: 0.1, output: 0.1}}
-teacher: {model: t, url: "http://t", usd_per_million: {input: 1.0, output: 4.0}}
-objective: {threshold: 0.5}
-audit: {rate: 0.2, explore: 0, usd_per_day: 1000}
-"""
-
-
-def policy(**changes: Any) -> Policy:
-    import yaml  # noqa: PLC0415
-
-    return Policy.model_validate({**yaml.safe_load(POLICY), **changes})
-
-
-def signals(mean: float) -> Signals:
-    return Signals(
-        tokens=20, sum_logprob=20 * mean, mean_logprob=mean, min_logprob=2 * mean, first_logprob=mean,
-        q10_logprob=2 * mean, q25_logprob=mean, q50_logprob=mean,
-    )  # fmt: skip
-
-
-class Recorded:
-    """Requests whose both outcomes are known, as the records that a policy at ``threshold`` would have left."""
-
-    def __init__(self, n: int = 2000, *, threshold: float = 0.5, rate: float = 0.2, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        self.score = rng.beta(3, 1.5, n)
-        self.good = rng.random(n) < self.score
-        self.lengths = rng.integers(20, 200, (n, 2))
-        self.certainty = np.where(self.good, -0.1, -0.8) * rng.uniform(0.5, 1.5, n)
-        self.audited = rng.random(n) < rate
-        self.threshold, self.rate = threshold, rate
-
-    def usage(self, i: int, tier: Tier) -> Usage:
-        return Usage(input_tokens=100, output_tokens=int(self.lengths[i, 0 if tier is STUDENT else 1]))
-
-    def answer(self, i: int, tier: Tier, kind: Kind = Kind.SERVED) -> Answer:
-        prices, usage = Prices.of(policy()), self.usage(i, tier)
-        price = prices.student if tier is STUDENT else prices.teacher()
-        said = signals(float(self.certainty[i])) if tier is STUDENT else None
-        return Answer(
-            tier=tier, kind=kind, model="m", usage=usage, cost_usd=cost_usd(usage, price), signals=said,
-            finish_reason="stop",
-        )  # fmt: skip
-
-    def record(self, i: int, **changes: Any) -> Record:
-        tier = STUDENT if self.score[i] >= self.threshold else TEACHER
-        decision = Decision(
-            tier=tier, reason=Reason.SCORE, score=float(self.score[i]), propensity=self.rate,
-            audited=bool(self.audited[i]),
-        )  # fmt: skip
-        audit = Audit(answer=self.answer(i, tier.other, Kind.AUDITED), acceptable=bool(self.good[i]))
-        values: dict[str, Any] = {
-            "request_id": f"r-{i}",
-            "conversation_id": f"c-{i}",
-            "created_at": 60.0 * i,
-            "policy": "default",
-            "policy_version": "1",
-            "bundle": "b-1",
-            "features_version": "1",
-            "decision": decision,
-            "tier": tier,
-            "reason": Reason.SCORE,
-            "answers": [self.answer(i, tier)],
-            "audit": audit if self.audited[i] else None,
-        }
-        return Record(**(values | changes))
-
-    def records(self) -> list[Record]:
-        return [self.record(i) for i in range(len(self.score))]
-
-    def given(self, threshold: float) -> dict[str, float]:
-        """What routing at ``threshold`` really gives, without audits."""
-        served = self.score >= threshold
-        each = np.array([[float(self.answer(i, t).cost_usd) for t in Tier] for i in range(len(served))])
-        cost, alone = np.where(served, each[:, 0], each[:, 1]).mean(), each[:, 1].mean()
-        lost = (served & ~self.good).mean()
-        return {"share": served.mean(), "parity": 1 - lost, "risk": lost / served.mean(), "cost": cost, "alone": alone}
-
-
-def read(records: list[Record], by: Policy, scorer: Scorer | None = None) -> Traffic:
-    rows, _ = read_log(records, [by])
-    return traffic_of(rows, 0, by, scorer, bundle_of(rows, None))
+from router.scoring.learned import Example
 
 
 def test_another_threshold_is_told_within_its_intervals_from_the_log_of_this_one() -> None:
@@ -160,11 +68,11 @@ def test_bundles_are_never_pooled() -> None:
 def test_what_is_settled_before_the_score_stays_so_by_the_new_policys_own_rules() -> None:
     recorded = Recorded(4)
     said = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "metadata": {"task": "legal"}}
-    forced = Decision(tier=STUDENT, reason=Reason.OVERRIDE, score=0.1)
+    forced = Decision(tier=Tier.STUDENT, reason=Reason.OVERRIDE, score=0.1)
     unfit = Decision(tier=TEACHER, reason=Reason.CAPABILITY, score=0.9)
     records = [
         recorded.record(0, request=said),
-        recorded.record(1, decision=forced, tier=STUDENT),
+        recorded.record(1, decision=forced, tier=Tier.STUDENT),
         recorded.record(2, decision=unfit, tier=TEACHER),
         recorded.record(3, reason=Reason.CAPABILITY),
     ]
@@ -282,25 +190,8 @@ def test_a_guess_at_random_serves_its_share_and_no_more() -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Runs a command in a home whose log holds 2,000 requests."""
-    import typer  # noqa: PLC0415
-
-    settings, file = Settings(home=tmp_path / "home"), tmp_path / "default.yaml"
-    file.write_text(POLICY + "accept: {cascade: false}\n")
-    with closing(open_store(settings, [policy()])) as store:
-        for record in Recorded().records():
-            store.append(record)
-    monkeypatch.setenv("LOCUM_HOME", str(settings.home))
-    monkeypatch.chdir(tmp_path)
-    app = typer.Typer()
-    app.command("replay")(replay)
-    app.command("tune")(tune)
-
-    def run(command: str, *args: str) -> Any:
-        return CliRunner().invoke(app, [command, "--policy", str(file), *args], env={"COLUMNS": "100"})
-
-    yield run
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    return commands(tmp_path, monkeypatch)
 
 
 def test_replay_says_it_all_from_the_log_or_a_file(home: Callable[..., Any], tmp_path: Path) -> None:
