@@ -90,8 +90,11 @@ def replay(traffic: Traffic, policy: Policy, thresholds: Thresholds | None, *, a
         _perfect(_outlook("oracle", None, oracle_sample(traffic, audit), ahead)),
     ]
     ways = [*Way] if traffic.scored_answers else [Way.ROUTING]
-    sweeps = {way: sweep(traffic, way, policy, ahead) for way in ways}
-    goal = policy.objective.parity
+    goal, plan = policy.objective.parity, mine.plan or never
+    named = {w: [plan.route if plan.accept is None else plan.accept] for w in ways}
+    if goal is not None:
+        named = {w: [*found, certified(traffic, w, goal).route] for w, found in named.items()}
+    sweeps = {way: sweep(traffic, way, policy, ahead, also=named[way]) for way in ways}
     target = goal.at_least if goal else mine.lasting["parity"].estimate or USUAL_PARITY
     choices = [_choice(traffic, way, policy, sweeps[way], target) for way in ways]
     confidence = goal.confidence if goal else None
@@ -211,10 +214,10 @@ def candidates(traffic: Traffic, way: Way) -> list[float]:
     return [*np.unique(np.round(np.concatenate([quantiles, steps]), 4)).tolist(), NEVER]
 
 
-def sweep(traffic: Traffic, way: Way, policy: Policy, ahead: int) -> list[Point]:
-    """The way's figures at every candidate threshold, ascending."""
+def sweep(traffic: Traffic, way: Way, policy: Policy, ahead: int, *, also: Sequence[float] = ()) -> list[Point]:
+    """The way's figures at every candidate threshold and at those named ``also``, ascending."""
     points = []
-    for threshold in candidates(traffic, way):
+    for threshold in sorted({*candidates(traffic, way), *(t for t in also if t <= 1)}):
         sample = sample_of(traffic, Plan.at(way, threshold), policy.audit)
         points.append(Point(threshold, figures(sample), figures(sample, ahead=ahead)))
     return points
