@@ -33,8 +33,8 @@ from router.store.base import Records, Scored
 
 log = structlog.get_logger(__name__)
 
-NOVEL = 0.5
-"""Novelty from which on a request counts as strange: half of its score is gone."""
+NOVEL = 0.05
+"""Novelty from which on a request counts as strange: it is 0 for 99 of 100 requests like those of training."""
 DAY_SECONDS = 86_400.0
 EVERY_SECONDS = 30.0
 STRANGE_KEPT, USUAL_KEPT = 1024, 512

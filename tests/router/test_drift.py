@@ -86,7 +86,7 @@ class Home:
     def traffic(self) -> list[str]:
         """Usual requests, and a new kind among them; the new kind's ids."""
         for text in USUAL:
-            self.add(text, novelty=0.1)
+            self.add(text, novelty=0.01)
         return [self.add(text, novelty=0.9, user=f"u-{n}") for n, text in enumerate(PODS)]
 
     async def written(self) -> None:

@@ -12,13 +12,15 @@ import pytest
 from rich.console import Console
 
 from router.contracts.bundles import DatasetRef, Evidence, Manifest, StudentRef, Thresholds, activate
-from router.contracts.decision import Reason, Tier
+from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.guarded import Guarded, write_guarded
 from router.contracts.records import Answer, Audit, Kind, Record
+from router.errors import PolicyError
 from router.policy import load_policy
 from router.settings import Settings
 from router.status import show
 from router.store.base import open_store
+from tests.fakes import until, world
 
 MakeRecord = Callable[..., Record]
 POLICY = """
@@ -134,3 +136,67 @@ def test_running_processes_are_told_from_dead_ones(policy: Path, settings: Setti
     text = shown(policy, settings)
     assert "proxy not running" in text
     assert "students ready none" in text
+
+
+def test_what_is_new_in_the_traffic_is_told_by_name(policy: Path, settings: Settings, make_record: MakeRecord) -> None:
+    publish(settings, "b-1")
+    asked = [(f"where is my lost card {n}", 0.0) for n in range(30)]
+    fates = ("wait", "die", "spin", "hang", "stop", "start", "fail", "leak", "lag", "jam")
+    asked += [(f"why does my kubernetes pod {fate}", 0.9) for fate in fates]
+    with closing(open_store(settings, [load_policy(policy)])) as store:
+        for n, (text, novelty) in enumerate(asked):
+            decision = Decision(tier=Tier.TEACHER, reason=Reason.SCORE, score=0.4, threshold=0.5, novelty=novelty)
+            request = {"messages": [{"role": "user", "content": text}]}
+            now = time.time()
+            store.append(make_record(f"r{n}", created_at=now, tier=Tier.TEACHER, decision=decision, request=request))
+    text = shown(policy, settings)
+    assert "10 of 40 requests (25.0%) were strange to the scorer, in a day under b-1" in text
+    assert "kubernetes pod 10" in text and "100.0% not audited yet" in text
+    assert "the bundle does not say how scores were spread" in text
+
+
+def test_rounds_that_were_rejected_are_in_the_spend(policy: Path, settings: Settings, make_record: MakeRecord) -> None:
+    publish(settings, "b-1")  # 0.25 USD, and not in the history
+    settings.work("default").mkdir(parents=True)
+    rounds = [
+        {"at": time.time(), "bundle": None, "cost_usd": "1.5"},
+        {"at": time.time() - 9e5, "bundle": None, "cost_usd": "7"},
+    ]
+    (settings.work("default") / "rounds.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rounds))
+    with closing(open_store(settings, [load_policy(policy)])) as store:
+        store.append(make_record("r", created_at=time.time()))
+    assert "student trained 1.7500" in shown(policy, settings)
+
+
+def test_a_wrong_policy_file_is_told_after_what_the_others_say(policy: Path, settings: Settings) -> None:
+    wrong = policy.with_name("wrong.yaml")
+    wrong.write_text(f"{POLICY}\nnonsense: 1\n")
+    out = StringIO()
+    with pytest.raises(PolicyError, match=r"wrong.yaml: nonsense.*a proxy that runs goes on by what the file said"):
+        show([wrong, policy], hours=1, settings=settings, console=Console(file=out, width=160))
+    assert "No request in the last 1 h" in out.getvalue()
+
+
+def problems(text: str) -> str:
+    """The text, once both the file and the bundle are told of."""
+    return text if "not taken over" in text and "gone has no manifest" in text else ""
+
+
+def test_a_running_proxy_says_what_was_not_taken_over(tmp_path: Path) -> None:
+    with world(tmp_path) as running:
+        settings = Settings(home=running.home)
+        settings.run.mkdir(parents=True, exist_ok=True)
+        (settings.run / "proxy.json").write_text(json.dumps({"pid": os.getpid(), "url": running.url}))
+        good = running.policy_file.read_text()
+        assert "not taken over" not in shown(running.policy_file, settings)
+        running.policy_file.write_text(f"{good}\nnonsense: 1\n")
+        folder = settings.bundles("default")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "active.json").write_text('{"bundle": "gone"}')
+        kept = tmp_path / "kept.yaml"
+        kept.write_text(good)
+        text = until(lambda: problems(shown(kept, settings)))
+        assert "default: its file was not taken over, what it said before stays:" in text and "nonsense" in text
+        running.policy_file.write_text(good)
+        (folder / "active.json").write_text('{"bundle": null}')
+        until(lambda: "not taken over" not in shown(kept, settings))
