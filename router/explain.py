@@ -130,14 +130,19 @@ def _threshold(found: Explanation) -> str:
 
 def _parts(parts: Parts, usual: Parts | None) -> Table:
     """What each part adds, beside the average audited request: what is usual explains nothing."""
-    other = usual or Parts(0, {}, 0, 0, 0, 1)
+    other = usual or Parts()
     table = _table("What it is made of, in log odds", "part", "this one", "usually" if usual else "", "")
     rows = [("where every request starts", parts.bias, other.bias)]
     rows += [("structure", sum(parts.structure.values()), sum(other.structure.values()))]
     rows += [(f"    {name}", mine, its) for name, mine, its in _strongest(parts.structure, other.structure)]
     rows += [("the message's meaning", parts.message, other.message)]
     rows += [("the context's meaning", parts.context, other.context), ("words and letters", parts.ngrams, other.ngrams)]
+    rows += [("the client's task tag", parts.task, other.task)]
+    rows += [("judged requests like it", parts.neighbours, other.neighbours)]
+    rows += [("the teacher's own doubts", parts.teacher, other.teacher)]
     for name, mine, its in rows:
+        if not mine and not its:
+            continue
         style = "dim" if name.startswith(" ") else ""
         table.add_row(name, f"{mine:+.2f}", f"{its:+.2f}" if usual else "", _bar(mine - its), style=style)
     together = f"then times {parts.discount:.2f}: it is strange to the scorer" if parts.discount < 1 else ""

@@ -22,8 +22,9 @@ from router.errors import StoreError
 from router.explain import page, show
 from router.explanation import Explanation, explain
 from router.policy import Policy, load_policy
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.learned import Example
 from router.scoring.linear import sigmoid
 from router.settings import Settings
 from router.store.base import open_readonly, open_store
@@ -178,7 +179,7 @@ def test_without_kept_text_it_says_what_cannot_be_shown(
 ) -> None:
     policy = policy_from(tmp_path, log={"text": False})
     publish(settings)
-    kept(settings, policy, make_record(bundle="b1", policy_version=policy.version))
+    kept(settings, policy, make_record(bundle="b1", features_version=FEATURES_VERSION, policy_version=policy.version))
     found = told(settings, policy)
     text = text_of(found)
     assert found.read is None and found.scoring.parts is None and not found.neighbours
@@ -192,7 +193,7 @@ def test_redacted_text_is_told_from_what_was_scored(
 ) -> None:
     policy = policy_from(tmp_path)
     publish(settings)
-    kept(settings, policy, make_record(bundle="b1"))
+    kept(settings, policy, make_record(bundle="b1", features_version=FEATURES_VERSION))
     found = told(settings, policy)
     assert found.scoring.recomputed is not None and not found.scoring.same
     assert "when computed anew: the kept text is redacted" in text_of(found)
@@ -222,7 +223,7 @@ def test_a_damaged_scorer_is_told(settings: Settings, tmp_path: Path, make_recor
     policy = policy_from(tmp_path)
     publish(settings)
     shutil.rmtree(settings.bundles("default") / "b1" / "scorer")
-    kept(settings, policy, make_record(bundle="b1"))
+    kept(settings, policy, make_record(bundle="b1", features_version=FEATURES_VERSION))
     assert "cannot be read" in str(told(settings, policy).scoring.why_not)
 
 
