@@ -34,8 +34,9 @@ from router.contracts.bundles import Thresholds
 from router.decide import RequestView, RoutingState, decide
 from router.policy import Policy
 from router.scoring.encoder import SOURCE, Encoder, load_encoder
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import USER_WINDOW, Features, extract, window
+from router.scoring.learned import Example
 from router.scoring.ngrams import hashed_ngrams
 from router.settings import Settings
 

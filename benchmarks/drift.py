@@ -40,8 +40,9 @@ from router.decide import audit_rate
 from router.guard import Watch
 from router.policy import Policy
 from router.scoring.encoder import load_encoder
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, Features, extract
+from router.scoring.learned import Example
 from router.scoring.thresholds import NEVER, for_parity
 from router.settings import Settings
 

@@ -36,8 +36,9 @@ from rich.console import Console
 from rich.table import Table
 
 from router.scoring.encoder import load_encoder
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import extract
+from router.scoring.learned import Example
 from router.scoring.risk import betting_gains, break_probability, most_failures
 from router.scoring.thresholds import for_parity
 from router.settings import Settings

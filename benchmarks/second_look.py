@@ -28,8 +28,9 @@ from router.contracts.decision import Tier
 from router.contracts.records import Signals
 from router.scoring import answer_head
 from router.scoring.encoder import load_encoder
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import extract
+from router.scoring.learned import Example
 from router.scoring.linear import Bools, Floats, sigmoid
 from router.scoring.signals import read_words
 from router.settings import Settings

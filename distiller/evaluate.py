@@ -12,10 +12,10 @@ from distiller.rows import Row
 from router.contracts.decision import Tier
 from router.contracts.judges import by_judge
 from router.contracts.records import Record
-from router.scoring.estimator import Example
 from router.scoring.features import extract
 from router.scoring.judges.judge import Judges
 from router.scoring.judges.pair import Pair
+from router.scoring.learned import Example
 
 BYTES_PER_TOKEN = 3
 LENGTHS = ((64, "short"), (512, "medium"))

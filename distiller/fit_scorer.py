@@ -16,7 +16,8 @@ from distiller.tuning import Sample, tuned
 from router.contracts.bundles import Thresholds
 from router.policy import Policy
 from router.scoring.encoder import Encoder
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
+from router.scoring.learned import Example
 
 LEAST_DEV = 60
 """Dev examples below which a third of the holdout is taken for fitting as well."""

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from router.contracts.bundles import Thresholds
 from router.policy import Policy
 from router.pricing import litellm_price
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
+from router.scoring.learned import Example
 from router.scoring.thresholds import NEVER, for_parity, with_evidence
 
 LEAST_WORTH = 0.10

@@ -16,8 +16,8 @@ from router.decide import RequestView, RoutingState, audit_rate, decide
 from router.exchange import ChatRequest
 from router.metrics import TOO_HARD
 from router.policy import Policy
-from router.scoring.estimator import prior_score
 from router.scoring.features import Features, extract
+from router.scoring.prior import prior_score
 from router.scoring.thresholds import Pace, ShareThreshold
 from router.shared import SharedState
 
@@ -51,13 +51,15 @@ class Routing:
     def decide(self, chat: ChatRequest, live: Live) -> tuple[Features, Decision]:
         """Reads the request once, scores it, draws its audit, and decides."""
         policy, features = self._policy, extract(chat.body)
-        score = live.scorer.score(features) if live.scorer else None
+        look = live.scorer.look(features) if live.scorer else None
+        score = look.score if look else None
         prior = prior_score(features) if score is None else 0.0
         rate = audit_rate(policy, live.thresholds, live.wary)
         state = RoutingState(
             student_ready=live.student is not None,
             escalated=chat.has_assistant_turn and self._conversations.escalated(chat.conversation_id),
             score=score,
+            novelty=look.novelty if look else None,
             prior=prior,
             thresholds=live.thresholds,
             share_threshold=self._share_threshold(live, prior if score is None else score),

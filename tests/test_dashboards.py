@@ -24,8 +24,9 @@ import pytest
 import yaml
 
 from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.learned import Example
 from router.settings import Settings
 from tests.fakes import Script, until, world
 

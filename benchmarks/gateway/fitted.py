@@ -14,8 +14,9 @@ from benchmarks.gateway.prompts import prompts
 from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate
 from router.contracts.records import Signals
 from router.scoring.encoder import load_encoder
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.learned import Example
 from router.settings import Settings
 
 POLICY = "default"

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-FEATURES_VERSION = "1"
+FEATURES_VERSION = "2"
 USER_WINDOW = 2048
 CONTEXT_WINDOW = 1024
 IMAGE_TOKENS = 765
@@ -67,7 +67,8 @@ SCRIPTS: Mapping[str, frozenset[int]] = {
 STRUCTURE = (
     "log_user_chars", "log_context_chars", "log_turns", "log_mean_word", "log_lines",
     "images", "audio", "log_tools", "json", "schema", "log_max_tokens", "several", "log_code_fences",
-    "log_numbers", "log_sentences",
+    "log_numbers", "log_sentences", "log_longest_sentence", "log_different_numbers", "longest_number", "log_decimals",
+    "log_commas", "log_questions", "log_backslashes",
     *(f"asks_{q}" for q in QUESTIONS), *(f"share_{c}" for c in CLASSES), *(f"script_{s}" for s in SCRIPTS),
 )  # fmt: skip
 """The names of ``Features.structure``, in order."""
@@ -97,7 +98,8 @@ class Features:
 
     ``context`` is all text before the last user turn: system messages, then earlier turns.
     ``user_window`` and ``context_window`` are what the scorer reads of ``last_user`` and ``context``.
-    ``input_tokens`` is an estimate (four bytes a token), tools and images included.
+    ``input_tokens`` is an estimate (four bytes a token), tools and images included. ``task`` is the client's own
+    tag for what this is (``metadata.task``), ``""`` without one.
     """
 
     last_user: str
@@ -111,6 +113,7 @@ class Features:
     has_tools: bool
     wants_json: bool
     wants_schema: bool
+    task: str
     structure: F32
 
     @property
@@ -154,7 +157,8 @@ def extract(body: Mapping[str, Any]) -> Features:
         log(len(last_user)), log(len(context)), log(turns), log(len(raw) / (1 + separators)), log(1 + newlines),
         images > 0, audio, log(len(tools)), json, schema, *_limits(body),
         log(_fences(last_user) + _fences(context)),
-        log(len(_NUMBER.findall(user_window))), log(len(_SENTENCE.findall(user_window))),
+        *_numbers_and_sentences(user_window),
+        log(raw.count(b",")), log(raw.count(b"?")), log(raw.count(b"\\")),
         *_asks(user_window, raw if user_window is last_user else None),
     ]  # fmt: skip
     structure = np.empty(len(STRUCTURE), np.float32)
@@ -172,7 +176,34 @@ def extract(body: Mapping[str, Any]) -> Features:
         has_tools=bool(tools),
         wants_json=json,
         wants_schema=schema,
+        task=_task(body),
         structure=structure,
+    )
+
+
+def _task(body: Mapping[str, Any]) -> str:
+    metadata = body.get("metadata")
+    task = metadata.get("task") if isinstance(metadata, dict) else None
+    return task if isinstance(task, str) else ""
+
+
+def _numbers_and_sentences(text: str) -> tuple[float, ...]:
+    """Logs of how many numbers and sentences there are and of the longest sentence; then how many different
+    numbers, the longest one's characters, how many decimals."""
+    numbers, sentences = _NUMBER.findall(text), _SENTENCE.split(text)
+    log = math.log1p
+    longest = max(map(len, sentences))
+    if not numbers:
+        return 0.0, log(len(sentences) - 1), log(longest), 0.0, 0.0, 0.0
+    different = {n.rstrip(".,") for n in numbers}
+    decimals = sum("." in n for n in different)
+    return (
+        log(len(numbers)),
+        log(len(sentences) - 1),
+        log(longest),
+        log(len(different)),
+        max(map(len, different)),
+        log(decimals),
     )
 
 

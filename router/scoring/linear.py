@@ -14,6 +14,8 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 FOLDS = 5
+MANY = 20_000
+"""Examples from which on two folds do: each of them has plenty to learn from."""
 SEARCHED = 2000
 """Examples on which the strength of regularisation is chosen, at most."""
 INDIFFERENT = 0.001
@@ -50,20 +52,56 @@ class Platt:
         probability is then the share of acceptable ones, whatever the logit.
         """
         positive, negative = weights[labels].sum(), weights[~labels].sum()
-        targets = np.where(labels, (positive + 1) / (positive + 2), 1 / (negative + 2))
-        x = np.stack([logits, np.ones_like(logits)], axis=1)  # (n, 2)
-        ab = np.array([0.0, math.log((positive + 1) / (negative + 1))])
-        for _ in range(50):
-            p = 1 / (1 + np.exp(-np.clip(x @ ab, -30, 30)))
-            gradient = x.T @ (weights * (p - targets))
-            hessian = (x * (weights * np.maximum(p * (1 - p), 1e-6))[:, None]).T @ x + 1e-6 * np.eye(2)
-            step = np.linalg.solve(hessian, gradient)
-            ab = ab - step * min(1.0, 5.0 / float(np.abs(step).max() + 1e-12))
-            if np.abs(step).max() < 1e-9:
-                break
-        if ab[0] <= 0:
-            return cls(0.0, math.log((positive + 1) / (negative + 1)))
-        return cls(float(ab[0]), float(ab[1]))
+        even = math.log((positive + 1) / (negative + 1))
+        slope, intercept = _newton(logits[:, None], _smoothed(labels, weights), weights, np.array([0.0, even])).tolist()
+        return cls(slope, intercept) if slope > 0 else cls(0.0, even)
+
+
+def nonnegative(x: Floats, labels: Bools, weights: Floats) -> tuple[list[float], float]:
+    """Weights for a few inputs (n, k), none below 0, and a bias: logistic regression on Platt's smoothed targets.
+
+    What comes out negative is left out, the most negative first, and the rest is fitted again.
+    """
+    found, used = [0.0] * x.shape[1], list(range(x.shape[1]))
+    while True:
+        *coefficients, bias = _newton(x[:, used], _smoothed(labels, weights), weights, np.zeros(len(used) + 1)).tolist()
+        if not coefficients or min(coefficients) >= 0:
+            break
+        del used[int(np.argmin(coefficients))]
+    for place, coefficient in zip(used, coefficients, strict=True):
+        found[place] = coefficient
+    return found, bias
+
+
+def recalibration(logits: Floats, labels: Bools, weights: Floats, trust: float) -> tuple[float, float]:
+    """A slope, not below 0, and a shift that fit logits (n,) to labels, drawn to 1 and 0 as by ``trust`` examples."""
+    start = np.array([1.0, 0.0])
+    slope, shift = _newton(logits[:, None], labels.astype(np.float64), weights, start, trust / 4).tolist()
+    return max(0.0, slope), shift
+
+
+def _smoothed(labels: Bools, weights: Floats) -> Floats:
+    """Platt's targets: (n,)."""
+    positive, negative = weights[labels].sum(), weights[~labels].sum()
+    targets: Floats = np.where(labels, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    return targets
+
+
+def _newton(x: Floats, targets: Floats, weights: Floats, start: Floats, pull: float = 0.0) -> Floats:
+    """Logistic regression of few inputs (n, k) on targets in [0, 1] by Newton's method: (k + 1,), the bias last.
+
+    ``pull`` is the strength of a quadratic penalty on the distance from ``start``.
+    """
+    x, at, eye = np.column_stack([x, np.ones(len(x))]), start.copy(), np.eye(len(start))
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(x @ at, -30, 30)))
+        gradient = x.T @ (weights * (p - targets)) + pull * (at - start)
+        hessian = (x * (weights * np.maximum(p * (1 - p), 1e-6))[:, None]).T @ x + (1e-6 + pull) * eye
+        step = np.linalg.solve(hessian, gradient)
+        at = at - step * min(1.0, 5.0 / float(np.abs(step).max() + 1e-12))
+        if np.abs(step).max() < 1e-9:
+            break
+    return at
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +151,8 @@ def _loss(x: Any, labels: Bools, weights: Floats, strength: float, folds: Ints) 
 def _folds(labels: Bools, seed: int) -> Ints:
     """A fold for each example, each class dealt out evenly: (n,)."""
     rng, folds = np.random.default_rng(seed), np.zeros(len(labels), np.int64)
-    count = max(2, min(FOLDS, *(int((labels == c).sum()) for c in (False, True))))
+    folds_wanted = FOLDS if len(labels) < MANY else 2
+    count = max(2, min(folds_wanted, *(int((labels == c).sum()) for c in (False, True))))
     for value in (False, True):
         members = rng.permutation(np.flatnonzero(labels == value))
         folds[members] = np.arange(len(members)) % count

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -19,12 +20,26 @@ from router.scoring.templates import Templates
 
 F32 = npt.NDArray[np.float32]
 
+LEAST_TASK, MOST_TASKS = 8, 256
+"""How often a task's tag must have been seen to count, and how many tags do, at most."""
+
 
 class Reading(NamedTuple):
-    """A request as the regression sees it: float32, (len(STRUCTURE) + 2 * dim,), and n-gram buckets."""
+    """A request as the regression sees it: float32, (len(STRUCTURE) + 2 * dim,), n-gram buckets, the task's tag."""
 
     dense: F32
     buckets: npt.NDArray[np.int64]
+    task: str
+
+
+class Weights(NamedTuple):
+    """One head's weights for raw readings. ``dense``: float32, (d,); ``hashed``: an n-gram's weight times its
+    inverse document frequency, float32, (BUCKETS,)."""
+
+    dense: F32
+    hashed: F32
+    tasks: Mapping[str, float]
+    bias: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +55,7 @@ class Familiarity:
     new: float
     usual: float
 
-    def discount(self, known: int, ngrams: int) -> float:
+    def discount(self, known: float, ngrams: int) -> float:
         """A factor in [0, 1] for the score of a request, ``known`` of whose n-grams are not new."""
         return min(1.0, known / max(1, ngrams) / self.usual) if self.usual > 0 else 1.0
 
@@ -56,7 +71,12 @@ class Reader:
     def __call__(self, features: Features) -> Reading:
         user, context = self.texts(features)
         vectors = [self.encoder.encode(user), self.encoder.encode(context)] if self.encoder else []
-        return Reading(np.concatenate([features.structure, *vectors]), hashed_ngrams(user, context))
+        return Reading(np.concatenate([features.structure, *vectors]), hashed_ngrams(user, context), features.task)
+
+    def message(self, reading: Reading) -> F32:
+        """The embedding of the message in a reading: float32, (dim,); there must be an encoder."""
+        start = len(STRUCTURE)
+        return reading.dense[start : start + (self.width - start) // 2]
 
     def texts(self, features: Features) -> tuple[str, str]:
         """What is read of the message, and of what stands around it: system prompt, earlier turns, frame."""
@@ -69,12 +89,14 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """How readings become rows: ``(dense - mean) * scale``, then n-grams by inverse document frequency."""
+    """How readings become rows: ``(dense - mean) * scale``, then n-grams by inverse document frequency, then one
+    column for each task that was often seen."""
 
     mean: F32
     scale: F32
     squared_idf: F32
     columns: npt.NDArray[np.int64]
+    tasks: tuple[str, ...]
 
     @classmethod
     def fit(cls, readings: Sequence[Reading]) -> Self:
@@ -94,10 +116,12 @@ class Blocks:
         for r in readings:
             frequency[np.unique(r.buckets)] += 1
         squared_idf = np.log((1 + len(readings)) / (1 + frequency)) ** 2
-        return cls(mean, scale, squared_idf.astype(np.float32), np.flatnonzero(frequency))
+        seen = Counter(r.task for r in readings if r.task)
+        tasks = tuple(task for task, times in seen.most_common(MOST_TASKS) if times >= LEAST_TASK)
+        return cls(mean, scale, squared_idf.astype(np.float32), np.flatnonzero(frequency), tasks)
 
     def matrix(self, readings: Sequence[Reading]) -> Any:
-        """The rows: scipy CSR, float64, (n, d + len(columns))."""
+        """The rows: scipy CSR, float64, (n, d + len(columns) + len(tasks))."""
         from scipy import sparse  # noqa: PLC0415
 
         place = np.zeros(BUCKETS, np.int64)
@@ -112,16 +136,25 @@ class Blocks:
         grams.eliminate_zeros()  # n-grams that every request has
         grams.sum_duplicates()
         dense = (np.stack([r.dense for r in readings]) - self.mean) * self.scale
-        return sparse.hstack([sparse.csr_matrix(dense), grams], format="csr", dtype=np.float64)
+        number = {task: i for i, task in enumerate(self.tasks)}
+        tagged = [(row, number[r.task]) for row, r in enumerate(readings) if r.task in number]
+        rows, tags = np.array(tagged, np.int64).reshape(-1, 2).T
+        tasks = sparse.csr_matrix((np.ones(len(tags)), (rows, tags)), (len(readings), len(self.tasks)))
+        return sparse.hstack([sparse.csr_matrix(dense), grams, tasks], format="csr", dtype=np.float64)
 
-    def unfold(self, fitted: linear.Linear, platt: Platt) -> tuple[F32, F32, float]:
-        """Weights for raw readings, calibration folded in: dense (d,), hashed times idf (BUCKETS,), bias."""
+    def unfold(self, fitted: linear.Linear, platt: Platt) -> Weights:
+        """Weights for raw readings, calibration folded in."""
         weights = platt.slope * fitted.weights
-        dense = weights[: len(self.mean)] * self.scale
+        mean_at, tasks_at = len(self.mean), len(self.mean) + len(self.columns)
+        dense = weights[:mean_at] * self.scale
         hashed = np.zeros(BUCKETS)
-        hashed[self.columns] = weights[len(self.mean) :]
-        bias = platt.slope * fitted.bias + platt.intercept - float(dense @ self.mean)
-        return dense.astype(np.float32), (hashed * np.sqrt(self.squared_idf)).astype(np.float32), bias
+        hashed[self.columns] = weights[mean_at:tasks_at]
+        return Weights(
+            dense=dense.astype(np.float32),
+            hashed=(hashed * np.sqrt(self.squared_idf)).astype(np.float32),
+            tasks=dict(zip(self.tasks, weights[tasks_at:].tolist(), strict=True)),
+            bias=platt.slope * fitted.bias + platt.intercept - float(dense @ self.mean),
+        )
 
     def familiarity(self, readings: Sequence[Reading]) -> Familiarity:
         """An n-gram is known where training saw it; for a training example, where another one has it too."""

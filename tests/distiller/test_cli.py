@@ -23,8 +23,9 @@ from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Rights
 from router.errors import BundleError
 from router.policy import load_policy
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import extract
+from router.scoring.learned import Example
 from router.settings import Settings
 from router.store.base import open_store
 

@@ -6,8 +6,8 @@ import pytest
 
 from distiller.fit_scorer import LEAST_DEV, fit_bundle_scorer
 from router.policy import Policy
-from router.scoring.estimator import Example
 from router.scoring.features import extract
+from router.scoring.learned import Example
 from router.scoring.signals import summarise
 from router.scoring.thresholds import NEVER
 

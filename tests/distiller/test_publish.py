@@ -24,8 +24,9 @@ from router.contracts.bundles import DatasetRef, Manifest, Thresholds, activate,
 from router.contracts.records import Signals
 from router.errors import BundleError
 from router.policy import Policy
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import extract
+from router.scoring.learned import Example
 
 
 def policy(**student: str) -> Policy:

@@ -9,8 +9,9 @@ import pytest
 from distiller.tuning import retuned, share_of
 from router.contracts.bundles import Evidence, Thresholds
 from router.policy import Policy
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import extract
+from router.scoring.learned import Example
 from router.scoring.risk import most_failures
 
 

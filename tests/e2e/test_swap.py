@@ -12,8 +12,9 @@ from openai import AsyncOpenAI
 
 from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate, rollback
 from router.contracts.records import Kind
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.learned import Example
 from router.settings import Settings
 from tests.fakes import World, until, world
 

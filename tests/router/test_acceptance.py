@@ -12,8 +12,9 @@ from router.contracts.bundles import Thresholds
 from router.contracts.decision import Decision, Deferral, Reason, Tier
 from router.contracts.records import Signals
 from router.policy import Policy
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import extract
+from router.scoring.learned import Example
 from router.scoring.signals import summarise
 
 FREE = Wanted()

@@ -15,8 +15,9 @@ from router.bundles import BundleWatcher, Live, verify
 from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate, rollback
 from router.errors import BundleError, EngineError
 from router.policy import Policy
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.learned import Example
 from router.settings import Settings
 from router.students import ServedByUrl, Target
 

@@ -18,8 +18,9 @@ from router.contracts.decision import Deferral, Tier
 from router.contracts.records import Kind
 from router.samples import worth_drawing
 from router.scoring.agreement import Agreement
-from router.scoring.estimator import Example, Scorer
+from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.learned import Example
 from router.scoring.signals import summarise
 from router.settings import Settings
 from tests.fakes import Script, World, world

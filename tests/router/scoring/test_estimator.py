@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from router.contracts.records import Signals
 from router.errors import BundleError
 from router.scoring.encoder import Encoder
-from router.scoring.estimator import Example, Scorer, prior_score
+from router.scoring.estimator import NOBODY, Scorer, together
 from router.scoring.features import STRUCTURE, Features, extract
+from router.scoring.learned import Example
 from router.scoring.linear import Platt, sigmoid
+from router.scoring.prior import prior_score
 from router.scoring.reading import Blocks, Reader
 from router.scoring.signals import summarise
 from router.scoring.templates import Templates
@@ -89,21 +92,98 @@ def test_scores_are_the_same_to_the_last_bit_after_saving(scorer: Scorer, encode
     assert sorted(p.suffix for p in (tmp_path / "scorer").iterdir()) == [".json", ".safetensors"]
 
 
+def two_headed(n: int, seed: int = 0) -> list[Example]:
+    """Hard words defeat the student; the teacher fails where the second word is an easy one, tagged "x" or "y"."""
+    rng, found = np.random.default_rng(seed), []
+    for i in range(n):
+        hard, lost = bool(rng.uniform() < 0.5), bool(rng.uniform() < 0.3)
+        words = f"{rng.choice(HARD if hard else EASY)} {'patent' if lost else 'card'}"
+        body = {"messages": [{"role": "user", "content": f"about the {words}"}], "metadata": {"task": "xy"[i % 2]}}
+        student, teacher = bool(rng.uniform() < (0.15 if hard else 0.9)), bool(rng.uniform() < (0.1 if lost else 0.9))
+        acceptable = student or not teacher
+        found.append(Example(extract(body), None, acceptable, student=student, teacher=teacher, request_id=f"r{i}"))
+    return found
+
+
 @pytest.mark.parametrize("encoded", [True, False])
-def test_a_score_is_what_the_fitted_weights_give_for_the_reading(encoder: Encoder, encoded: bool) -> None:
-    scorer = Scorer.fit(examples(200), encoder if encoded else None)
-    learned, reader = scorer.learned, scorer._reader
+@pytest.mark.parametrize("examples_of", [examples, two_headed])
+def test_a_score_is_what_the_fitted_weights_give_for_the_reading(
+    encoder: Encoder, encoded: bool, examples_of: Callable[[int], list[Example]]
+) -> None:
+    scorer = Scorer.fit(examples_of(200), encoder if encoded else None)
+    learned, reader = scorer.learned, scorer.reader
     texts = [*PLAIN, MARKS, *(e.features.last_user for e in examples(20, seed=11))]
     for text, around in zip(texts, [*texts[3:], FRAME, FRAME, FRAME], strict=True):
         turns = [{"role": "system", "content": around}, {"role": "user", "content": text}]
-        features = extract({"messages": turns})
+        features = extract({"messages": turns, "metadata": {"task": "x"}})
         reading = reader(features)
-        weights, squared = learned.grams.real[reading.buckets], learned.grams.imag[reading.buckets]
-        z = float(learned.dense @ reading.dense) + learned.bias + float(weights.sum()) / math.sqrt(squared.sum())
-        known = int((squared < learned.familiarity.new).sum())
-        expected = sigmoid(z) * learned.familiarity.discount(known, len(squared))
+        rows = learned.grams[reading.buckets].astype(float)
+        squared, known = rows[:, 2].sum(), int(rows[:, 3].sum())
+        heads = learned.dense @ reading.dense + learned.bias + learned.tasks.get("x", (0.0,) * len(learned.bias))
+        heads = heads + rows[:, : len(heads)].sum(axis=0) / math.sqrt(squared)
+        z = float(heads[0]) if len(heads) == 1 else together(*heads.tolist())[0]
+        opinion, familiar = NOBODY, learned.familiarity.discount(known, len(rows))
+        if learned.neighbours and reader.message(reading).any():
+            opinion = learned.neighbours.ask(reader.message(reading), "x")
+            familiar = min(familiar, learned.neighbours.familiar(opinion.nearest))
+        expected = sigmoid(learned.blend.logit(z, opinion)) * familiar
         assert scorer.score(features) == pytest.approx(expected, abs=1e-4)
+        assert scorer.look(features).novelty == pytest.approx(1 - familiar, abs=1e-6)
         assert scorer.score(features) == scorer.score(features)  # with the context remembered
+
+
+def test_two_heads_tell_what_escalating_gains(encoder: Encoder, tmp_path: Path) -> None:
+    scorer, fresh = Scorer.fit(two_headed(600), encoder), two_headed(400, seed=1)
+    looks = [scorer.look(e.features) for e in fresh]
+    gains = [float(bool(e.teacher)) - float(bool(e.student)) for e in fresh]
+    told = [look.gain or 0.0 for look in looks]
+    assert np.corrcoef(told, gains)[0, 1] > 0.6 and abs(np.mean(told) - np.mean(gains)) < 0.06
+    assert auroc([look.score for look in looks], [e.acceptable for e in fresh]) > 0.8
+    assert scorer.held_out_gain_ is not None and np.corrcoef(scorer.held_out_gain_, _gains())[0, 1] > 0.6
+    scorer.save(tmp_path)
+    assert [Scorer.load(tmp_path, encoder).look(e.features) for e in fresh[:20]] == looks[:20]
+
+
+def _gains() -> list[float]:
+    return [float(bool(e.teacher)) - float(bool(e.student)) for e in two_headed(600)]
+
+
+def test_without_labels_of_both_tiers_there_is_no_gain(encoder: Encoder) -> None:
+    scorer = Scorer.fit([replace(e, teacher=None) for e in two_headed(200)], encoder)
+    assert scorer.look(two_headed(1)[0].features).gain is None and len(scorer.learned.bias) == 1
+
+
+def test_a_clients_tag_counts_where_it_tells_something(encoder: Encoder) -> None:
+    def tagged(task: str, good: bool) -> Example:
+        body = {"messages": [{"role": "user", "content": "about the card"}], "metadata": {"task": task}}
+        return Example(extract(body), None, good)
+
+    rng = np.random.default_rng(0)
+    made = [tagged("easy", bool(rng.uniform() < 0.95)) for _ in range(80)]
+    made += [tagged("hard", bool(rng.uniform() < 0.2)) for _ in range(80)]
+    scorer = Scorer.fit(made, encoder)
+    easy, hard, unknown = (scorer.score(tagged(task, True).features) for task in ("easy", "hard", "never seen"))
+    assert easy > unknown > hard and easy > 0.85 and hard < 0.35
+
+
+def test_fresh_judgements_move_the_scores_of_their_like_without_a_refit(encoder: Encoder) -> None:
+    scorer = Scorer.fit(examples(400), encoder)
+    turned = [replace(e, acceptable=not e.acceptable, request_id=f"new{i}") for i, e in enumerate(examples(200, 5))]
+    fresh = scorer.refreshed(turned)
+    assert fresh.learned.facts["refreshed"] == 200 and fresh.learned.dense is scorer.learned.dense
+    good = [e.features for e in examples(100, 6) if e.acceptable]
+    assert np.mean([fresh.score(f) for f in good]) < np.mean([scorer.score(f) for f in good]) - 0.2
+    assert fresh.neighbours(turned[7].features, 3)[0][0].startswith("new")
+    same = scorer.refreshed([])
+    assert same.score(good[0]) == scorer.score(good[0])
+
+
+def test_what_was_strange_is_familiar_once_it_was_judged(encoder: Encoder) -> None:
+    scorer = Scorer.fit([e for e in examples(400) if not set(HARD) & set(e.features.last_user.split())], encoder)
+    strange = [e for e in examples(100, seed=3) if set(HARD) & set(e.features.last_user.split())]
+    before = np.mean([scorer.look(e.features).novelty for e in strange])
+    after = np.mean([scorer.refreshed(strange).look(e.features).novelty for e in strange])
+    assert after < before
 
 
 def test_a_second_look_of_an_older_version_is_refused_and_said_so(encoder: Encoder, tmp_path: Path) -> None:

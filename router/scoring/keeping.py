@@ -1,0 +1,106 @@
+"""A scorer on disk: weights as safetensors, numbers as JSON, nothing that runs when it is read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from router.errors import BundleError
+from router.scoring.answer_head import AnswerHead
+from router.scoring.blend import Blend
+from router.scoring.encoder import Encoder
+from router.scoring.features import FEATURES_VERSION
+from router.scoring.learned import Learned, gram_table
+from router.scoring.neighbours import Neighbours
+from router.scoring.ngrams import BUCKETS
+from router.scoring.reading import Familiarity, Reader
+from router.scoring.templates import Templates
+
+_ARRAYS, _NUMBERS = "scorer.safetensors", "scorer.json"
+_FORMAT = 2
+_NEIGHBOURS = ("projection", "offset", "rows", "votes", "tasks")
+_ABOUT = ("names", "known", "near", "base")
+
+
+def save(folder: Path, learned: Learned, encoder: Encoder | None) -> None:
+    """Writes what was learnt into ``folder``, made where it is missing."""
+    from safetensors.numpy import save_file  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    hashed = np.ascontiguousarray(learned.grams[:, : len(learned.bias)].T)
+    arrays = {"dense": learned.dense, "hashed": hashed, "squared_idf": learned.grams[:, 2].copy()}
+    near = learned.neighbours
+    if near is not None:
+        arrays |= {name: getattr(near, name) for name in _NEIGHBOURS}
+    save_file(arrays, folder / _ARRAYS)
+    numbers = {
+        **_identity(encoder),
+        "templates": [learned.templates.beginnings, learned.templates.endings],
+        "tasks": learned.tasks,
+        "bias": learned.bias,
+        "familiarity": [learned.familiarity.new, learned.familiarity.usual],
+        "neighbours": {name: getattr(near, name) for name in _ABOUT} if near else None,
+        "blend": asdict(learned.blend),
+        "head": learned.head.plain() if learned.head else None,
+        "facts": learned.facts,
+    }
+    (folder / _NUMBERS).write_bytes(orjson.dumps(numbers, option=orjson.OPT_INDENT_2))
+
+
+def load(folder: Path, encoder: Encoder | None) -> Learned:
+    """What ``save`` wrote.
+
+    Raises:
+        BundleError: files are missing or damaged, or made for other features or another encoder.
+    """
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors.numpy import load_file  # noqa: PLC0415
+
+    try:
+        numbers = orjson.loads((folder / _NUMBERS).read_bytes())
+        if (found := {k: numbers.get(k) for k in _identity(encoder)}) != _identity(encoder):
+            raise BundleError(f"the scorer in {folder} is for {found}, not for {_identity(encoder)}")
+        arrays = load_file(folder / _ARRAYS)
+        templates = Templates(*map(tuple, numbers["templates"]))
+        _check_shapes(folder, arrays, len(numbers["bias"]), Reader(encoder, templates).width)
+        familiarity, head = Familiarity(*numbers["familiarity"]), numbers["head"]
+        return Learned(
+            templates=templates,
+            dense=arrays["dense"],
+            grams=gram_table(list(arrays["hashed"]), arrays["squared_idf"], familiarity),
+            tasks={task: tuple(weights) for task, weights in numbers["tasks"].items()},
+            bias=tuple(numbers["bias"]),
+            familiarity=familiarity,
+            neighbours=_neighbours(arrays, numbers["neighbours"]),
+            blend=Blend(**numbers["blend"]),
+            head=AnswerHead.of(head) if head else None,
+            facts=numbers["facts"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
+        raise BundleError(f"the scorer in {folder} cannot be read: {e}") from e
+
+
+def _neighbours(arrays: dict[str, Any], numbers: dict[str, Any] | None) -> Neighbours | None:
+    if numbers is None:
+        return None
+    own = {name: arrays[name] for name in _NEIGHBOURS}
+    if {len(numbers["names"]), *(len(own[name]) for name in ("votes", "tasks"))} != {len(own["rows"])}:
+        raise ValueError("its neighbours do not fit together")
+    about = {**numbers, "names": tuple(numbers["names"]), "base": tuple(numbers["base"])}
+    return Neighbours(**own, **about)
+
+
+def _check_shapes(folder: Path, arrays: dict[str, Any], heads: int, width: int) -> None:
+    wanted = {"dense": (heads, width), "hashed": (heads, BUCKETS), "squared_idf": (BUCKETS,)}
+    if {name: arrays[name].shape for name in wanted} != wanted or heads not in (1, 2):
+        raise BundleError(f"the scorer in {folder} is damaged: its weights have the wrong shape")
+
+
+def _identity(encoder: Encoder | None) -> dict[str, Any]:
+    """What must agree between a scorer's file and the code and encoder that use it."""
+    name = encoder.name if encoder else None
+    return {"format": _FORMAT, "features_version": FEATURES_VERSION, "encoder": name, "buckets": BUCKETS}
