@@ -33,7 +33,7 @@ from router.store.base import Records, Scored
 
 log = structlog.get_logger(__name__)
 
-NOVEL = 0.05
+NOVEL = 0.15
 """Novelty from which on a request counts as strange: it is 0 for 99 of 100 requests like those of training."""
 DAY_SECONDS = 86_400.0
 EVERY_SECONDS = 30.0

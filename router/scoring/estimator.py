@@ -34,6 +34,9 @@ REMEMBERED = 512
 """Contexts whose share of the score is kept, at most: a few kilobytes each."""
 _AT_ONCE = 8192
 """N-grams summed as one small matrix product."""
+STEEPNESS = 6
+"""How fast the trust in a score falls with how usual the request is: what is a seventh newer than all but one in
+a hundred keeps less than half of it, and goes to the teacher under nearly any threshold."""
 NOBODY = Opinion(0.5, 0.0, 1.0)
 
 
@@ -49,7 +52,7 @@ class Part(NamedTuple):
 class Reading(NamedTuple):
     """What the parts of a request say. ``message``, ``context`` and ``ngrams``: to each head's log odds;
     ``logit``: all together, blended with the neighbours' opinion; ``difference``: P(teacher right) less P(student
-    right) by two heads; ``familiar``: how usual the n-grams are, 0 to 1."""
+    right) by two heads; ``usual``: how usual the n-grams are, 0 to 1."""
 
     message: list[float]
     context: list[float]
@@ -57,7 +60,7 @@ class Reading(NamedTuple):
     opinion: Opinion
     logit: float
     difference: float | None
-    familiar: float
+    usual: float
 
 
 class Look(NamedTuple):
@@ -125,12 +128,13 @@ class Scorer:
     def look(self, features: Features) -> Look:
         """All that is said of a request before any token."""
         found, learned = self.read(features), self.learned
-        familiar, gain = found.familiar, None
+        usual, gain = found.usual, None
         if learned.neighbours is not None:
-            familiar = min(familiar, learned.neighbours.familiar(found.opinion.nearest))
+            usual = min(usual, learned.neighbours.familiar(found.opinion.nearest))
+        trust = usual**STEEPNESS
         if found.difference is not None:
-            gain = learned.blend.gain(found.difference, found.opinion) * familiar + (1 - familiar)
-        return Look(linear.sigmoid(found.logit) * familiar, gain, 1 - familiar)
+            gain = learned.blend.gain(found.difference, found.opinion) * trust + (1 - trust)
+        return Look(linear.sigmoid(found.logit) * trust, gain, 1 - trust)
 
     def read(self, features: Features) -> Reading:
         """What each part of the request says."""
@@ -147,7 +151,8 @@ class Scorer:
                 message = self._vectors[0].dot(vector)
                 if learned.neighbours is not None:
                     opinion = learned.neighbours.ask(vector, features.task)
-        *grams, squared, known = (self._summed(ngrams) + context.grams).tolist()
+        own = self._summed(ngrams)
+        *grams, squared, _ = (own + context.grams).tolist()
         norm = math.sqrt(squared) if squared > 0 else math.inf
         said, around_said = message.tolist(), context.embedded.tolist()
         task = learned.tasks.get(features.task, self._no_task)
@@ -157,9 +162,9 @@ class Scorer:
             logit, difference = heads[0] + spelled[0], None
         else:
             logit, difference = together(heads[0] + spelled[0], heads[1] + spelled[1])
-        familiar = learned.familiarity.discount(known, len(ngrams) + context.ngrams)
         blended = learned.blend.logit(logit, opinion)
-        return Reading(said, around_said, spelled, opinion, blended, difference, familiar)
+        usual = learned.familiarity.share((float(own[3]), len(ngrams)), (float(context.grams[3]), context.ngrams))
+        return Reading(said, around_said, spelled, opinion, blended, difference, usual)
 
     def _summed(self, ngrams: I64) -> F32:
         """The sum of the n-grams' rows of ``Learned.grams``: float32, (4,)."""

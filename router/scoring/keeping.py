@@ -42,7 +42,7 @@ def save(folder: Path, learned: Learned, encoder: Encoder | None) -> None:
         "templates": [learned.templates.beginnings, learned.templates.endings],
         "tasks": learned.tasks,
         "bias": learned.bias,
-        "familiarity": [learned.familiarity.new, learned.familiarity.usual],
+        "familiarity": asdict(learned.familiarity),
         "neighbours": {name: getattr(near, name) for name in _ABOUT} if near else None,
         "blend": asdict(learned.blend),
         "head": learned.head.plain() if learned.head else None,
@@ -67,7 +67,7 @@ def load(folder: Path, encoder: Encoder | None) -> Learned:
         arrays = load_file(folder / _ARRAYS)
         templates = Templates(*map(tuple, numbers["templates"]))
         _check_shapes(folder, arrays, len(numbers["bias"]), Reader(encoder, templates).width)
-        familiarity, head = Familiarity(*numbers["familiarity"]), numbers["head"]
+        familiarity, head = Familiarity(**numbers["familiarity"]), numbers["head"]
         return Learned(
             templates=templates,
             dense=arrays["dense"],

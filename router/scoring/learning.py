@@ -106,7 +106,7 @@ def _constant(encoder: Encoder | None, labels: Bools, weights: Floats) -> Fit:
         grams=np.zeros((BUCKETS, 4), np.float32),
         tasks={},
         bias=(linear.logit(p, 1e-12),),
-        familiarity=Familiarity(0, 0),
+        familiarity=Familiarity(0, 0, 0),
         facts={"examples": len(labels), "acceptable": int(labels.sum()), "strength": 0.0},
     )
     return Fit(learned, np.full(len(labels), p), np.full(len(labels), p))

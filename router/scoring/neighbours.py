@@ -16,6 +16,8 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from router.scoring.reading import RARE
+
 F32 = npt.NDArray[np.float32]
 
 MEMORY = 4096
@@ -25,8 +27,6 @@ SHARPNESS = 8.0
 SAME_TASK = 16.0
 LEAST = 60
 """Fewer judged requests are no neighbourhood."""
-STRANGE = 0.01
-"""Share of training requests that were farther from their nearest one than what counts as near."""
 _CHUNK = 1024
 
 
@@ -86,7 +86,7 @@ class Neighbours:
         empty = cls(projection, mean @ projection, *none, (), np.zeros(0, np.int32), {}, 0.0, (0.0, 0.0))
         made = empty.remember(judged)
         nearest = made.held_out(judged)[:, 2]
-        return replace(made, near=float(np.quantile(nearest, STRANGE)))
+        return replace(made, near=float(np.quantile(nearest, RARE)))
 
     def remember(self, judged: Judged) -> Self:
         """These with more judged requests; the oldest are forgotten."""
@@ -150,7 +150,7 @@ class Neighbours:
         return [(self.names[i], float(cosines[i]), bool(self.votes[i, 1])) for i in best]
 
     def familiar(self, nearest: float) -> float:
-        """A factor in [0, 1] for the score of a request whose nearest neighbour has this cosine."""
+        """How usual a request is, 0 to 1, whose nearest neighbour has this cosine."""
         return min(1.0, max(0.0, nearest) / self.near) if self.near > 0 else 1.0
 
     def _weights(self, cosines: F32) -> F32:

@@ -20,15 +20,19 @@ from router.scoring.templates import Templates
 
 F32 = npt.NDArray[np.float32]
 
+RARE = 0.01
+"""Share of training requests that were stranger than what counts as usual."""
 LEAST_TASK, MOST_TASKS = 8, 256
 """How often a task's tag must have been seen to count, and how many tags do, at most."""
 
 
 class Reading(NamedTuple):
-    """A request as the regression sees it: float32, (len(STRUCTURE) + 2 * dim,), n-gram buckets, the task's tag."""
+    """A request as the regression sees it: float32, (len(STRUCTURE) + 2 * dim,); n-gram buckets, the message's first
+    and how many those are; the task's tag."""
 
     dense: F32
     buckets: npt.NDArray[np.int64]
+    own: int
     task: str
 
 
@@ -44,20 +48,25 @@ class Weights(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Familiarity:
-    """How much of a request's n-grams training saw, and the least that was usual there.
+    """How much of a request's n-grams training saw, and the least that was usual there: of the message, and of all.
 
-    Off the distribution that it was fitted on, a score deserves less trust: it is discounted in
-    proportion once more of the request is new than in 99 of 100 training examples, and so strange
-    traffic goes to the teacher by itself. An n-gram is new whose squared inverse document frequency
-    reaches ``new``.
+    Off the distribution that it was fitted on, a score deserves less trust: it is discounted once more of the
+    message, or of all, is new than in 99 of 100 training examples, and so strange traffic goes to the teacher by
+    itself. An n-gram is new whose squared inverse document frequency reaches ``new``.
     """
 
     new: float
+    usual_message: float
     usual: float
 
-    def discount(self, known: float, ngrams: int) -> float:
-        """A factor in [0, 1] for the score of a request, ``known`` of whose n-grams are not new."""
-        return min(1.0, known / max(1, ngrams) / self.usual) if self.usual > 0 else 1.0
+    def share(self, message: tuple[float, int], around: tuple[float, int]) -> float:
+        """How usual a request is, 0 to 1, by (known, all) n-grams of its message and of what stands around it."""
+        known, ngrams = message[0] + around[0], message[1] + around[1]
+        return min(_of(*message, self.usual_message), _of(known, ngrams, self.usual))
+
+
+def _of(known: float, ngrams: int, usual: float) -> float:
+    return min(1.0, known / ngrams / usual) if usual > 0 and ngrams else 1.0
 
 
 class Reader:
@@ -71,7 +80,9 @@ class Reader:
     def __call__(self, features: Features) -> Reading:
         user, context = self.texts(features)
         vectors = [self.encoder.encode(user), self.encoder.encode(context)] if self.encoder else []
-        return Reading(np.concatenate([features.structure, *vectors]), hashed_ngrams(user, context), features.task)
+        own, others = hashed_ngrams(user, ""), hashed_ngrams("", context)
+        dense = np.concatenate([features.structure, *vectors])
+        return Reading(dense, np.concatenate([own, others]), len(own), features.task)
 
     def message(self, reading: Reading) -> F32:
         """The embedding of the message in a reading: float32, (dim,); there must be an encoder."""
@@ -159,5 +170,10 @@ class Blocks:
     def familiarity(self, readings: Sequence[Reading]) -> Familiarity:
         """An n-gram is known where training saw it; for a training example, where another one has it too."""
         new, alone = (math.log((1 + len(readings)) / (1.5 + seen)) ** 2 for seen in (0, 1))
-        shares = [np.count_nonzero(self.squared_idf[r.buckets] < alone) / max(1, len(r.buckets)) for r in readings]
-        return Familiarity(new, float(np.quantile(shares, 0.01)))
+        known = [self.squared_idf[r.buckets] < alone for r in readings]
+        shares = [
+            (k[: r.own].mean() if r.own else 1.0, k.mean() if len(k) else 1.0)
+            for k, r in zip(known, readings, strict=True)
+        ]
+        message, both = np.quantile(shares, RARE, axis=0).tolist()
+        return Familiarity(new, message, both)

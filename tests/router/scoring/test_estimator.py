@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from router.contracts.records import Signals
 from router.errors import BundleError
 from router.scoring.encoder import Encoder
-from router.scoring.estimator import NOBODY, Scorer, together
+from router.scoring.estimator import NOBODY, STEEPNESS, Scorer, together
 from router.scoring.features import STRUCTURE, Features, extract
 from router.scoring.learned import Example
 from router.scoring.linear import Platt, sigmoid
@@ -118,17 +118,18 @@ def test_a_score_is_what_the_fitted_weights_give_for_the_reading(
         features = extract({"messages": turns, "metadata": {"task": "x"}})
         reading = reader(features)
         rows = learned.grams[reading.buckets].astype(float)
-        squared, known = rows[:, 2].sum(), int(rows[:, 3].sum())
+        squared, known = rows[:, 2].sum(), rows[:, 3]
         heads = learned.dense @ reading.dense + learned.bias + learned.tasks.get("x", (0.0,) * len(learned.bias))
         heads = heads + rows[:, : len(heads)].sum(axis=0) / math.sqrt(squared)
         z = float(heads[0]) if len(heads) == 1 else together(*heads.tolist())[0]
-        opinion, familiar = NOBODY, learned.familiarity.discount(known, len(rows))
+        own, others = known[: reading.own], known[reading.own :]
+        opinion, familiar = NOBODY, learned.familiarity.share((own.sum(), len(own)), (others.sum(), len(others)))
         if learned.neighbours and reader.message(reading).any():
             opinion = learned.neighbours.ask(reader.message(reading), "x")
             familiar = min(familiar, learned.neighbours.familiar(opinion.nearest))
-        expected = sigmoid(learned.blend.logit(z, opinion)) * familiar
+        expected = sigmoid(learned.blend.logit(z, opinion)) * familiar**STEEPNESS
         assert scorer.score(features) == pytest.approx(expected, abs=1e-4)
-        assert scorer.look(features).novelty == pytest.approx(1 - familiar, abs=1e-6)
+        assert scorer.look(features).novelty == pytest.approx(1 - familiar**STEEPNESS, abs=1e-6)
         assert scorer.score(features) == scorer.score(features)  # with the context remembered
 
 
