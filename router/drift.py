@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import structlog
 from pydantic import ValidationError
@@ -186,7 +187,7 @@ class DriftWatch:
     ) -> None:
         self._records, self._metrics, self._settings, self._live = records, metrics, settings, live
         self._encoder = cache(encoder)
-        self._lock: IO[bytes] | None = None
+        self._lock: int | None = None
         self._drifts: dict[str, Drift] = {}
         self._read: dict[str, int] = {}
 
@@ -197,8 +198,9 @@ class DriftWatch:
                 await self.look()
                 await asyncio.sleep(every_seconds)
         finally:
-            if self._lock:
-                self._lock.close()
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     async def look(self) -> None:
         """Looks once, if no other worker does."""
@@ -220,17 +222,18 @@ class DriftWatch:
             )
 
     def _mine(self) -> bool:
-        """Whether this worker looks: the first that holds the lock, until it ends."""
+        """Whether this worker looks: the first that holds the lock, until it ends. It lies on the folder itself, so
+        that nothing is left there afterwards."""
         if self._lock is not None:
             return True
         self._settings.run.mkdir(parents=True, exist_ok=True)
-        file = (self._settings.run / "drift.lock").open("wb")
+        folder = os.open(self._settings.run, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.close()
+            os.close(folder)
             return False
-        self._lock = file
+        self._lock = folder
         return True
 
     def _look_at(self, policy: str, bundle: str) -> Drifted:
