@@ -14,6 +14,7 @@ import orjson
 import structlog
 import uvicorn
 from structlog.typing import Processor
+from threadpoolctl import threadpool_limits
 
 from router.protocol import bounded_http
 
@@ -24,7 +25,7 @@ Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Server(uvicorn.Server):
-    """Tells when it listens, and when it no longer does.
+    """Tells when it listens, and when it no longer does. Its process computes on one thread.
 
     Args:
         header_bytes: what the head of a request may hold.
@@ -61,6 +62,9 @@ class Server(uvicorn.Server):
         self._listening, self._ending = listening, ending
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
+        # A decision's products of matrices take microseconds; by itself OpenBLAS shares each out among all processor
+        # cores, which costs more than it saves and takes them from the other workers and the student.
+        threadpool_limits(limits=1, user_api="blas")
         await super().startup(sockets)
         if self.started:
             self._listening(root_url(self.config.host, self.servers[0].sockets[0].getsockname()[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -28,16 +29,21 @@ from router.app import run
 from router.settings import Settings
 run([Path(sys.argv[1])], host="127.0.0.1", port=0, settings=Settings(home=Path(sys.argv[2])))
 """
+TELL_THREADS = """
+from threadpoolctl import threadpool_info
+print(*(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"))
+"""
 
 
 @contextmanager
-def serving(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, FakeUpstream]]:
+def serving(tmp_path: Path, afterwards: str = "") -> Iterator[tuple[subprocess.Popen[str], str, FakeUpstream]]:
     student, teacher = FakeUpstream("tiny"), FakeUpstream("big")
     with served(student) as student.url, served(teacher) as teacher.url:
         file = tmp_path / "policy.yaml"
         file.write_text(yaml.safe_dump(policy_of(student, teacher)))
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, str(file), str(tmp_path / "home")],
+            [sys.executable, "-c", SERVE + afterwards, str(file), str(tmp_path / "home")],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "2"},  # as on a machine of two cores
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -64,6 +70,14 @@ def test_it_says_where_it_listens_and_ends_cleanly(tmp_path: Path, ending: signa
         assert process.returncode == code
         assert "Traceback" not in errors
         assert not run_file.exists()
+
+
+def test_a_decision_is_computed_on_one_thread(tmp_path: Path) -> None:
+    with serving(tmp_path, TELL_THREADS) as (process, line, _):
+        assert line
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=20)
+        assert set(said.split()) == {"1"}
 
 
 def test_what_was_recorded_is_on_disk_after_the_end(tmp_path: Path) -> None:
