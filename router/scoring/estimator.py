@@ -82,7 +82,7 @@ class Scorer:
 
     def __init__(self, encoder: Encoder | None, learned: Learned) -> None:
         self.learned = learned
-        self.reader = Reader(encoder, learned.templates)
+        self.reader = Reader(encoder, learned.templates, learned.usual)
         cuts = range(len(STRUCTURE), self.reader.width, encoder.dim) if encoder else []
         self.structure, *self._vectors = (np.ascontiguousarray(p) for p in np.split(learned.dense, cuts, axis=1))
         self._nothing = np.zeros(len(learned.bias), np.float32)
@@ -141,7 +141,7 @@ class Scorer:
         learned, encoder = self.learned, self.reader.encoder
         text, around = self.reader.texts(features)
         context, ngrams = self._context(around), hashed_ngrams(text, "")
-        dense = self.structure.dot(features.structure)
+        dense = self.structure.dot(self.reader.structure(features))
         message, opinion = self._nothing, NOBODY
         if encoder is not None:
             total = encoder.total(text)

@@ -17,7 +17,7 @@ from router.scoring.features import FEATURES_VERSION
 from router.scoring.learned import Learned, gram_table
 from router.scoring.neighbours import Neighbours
 from router.scoring.ngrams import BUCKETS
-from router.scoring.reading import Familiarity, Reader
+from router.scoring.reading import ANY_STRUCTURE, Familiarity, Reader
 from router.scoring.templates import Templates
 
 _ARRAYS, _NUMBERS = "scorer.safetensors", "scorer.json"
@@ -33,6 +33,7 @@ def save(folder: Path, learned: Learned, encoder: Encoder | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     hashed = np.ascontiguousarray(learned.grams[:, : len(learned.bias)].T)
     arrays = {"dense": learned.dense, "hashed": hashed, "squared_idf": learned.grams[:, 2].copy()}
+    arrays["usual"] = learned.usual
     near = learned.neighbours
     if near is not None:
         arrays |= {name: getattr(near, name) for name in _NEIGHBOURS}
@@ -66,10 +67,11 @@ def load(folder: Path, encoder: Encoder | None) -> Learned:
             raise BundleError(f"the scorer in {folder} is for {found}, not for {_identity(encoder)}")
         arrays = load_file(folder / _ARRAYS)
         templates = Templates(*map(tuple, numbers["templates"]))
-        _check_shapes(folder, arrays, len(numbers["bias"]), Reader(encoder, templates).width)
+        _check_shapes(folder, arrays, len(numbers["bias"]), Reader(encoder, templates, ANY_STRUCTURE).width)
         familiarity, head = Familiarity(**numbers["familiarity"]), numbers["head"]
         return Learned(
             templates=templates,
+            usual=arrays["usual"],
             dense=arrays["dense"],
             grams=gram_table(list(arrays["hashed"]), arrays["squared_idf"], familiarity),
             tasks={task: tuple(weights) for task, weights in numbers["tasks"].items()},
@@ -96,6 +98,7 @@ def _neighbours(arrays: dict[str, Any], numbers: dict[str, Any] | None) -> Neigh
 
 def _check_shapes(folder: Path, arrays: dict[str, Any], heads: int, width: int) -> None:
     wanted = {"dense": (heads, width), "hashed": (heads, BUCKETS), "squared_idf": (BUCKETS,)}
+    wanted["usual"] = ANY_STRUCTURE.shape
     if {name: arrays[name].shape for name in wanted} != wanted or heads not in (1, 2):
         raise BundleError(f"the scorer in {folder} is damaged: its weights have the wrong shape")
 

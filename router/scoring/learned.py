@@ -47,10 +47,12 @@ class Learned:
 
     ``dense``: float32, (h, d). ``grams``: float32, (BUCKETS, 4), so that one look-up and one sum serve all: each
     head's weight times inverse document frequency (the second 0 where there is one head), that frequency squared,
-    and 1 where training knew the n-gram. ``tasks``: each known tag's weights; ``bias``: the heads' own.
+    and 1 where training knew the n-gram. ``tasks``: each known tag's weights; ``bias``: the heads' own; ``usual``:
+    the structure's usual range, see ``Reader``.
     """
 
     templates: Templates
+    usual: F32
     dense: F32
     grams: F32
     tasks: Mapping[str, tuple[float, ...]]

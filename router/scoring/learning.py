@@ -15,7 +15,7 @@ from router.scoring.learned import Example, Learned, gram_table, side_by_side
 from router.scoring.linear import Bools, Floats
 from router.scoring.neighbours import Judged, Neighbours
 from router.scoring.ngrams import BUCKETS
-from router.scoring.reading import F32, Blocks, Familiarity, Reader, Reading, Weights
+from router.scoring.reading import ANY_STRUCTURE, F32, Blocks, Familiarity, Reader, Reading, Weights, usual_structure
 from router.scoring.templates import Templates
 
 STRENGTHS = (0.02, 0.1, 0.5, 2.0, 8.0)
@@ -51,7 +51,8 @@ def learn(examples: Sequence[Example], encoder: Encoder | None, seed: int) -> Fi
     if min(int(labels.sum()), int((~labels).sum())) < 2:
         return _constant(encoder, labels, weights)
     templates = Templates.fit([e.features.last_user for e in examples])
-    reader = Reader(encoder, templates)
+    usual = usual_structure([e.features for e in examples])
+    reader = Reader(encoder, templates, usual)
     readings = [reader(e.features) for e in examples]
     blocks = Blocks.fit(readings)
     familiarity = blocks.familiarity(readings)
@@ -73,6 +74,7 @@ def learn(examples: Sequence[Example], encoder: Encoder | None, seed: int) -> Fi
     dense, tasks, bias = side_by_side(heads.weights)
     learned = Learned(
         templates=templates,
+        usual=usual,
         dense=dense,
         grams=gram_table([w.hashed for w in heads.weights], blocks.squared_idf, familiarity),
         tasks=tasks,
@@ -91,10 +93,17 @@ def judged_by(examples: Sequence[Example], vectors: F32) -> Judged:
     return Judged(
         vectors,
         acceptable=np.array([e.acceptable for e in examples], np.bool_),
-        gains=np.array([float(bool(e.teacher)) - float(bool(e.student)) for e in examples]),
+        gains=np.array([_gain(e) for e in examples]),
         names=[e.request_id for e in examples],
         tasks=[e.features.task for e in examples],
     )
+
+
+def _gain(example: Example) -> float:
+    """What escalating gained; where one tier's own rightness is unknown, whether the student was not as good."""
+    if example.student is None or example.teacher is None:
+        return float(not example.acceptable)
+    return float(example.teacher) - float(example.student)
 
 
 def _constant(encoder: Encoder | None, labels: Bools, weights: Floats) -> Fit:
@@ -102,7 +111,8 @@ def _constant(encoder: Encoder | None, labels: Bools, weights: Floats) -> Fit:
     p = float((weights[labels].sum() + 1) / (weights.sum() + 2))
     learned = Learned(
         templates=Templates(),
-        dense=np.zeros((1, Reader(encoder, Templates()).width), np.float32),
+        usual=ANY_STRUCTURE,
+        dense=np.zeros((1, Reader(encoder, Templates(), ANY_STRUCTURE).width), np.float32),
         grams=np.zeros((BUCKETS, 4), np.float32),
         tasks={},
         bias=(linear.logit(p, 1e-12),),

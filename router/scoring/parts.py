@@ -43,7 +43,7 @@ def parts(scorer: Scorer, features: Features) -> Parts:
     """The score, taken apart. Of two heads it is the student's that is."""
     found, learned = scorer.read(features), scorer.learned
     blend = learned.blend
-    structure = (blend.heads * scorer.structure[0] * features.structure).tolist()
+    structure = (blend.heads * scorer.structure[0] * scorer.reader.structure(features)).tolist()
     task = learned.tasks.get(features.task, (0.0,))[0]
     apart = Parts(
         bias=blend.heads * learned.bias[0] + blend.bias,

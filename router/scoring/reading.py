@@ -70,19 +70,27 @@ def _of(known: float, ngrams: int, usual: float) -> float:
 
 
 class Reader:
-    """Turns requests into readings, by an encoder and the frames that were learnt."""
+    """Turns requests into readings, by an encoder, the frames that were learnt, and the usual range of each number
+    of the structure, float32, (2, len(STRUCTURE)): what lies beyond, as in a prompt all in capitals, counts as its
+    end, since nothing was learnt of it."""
 
-    def __init__(self, encoder: Encoder | None, templates: Templates) -> None:
+    def __init__(self, encoder: Encoder | None, templates: Templates, usual: F32) -> None:
         self.encoder = encoder
         self.templates = templates
+        self._least, self._most = usual
         self.width = len(STRUCTURE) + (2 * encoder.dim if encoder else 0)
 
     def __call__(self, features: Features) -> Reading:
         user, context = self.texts(features)
         vectors = [self.encoder.encode(user), self.encoder.encode(context)] if self.encoder else []
         own, others = hashed_ngrams(user, ""), hashed_ngrams("", context)
-        dense = np.concatenate([features.structure, *vectors])
+        dense = np.concatenate([self.structure(features), *vectors])
         return Reading(dense, np.concatenate([own, others]), len(own), features.task)
+
+    def structure(self, features: Features) -> F32:
+        """``features.structure`` within what is usual."""
+        clipped: F32 = np.minimum(np.maximum(features.structure, self._least), self._most)
+        return clipped
 
     def message(self, reading: Reading) -> F32:
         """The embedding of the message in a reading: float32, (dim,); there must be an encoder."""
@@ -96,6 +104,14 @@ class Reader:
             return features.user_window, features.context_window
         around = f"{features.context_window}\n{window(frame, CONTEXT_WINDOW)}"
         return window(message, USER_WINDOW), around
+
+
+def usual_structure(requests: Sequence[Features]) -> F32:
+    """For ``Reader``: from the least to the most of all but one in a hundred of these."""
+    return np.quantile([f.structure for f in requests], (RARE / 2, 1 - RARE / 2), axis=0).astype(np.float32)
+
+
+ANY_STRUCTURE: F32 = np.array([[-math.inf] * len(STRUCTURE), [math.inf] * len(STRUCTURE)], np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from router.scoring.features import STRUCTURE, Features, extract
 from router.scoring.learned import Example
 from router.scoring.linear import Platt, sigmoid
 from router.scoring.prior import prior_score
-from router.scoring.reading import Blocks, Reader
+from router.scoring.reading import ANY_STRUCTURE, Blocks, Reader
 from router.scoring.signals import summarise
 from router.scoring.templates import Templates
 from tests.router.scoring.texts import MARKS, PLAIN
@@ -333,6 +333,6 @@ def test_part_of_an_answer_never_raises_the_score_of_a_head_that_saw_whole_ones_
 
 def test_what_never_varied_in_training_is_given_no_weight(encoder: Encoder) -> None:
     """In 32 bits the spread of hundreds of equal numbers comes out above zero, and one over it enormous."""
-    readings = [Reader(encoder, Templates())(e.features) for e in examples(1000)]
+    readings = [Reader(encoder, Templates(), ANY_STRUCTURE)(e.features) for e in examples(1000)]
     scale = dict(zip(STRUCTURE, Blocks.fit(readings).scale.tolist(), strict=False))
     assert scale["log_turns"] == scale["images"] == 0 < scale["log_user_chars"] < 10
