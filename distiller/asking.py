@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request with the teacher's answer to it.
+    """One request with the teacher's answer to it, and whether that is right where somebody could tell.
 
     ``slices`` are the groups it counts in, such as ``task=intent``; ``weight`` is how many requests
     like it it stands for. ``streamed``: the client had it streamed.
@@ -44,13 +44,15 @@ class Question:
     task: str | None = None
     weight: float = 1.0
     streamed: bool = False
+    teacher_right: bool | None = None
 
 
 class StudentAnswer(BaseModel):
     """What one student said to one question. ``message`` is OpenAI's assistant message.
 
     ``verdict`` is whether it is as good as the teacher's, by the judge whose label is ``judged_by``, where its
-    word is worth keeping (None: it could not tell), or by a person (``judged_by`` is None).
+    word is worth keeping (None: it could not tell), or by a person (``judged_by`` is None). ``right`` and
+    ``teacher_right``: whether it and the teacher's are right, by a judge or a user who could tell without comparing.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +65,8 @@ class StudentAnswer(BaseModel):
     seconds: float = 0.0
     verdict: bool | None = None
     judged_by: str | None = None
+    right: bool | None = None
+    teacher_right: bool | None = None
 
 
 def keep_answers(path: Path, answers: Iterable[StudentAnswer]) -> None:

@@ -43,6 +43,7 @@ def question(row: Row, weight: float = 1.0) -> Question:
         task=row.task,
         weight=weight,
         streamed=row.streamed,
+        teacher_right=row.teacher_right,
     )
 
 
@@ -70,6 +71,8 @@ def live_answer(record: Record, versions: frozenset[str]) -> StudentAnswer | Non
         seconds=answer.seconds,
         verdict=audit.acceptable if audit else None,
         judged_by=audit.judge if audit and by_judge(audit.judge) else None,
+        right=record.right(Tier.STUDENT),
+        teacher_right=record.right(Tier.TEACHER),
     )
 
 
@@ -106,10 +109,23 @@ def examples(
     questions: Sequence[Question], answers: Mapping[str, StudentAnswer], grades: Mapping[str, bool]
 ) -> list[Example]:
     """What the scorer learns from and is tested on, in the questions' order."""
-    graded = (q for q in questions if q.request_id in grades)
-    return [
-        Example(q.features, answers[q.request_id].signals, grades[q.request_id], q.weight, q.streamed) for q in graded
-    ]
+    return [_example(q, answers[q.request_id], grades[q.request_id]) for q in questions if q.request_id in grades]
+
+
+def _example(question: Question, answer: StudentAnswer, acceptable: bool) -> Example:
+    """A student as good as a teacher that is right is right itself, and only that one."""
+    teacher = question.teacher_right if answer.teacher_right is None else answer.teacher_right
+    student = acceptable if answer.right is None and teacher else answer.right
+    return Example(
+        question.features,
+        answer.signals,
+        acceptable,
+        question.weight,
+        question.streamed,
+        student=student,
+        teacher=teacher,
+        request_id=question.request_id,
+    )
 
 
 def outcomes(

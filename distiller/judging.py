@@ -97,5 +97,10 @@ class _Judging:
             self._last_error = str(e)
             return
         self._usd += verdict.usd
-        judged = {"verdict": verdict.acceptable, "judged_by": self._judges.label(question.task)}
+        judged = {
+            "verdict": verdict.acceptable,
+            "judged_by": self._judges.label(question.task),
+            "right": verdict.student_acceptable,
+            "teacher_right": verdict.teacher_acceptable,
+        }
         keep_answers(self._kept, [answer.model_copy(update=judged)])

@@ -56,7 +56,8 @@ class Row:
 
     ``messages`` are the prompt's, content as one string each. ``rights`` is the right by which the
     row may be trained on, ``none`` where there is none (such a row only measures). ``student_ok``
-    is whether the student live at that time was right, None where that is not known. ``options``
+    is whether the student live at that time was as good, ``teacher_right`` whether the answer is right
+    by a judge or a user who could tell without comparing; None where that is not known. ``options``
     are the request's that shape an answer; ``streamed``: the client had it streamed.
     """
 
@@ -74,6 +75,7 @@ class Row:
     student_ok: bool | None = None
     options: dict[str, Any] = field(default_factory=dict)
     streamed: bool = False
+    teacher_right: bool | None = None
 
     @property
     def trainable(self) -> bool:
@@ -124,6 +126,7 @@ def row_of(record: Record, policy: Policy) -> Row | Skip:
         student_ok=_student_ok(record, teacher, policy),
         options={k: record.request[k] for k in _OPTIONS if record.request.get(k) is not None},
         streamed=record.streamed,
+        teacher_right=record.right(Tier.TEACHER),
     )
 
 

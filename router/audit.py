@@ -217,6 +217,7 @@ class Auditor(Generic[Request]):
             return
         audit.judge, audit.judge_usd = self._judges.label(task), verdict.usd
         audit.acceptable, audit.teacher_acceptable = verdict.acceptable, verdict.teacher_acceptable
+        audit.student_acceptable = verdict.student_acceptable
         self._verdict_usd = verdict.usd or self._verdict_usd
 
     def _finish(self, record: Record, outcome: Audit) -> None:

@@ -102,8 +102,9 @@ class Audit:
     the other one did not answer, or the judge did not.
 
     ``acceptable``: the student's answer is as good as the teacher's; None where the judge could not tell, or
-    nothing was judged. ``teacher_acceptable``: the teacher's own answer is right, by a judge that can tell in
-    absolute terms. ``judge`` names whose word both are, ``judge_usd`` is what it cost, in US dollars.
+    nothing was judged. ``teacher_acceptable`` and ``student_acceptable``: that tier's own answer is right, by a
+    judge that can tell in absolute terms. ``judge`` names whose word they are, ``judge_usd`` is what it cost, in
+    US dollars.
     """
 
     answer: Answer | None = None
@@ -111,6 +112,7 @@ class Audit:
     judge: str | None = None
     missed: str | None = None
     teacher_acceptable: bool | None = None
+    student_acceptable: bool | None = None
     judge_usd: Decimal = Decimal(0)
 
 
@@ -171,9 +173,21 @@ class Record:
         if audit is None or verdict is None or not (audit.judge or "").startswith(USERS_WORD):
             return
         if self.tier is Tier.STUDENT:
-            self.audit = replace(audit, acceptable=verdict, judge=USERS_WORD)
+            self.audit = replace(audit, acceptable=verdict, student_acceptable=verdict, judge=USERS_WORD)
         elif self.tier is Tier.TEACHER:
             self.audit = replace(audit, teacher_acceptable=verdict)
+
+    def right(self, tier: Tier) -> bool | None:
+        """Whether the tier's answer is right, without comparing: by a judge that can tell so, else by the user who
+        got it; None where nobody said. A student as good as a teacher that is right is right, and only that one."""
+        audit, said = self.audit, None
+        if audit is not None:
+            said = audit.student_acceptable if tier is Tier.STUDENT else audit.teacher_acceptable
+        if said is None and self.tier is tier:
+            said = verdict_of(self.feedback)
+        if said is None and tier is Tier.STUDENT and audit is not None and self.right(Tier.TEACHER):
+            said = audit.acceptable
+        return said
 
     def answer_of(self, tier: Tier) -> Answer | None:
         """The tier's answer, wherever it came from: served, discarded, or an audit.

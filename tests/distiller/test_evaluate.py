@@ -248,6 +248,32 @@ def test_labels_are_learned_from_all_questions_before_any_answer_is_graded() -> 
     assert grade(asked, answers, Judges(Labels())) == {"r1": False, "r2": False}
 
 
+@pytest.mark.parametrize(
+    ("asked", "answer", "grade", "student", "teacher"),
+    [
+        ({}, {}, True, None, None),
+        ({"teacher_right": True}, {}, True, True, True),
+        ({"teacher_right": True}, {}, False, False, True),
+        ({"teacher_right": False}, {}, True, None, False),
+        ({"teacher_right": True}, {"right": False, "teacher_right": False}, True, False, False),
+        ({}, {"right": True}, True, True, None),
+    ],
+)
+def test_the_scorer_learns_who_was_right_where_somebody_could_tell(
+    asked: dict[str, Any], answer: dict[str, Any], grade: bool, student: bool | None, teacher: bool | None
+) -> None:
+    answers = {"r1": StudentAnswer(request_id="r1", message={}, **answer)}
+    [made] = examples([question(row(1, **asked))], answers, {"r1": grade})
+    assert (made.acceptable, made.student, made.teacher, made.request_id) == (grade, student, teacher, "r1")
+
+
+def test_a_live_answer_brings_what_its_audit_and_its_user_knew() -> None:
+    record = audited(student_answer())
+    record.audit = Audit(answer=student_answer(), acceptable=False, teacher_acceptable=True)
+    found = live_answer(record, frozenset({"b1"}))
+    assert found is not None and (found.right, found.teacher_right) == (False, True)
+
+
 def test_the_report_counts_by_slice_and_rows_pair_both_students() -> None:
     asked = [question(row(i, task="even" if i % 2 == 0 else "odd"), weight=1 + i) for i in range(4)]
     answers = {q.request_id: StudentAnswer(request_id=q.request_id, message={}, seconds=1.0) for q in asked}

@@ -43,16 +43,18 @@ def tool_calls(pair: Pair) -> Verdict:
 def json(pair: Pair, *, sets: bool = False) -> Verdict:
     """The same JSON value, whatever the order of keys; numbers by value. Text that is no JSON never passes.
 
-    Where the request asks for a schema both must be valid against it, and a teacher's answer that is not is
-    wrong whatever the student said. The order of an array counts unless its schema says ``uniqueItems``;
+    Where the request asks for a schema both must be valid against it, and an answer that is not is wrong
+    whatever the other tier said. The order of an array counts unless its schema says ``uniqueItems``;
     with ``sets`` it never does.
     """
     schema = schema_of(pair.request or {})
     wanted, given = _value(text(pair.teacher), schema), _value(text(pair.student), schema)
+    student = False if given is None and schema is not None else None
     if wanted is None:
-        return Verdict(False, teacher_acceptable=None if schema is None else False)
+        teacher = None if schema is None else False
+        return Verdict(False, teacher_acceptable=teacher, student_acceptable=student)
     if given is None:
-        return Verdict(False)
+        return Verdict(False, student_acceptable=student)
     root = schema or {}
     same = canonical(_ordered(given[0], root, root, sets)) == canonical(_ordered(wanted[0], root, root, sets))
     return Verdict(same)

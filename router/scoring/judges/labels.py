@@ -33,12 +33,14 @@ class LabelSet:
             self._pattern = None
 
     def judge(self, pair: Pair) -> Verdict:
-        """No verdict where the teacher's answer is no single label itself: there is nothing to be equal to."""
+        """No verdict where the teacher's answer is no single label itself: there is nothing to be equal to. Where
+        the labels were given, what is none of them is wrong whatever the other tier said."""
         self.learn(pair.teacher)
-        wanted = self.found(pair.teacher)
+        wanted, given = self.found(pair.teacher), self.found(pair.student)
+        amiss = None if self._learns or len(given) == 1 else False
         if len(wanted) != 1:
-            return Verdict(None, teacher_acceptable=None if self._learns else False)
-        return Verdict(self.found(pair.student) == wanted)
+            return Verdict(None, teacher_acceptable=None if self._learns else False, student_acceptable=amiss)
+        return Verdict(given == wanted, student_acceptable=amiss)
 
     def found(self, message: Message) -> set[str]:
         """The labels in a message. One inside a longer one (``card`` in ``card arrival``) does not count."""

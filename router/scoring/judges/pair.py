@@ -30,7 +30,8 @@ class Pair:
 class Verdict:
     """``acceptable``: the student's answer is as good as the teacher's; None where the judge cannot tell.
 
-    ``teacher_acceptable``: the teacher's answer is right, by a judge that can tell without comparing.
+    ``teacher_acceptable`` and ``student_acceptable``: that tier's answer is right, by a judge that can tell without
+    comparing.
     ``usd`` is what asking cost, ``steady`` whether a judge that was asked twice said the same both times.
     """
 
@@ -38,6 +39,7 @@ class Verdict:
     teacher_acceptable: bool | None = None
     usd: Decimal = Decimal(0)
     steady: bool | None = None
+    student_acceptable: bool | None = None
 
 
 def text(message: Message) -> str:

@@ -110,6 +110,26 @@ def test_json_goes_by_the_schema_that_the_client_asked_for(
     assert (found.acceptable, found.teacher_acceptable) == (acceptable, teacher_acceptable)
 
 
+@pytest.mark.parametrize(
+    ("judge", "student", "teacher", "right"),
+    [
+        ("json", "words", '{"tags": [], "steps": []}', False),
+        ("json", '{"tags": []}', "words", False),
+        ("json", '{"tags": [], "steps": []}', '{"tags": [], "steps": [1]}', None),
+        ({"name": "labels", "labels": ["card", "refund"]}, "card or refund", "card", False),
+        ({"name": "labels", "labels": ["card", "refund"]}, "none", "I cannot tell", False),
+        ({"name": "labels", "labels": ["card", "refund"]}, "refund", "card", None),
+        ("labels", "none of them", "card", None),
+        ("exact", "a", "b", None),
+    ],
+)
+def test_a_student_that_breaks_the_asked_form_is_wrong_whatever_the_teacher_said(
+    judge: Any, student: str, teacher: str, right: bool | None
+) -> None:
+    request = asks_for(TAGS) if judge == "json" else None
+    assert verdict(judge, student, teacher, request).student_acceptable is right
+
+
 def test_text_in_parts_is_joined() -> None:
     parts = said([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])
     assert verdict("exact", parts, "ab").acceptable
@@ -219,7 +239,7 @@ def gold(pair):
     if pair.request_id not in GOLD:
         return None
     right = [m["content"] == GOLD[pair.request_id] for m in (pair.student, pair.teacher)]
-    return Verdict(right[0] or not right[1], teacher_acceptable=right[1])
+    return Verdict(right[0] or not right[1], teacher_acceptable=right[1], student_acceptable=right[0])
 def plain(pair): return len(pair.student["content"]) > 3
 def broken(pair): raise RuntimeError("sk-secret")
 def odd(pair): return "yes"
@@ -252,8 +272,8 @@ async def test_a_users_own_judge_may_know_what_is_right() -> None:
     async def gold(student: str, teacher: str, request_id: str = "q1") -> Verdict:
         return await own("gold").verdict(Pair(said(student), said(teacher), request_id=request_id))
 
-    assert await gold("4", "5") == Verdict(True, teacher_acceptable=False)
-    assert await gold("5", "4") == Verdict(False, teacher_acceptable=True)
+    assert await gold("4", "5") == Verdict(True, teacher_acceptable=False, student_acceptable=True)
+    assert await gold("5", "4") == Verdict(False, teacher_acceptable=True, student_acceptable=False)
     assert await gold("4", "4", "q2") == Verdict(None)
     assert await own("plain").verdict(Pair(said("long"), said(""))) == Verdict(True)
     assert own("plain").label(None) == "callable:plain"
