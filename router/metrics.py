@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, Protocol, get_args
 
@@ -32,10 +30,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.guarded import Guarded
 from router.contracts.records import Answer, Audit, Kind, Record
+from router.tally import LATENCY_BUCKETS, OVERHEAD_BUCKETS, Finished, Spent
 
 FLUSH_SECONDS = 0.25
-OVERHEAD_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
-LATENCY_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
 MISSED = frozenset(
     (
         "queue_full",
@@ -74,51 +71,6 @@ class Watched(Protocol):
     def depth(self) -> int: ...
 
 
-class _Distribution:
-    """What a histogram observed, to be told it all at once."""
-
-    __slots__ = ("_bounds", "_counts", "_total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds, self._counts, self._total = bounds, [0] * (len(bounds) + 1), 0.0
-
-    def add(self, amount: float) -> None:
-        self._total += amount
-        self._counts[bisect_left(self._bounds, amount)] += 1
-
-    def pour(self, histogram: Histogram, *labels: str) -> None:
-        """Into the histogram of the same bounds. The library has no call for many at once, but its children
-        keep a sum and how many fell into each bucket alone (cumulated at the scrape)."""
-        if not any(self._counts):
-            return
-        child = histogram.labels(*labels)
-        child._sum.inc(self._total)
-        for bucket, count in zip(child._buckets, self._counts, strict=True):
-            if count:
-                bucket.inc(count)
-
-
-@dataclass(slots=True)
-class _Finished:
-    """Requests that ended the same way."""
-
-    count: int = 0
-    counterfactual_usd: Decimal = Decimal(0)
-    seconds: _Distribution = field(default_factory=lambda: _Distribution(LATENCY_BUCKETS))
-    first_token_seconds: _Distribution = field(default_factory=lambda: _Distribution(LATENCY_BUCKETS))
-    overhead_seconds: _Distribution = field(default_factory=lambda: _Distribution(OVERHEAD_BUCKETS))
-
-
-@dataclass(slots=True)
-class _Spent:
-    """Answers of one tier, for one purpose."""
-
-    usd: Decimal = Decimal(0)
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    output_tokens: int = 0
-
-
 class Metrics:
     """One process's metrics. Methods take finished facts and never raise for their content."""
 
@@ -131,8 +83,8 @@ class Metrics:
         self._seen_errors = 0
         self._live_bundles: dict[str, str] = {}
         self._clusters: dict[str, frozenset[str]] = {}
-        self._finished: defaultdict[_Ending, _Finished] = defaultdict(_Finished)
-        self._spent: defaultdict[_Purpose, _Spent] = defaultdict(_Spent)
+        self._finished: defaultdict[_Ending, Finished] = defaultdict(Finished)
+        self._spent: defaultdict[_Purpose, Spent] = defaultdict(Spent)
         self._make_counters()
         self._make_histograms()
         self._make_gauges()
@@ -327,15 +279,15 @@ class Metrics:
     def flush(self) -> None:
         """Hands over what was summed up since the last time, and what the store says now. On the same thread
         as all else here: nothing locks."""
-        finished, self._finished = self._finished, defaultdict(_Finished)
+        finished, self._finished = self._finished, defaultdict(Finished)
         for ending, requests in finished.items():
             self._flush_finished(ending, requests)
-        spent, self._spent = self._spent, defaultdict(_Spent)
+        spent, self._spent = self._spent, defaultdict(Spent)
         for purpose, answers in spent.items():
             self._flush_spent(purpose, answers)
         self._refresh_store()
 
-    def _flush_finished(self, ending: _Ending, requests: _Finished) -> None:
+    def _flush_finished(self, ending: _Ending, requests: Finished) -> None:
         policy, tier, reason, deferral, fallback, hundreds = ending
         served = tier.value if tier else NO_TIER
         self.requests.labels(policy, served, reason.value, f"{hundreds}xx").inc(requests.count)
@@ -351,7 +303,7 @@ class Metrics:
         requests.first_token_seconds.pour(self.first_token_seconds, policy, served)
         requests.overhead_seconds.pour(self.overhead_seconds, policy)
 
-    def _flush_spent(self, purpose: _Purpose, answers: _Spent) -> None:
+    def _flush_spent(self, purpose: _Purpose, answers: Spent) -> None:
         policy, tier, kind = purpose
         if answers.usd:
             self.spend.labels(policy, tier.value, kind.value).inc(float(answers.usd))

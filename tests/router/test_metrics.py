@@ -16,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from router.audit import Missed
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Audit, Kind, Record, Usage
-from router.metrics import LATENCY_BUCKETS, MISSED, OVERHEAD_BUCKETS, Metrics
+from router.metrics import MISSED, Metrics
 from router.store.kept import kept_record
+from router.tally import LATENCY_BUCKETS, OVERHEAD_BUCKETS
 from tests.fakes import until, world
 
 MakeRecord = Callable[..., Record]
