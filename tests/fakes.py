@@ -20,13 +20,14 @@ from router.settings import Settings
 from router.store.base import open_readonly
 from router.upstream.sse import Collector, chunks
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
+"""Only a test that fails waits so long; a busy machine may need it."""
 
 
 @dataclass(frozen=True)
 class Script:
     """How the fake answers one request. ``die_after`` chunks the connection breaks; ``hang`` never answers;
-    ``extra`` is merged into the answer, for fields that no one knows."""
+    ``after`` is waited for before anything else; ``extra`` is merged into the answer, for fields that no one knows."""
 
     text: str = "hello there friend"
     status: int = 200
@@ -44,6 +45,7 @@ class Script:
     hang_after: int | None = None
     die_after: int | None = None
     seconds: float = 0.0
+    after: threading.Event | None = None
     raw: bytes | None = None
 
 
@@ -96,6 +98,8 @@ class FakeUpstream:
     async def _answer(self, script: Script, body: dict[str, Any], send: Any) -> None:
         if script.hang:
             await asyncio.Event().wait()
+        if script.after:
+            await asyncio.to_thread(script.after.wait)
         if script.seconds:
             await asyncio.sleep(script.seconds)
         if script.raw is not None:
@@ -230,8 +234,11 @@ class World:
         return until(lambda: next((r for r in self.records() if r.request_id == request_id), None))
 
 
-def policy_of(student: FakeUpstream, teacher: FakeUpstream, /, **changes: Any) -> dict[str, Any]:
-    """Everything goes to the student, nothing is audited, unless ``changes`` (top-level keys) say so."""
+def policy_of(
+    student: FakeUpstream, teacher: FakeUpstream, /, timeout_seconds: float = DEADLINE_SECONDS, **changes: Any
+) -> dict[str, Any]:
+    """Everything goes to the student, nothing is audited, unless ``changes`` (top-level keys) say so. Both upstreams
+    have ``timeout_seconds`` to answer."""
     values: dict[str, Any] = {
         "name": "default",
         "aliases": ["gpt-4o"],
@@ -239,14 +246,14 @@ def policy_of(student: FakeUpstream, teacher: FakeUpstream, /, **changes: Any) -
             "model": student.model,
             "url": f"{student.url}/v1",
             "usd_per_million": {"input": 0.02, "output": 0.06},
-            "timeout_seconds": 2,
+            "timeout_seconds": timeout_seconds,
         },
         "teacher": {
             "model": teacher.model,
             "url": f"{teacher.url}/v1",
             "api_key_env": "TEACHER_KEY",
             "usd_per_million": {"input": 1, "output": 3, "cached_input": "0.1"},
-            "timeout_seconds": 2,
+            "timeout_seconds": timeout_seconds,
         },
         "objective": {"student_share": 1.0},
         "audit": {"rate": 0, "warmup_rate": 0, "explore": 0},

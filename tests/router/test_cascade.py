@@ -270,11 +270,16 @@ def test_a_client_that_leaves_while_waiting_frees_the_upstream(proxy: World, cli
     until(lambda: any(r.status == 499 and not r.answers for r in proxy.records()))
 
 
-def test_a_hanging_student_times_out_to_the_teacher(proxy: World, client: OpenAI) -> None:
-    proxy.student.always(hang=True)
-    _, headers = ask(client)
-    assert headers["x-locum-tier"] == "teacher"
-    assert proxy.record(headers["x-locum-request-id"]).fallback == "timeout"
+def test_a_hanging_student_times_out_to_the_teacher(tmp_path: Path) -> None:
+    with (
+        world(tmp_path, timeout_seconds=2) as proxy,
+        OpenAI(base_url=f"{proxy.url}/v1", api_key="unused", max_retries=0) as client,
+    ):
+        until(lambda: ask(client)[1]["x-locum-tier"] == "student")
+        proxy.student.always(hang=True)
+        _, headers = ask(client)
+        assert headers["x-locum-tier"] == "teacher"
+        assert proxy.record(headers["x-locum-request-id"]).fallback == "timeout"
 
 
 def test_tool_calls_pass_through_streams(proxy: World, client: OpenAI) -> None:
