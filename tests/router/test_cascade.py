@@ -12,7 +12,7 @@ import pytest
 from openai import OpenAI
 
 from router.contracts.records import Kind
-from tests.fakes import Script, World, until, world
+from tests.fakes import DEADLINE_SECONDS, Script, World, until, world
 
 MESSAGES: Any = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -256,7 +256,7 @@ def test_a_client_that_leaves_frees_the_upstream(proxy: World, client: OpenAI, m
     chunks = iter(raw.parse())
     assert next(chunks)
     raw.http_response.close()
-    assert upstream.seen[0].left.wait(5)
+    assert upstream.seen[0].left.wait(DEADLINE_SECONDS)
     record = proxy.record(raw.headers["x-locum-request-id"])
     assert record.status == 499
     assert record.answers[0].usage.estimated
@@ -266,7 +266,7 @@ def test_a_client_that_leaves_while_waiting_frees_the_upstream(proxy: World, cli
     proxy.student.always(hang=True)
     with pytest.raises(openai.APITimeoutError):
         ask(client, timeout=0.3)
-    assert proxy.student.seen[0].left.wait(5)
+    assert proxy.student.seen[0].left.wait(DEADLINE_SECONDS)
     until(lambda: any(r.status == 499 and not r.answers for r in proxy.records()))
 
 

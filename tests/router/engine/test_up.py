@@ -55,7 +55,7 @@ def proxy_of(home: Path) -> dict[str, Any]:
 
 def alive(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health/live", timeout=2) as response:
+        with urllib.request.urlopen(f"{url}/health/live", timeout=START_SECONDS) as response:
             return bool(response.status == 200)
     except OSError:
         return False
@@ -63,7 +63,7 @@ def alive(url: str) -> bool:
 
 def student_ready(url: str) -> bool:
     """The proxy looks for its student a few times a second, so it may answer before it knows of one."""
-    with urllib.request.urlopen(f"{url}/health/ready", timeout=2) as response:
+    with urllib.request.urlopen(f"{url}/health/ready", timeout=START_SECONDS) as response:
         return bool(json.load(response)["policies"][0]["student"]["ready"])
 
 
@@ -100,6 +100,6 @@ def test_one_signal_stops_everything_and_leaves_no_run_file(up: subprocess.Popen
     children = Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
     assert len(children) == 2
     up.send_signal(signal.SIGINT)
-    assert up.wait(30) == 0
+    assert up.wait(START_SECONDS) == 0
     assert not [pid for pid in children if runs(int(pid))]
     assert list((home / "run").iterdir()) == []

@@ -22,7 +22,7 @@ from router.errors import (
 from router.upstream.base import Backend, Upstream, Waited
 from router.upstream.litellm_wire import LiteLLMWire
 from router.upstream.openai_wire import OpenAIWire
-from tests.fakes import FakeUpstream, collected, served
+from tests.fakes import DEADLINE_SECONDS, FakeUpstream, collected, served
 
 BODY: dict[str, Any] = {"model": "big", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
 
@@ -137,4 +137,4 @@ async def test_leaving_a_stream_ends_the_request(upstream: FakeUpstream, wire: U
     stream = await wire.open(backend, BODY | {"stream": True}, Waited())
     assert await stream.read()
     await stream.close()
-    assert await asyncio.to_thread(upstream.seen[0].left.wait, 5)
+    assert await asyncio.to_thread(upstream.seen[0].left.wait, DEADLINE_SECONDS)
