@@ -45,11 +45,12 @@ class RoutingState:
     """What is known beside the request at the moment of deciding.
 
     ``score`` is the live scorer's probability that the student's answer is acceptable, None where no
-    scorer was fitted; ``novelty`` how strange it finds the request, which its score is discounted by already;
-    ``prior`` the declared prior's. ``share_threshold`` is the score above which
-    lies the share that a ``student_share`` objective asks for, or that ``usd_per_day`` leaves to the student;
-    None for the other objectives. ``escalated``: this conversation went to
-    the teacher before. ``teacher_affordable``: a ``usd_per_day`` objective has money left today.
+    scorer was fitted; ``gain`` what it expects escalating to gain, ``novelty`` how strange it finds the request,
+    which both allow for already, ``teacher_tokens`` how long it expects the teacher's answer to be; ``prior`` the
+    declared prior's. ``worth`` is what a share or money is decided by instead of the score, see ``Decision``.
+    ``share_threshold`` is the score or worth above which lies the share that a ``student_share`` objective asks
+    for, or that ``usd_per_day`` leaves to the student; None for the other objectives. ``escalated``: this
+    conversation went to the teacher before. ``teacher_affordable``: a ``usd_per_day`` objective has money left today.
     ``propensity`` and ``audited`` are the audit's draw, by the request; ``explore`` is exploration's, by
     the conversation.
     """
@@ -57,7 +58,10 @@ class RoutingState:
     student_ready: bool = True
     escalated: bool = False
     score: float | None = None
+    gain: float | None = None
+    worth: float | None = None
     novelty: float | None = None
+    teacher_tokens: float | None = None
     prior: float = 0.0
     thresholds: Thresholds | None = None
     share_threshold: float | None = None
@@ -132,6 +136,9 @@ def decide(policy: Policy, view: RequestView, state: RoutingState) -> Decision:
         detail=verdict.detail,
         score=known,
         threshold=verdict.threshold,
+        gain=state.gain,
+        worth=state.worth,
+        teacher_tokens=state.teacher_tokens,
         novelty=state.novelty,
         propensity=state.propensity,
         audited=state.audited,
@@ -221,6 +228,8 @@ def _score(policy: Policy, state: RoutingState) -> Verdict:
         threshold = route_threshold(policy, state.thresholds)
     score, detail = state.score, ""
     if _starts_from_prior(policy):
+        if state.worth is not None:
+            score = state.worth
         if score is None:
             score, detail = state.prior, "by the declared prior"
         if threshold is None:

@@ -22,6 +22,7 @@ import structlog
 from pydantic import ValidationError
 
 from router.contracts.bundles import read_manifest
+from router.contracts.decision import NOVEL
 from router.contracts.records import Record
 from router.errors import StoreError
 from router.metrics import Metrics
@@ -34,8 +35,6 @@ from router.store.base import Records, Scored
 
 log = structlog.get_logger(__name__)
 
-NOVEL = 0.15
-"""Novelty from which on a request counts as strange: it is 0 for 99 of 100 requests like those of training."""
 DAY_SECONDS = 86_400.0
 EVERY_SECONDS = 30.0
 STRANGE_KEPT, USUAL_KEPT = 1024, 512

@@ -182,6 +182,8 @@ class Exchange:
             found.append((b"x-locum-tier", self.tier.encode()))
         if decision.score is not None:
             found.append((b"x-locum-score", b"%.4f" % decision.score))
+        if decision.worth is not None:
+            found.append((b"x-locum-worth", b"%.4f" % decision.worth))
         if decision.threshold is not None:
             found.append((b"x-locum-threshold", b"%.4f" % decision.threshold))
         if self.answers and self.answers[0].kind is Kind.SERVED:

@@ -16,9 +16,12 @@ from router.decide import RequestView, RoutingState, audit_rate, decide
 from router.exchange import ChatRequest
 from router.metrics import TOO_HARD
 from router.policy import Policy
+from router.pricing import Prices
+from router.scoring.estimator import Look, Scorer
 from router.scoring.features import Features, extract
 from router.scoring.prior import prior_score
 from router.scoring.thresholds import Pace, ShareThreshold
+from router.scoring.worth import Extra, worth
 from router.shared import SharedState
 
 NOTHING = Decimal(0)
@@ -29,7 +32,7 @@ class Routing:
     an edit forgets neither conversations nor what was spent today."""
 
     def __init__(self, policy: Policy, state: SharedState, *, clock: Callable[[], float] = time.time) -> None:
-        self._policy = policy
+        self._policy, self._extra = policy, Extra.of(Prices.of(policy))
         self._conversations = Conversations(policy.name, state)
         self._share, self._share_of, self._pace = ShareThreshold(), "", Pace()
         self._workers = state.workers
@@ -39,7 +42,7 @@ class Routing:
         self.audit_budget = DailyBudget(policy.audit.usd_per_day, state.account(policy.name, "audited"))
 
     def follow(self, policy: Policy) -> None:
-        self._policy = policy
+        self._policy, self._extra = policy, Extra.of(Prices.of(policy))
         self._spent.cap(policy.objective.usd_per_day or NOTHING)
         self.audit_budget.cap(policy.audit.usd_per_day)
 
@@ -52,17 +55,21 @@ class Routing:
         """Reads the request once, scores it, draws its audit, and decides."""
         policy, features = self._policy, extract(chat.body)
         look = live.scorer.look(features) if live.scorer else None
-        score = look.score if look else None
-        prior = prior_score(features) if score is None else 0.0
+        held = self._worth(look, features, live.scorer) if look and live.scorer else None
+        prior = 0.0 if look else prior_score(features)
+        compared = (look.score if held is None else held) if look else prior
         rate = audit_rate(policy, live.thresholds, live.wary)
         state = RoutingState(
             student_ready=live.student is not None,
             escalated=chat.has_assistant_turn and self._conversations.escalated(chat.conversation_id),
-            score=score,
+            score=look.score if look else None,
+            gain=look.gain if look else None,
+            worth=held,
             novelty=look.novelty if look else None,
+            teacher_tokens=look.tokens if look else None,
             prior=prior,
             thresholds=live.thresholds,
-            share_threshold=self._share_threshold(live, prior if score is None else score),
+            share_threshold=self._share_threshold(live, compared),
             teacher_affordable=policy.objective.usd_per_day is None or not self._spent.exhausted,
             propensity=rate,
             audited=drawn(chat.request_id, rate),
@@ -70,12 +77,22 @@ class Routing:
         )
         return features, decide(policy, RequestView(features, chat.body, chat.tier), state)
 
+    def _worth(self, look: Look, features: Features, scorer: Scorer) -> float | None:
+        """What a share or money is decided by, where that is not the score; None for the other objectives."""
+        aim, lengths = self._policy.objective, scorer.learned.lengths
+        gain = 1 - look.score if look.gain is None else look.gain
+        if aim.usd_per_day is not None and lengths is not None and look.tokens is not None:
+            return worth(gain, self._extra.dearness(lengths, features.input_tokens, look.tokens))
+        declared = aim.usd_per_day is not None or aim.student_share is not None
+        return worth(gain) if declared and look.gain is not None else None
+
     def _share_threshold(self, live: Live, score: float) -> float | None:
-        """Follows the scores of all traffic; another scorer has another distribution, so it starts anew."""
+        """Follows the scores of all traffic, or worths; another scorer or aim has other ones, so it starts anew."""
         aim = self._policy.objective
         if aim.student_share is None and aim.usd_per_day is None:
             return None
-        scored_by = live.bundle if live.scorer and live.bundle else "prior"
+        kind = "share" if aim.usd_per_day is None else "money"
+        scored_by = f"{kind} {live.bundle}" if live.scorer and live.bundle else "prior"
         if scored_by != self._share_of:
             self._share, self._share_of = ShareThreshold(), scored_by
         self._share.observe(score)

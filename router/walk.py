@@ -85,13 +85,14 @@ def _spoke(decision: Decision, decided: Reason) -> str:
 def _by_score(decision: Decision) -> str:
     if decision.score is None or decision.threshold is None:
         return decision.detail or "the score decided"
-    enough = decision.score >= decision.threshold
+    name, held = ("score", decision.score) if decision.worth is None else ("worth", decision.worth)
+    enough = held >= decision.threshold
     sign, to = (">=", "student") if enough else ("<", "teacher")
     limit = (
         f"threshold {decision.threshold:.4f}" if decision.threshold <= 1 else "any threshold: the student never serves"
     )
     by = f" ({decision.detail})" if decision.detail else ""
-    return f"score {decision.score:.4f} {sign} {limit}, so the {to}{by}"
+    return f"{name} {held:.4f} {sign} {limit}, so the {to}{by}"
 
 
 def _no_capability(_: Decision, policy: Policy | None) -> str:

@@ -35,7 +35,9 @@ TOLD = {
     "x-locum-reason": "Why it went there.",
     "x-locum-bundle": "The bundle that was live, or `base`.",
     "x-locum-score": "The probability that the student's answer is acceptable.",
-    "x-locum-threshold": "The score from which on the student serves.",
+    "x-locum-worth": "What escalating gains for its cost, 0 to 1, high for the student; where it is not the score "
+    "that a share or a day's money is decided by.",
+    "x-locum-threshold": "The score, or worth, from which on the student serves.",
     "x-locum-cost-usd": "What the answer cost, in US dollars; not told at the head of a stream.",
     "x-locum-saved-usd": "What the teacher alone would have cost more; may be negative.",
 }

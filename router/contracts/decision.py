@@ -58,13 +58,20 @@ class Fallback(StrEnum):
     CIRCUIT_OPEN = "circuit_open"
 
 
+NOVEL = 0.15
+"""Novelty from which on a request counts as strange: it is 0 for 99 of 100 requests like those of training."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """What was decided for one request before any token, and on what ground.
 
     ``score`` is the calibrated probability that the student's answer is acceptable; ``threshold``
-    the score from which on the student serves. ``novelty`` is how strange the request was to the live
-    scorer, 0 (as what it was fitted on) to 1; None where none was fitted. ``propensity`` is the
+    the score from which on the student serves. Where the objective is a share or money, what escalating gains for
+    its cost is held against the threshold instead: ``worth``, 0 to 1, high for the student; None where it is the
+    score. ``gain`` is P(the teacher is right) less P(the student is), None where labels tell of no such thing, and
+    ``teacher_tokens`` how long the teacher's answer was expected to be. ``novelty`` is how strange the request was
+    to the live scorer, 0 (as what it was fitted on) to 1; None where none was fitted. ``propensity`` is the
     probability with which this request was drawn for audit, whether or not it was (``audited``): the
     draw never looks at the content, so the drawn requests are a uniform sample of the traffic.
     ``exploration`` is the probability with which a request bound for the student was sent to the teacher
@@ -77,6 +84,9 @@ class Decision:
     detail: str = ""
     score: float | None = None
     threshold: float | None = None
+    gain: float | None = None
+    worth: float | None = None
+    teacher_tokens: float | None = None
     novelty: float | None = None
     propensity: float = 0.0
     audited: bool = False

@@ -52,7 +52,8 @@ class Part(NamedTuple):
 class Reading(NamedTuple):
     """What the parts of a request say. ``message``, ``context`` and ``ngrams``: to each head's log odds;
     ``logit``: all together, blended with the neighbours' opinion; ``difference``: P(teacher right) less P(student
-    right) by two heads; ``usual``: how usual the n-grams are, 0 to 1."""
+    right) by two heads; ``usual``: how usual the n-grams are, 0 to 1; ``tokens``: how long the teacher's answer will
+    be, None where nothing was learnt of it."""
 
     message: list[float]
     context: list[float]
@@ -61,16 +62,19 @@ class Reading(NamedTuple):
     logit: float
     difference: float | None
     usual: float
+    tokens: float | None
 
 
 class Look(NamedTuple):
     """One request, looked at. ``score``: P(acceptable), calibrated, less where the request is strange.
     ``gain``: P(the teacher is right) less P(the student is), None without labels that tell of both; where the
-    request is strange it nears 1. ``novelty``: from 0, as usual, to 1, wholly strange."""
+    request is strange it nears 1. ``novelty``: from 0, as usual, to 1, wholly strange. ``tokens``: the expected
+    length of the teacher's answer, None where nothing was learnt of it."""
 
     score: float
     gain: float | None
     novelty: float
+    tokens: float | None = None
 
 
 class Scorer:
@@ -106,8 +110,8 @@ class Scorer:
         return scorer
 
     def refreshed(self, examples: Sequence[Example]) -> Self:
-        """This scorer with more judged requests, none of which it was fitted on: calibrated anew by them, and
-        they join the neighbours. No refit; what it says of an example here, it said before it knew it."""
+        """This scorer with more judged requests, none of which it was fitted on: calibrated anew by them; they join
+        the neighbours, and their n-grams are known. No refit; what it says of an example here, it said before."""
         learned, encoder = self.learned, self.reader.encoder
         labels = np.array([e.acceptable for e in examples], np.bool_)
         if not len(labels):
@@ -118,8 +122,11 @@ class Scorer:
         if neighbours is not None and encoder is not None:
             vectors = np.stack([encoder.encode(self.reader.texts(e.features)[0]) for e in examples])
             neighbours = neighbours.remember(learning.judged_by(examples, vectors))
+        grams = learned.grams.copy()
+        for text, around in (self.reader.texts(e.features) for e in examples):
+            grams[hashed_ngrams(text, ""), 3] = grams[hashed_ngrams("", around), 3] = 1
         facts = {**learned.facts, "refreshed": learned.facts.get("refreshed", 0) + len(examples)}
-        return type(self)(encoder, replace(learned, blend=blend, neighbours=neighbours, facts=facts))
+        return type(self)(encoder, replace(learned, grams=grams, blend=blend, neighbours=neighbours, facts=facts))
 
     def score(self, features: Features) -> float:
         """P(acceptable | request), calibrated."""
@@ -132,16 +139,18 @@ class Scorer:
         if learned.neighbours is not None:
             usual = min(usual, learned.neighbours.familiar(found.opinion.nearest))
         trust = usual**STEEPNESS
+        p = linear.sigmoid(found.logit)
         if found.difference is not None:
-            gain = learned.blend.gain(found.difference, found.opinion) * trust + (1 - trust)
-        return Look(linear.sigmoid(found.logit) * trust, gain, 1 - trust)
+            gain = learned.blend.gain(found.difference, 1 - p, found.opinion) * trust + (1 - trust)
+        return Look(p * trust, gain, 1 - trust, found.tokens)
 
     def read(self, features: Features) -> Reading:
         """What each part of the request says."""
         learned, encoder = self.learned, self.reader.encoder
         text, around = self.reader.texts(features)
         context, ngrams = self._context(around), hashed_ngrams(text, "")
-        dense = self.structure.dot(self.reader.structure(features))
+        structure = self.reader.structure(features)
+        dense = self.structure.dot(structure)
         message, opinion = self._nothing, NOBODY
         if encoder is not None:
             total = encoder.total(text)
@@ -164,7 +173,8 @@ class Scorer:
             logit, difference = together(heads[0] + spelled[0], heads[1] + spelled[1])
         blended = learned.blend.logit(logit, opinion)
         usual = learned.familiarity.share((float(own[3]), len(ngrams)), (float(context.grams[3]), context.ngrams))
-        return Reading(said, around_said, spelled, opinion, blended, difference, usual)
+        tokens = learned.lengths.tokens(structure) if learned.lengths else None
+        return Reading(said, around_said, spelled, opinion, blended, difference, usual, tokens)
 
     def _summed(self, ngrams: I64) -> F32:
         """The sum of the n-grams' rows of ``Learned.grams``: float32, (4,)."""

@@ -15,6 +15,7 @@ from router.scoring.blend import Blend
 from router.scoring.encoder import Encoder
 from router.scoring.features import FEATURES_VERSION
 from router.scoring.learned import Learned, gram_table
+from router.scoring.lengths import Lengths
 from router.scoring.neighbours import Neighbours
 from router.scoring.ngrams import BUCKETS
 from router.scoring.reading import ANY_STRUCTURE, Familiarity, Reader
@@ -24,6 +25,7 @@ _ARRAYS, _NUMBERS = "scorer.safetensors", "scorer.json"
 _FORMAT = 2
 _NEIGHBOURS = ("projection", "offset", "rows", "votes", "tasks")
 _ABOUT = ("names", "known", "near", "base")
+_LENGTHS = ("bias", "least", "most", "smear", "input_tokens", "output_tokens")
 
 
 def save(folder: Path, learned: Learned, encoder: Encoder | None) -> None:
@@ -33,7 +35,10 @@ def save(folder: Path, learned: Learned, encoder: Encoder | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     hashed = np.ascontiguousarray(learned.grams[:, : len(learned.bias)].T)
     arrays = {"dense": learned.dense, "hashed": hashed, "squared_idf": learned.grams[:, 2].copy()}
-    arrays["usual"] = learned.usual
+    arrays |= {"usual": learned.usual, "known": learned.grams[:, 3].astype(np.uint8)}
+    lengths = learned.lengths
+    if lengths is not None:
+        arrays["lengths"] = lengths.weights
     near = learned.neighbours
     if near is not None:
         arrays |= {name: getattr(near, name) for name in _NEIGHBOURS}
@@ -46,6 +51,7 @@ def save(folder: Path, learned: Learned, encoder: Encoder | None) -> None:
         "familiarity": asdict(learned.familiarity),
         "neighbours": {name: getattr(near, name) for name in _ABOUT} if near else None,
         "blend": asdict(learned.blend),
+        "lengths": {name: getattr(lengths, name) for name in _LENGTHS} if lengths else None,
         "head": learned.head.plain() if learned.head else None,
         "facts": learned.facts,
     }
@@ -73,13 +79,14 @@ def load(folder: Path, encoder: Encoder | None) -> Learned:
             templates=templates,
             usual=arrays["usual"],
             dense=arrays["dense"],
-            grams=gram_table(list(arrays["hashed"]), arrays["squared_idf"], familiarity),
+            grams=gram_table(list(arrays["hashed"]), arrays["squared_idf"], arrays["known"] > 0),
             tasks={task: tuple(weights) for task, weights in numbers["tasks"].items()},
             bias=tuple(numbers["bias"]),
             familiarity=familiarity,
             neighbours=_neighbours(arrays, numbers["neighbours"]),
             blend=Blend(**numbers["blend"]),
             head=AnswerHead.of(head) if head else None,
+            lengths=Lengths(arrays["lengths"], **numbers["lengths"]) if numbers["lengths"] else None,
             facts=numbers["facts"],
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
@@ -90,7 +97,7 @@ def _neighbours(arrays: dict[str, Any], numbers: dict[str, Any] | None) -> Neigh
     if numbers is None:
         return None
     own = {name: arrays[name] for name in _NEIGHBOURS}
-    if {len(numbers["names"]), *(len(own[name]) for name in ("votes", "tasks"))} != {len(own["rows"])}:
+    if {len(numbers["names"]), len(own["tasks"]), own["votes"].shape[-1]} != {len(own["rows"])}:
         raise ValueError("its neighbours do not fit together")
     about = {**numbers, "names": tuple(numbers["names"]), "base": tuple(numbers["base"])}
     return Neighbours(**own, **about)
@@ -98,7 +105,9 @@ def _neighbours(arrays: dict[str, Any], numbers: dict[str, Any] | None) -> Neigh
 
 def _check_shapes(folder: Path, arrays: dict[str, Any], heads: int, width: int) -> None:
     wanted = {"dense": (heads, width), "hashed": (heads, BUCKETS), "squared_idf": (BUCKETS,)}
-    wanted["usual"] = ANY_STRUCTURE.shape
+    wanted |= {"usual": ANY_STRUCTURE.shape, "known": (BUCKETS,)}
+    if "lengths" in arrays:
+        wanted["lengths"] = ANY_STRUCTURE[0].shape
     if {name: arrays[name].shape for name in wanted} != wanted or heads not in (1, 2):
         raise BundleError(f"the scorer in {folder} is damaged: its weights have the wrong shape")
 

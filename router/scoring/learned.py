@@ -13,6 +13,7 @@ from router.contracts.records import Signals
 from router.scoring.answer_head import AnswerHead
 from router.scoring.blend import Blend
 from router.scoring.features import Features
+from router.scoring.lengths import Lengths
 from router.scoring.neighbours import Neighbours
 from router.scoring.reading import F32, Familiarity, Weights
 from router.scoring.templates import Templates
@@ -23,7 +24,8 @@ class Example:
     """One judged request. ``signals`` where the student's token probabilities are known.
 
     ``acceptable``: the student's answer is as good as the teacher's. ``student`` and ``teacher``: whether each is
-    right, by a judge that can tell without comparing; None by one that cannot.
+    right, by a judge that can tell without comparing; None by one that cannot. ``teacher_tokens``: how long the
+    teacher's answer was, 0 where that is not known.
     """
 
     features: Features
@@ -34,6 +36,7 @@ class Example:
     student: bool | None = None
     teacher: bool | None = None
     request_id: str = ""
+    teacher_tokens: int = 0
 
     @property
     def judged(self) -> Signals | None:
@@ -47,7 +50,7 @@ class Learned:
 
     ``dense``: float32, (h, d). ``grams``: float32, (BUCKETS, 4), so that one look-up and one sum serve all: each
     head's weight times inverse document frequency (the second 0 where there is one head), that frequency squared,
-    and 1 where training knew the n-gram. ``tasks``: each known tag's weights; ``bias``: the heads' own; ``usual``:
+    and 1 where the n-gram is known. ``tasks``: each known tag's weights; ``bias``: the heads' own; ``usual``:
     the structure's usual range, see ``Reader``.
     """
 
@@ -61,16 +64,18 @@ class Learned:
     neighbours: Neighbours | None = None
     blend: Blend = field(default_factory=Blend)
     head: AnswerHead | None = None
+    lengths: Lengths | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def gram_table(hashed: Sequence[F32], squared_idf: F32, familiarity: Familiarity) -> F32:
-    """``Learned.grams`` from each head's ``hashed`` and the squared inverse document frequencies, all (BUCKETS,)."""
+def gram_table(hashed: Sequence[F32], squared_idf: F32, known: npt.NDArray[np.bool_]) -> F32:
+    """``Learned.grams`` from each head's ``hashed``, the squared inverse document frequencies, and which n-grams are
+    known, all (BUCKETS,)."""
     table = np.zeros((len(squared_idf), 4), np.float32)
     for column, weights in enumerate(hashed):
         table[:, column] = weights
     table[:, 2] = squared_idf
-    table[:, 3] = squared_idf < familiarity.new
+    table[:, 3] = known
     return table
 
 

@@ -12,6 +12,7 @@ from router.scoring.answer_head import AnswerHead
 from router.scoring.blend import Blend
 from router.scoring.encoder import Encoder
 from router.scoring.learned import Example, Learned, gram_table, side_by_side
+from router.scoring.lengths import Lengths
 from router.scoring.linear import Bools, Floats
 from router.scoring.neighbours import Judged, Neighbours
 from router.scoring.ngrams import BUCKETS
@@ -76,16 +77,26 @@ def learn(examples: Sequence[Example], encoder: Encoder | None, seed: int) -> Fi
         templates=templates,
         usual=usual,
         dense=dense,
-        grams=gram_table([w.hashed for w in heads.weights], blocks.squared_idf, familiarity),
+        grams=gram_table([w.hashed for w in heads.weights], blocks.squared_idf, blocks.squared_idf < familiarity.new),
         tasks=tasks,
         bias=bias,
         familiarity=familiarity,
         neighbours=neighbours,
         blend=blend,
         head=head,
+        lengths=_lengths(examples, reader),
         facts={"examples": len(examples), "acceptable": int(labels.sum()), "strength": heads.strengths[0]},
     )
     return Fit(learned, held_out, accepts, held_gain)
+
+
+def _lengths(examples: Sequence[Example], reader: Reader) -> Lengths | None:
+    known = [e for e in examples if e.teacher_tokens]
+    return Lengths.fit(
+        [reader.structure(e.features) for e in known],
+        [e.features.input_tokens for e in known],
+        [e.teacher_tokens for e in known],
+    )
 
 
 def judged_by(examples: Sequence[Example], vectors: F32) -> Judged:
