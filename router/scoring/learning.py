@@ -62,9 +62,8 @@ def learn(examples: Sequence[Example], encoder: Encoder | None, seed: int) -> Fi
     held_out, held_gain = 1 / (1 + np.exp(-heads.logits)), heads.differences
     if encoder is not None:
         judged = judged_by(examples, np.stack([reader.message(r) for r in readings]))
-        neighbours = Neighbours.fit(judged)
-        if neighbours is not None:
-            opinions = neighbours.held_out(judged)
+        if near := Neighbours.fit(judged):
+            neighbours, opinions = near
             blend = Blend.fit(heads.logits, opinions, labels, weights)
             if heads.differences is not None:
                 both = _both(examples)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,9 @@ SHARPNESS = 8.0
 SAME_TASK = 16.0
 LEAST = 60
 """Fewer judged requests are no neighbourhood."""
-_CHUNK = 1024
+_CHUNK = 256
+
+T = TypeVar("T", float, npt.NDArray[np.float64])
 
 
 class Opinion(NamedTuple):
@@ -51,13 +53,13 @@ class Judged:
 
     def votes(self) -> F32:
         """See ``Neighbours``."""
-        return np.stack([np.ones(len(self.gains)), self.acceptable, self.gains], axis=1).astype(np.float32)
+        return np.stack([np.ones(len(self.gains)), self.acceptable, self.gains]).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """``projection``: float32, (dim, k), and ``offset``, (k,), make a message's embedding a row; ``rows``: float32,
-    (m, k), of length one, oldest first; ``votes``: float32, (m, 3): one, acceptable, gain; ``names``: their request
+    (m, k), of length one, oldest first; ``votes``: float32, (3, m): one, acceptable, gain; ``names``: their request
     ids; ``tasks``: the numbers of their tags, by ``known``, -1 for none, (m,); ``near``: the cosine from which on a
     request counts as near; ``base``: the mean acceptable and gain.
     """
@@ -73,8 +75,9 @@ class Neighbours:
     base: tuple[float, float]
 
     @classmethod
-    def fit(cls, judged: Judged) -> Self | None:
-        """From judged requests, oldest first; None of fewer than ``LEAST``."""
+    def fit(cls, judged: Judged) -> tuple[Self, npt.NDArray[np.float64]] | None:
+        """From judged requests, oldest first, and what the neighbours say of each when held out: an ``Opinion`` a row,
+        (n, 3). None of fewer than ``LEAST``."""
         vectors = judged.vectors
         if len(vectors) < LEAST:
             return None
@@ -82,11 +85,12 @@ class Neighbours:
         centred = vectors - mean
         _, directions = np.linalg.eigh(centred.T @ centred)  # ascending
         projection = np.ascontiguousarray(directions[:, ::-1][:, :DIMENSIONS], np.float32)
-        none = np.zeros((0, projection.shape[1]), np.float32), np.zeros((0, 3), np.float32)
+        none = np.zeros((0, projection.shape[1]), np.float32), np.zeros((3, 0), np.float32)
         empty = cls(projection, mean @ projection, *none, (), np.zeros(0, np.int32), {}, 0.0, (0.0, 0.0))
         made = empty.remember(judged)
-        nearest = made.held_out(judged)[:, 2]
-        return replace(made, near=float(np.quantile(nearest, RARE)))
+        *sums, nearest = made._held_out(judged)
+        fitted = replace(made, near=float(np.quantile(nearest, RARE)))
+        return fitted, np.stack([*fitted._shrunk(*sums), nearest], axis=1)
 
     def remember(self, judged: Judged) -> Self:
         """These with more judged requests; the oldest are forgotten."""
@@ -95,8 +99,8 @@ class Neighbours:
             if task and task not in known:
                 known[task] = len(known)
         fresh = np.array([known.get(task, -1) for task in judged.tasks], np.int32)
-        votes = np.ascontiguousarray(np.concatenate([self.votes, judged.votes()])[-MEMORY:])
-        _, base, base_gain = votes.mean(axis=0).tolist()
+        votes = np.ascontiguousarray(np.concatenate([self.votes, judged.votes()], axis=1)[:, -MEMORY:])
+        _, base, base_gain = votes.mean(axis=1).tolist()
         return replace(
             self,
             rows=np.ascontiguousarray(np.concatenate([self.rows, self.project(judged.vectors)])[-MEMORY:]),
@@ -116,29 +120,33 @@ class Neighbours:
     def ask(self, vector: F32, task: str) -> Opinion:
         """The neighbours of one unit embedding (dim,), of a request with this tag."""
         row = vector.dot(self.projection) - self.offset
-        cosines = self.rows.dot(row) / max(math.sqrt(row.dot(row)), 1e-9)
-        nearest = float(cosines.max())
-        weights = self._weights(cosines)
+        row *= SHARPNESS / max(math.sqrt(row.dot(row)), 1e-9)
+        sharp = self.rows.dot(row)  # (m,)
+        nearest = float(sharp.max()) / SHARPNESS
+        weights = np.exp(sharp, out=sharp)
+        sums = self.votes.dot(weights)  # (3,)
         if task in self.known:
-            weights[self.tasks == self.known[task]] *= SAME_TASK
-        total, acceptable, gain = weights.dot(self.votes).tolist()
-        return Opinion(*self._shrunk(total, acceptable, gain), nearest)
+            sums += (SAME_TASK - 1) * self.votes.dot(weights * (self.tasks == self.known[task]))
+        return Opinion(*self._shrunk(*sums.tolist()), nearest)
 
-    def held_out(self, judged: Judged) -> npt.NDArray[np.float64]:
-        """What the neighbours say of requests that are remembered, the last ones last, without themselves: (n, 3)."""
-        rows, found = self.project(judged.vectors), np.empty((len(judged.vectors), 3))
-        tasks = np.array([self.known.get(task, -1) for task in judged.tasks])
+    def _held_out(self, judged: Judged) -> npt.NDArray[np.float64]:
+        """For each of these, which are remembered, the last ones last, without itself: the sum of all votes, of those
+        for acceptable and of gains, and the nearest's cosine, (4, n)."""
+        rows, found = self.project(judged.vectors), np.empty((4, len(judged.vectors)))
+        tasks = np.array([self.known.get(task, -1) for task in judged.tasks], np.int32)
         first = len(rows) - len(self.rows)  # earlier ones are not remembered
         for start in range(0, len(rows), _CHUNK):
-            cosines = rows[start : start + _CHUNK] @ self.rows.T
-            own = np.arange(start, start + len(cosines)) - first
+            chunk = slice(start, min(start + _CHUNK, len(rows)))
+            sharp = (SHARPNESS * rows[chunk]) @ self.rows.T  # (chunk, m)
+            own = np.arange(chunk.start, chunk.stop) - first
             mine = own >= 0
-            cosines[np.flatnonzero(mine), own[mine]] = -np.inf
-            mine_too = tasks[start : start + _CHUNK, None]
-            weights = self._weights(cosines) * np.where((mine_too == self.tasks) & (mine_too >= 0), SAME_TASK, 1.0)
-            sums = weights @ self.votes  # (chunk, 3)
-            for i, (total, acceptable, gain) in enumerate(sums.tolist()):
-                found[start + i] = *self._shrunk(total, acceptable, gain), cosines[i].max()
+            sharp[np.flatnonzero(mine), own[mine]] = -np.inf
+            found[3, chunk] = sharp.max(axis=1) / SHARPNESS
+            weights, task = np.exp(sharp, out=sharp), tasks[chunk, None]
+            found[:3, chunk] = self.votes @ weights.T
+            if (task >= 0).any():
+                weights *= (task == self.tasks) & (task >= 0)
+                found[:3, chunk] += (SAME_TASK - 1) * (self.votes @ weights.T)
         return found
 
     def nearest(self, vector: F32, count: int) -> list[tuple[str, float, bool]]:
@@ -147,19 +155,14 @@ class Neighbours:
         cosines = self.rows @ self.project(vector[None])[0]
         newest_first = np.argsort(-cosines[::-1], kind="stable")[:count]
         best = (len(cosines) - 1 - newest_first).tolist()
-        return [(self.names[i], float(cosines[i]), bool(self.votes[i, 1])) for i in best]
+        return [(self.names[i], float(cosines[i]), bool(self.votes[1, i])) for i in best]
 
     def familiar(self, nearest: float) -> float:
         """How usual a request is, 0 to 1, whose nearest neighbour has this cosine."""
         return min(1.0, max(0.0, nearest) / self.near) if self.near > 0 else 1.0
 
-    def _weights(self, cosines: F32) -> F32:
-        weights = cosines - 1
-        weights *= SHARPNESS
-        return np.exp(weights, out=weights)
-
-    def _shrunk(self, total: float, acceptable: float, gain: float) -> tuple[float, float]:
+    def _shrunk(self, total: T, acceptable: T, gain: T) -> tuple[T, T]:
         """The votes' means, with the base rate as one more vote, from as far away as still counts as near."""
         base, base_gain = self.base
-        own = math.exp(SHARPNESS * (self.near - 1))
+        own = math.exp(SHARPNESS * self.near)
         return (acceptable + own * base) / (total + own), (gain + own * base_gain) / (total + own)
