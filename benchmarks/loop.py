@@ -39,6 +39,8 @@ from router.store.base import open_readonly
 
 SYSTEM = "Name the intent of the customer's message."
 WINDOW = 500
+LAST = 2000
+"""Requests at the end of the stream over which the floor is promised, and counted."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def policy(teacher_url: str, args: argparse.Namespace) -> Row:
             "usd_per_million": {"input": 1.25, "output": 10.0},
             "training_rights": "allowed",
         },
-        "objective": {"parity": {"at_least": args.parity, "confidence": 0.95}},
+        "objective": {"parity": {"at_least": args.parity, "confidence": 0.95, "over_requests": LAST}},
         "audit": {
             "rate": args.audit_rate,
             "warmup_rate": args.warmup_rate,
@@ -197,7 +199,7 @@ def table(settings: Settings, seen: Sequence[Served]) -> list[Row]:
     ends = range(WINDOW, len(seen) + 1, WINDOW)
     rounds = history(settings.work("intents"))
     rows = [window_row(f"{end - WINDOW}-{end}", seen[end - WINDOW : end], records[:end], alone, rounds) for end in ends]
-    rows.append(window_row("last 2000", seen[-2000:], records, alone, rounds))
+    rows.append(window_row(f"last {LAST}", seen[-LAST:], records, alone, rounds))
     rows.append(window_row("locum", seen, records, alone, rounds))
     folder = settings.bundles("intents")
     for path in sorted(folder.glob(f"*/{MANIFEST}")):
