@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request with the teacher's answer to it, and whether that is right where somebody could tell.
+    """One request with the teacher's answer to it, how long that was (0: unknown), and whether it is right where
+    somebody could tell.
 
     ``slices`` are the groups it counts in, such as ``task=intent``; ``weight`` is how many requests
     like it it stands for. ``streamed``: the client had it streamed.
@@ -45,6 +46,7 @@ class Question:
     weight: float = 1.0
     streamed: bool = False
     teacher_right: bool | None = None
+    teacher_tokens: int = 0
 
 
 class StudentAnswer(BaseModel):

@@ -92,7 +92,7 @@ def build(
         sifting = _Sifting(spool, policy, config, ledger, skipped)
         sifting.take(records)
         train, dev, holdout = sifting.split()
-        known = _ids(parent / "train.jsonl") if parent else frozenset()
+        known = ids(parent / "train.jsonl") if parent else frozenset()
         train = _cap_users(train, config.user_cap, skipped)
         train = _fit_budget(train, known, config, skipped)
         for slip in train:
@@ -259,7 +259,8 @@ def _fraction(key: bytes) -> float:
     return int.from_bytes(key[:8], "big") / 2**64
 
 
-def _ids(path: Path) -> frozenset[str]:
+def ids(path: Path) -> frozenset[str]:
+    """The request ids in a file of rows, or of ids alone."""
     with path.open(encoding="utf-8") as f:
         return frozenset(str(json.loads(line)["request_id"]) for line in f)
 

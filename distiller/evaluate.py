@@ -44,6 +44,7 @@ def question(row: Row, weight: float = 1.0) -> Question:
         weight=weight,
         streamed=row.streamed,
         teacher_right=row.teacher_right,
+        teacher_tokens=row.teacher_tokens,
     )
 
 
@@ -125,6 +126,7 @@ def _example(question: Question, answer: StudentAnswer, acceptable: bool) -> Exa
         student=student,
         teacher=teacher,
         request_id=question.request_id,
+        teacher_tokens=question.teacher_tokens,
     )
 
 

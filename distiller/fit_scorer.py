@@ -35,10 +35,7 @@ def fit_bundle_scorer(
     is short of ``LEAST_DEV``, a third of the holdout, fixed by a hash of the text, helps to fit and no
     longer certifies; the report says so.
     """
-    fitting, certifying = list(dev), list(holdout)
-    if borrowed := len(dev) < LEAST_DEV:
-        fitting += [e for e in holdout if _lent(e)]
-        certifying = [e for e in holdout if not _lent(e)]
+    fitting, certifying = parted(dev, holdout)
     scorer = Scorer.fit(fitting, encoder, seed)
     sample = Sample.seen_by(scorer, certifying, policy)
     known = np.array([e.acceptable for e in fitting], np.bool_)
@@ -46,7 +43,7 @@ def fit_bundle_scorer(
     report = {
         "fitted_on": len(fitting),
         "certified_on": len(certifying),
-        "borrowed_from_holdout": len(fitting) - len(dev) if borrowed else 0,
+        "borrowed_from_holdout": len(fitting) - len(dev),
         "seed": seed,
         "scorer": scorer.learned.facts,
         "dev": quality(scorer.held_out_, scorer.held_out_accept_, known),
@@ -57,6 +54,13 @@ def fit_bundle_scorer(
         "thresholds": thresholds.model_dump(),
     }
     return scorer, thresholds, report
+
+
+def parted(dev: Sequence[Example], holdout: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """(what fits, what certifies): see ``fit_bundle_scorer``."""
+    if len(dev) >= LEAST_DEV:
+        return list(dev), list(holdout)
+    return [*dev, *(e for e in holdout if lent(e))], [e for e in holdout if not lent(e)]
 
 
 def quality(scores: Floats, accepts: Floats, labels: Bools) -> dict[str, float | None]:
@@ -72,7 +76,8 @@ def quality(scores: Floats, accepts: Floats, labels: Bools) -> dict[str, float |
     }
 
 
-def _lent(example: Example) -> bool:
+def lent(example: Example) -> bool:
+    """Whether an example of the holdout is of the third that may be lent for fitting."""
     return _draw(example, "lent") < 1 / 3
 
 

@@ -18,11 +18,12 @@ from distiller import evaluate
 from distiller.asking import Question, StudentAnswer, read_answers
 from distiller.config import TrainConfig
 from distiller.export import to_gguf
-from distiller.fit_scorer import fit_bundle_scorer
+from distiller.fit_scorer import fit_bundle_scorer, parted
 from distiller.gate import judge
 from distiller.judging import judge_answers
 from distiller.material import INCUMBENT, Material
 from distiller.publish import ANSWERS, DATASET, GGUF, STUDENT, Draft, prune, round_cost_usd, write_bundle
+from distiller.refresh import Refreshed, refreshed
 from distiller.reports import Configs, RoundReport, Silent, Tell
 from distiller.serving import Form
 from distiller.train import train
@@ -36,6 +37,7 @@ from router.policy import Policy
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer
 from router.scoring.judges.judge import Judges
+from router.scoring.learned import Example
 from router.scoring.shift import Spread
 from router.settings import Settings
 
@@ -118,8 +120,8 @@ class Round:
     def calibrate(self) -> RoundReport:
         """The same student; thresholds certified anew on all that the audits have shown since.
 
-        A scorer is fitted only where there is none. What came in since the live one was fitted is mostly
-        what it sent to the teacher: a scorer learnt from that would rank the rest worse.
+        A scorer is fitted only where there is none, else refreshed with audits. What came in since the live one was
+        fitted is mostly what it sent to the teacher: a scorer learnt from that would rank the rest worse.
         """
         m = self.material
         known = m.live_answers()
@@ -131,7 +133,7 @@ class Round:
         shares = share_of(draft.thresholds, self.policy), share_of(m.parent.thresholds, self.policy) if m.parent else 0
         if shares[0] == 0 and m.parent is None:
             return self._report(None, ("no threshold meets the target yet",), (answers, answers), shares)
-        reason = f"the same student, tuned for on {len(m.holdout)} audited requests"
+        reason = f"the same student, tuned for on {draft.evaluation['scorer']['certified_on']} audited requests"
         draft = replace(
             draft,
             student=m.own(STUDENT),
@@ -181,26 +183,30 @@ class Round:
         self.work.stage("export", lambda: {"gguf": str(to_gguf(student, base, out))})
         return out
 
-    def _fitted(self, answers: Answers, kept: str, scorer: Scorer | None = None) -> Draft:
-        """A bundle's draft with the student's scorer, a fresh one where none is given, its thresholds, and
+    def _fitted(self, answers: Answers, kept: str, live: Scorer | None = None) -> Draft:
+        """A bundle's draft with the student's scorer, the live one refreshed or a fresh one, its thresholds, and
         what both rest on."""
         m = self.material
-        fresh = f"scorer on {len(m.dev)} rows, " if scorer is None else ""
+        fresh = f"scorer on {len(m.dev)} rows, " if live is None else ""
         self.tell.stage("fit", f"{fresh}thresholds on {len(m.holdout)} audited requests")
         grades = self._grades(answers)
         dev, holdout = (evaluate.examples(part, answers, grades) for part in (m.dev, m.holdout))
         with self.work.timed("fit"):
-            if scorer is None or m.parent is None:
+            if live is None or m.parent is None:
                 scorer, thresholds, fit = fit_bundle_scorer(dev, holdout, self.policy, self._encoder, self.seed)
+                learnt = m.audited_ids(e.request_id for e in parted(dev, holdout)[0])
             else:
-                thresholds = retuned(scorer, m.parent.thresholds, holdout, self.policy)
-                fit = {"kept_from": m.parent_id}
+                found = self._refreshed(live, holdout)
+                scorer, learnt = found.scorer, m.audited_ids(found.learnt)
+                thresholds = retuned(scorer, m.parent.thresholds, found.certifying, self.policy)
+                fit = {"kept_from": m.parent_id, **found.report}
         data = m.dataset
         return Draft(
             scorer=scorer,
             thresholds=thresholds,
             dataset=DatasetRef(sha256=data.sha256, rights=dict(data.rights.used), **data.counts),
             answers=self.folder / kept,
+            learnt=learnt,
             parent=m.parent_id,
             evaluation={
                 "holdout": evaluate.report(m.holdout, answers, grades),
@@ -210,12 +216,17 @@ class Round:
             },
         )
 
+    def _refreshed(self, live: Scorer, holdout: Sequence[Example]) -> Refreshed:
+        older, known = self.material.older, self.material.known_answers(self.material.older)
+        judged = evaluate.examples(older, known, evaluate.grade(older, known, self._judges))
+        return refreshed(live, judged, holdout, self.material.learnt)
+
     def _incumbent_share(self, answers: Answers) -> float:
-        """What the live bundle would carry, with its own scorer, on the same holdout; 0 without one."""
+        """What the live bundle would carry, with its own scorer, on what it did not learn from; 0 without one."""
         m, scorer = self.material, self._live_scorer()
         if m.parent is None or scorer is None or not m.holdout:
             return 0.0
-        rows = evaluate.examples(m.holdout, answers, self._grades(answers))
+        rows = evaluate.examples([q for q in m.holdout if q.request_id not in m.learnt], answers, self._grades(answers))
         return share_of(retuned(scorer, m.parent.thresholds, rows, self.policy), self.policy)
 
     def _live_scorer(self) -> Scorer | None:

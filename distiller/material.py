@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import cached_property
@@ -13,7 +13,7 @@ from typing import Any
 from distiller import dataset as datasets
 from distiller.asking import Asker, Question, StudentAnswer, keep_answers, read_answers
 from distiller.evaluate import live_answer, newest, question
-from distiller.publish import ANSWERS, DATASET, GGUF, STUDENT, has_weights, manifests, same_student
+from distiller.publish import ANSWERS, DATASET, GGUF, LEARNT, STUDENT, has_weights, manifests, same_student
 from distiller.reports import Configs, Tell
 from distiller.rows import Row
 from distiller.serving import NAME, Form, serving
@@ -121,9 +121,35 @@ class Material:
         rows = datasets.read(self.dataset.dev)
         if self.kind is Due.CALIBRATE:
             rows += [r for r in datasets.read(self.dataset.train) if r.created_at > self._made_at()]
-            held, known = {q.request_id for q in self.holdout}, self._known
-            rows += [r for r in self._audited if r.request_id in known and r.request_id not in held]
+            rows += self._too_old
         return self._questions(newest(rows, self.configs.evaluate.max_dev))
+
+    @property
+    def _too_old(self) -> list[Row]:
+        """Audited rows too old for the holdout, whose live answers are known."""
+        held, known = {q.request_id for q in self.holdout}, self._known
+        return [r for r in self._audited if r.request_id in known and r.request_id not in held]
+
+    @cached_property
+    def older(self) -> list[Question]:
+        """What may refresh the live scorer and does not certify: audited rows too old for the holdout, but not from
+        before parity broke, that it has not learnt from. Nothing is known of what a bundle learnt that kept no
+        ids, so there they must be newer than it."""
+        since = self._changed_at
+        if self.parent is not None and self.own(LEARNT) is None:
+            since = max(since, self.parent.created_at)
+        rows = [r for r in self._too_old if r.created_at > since and r.request_id not in self.learnt]
+        return self._questions(newest(rows, self.configs.evaluate.max_dev))
+
+    @cached_property
+    def learnt(self) -> frozenset[str]:
+        """The audited requests that the live scorer has learnt from, by id."""
+        kept = self.own(LEARNT)
+        return datasets.ids(kept) if kept else frozenset()
+
+    def audited_ids(self, ids: Iterable[str]) -> frozenset[str]:
+        """Those of these requests that were audited: no other could ever certify."""
+        return frozenset(r.request_id for r in self._audited).intersection(ids)
 
     def _questions(self, rows: Sequence[Row]) -> list[Question]:
         weights = self.found["weights"]
@@ -138,8 +164,11 @@ class Material:
 
     def live_answers(self) -> dict[str, StudentAnswer]:
         """What is known of the live student's answers to the holdout without asking it."""
-        wanted = {q.request_id for q in self.holdout}
-        return {name: answer for name, answer in self._known.items() if name in wanted}
+        return self.known_answers(self.holdout)
+
+    def known_answers(self, questions: Sequence[Question]) -> dict[str, StudentAnswer]:
+        """What the live student answered to these before this round asked anything."""
+        return {q.request_id: self._known[q.request_id] for q in questions if q.request_id in self._known}
 
     @cached_property
     def _known(self) -> dict[str, StudentAnswer]:

@@ -31,6 +31,7 @@ STUDENT = "student"
 GGUF = "student.gguf"
 SCORER = "scorer"
 ANSWERS = "answers.jsonl"
+LEARNT = f"{SCORER}/learnt.jsonl"
 DATASET = "dataset"
 BASE = "base"
 
@@ -41,6 +42,7 @@ class Draft:
 
     ``student`` is a Hugging Face folder, None where the base student stays; ``trained_on`` the training
     split's file, of which the bundle keeps the request ids, so that it is known what went into it;
+    ``learnt`` the holdout's requests that the scorer learnt from, by id;
     ``answers`` the student's kept answers to the evaluation's questions. ``train_seconds`` is training
     alone, ``seconds`` the whole round, which is what it cost beside ``judge_usd``, paid to judges.
     """
@@ -52,6 +54,7 @@ class Draft:
     gguf: Path | None = None
     answers: Path | None = None
     trained_on: Path | None = None
+    learnt: frozenset[str] = frozenset()
     parent: str | None = None
     evaluation: dict[str, Any] = field(default_factory=dict)
     gate: dict[str, Any] = field(default_factory=dict)
@@ -79,6 +82,7 @@ def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None 
     if draft.trained_on:
         _keep_ids(draft.trained_on, folder / DATASET / "train.jsonl")
     draft.scorer.save(folder / SCORER)
+    (folder / LEARNT).write_text("".join(_id_line(name) for name in sorted(draft.learnt)))
     manifest = Manifest(
         bundle_id=bundle_id,
         policy=policy.name,
@@ -183,7 +187,11 @@ def _keep_ids(source: Path, target: Path) -> None:
     target.parent.mkdir()
     with source.open(encoding="utf-8") as rows, target.open("w") as ids:
         for row in rows:
-            ids.write(json.dumps({"request_id": json.loads(row)["request_id"]}) + "\n")
+            ids.write(_id_line(json.loads(row)["request_id"]))
+
+
+def _id_line(request_id: str) -> str:
+    return json.dumps({"request_id": request_id}) + "\n"
 
 
 def _link_tree(source: Path, target: Path) -> None:

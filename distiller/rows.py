@@ -57,7 +57,8 @@ class Row:
     ``messages`` are the prompt's, content as one string each. ``rights`` is the right by which the
     row may be trained on, ``none`` where there is none (such a row only measures). ``student_ok``
     is whether the student live at that time was as good, ``teacher_right`` whether the answer is right
-    by a judge or a user who could tell without comparing; None where that is not known. ``options``
+    by a judge or a user who could tell without comparing; None where that is not known.
+    ``teacher_tokens`` is how long the answer was by the teacher's own count, 0 where unknown. ``options``
     are the request's that shape an answer; ``streamed``: the client had it streamed.
     """
 
@@ -76,6 +77,7 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     streamed: bool = False
     teacher_right: bool | None = None
+    teacher_tokens: int = 0
 
     @property
     def trainable(self) -> bool:
@@ -127,6 +129,7 @@ def row_of(record: Record, policy: Policy) -> Row | Skip:
         options={k: record.request[k] for k in _OPTIONS if record.request.get(k) is not None},
         streamed=record.streamed,
         teacher_right=record.right(Tier.TEACHER),
+        teacher_tokens=teacher.usage.output_tokens,
     )
 
 

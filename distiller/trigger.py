@@ -9,6 +9,7 @@ from math import ceil, log
 from typing import Any
 
 from distiller.rights import admissible
+from router.contracts.decision import NOVEL
 from router.contracts.guarded import Guarded
 from router.contracts.records import Record
 from router.policy import Policy
@@ -23,6 +24,11 @@ LEAST_ACCEPTABLE = 10
 """Audits in the student's favour below which there is no share to certify for it."""
 
 
+LEAST_STRANGE, STRANGE = 20, 0.02
+"""Audited requests that were strange to the live scorer since the last round, and their share among those since, from
+which on it is refreshed: what is new was judged meanwhile."""
+
+
 class Due(StrEnum):
     """What a round would do: make a better student, or tune for the one there is."""
 
@@ -33,12 +39,14 @@ class Due(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What the log holds up to record ``seq``: rows that may be trained on, audited ones, and those of
-    them where the student's answer was acceptable (as far as the verdict was there when it was read)."""
+    them where the student's answer was acceptable (as far as the verdict was there when it was read), and those
+    that were ``strange`` to the scorer of the time."""
 
     seq: int = 0
     trainable: int = 0
     audited: int = 0
     acceptable: int = 0
+    strange: int = 0
 
     def add(self, seq: int, record: Record, policy: Policy) -> Tally:
         """This tally with one more record."""
@@ -46,7 +54,14 @@ class Tally:
         audited = usable and record.decision.audited
         trainable = usable and not audited and admissible(record, policy)
         acceptable = audited and record.audit is not None and record.audit.acceptable is True
-        return Tally(seq, self.trainable + trainable, self.audited + audited, self.acceptable + acceptable)
+        strange = audited and (record.decision.novelty or 0.0) >= NOVEL
+        return Tally(
+            seq,
+            self.trainable + trainable,
+            self.audited + audited,
+            self.acceptable + acceptable,
+            self.strange + strange,
+        )
 
 
 def count(records: Records, policy: Policy, known: Tally = Tally()) -> Tally:
@@ -75,7 +90,8 @@ def due(
     """Which round is due, if any, and why or why not.
 
     A student is trained once enough new records are there, and tuned for again once the audits have
-    grown by half (more evidence certifies a looser threshold) and some of them spoke for it. Where parity broke
+    grown by half (more evidence certifies a looser threshold), or many of the new ones were strange to its scorer,
+    and some of them spoke for it. Where parity broke
     since the last round, a new student is what helps, and ``HASTE`` of the records are enough; tuning is the
     guard's meanwhile.
 
@@ -94,9 +110,12 @@ def due(
         return None, f"{new} new trainable records, but {tally.audited} of {LEAST_AUDITS} audited requests to judge by"
     if new >= wanted:
         return Due.TRAIN, f"{new} new trainable records{', and parity broke' if broke else ''}"
-    enough = max(enough_audits(policy), ceil(before * GROWTH))
+    strange = tally.strange - (rounds[-1]["tally"].get("strange", 0) if rounds else 0)
+    is_new = strange >= max(LEAST_STRANGE, STRANGE * (tally.audited - before))
+    enough = max(enough_audits(policy), 0 if is_new else ceil(before * GROWTH))
     if tally.audited >= enough and tally.acceptable < LEAST_ACCEPTABLE:
         return None, f"{new} of {wanted} new trainable records; the student was right in {tally.acceptable} audits"
     if tally.audited >= enough:
-        return Due.CALIBRATE, f"{tally.audited} audited requests, {before} at the last round"
+        why = f", {strange} of the new ones strange to the scorer" if is_new else ""
+        return Due.CALIBRATE, f"{tally.audited} audited requests, {before} at the last round{why}"
     return None, f"{new} of {wanted} new trainable records, {tally.audited} of {enough} audited requests"

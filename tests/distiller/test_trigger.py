@@ -63,6 +63,22 @@ def test_thresholds_are_tuned_when_audits_suffice_and_again_when_they_have_grown
     assert due(policy(), Tally(1, 10, 177, 50), rounds)[0] is Due.CALIBRATE
 
 
+def test_thresholds_are_tuned_again_once_many_audits_were_strange_to_the_scorer() -> None:
+    before = {**a_round(Due.CALIBRATE, 10, 400), "tally": {"seq": 1, "trainable": 10, "audited": 400, "strange": 5}}
+    assert due(policy(), Tally(1, 10, 450, 50, 24), [before])[0] is None
+    kind, why = due(policy(), Tally(1, 10, 450, 50, 25), [before])
+    assert kind is Due.CALIBRATE and "20 of the new ones strange" in why
+    older = a_round(Due.CALIBRATE, 10, 400)  # by a version that counted none
+    assert due(policy(), Tally(1, 10, 450, 50, 20), [older])[0] is Due.CALIBRATE
+    assert due(policy(parity={"at_least": 0.99}), Tally(1, 10, 450, 50, 25), [before])[0] is None, "too few to certify"
+
+
+def test_a_few_strange_ones_among_very_many_are_usual() -> None:
+    rounds = [a_round(Due.CALIBRATE, 10, 4000)]
+    assert due(policy(), Tally(1, 10, 5001, 50, 20), rounds)[0] is None
+    assert due(policy(), Tally(1, 10, 5000, 50, 20), rounds)[0] is Due.CALIBRATE
+
+
 def test_training_tunes_too() -> None:
     rounds = [a_round(Due.TRAIN, 500, 200)]
     assert due(policy(), Tally(1, 600, 299, 50), rounds)[0] is None
