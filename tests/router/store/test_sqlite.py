@@ -23,6 +23,7 @@ from router.policy import LogPart
 from router.store.kept import kept_record
 from router.store.reader import SqliteReader
 from router.store.sqlite import SqliteStore
+from tests.fakes import until
 
 MakeRecord = Callable[..., Record]
 TEXT = LogPart(text=True, redact=("email",))
@@ -45,13 +46,6 @@ def audit(acceptable: bool = True) -> Audit:
     message = {"role": "assistant", "content": "tell c@example.com"}
     answer = Answer(tier=Tier.TEACHER, kind=Kind.AUDITED, model="big", message=message)
     return Audit(answer=answer, acceptable=acceptable, judge="exact")
-
-
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 async def test_what_was_appended_is_read_back_whole(store: SqliteStore, make_record: MakeRecord) -> None:
