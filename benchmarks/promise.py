@@ -28,6 +28,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -85,22 +86,32 @@ class Cell:
 CELLS = [Cell(target, confidence) for target in TARGETS for confidence in CONFIDENCES]
 
 
-def mmlu_pro(rows: Sequence[Row]) -> dict[str, bool]:
+class Outcome(NamedTuple):
+    """Which tier was right, and the set's subject of the prompt, which the client sends as its task tag."""
+
+    student: bool
+    teacher: bool
+    subject: str = ""
+
+
+def mmlu_pro(rows: Sequence[Row]) -> dict[str, Outcome]:
     """Llama-3.1-8B against Gemini-1.5-Pro."""
     found = {}
     for r in rows:
         options = "\n".join(f"{chr(65 + i)}. {text}" for i, text in enumerate(r["options"]))
         student, teacher = (r["outputs"][name]["correct"] for name in ("llama-3.1-8b", "gemini-1.5-pro"))
-        found[f"{r['question']}\n{options}\nAnswer:"] = bool(student >= teacher)
+        found[f"{r['question']}\n{options}\nAnswer:"] = Outcome(bool(student), bool(teacher), r["category"])
     return found
 
 
-def recorded(rows: Sequence[Row]) -> dict[str, bool]:
+def recorded(rows: Sequence[Row]) -> dict[str, Outcome]:
     """Mixtral-8x7B against GPT-4-1106."""
-    return {r["prompt"]: bool(r["student_correct"] >= r["teacher_correct"]) for r in rows}
+    return {
+        r["prompt"]: Outcome(bool(r["student_correct"]), bool(r["teacher_correct"]), r.get("domain", "")) for r in rows
+    }
 
 
-def banking77(rows: Sequence[Row]) -> dict[str, bool]:
+def banking77(rows: Sequence[Row]) -> dict[str, Outcome]:
     """A small classifier against the gold label, on the rows that it was not trained on."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
@@ -111,15 +122,22 @@ def banking77(rows: Sequence[Row]) -> dict[str, bool]:
     known, rest = texts[:STUDENT_ROWS], texts[STUDENT_ROWS:]
     student = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=20))
     student.fit(known, [gold[t] for t in known])
-    return {t: bool(said == gold[t]) for t, said in zip(rest, student.predict(rest), strict=True)}
+    return {
+        t: Outcome(bool(said == gold[t]), teacher=True) for t, said in zip(rest, student.predict(rest), strict=True)
+    }
 
 
-SETS: dict[str, Callable[[Sequence[Row]], dict[str, bool]]] = {
+SETS: dict[str, Callable[[Sequence[Row]], dict[str, Outcome]]] = {
     "mmlu": recorded,
     "gsm8k": recorded,
     "mmlu_pro": mmlu_pro,
     "banking77": banking77,
 }
+
+
+def example(prompt: str, o: Outcome) -> Example:
+    body = {"messages": [{"role": "user", "content": prompt}], "metadata": {"task": o.subject}}
+    return Example(extract(body), None, o.student or not o.teacher, student=o.student, teacher=o.teacher)
 
 
 class Fits:
@@ -138,8 +156,7 @@ class Fits:
         if not all(f.exists() for f in files):
             self._folder.mkdir(parents=True, exist_ok=True)
             rows = SETS[name](read_jsonl(self._data / f"{name}.jsonl.gz"))
-            bodies = ({"messages": [{"role": "user", "content": prompt}]} for prompt in rows)
-            examples = [Example(extract(b), None, good) for b, good in zip(bodies, rows.values(), strict=True)]
+            examples = [example(prompt, outcome) for prompt, outcome in rows.items()]
             for seed, file in enumerate(files):
                 if not file.exists():
                     self._fit(examples, seed, file)
