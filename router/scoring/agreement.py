@@ -19,6 +19,7 @@ import numpy as np
 from router.contracts.records import Signals
 from router.scoring import linear
 from router.scoring.linear import Bools, Floats
+from router.scoring.rows import Rows
 
 LEAST = 40
 """Examples with samples below which nothing is fitted: each tells one bit at most, and few are in doubt."""
@@ -70,7 +71,7 @@ class Agreement:
         x = np.stack([[linear.logit(q) for q in p.tolist()], share], axis=1)  # (m, 2)
         mean, scale = x.mean(axis=0), x.std(axis=0)
         scale[scale < 1e-9] = math.inf
-        fitted = linear.fit((x - mean) / scale, known, weights[drawn], STRENGTHS, seed)
+        fitted = linear.fit(Rows((x - mean) / scale), known, weights[drawn], STRENGTHS, seed)
         plain, platt = fitted.linear.weights / scale, fitted.platt
         bias = platt.slope * (fitted.linear.bias - float(plain @ mean)) + platt.intercept
         on_logit, on_share = (platt.slope * plain).tolist()

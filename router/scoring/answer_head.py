@@ -21,6 +21,7 @@ from router.contracts.records import Signals
 from router.scoring import linear
 from router.scoring.agreement import Agreement
 from router.scoring.linear import Bools, Floats, Ints
+from router.scoring.rows import Rows
 
 STRENGTHS = (0.03, 0.3, 3.0)
 LEAST = 30
@@ -164,7 +165,7 @@ def _enough(labels: Bools) -> bool:
 def _regress(x: Floats, labels: Bools, weights: Floats, seed: int) -> tuple[Weights, Floats]:
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale < 1e-9] = math.inf  # what never varies teaches nothing
-    fitted = linear.fit((x - mean) / scale, labels, weights, STRENGTHS, seed)
+    fitted = linear.fit(Rows((x - mean) / scale), labels, weights, STRENGTHS, seed)
     plain, platt = fitted.linear.weights / scale, fitted.platt
     bias = platt.slope * (fitted.linear.bias - float(plain @ mean)) + platt.intercept
     return Weights(tuple((platt.slope * plain).tolist()), bias), fitted.held_out

@@ -147,7 +147,7 @@ def _heads(examples: Sequence[Example], readings: Sequence[Reading], blocks: Blo
     found, said = [], []
     for y in (student, teacher):
         fitted = linear.fit(matrix[both], y, weights[both], STRENGTHS, seed)
-        rest = fitted.platt.many(matrix @ fitted.linear.weights + fitted.linear.bias)  # for those not fitted on
+        rest = fitted.platt.many(matrix.times(fitted.linear.weights) + fitted.linear.bias)  # for those not fitted on
         rest[both] = fitted.held_out
         found.append(fitted)
         said.append(rest)

@@ -1,13 +1,14 @@
-"""Logistic regression and its calibration: fitted with scikit-learn, used with plain arithmetic."""
+"""Logistic regression and its calibration: fitted with scipy, used with plain arithmetic."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from router.scoring.rows import Rows
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -18,6 +19,8 @@ MANY = 20_000
 """Examples from which on two folds do: each of them has plenty to learn from."""
 SEARCHED = 2000
 """Examples on which the strength of regularisation is chosen, at most."""
+STEPS, TOLERANCE = 200, 1e-3
+"""A regression's steps, at most, and the gradient of the mean loss at which it is done."""
 INDIFFERENT = 0.001
 """A difference in log loss, in nats, that is taken for chance."""
 
@@ -124,24 +127,35 @@ def logit(probability: float, bound: float = 1e-4) -> float:
     return math.log(p / (1 - p))
 
 
-def fit(x: Any, labels: Bools, weights: Floats, strengths: tuple[float, ...], seed: int) -> Fitted:
-    """Fits on dense or sparse ``x`` (n, d). Needs both classes at least twice.
+def fit(x: Rows, labels: Bools, weights: Floats, strengths: tuple[float, ...], seed: int) -> Fitted:
+    """Fits on ``x`` (n, d). Needs both classes at least twice.
 
-    Of ``strengths`` (scikit-learn's C, ascending) the most regularised is taken whose held-out loss is
-    within ``INDIFFERENT`` of the best.
+    Of ``strengths`` (the inverse of the penalty on squared weights, ascending) the most regularised is taken whose
+    held-out loss is within ``INDIFFERENT`` of the best.
     """
-    folds = _folds(labels, seed)
-    few = np.random.default_rng(seed).permutation(len(labels))[:SEARCHED]
-    if min(np.bincount(labels[few], minlength=2)) < FOLDS:
-        few = np.arange(len(labels))
-    losses = [_loss(x[few], labels[few], weights[few], c, folds[few]) for c in strengths]
+    folds, few = _folds(labels, seed), _few(labels, seed)
+    turned = x[few].turned() if len(few) < x.width else None
+    sample = turned.rows if turned else x[few]
+    losses = [_loss(sample, labels[few], weights[few], c, folds[few]) for c in strengths]
     best = next(c for c, loss in zip(strengths, losses, strict=True) if loss <= min(losses) + INDIFFERENT)
-    logits = _held_out(x, labels, weights, best, folds)
+    if turned and len(few) == len(x):
+        logits = _held_out(turned.rows, labels, weights, best, folds)
+        found = _regress(turned.rows, labels, weights, best)
+        found = Linear(turned.back(found.weights), found.bias)
+    else:
+        logits, found = _held_out(x, labels, weights, best, folds), _regress(x, labels, weights, best)
     platt = Platt.fit(logits, labels, weights)
-    return Fitted(_regress(x, labels, weights, best), platt, platt.many(logits), best)
+    return Fitted(found, platt, platt.many(logits), best)
 
 
-def _loss(x: Any, labels: Bools, weights: Floats, strength: float, folds: Ints) -> float:
+def _few(labels: Bools, seed: int) -> Ints:
+    """Which examples strengths are chosen on, ascending: at random, some of either class among them: (m,)."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    rare = [order[labels[order] == c][:FOLDS] for c in (False, True)]
+    return np.unique(np.concatenate([order[:SEARCHED], *rare]))
+
+
+def _loss(x: Rows, labels: Bools, weights: Floats, strength: float, folds: Ints) -> float:
     """The held-out log loss after calibration."""
     logits = _held_out(x, labels, weights, strength, folds)
     p = np.clip(Platt.fit(logits, labels, weights).many(logits), 1e-6, 1 - 1e-6)
@@ -159,20 +173,31 @@ def _folds(labels: Bools, seed: int) -> Ints:
     return folds
 
 
-def _held_out(x: Any, labels: Bools, weights: Floats, strength: float, folds: Ints) -> Floats:
+def _held_out(x: Rows, labels: Bools, weights: Floats, strength: float, folds: Ints) -> Floats:
     """Each example's logit by a regression that has not seen its fold: (n,)."""
     logits = np.zeros(len(labels))
     for fold in np.unique(folds):
         out = folds == fold
         fitted = _regress(x[~out], labels[~out], weights[~out], strength)
-        logits[out] = x[out] @ fitted.weights + fitted.bias
+        logits[out] = x[out].times(fitted.weights) + fitted.bias
     return logits
 
 
-def _regress(x: Any, labels: Bools, weights: Floats, strength: float) -> Linear:
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+def _regress(x: Rows, labels: Bools, weights: Floats, strength: float) -> Linear:
+    """As scikit-learn's LogisticRegression(C=strength, solver="lbfgs") does it, step by step; which takes no dense
+    block beside a sparse one, and copies 32-bit rows to 64 bits for each of its products."""
+    from scipy.optimize import minimize  # noqa: PLC0415
 
     if labels.all() or not labels.any():
-        return Linear(np.zeros(x.shape[1]), logit(float(labels[0]), 0.01))
-    model = LogisticRegression(C=strength, max_iter=200, tol=1e-3).fit(x, labels, sample_weight=weights)
-    return Linear(model.coef_[0].astype(np.float64), float(model.intercept_[0]))
+        return Linear(np.zeros(x.width), logit(float(labels[0]), 0.01))
+    shares, penalty = weights / weights.sum(), 1 / (strength * weights.sum())
+
+    def loss(at: Floats) -> tuple[float, Floats]:
+        z, plain = x.times(at[:-1]) + at[-1], at[:-1]
+        residuals = shares * (1 / (1 + np.exp(-np.clip(z, -500, 500))) - labels)
+        gradient = np.append(x.summed(residuals) + penalty * plain, residuals.sum())
+        return float(shares @ (np.logaddexp(0, z) - labels * z) + penalty / 2 * (plain @ plain)), gradient
+
+    steps = {"maxiter": STEPS, "maxls": 50, "gtol": TOLERANCE, "ftol": 64 * np.finfo(float).eps}
+    found = minimize(loss, np.zeros(x.width + 1), jac=True, method="L-BFGS-B", options=steps).x
+    return Linear(found[:-1], float(found[-1]))

@@ -6,7 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from functools import lru_cache
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,23 +17,43 @@ from router.scoring.encoder import Encoder
 from router.scoring.features import CONTEXT_WINDOW, STRUCTURE, USER_WINDOW, Features, window
 from router.scoring.linear import Platt
 from router.scoring.ngrams import BUCKETS, hashed_ngrams
+from router.scoring.rows import Rows
 from router.scoring.templates import Templates
 
 F32 = npt.NDArray[np.float32]
 
 RARE = 0.01
 """Share of training requests that were stranger than what counts as usual."""
+REMEMBERED = 512
+"""Contexts whose reading is kept, at most: a few kilobytes each."""
 LEAST_TASK, MOST_TASKS = 8, 256
 """How often a task's tag must have been seen to count, and how many tags do, at most."""
 
 
+class Grams(NamedTuple):
+    """The n-grams of a text: their buckets, ascending, int32, (n,), and how often each is there, float32, (n,)."""
+
+    buckets: npt.NDArray[np.int32]
+    times: F32
+
+    @classmethod
+    def of(cls, found: npt.NDArray[np.int64]) -> Self:
+        """From one entry for each occurrence."""
+        buckets, times = np.unique(found.astype(np.int32), return_counts=True)
+        return cls(buckets, times.astype(np.float32))
+
+    def among(self, known: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        """How many are known, (BUCKETS,), and how many there are, by occurrence."""
+        return float(self.times[known[self.buckets]].sum()), float(self.times.sum())
+
+
 class Reading(NamedTuple):
-    """A request as the regression sees it: float32, (len(STRUCTURE) + 2 * dim,); n-gram buckets, the message's first
-    and how many those are; the task's tag."""
+    """A request as the regression sees it: float32, (len(STRUCTURE) + 2 * dim,); the n-grams of the message and of
+    what stands around it; the task's tag."""
 
     dense: F32
-    buckets: npt.NDArray[np.int64]
-    own: int
+    message: Grams
+    around: Grams
     task: str
 
 
@@ -79,13 +100,20 @@ class Reader:
         self.templates = templates
         self._least, self._most = usual
         self.width = len(STRUCTURE) + (2 * encoder.dim if encoder else 0)
+        self._around = lru_cache(REMEMBERED)(self._read_around)
 
     def __call__(self, features: Features) -> Reading:
-        user, context = self.texts(features)
-        vectors = [self.encoder.encode(user), self.encoder.encode(context)] if self.encoder else []
-        own, others = hashed_ngrams(user, ""), hashed_ngrams("", context)
+        message, around = self.texts(features)
+        vectors, grams = self._around(around)
+        if self.encoder is not None:
+            vectors = (self.encoder.encode(message), *vectors)
         dense = np.concatenate([self.structure(features), *vectors])
-        return Reading(dense, np.concatenate([own, others]), len(own), features.task)
+        return Reading(dense, Grams.of(hashed_ngrams(message, "")), grams, features.task)
+
+    def _read_around(self, text: str) -> tuple[tuple[F32, ...], Grams]:
+        """System prompt, earlier turns, frame: often the same for many requests."""
+        vectors = (self.encoder.encode(text),) if self.encoder is not None else ()
+        return vectors, Grams.of(hashed_ngrams("", text))
 
     def structure(self, features: Features) -> F32:
         """``features.structure`` within what is usual."""
@@ -139,35 +167,38 @@ class Blocks:
             block = slice(start, start + half)
             varies = np.isfinite(spread[block])
             scale[block] = varies / math.sqrt(max(float((spread[block][varies] ** 2).sum()), 1e-12))
-        frequency = np.zeros(BUCKETS, np.int64)
-        for r in readings:
-            frequency[np.unique(r.buckets)] += 1
+        frequency, last = np.zeros(BUCKETS, np.int64), np.full(BUCKETS, -1)
+        for i, r in enumerate(readings):
+            for grams in (r.message, r.around):
+                frequency[grams.buckets[last[grams.buckets] < i]] += 1
+                last[grams.buckets] = i
         squared_idf = np.log((1 + len(readings)) / (1 + frequency)) ** 2
         seen = Counter(r.task for r in readings if r.task)
         tasks = tuple(task for task, times in seen.most_common(MOST_TASKS) if times >= LEAST_TASK)
         return cls(mean, scale, squared_idf.astype(np.float32), np.flatnonzero(frequency), tasks)
 
-    def matrix(self, readings: Sequence[Reading]) -> Any:
-        """The rows: scipy CSR, float64, (n, d + len(columns) + len(tasks))."""
+    def matrix(self, readings: Sequence[Reading]) -> Rows:
+        """The rows, float32: (n, d) beside (n, len(columns) + len(tasks))."""
         from scipy import sparse  # noqa: PLC0415
 
-        place = np.zeros(BUCKETS, np.int64)
+        dense = np.stack([r.dense for r in readings])
+        dense -= self.mean
+        dense *= self.scale
+        place, idf = np.zeros(BUCKETS, np.int32), np.sqrt(self.squared_idf)
         place[self.columns] = np.arange(len(self.columns))
-        idf, data = np.sqrt(self.squared_idf), []
-        for r in readings:
-            values = idf[r.buckets]
-            data.append(values / max(float(np.linalg.norm(values)), 1e-6))
-        ends = np.cumsum([0, *(len(r.buckets) for r in readings)])
-        where = place[np.concatenate([r.buckets for r in readings])]
-        grams = sparse.csr_matrix((np.concatenate(data), where, ends), (len(readings), len(self.columns)))
+        number = {task: len(self.columns) + i for i, task in enumerate(self.tasks)}
+        sizes = [len(r.message.buckets) + len(r.around.buckets) + (r.task in number) for r in readings]
+        ends = np.cumsum([0, *sizes])
+        where, values = np.ones(ends[-1], np.int32), np.ones(ends[-1], np.float32)
+        for r, start, end in zip(readings, ends.tolist(), ends[1:].tolist(), strict=False):
+            buckets, times = map(np.concatenate, zip(r.message, r.around, strict=True))
+            energy, stop = float(self.squared_idf[buckets].dot(times)), start + len(buckets)
+            where[start:stop] = place[buckets]
+            values[start:stop] = idf[buckets] * times / max(math.sqrt(energy), 1e-6)
+            where[stop:end] = number.get(r.task, 0)  # nothing without a tag
+        grams = sparse.csr_matrix((values, where, ends), (len(readings), len(self.columns) + len(number)))
         grams.eliminate_zeros()  # n-grams that every request has
-        grams.sum_duplicates()
-        dense = (np.stack([r.dense for r in readings]) - self.mean) * self.scale
-        number = {task: i for i, task in enumerate(self.tasks)}
-        tagged = [(row, number[r.task]) for row, r in enumerate(readings) if r.task in number]
-        rows, tags = np.array(tagged, np.int64).reshape(-1, 2).T
-        tasks = sparse.csr_matrix((np.ones(len(tags)), (rows, tags)), (len(readings), len(self.tasks)))
-        return sparse.hstack([sparse.csr_matrix(dense), grams, tasks], format="csr", dtype=np.float64)
+        return Rows(dense, grams)
 
     def unfold(self, fitted: linear.Linear, platt: Platt) -> Weights:
         """Weights for raw readings, calibration folded in."""
@@ -186,10 +217,11 @@ class Blocks:
     def familiarity(self, readings: Sequence[Reading]) -> Familiarity:
         """An n-gram is known where training saw it; for a training example, where another one has it too."""
         new, alone = (math.log((1 + len(readings)) / (1.5 + seen)) ** 2 for seen in (0, 1))
-        known = [self.squared_idf[r.buckets] < alone for r in readings]
-        shares = [
-            (k[: r.own].mean() if r.own else 1.0, k.mean() if len(k) else 1.0)
-            for k, r in zip(known, readings, strict=True)
-        ]
-        message, both = np.quantile(shares, RARE, axis=0).tolist()
-        return Familiarity(new, message, both)
+        known = self.squared_idf < alone
+        shares = []
+        for r in readings:
+            (own, total), (around, more) = r.message.among(known), r.around.among(known)
+            both = total + more
+            shares.append((own / total if total else 1.0, (own + around) / both if both else 1.0))
+        message, all_of_it = np.quantile(shares, RARE, axis=0).tolist()
+        return Familiarity(new, message, all_of_it)

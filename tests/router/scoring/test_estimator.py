@@ -117,12 +117,12 @@ def test_a_score_is_what_the_fitted_weights_give_for_the_reading(
         turns = [{"role": "system", "content": around}, {"role": "user", "content": text}]
         features = extract({"messages": turns, "metadata": {"task": "x"}})
         reading = reader(features)
-        rows = learned.grams[reading.buckets].astype(float)
-        squared, known = rows[:, 2].sum(), rows[:, 3]
+        grams = [np.repeat(learned.grams[g.buckets].astype(float), g.times.astype(int), axis=0) for g in reading[1:3]]
+        rows, own, others = np.concatenate(grams), grams[0][:, 3], grams[1][:, 3]
+        squared = rows[:, 2].sum()
         heads = learned.dense @ reading.dense + learned.bias + learned.tasks.get("x", (0.0,) * len(learned.bias))
         heads = heads + rows[:, : len(heads)].sum(axis=0) / math.sqrt(squared)
         z = float(heads[0]) if len(heads) == 1 else together(*heads.tolist())[0]
-        own, others = known[: reading.own], known[reading.own :]
         opinion, familiar = NOBODY, learned.familiarity.share((own.sum(), len(own)), (others.sum(), len(others)))
         if learned.neighbours and reader.message(reading).any():
             opinion = learned.neighbours.ask(reader.message(reading), "x")
