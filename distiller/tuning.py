@@ -15,6 +15,7 @@ from router.pricing import litellm_price
 from router.scoring.estimator import Scorer
 from router.scoring.learned import Example
 from router.scoring.thresholds import NEVER, for_parity, with_evidence
+from router.scoring.worth import worth
 
 LEAST_WORTH = 0.10
 """Where fewer than one in ten of the student's answers would leave, asking it only costs time."""
@@ -28,9 +29,11 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Judged requests as a scorer sees them, (n,) each; ``accepts`` is None without the cascade's second look."""
+    """Judged requests as a scorer sees them, (n,) each; ``accepts`` is None without the cascade's second look.
+    ``compared`` is what routing holds against its threshold: the scores, or for a share the worths."""
 
     scores: Floats
+    compared: Floats
     accepts: Floats | None
     acceptable: Bools
     weights: Floats
@@ -38,13 +41,17 @@ class Sample:
     @classmethod
     def seen_by(cls, scorer: Scorer, examples: Sequence[Example], policy: Policy) -> Self:
         """Examples that the scorer was not fitted on: it is surer of those than it should be."""
-        scores = np.array([scorer.score(e.features) for e in examples], np.float64)
+        looks = [scorer.look(e.features) for e in examples]
+        scores = np.array([look.score for look in looks], np.float64)
+        compared = scores
+        if policy.objective.student_share is not None:
+            compared = np.array([p.score if p.gain is None else worth(p.gain) for p in looks], np.float64)
         accepts = None
         if policy.accept.cascade and scorer.learned.head is not None:
             pairs = zip(scores.tolist(), examples, strict=True)
             accepts = np.array([scorer.accept(p, e.judged) for p, e in pairs], np.float64)
         acceptable = np.array([e.acceptable for e in examples], np.bool_)
-        return cls(scores, accepts, acceptable, np.array([e.weight for e in examples], np.float64))
+        return cls(scores, compared, accepts, acceptable, np.array([e.weight for e in examples], np.float64))
 
     def certify(self, policy: Policy, route: float) -> Thresholds:
         """For a quality floor. ``route`` must have been fixed without these rows."""
@@ -65,7 +72,7 @@ class Sample:
         """For an objective that promises no quality: what it gives on these rows."""
         return with_evidence(
             thresholds,
-            self.scores,
+            self.compared,
             self.accepts,
             self.acceptable,
             confidence=CONFIDENCE,
@@ -98,7 +105,9 @@ def tuned(scorer: Scorer, known: Bools, holdout: Sample, policy: Policy) -> Thre
         both = policy.accept.routing and holdout.accepts is not None
         return holdout.certify(policy, _route_floor(policy, scorer, known) if both else 0.0)
     if aim.student_share is not None:
-        found = Thresholds(route=_share_start(scorer.held_out_, aim.student_share), accept=0.0)
+        gains = scorer.held_out_gain_
+        known_as = scorer.held_out_ if gains is None else np.array([worth(gain) for gain in gains.tolist()])
+        found = Thresholds(route=_share_start(known_as, aim.student_share), accept=0.0)
     elif aim.threshold is not None:
         route = aim.threshold if policy.accept.routing else 0.0
         found = Thresholds(route=route, accept=0.0 if holdout.accepts is None else aim.threshold)
@@ -119,10 +128,10 @@ def retuned(scorer: Scorer, thresholds: Thresholds, holdout: Sequence[Example], 
     return sample.certify(policy, thresholds.route if policy.accept.routing and thresholds.route <= 1 else 0.0)
 
 
-def _share_start(scores: Floats, share: float) -> float:
+def _share_start(compared: Floats, share: float) -> float:
     if share <= 0:
         return NEVER
-    return float(np.quantile(scores, 1 - share)) if len(scores) else 0.0
+    return float(np.quantile(compared, 1 - share)) if len(compared) else 0.0
 
 
 def _route_floor(policy: Policy, scorer: Scorer, known: Bools) -> float:

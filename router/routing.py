@@ -82,7 +82,7 @@ class Routing:
         aim, lengths = self._policy.objective, scorer.learned.lengths
         gain = 1 - look.score if look.gain is None else look.gain
         if aim.usd_per_day is not None and lengths is not None and look.tokens is not None:
-            return worth(gain, self._extra.dearness(lengths, features.input_tokens, look.tokens))
+            return worth(gain, self._extra.dearness(lengths.usual, features.input_tokens, look.tokens))
         declared = aim.usd_per_day is not None or aim.student_share is not None
         return worth(gain) if declared and look.gain is not None else None
 

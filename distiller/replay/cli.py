@@ -94,7 +94,7 @@ def tune(
 
     chosen, wanted = load_policy(policy), Target.parse(target, confidence)
     log = _Log.read([chosen], source, since, bundle)
-    found = tuned(log.traffic(0), chosen, wanted)
+    found = tuned(log.traffic(0, by_score=True), chosen, wanted)  # a threshold is what it writes
     text = with_threshold(policy, found.threshold, found.reason)
     console.print(*(f"# {line}" for line in found.reason), sep="\n", highlight=False, markup=False)
     console.print(f"threshold: {found.threshold:g}", style="bold", highlight=False)
@@ -129,10 +129,11 @@ class _Log:
         live = read_active(settings.bundles(name)).bundle
         return cls(rows, policies, bundle_of(rows, live, bundle), settings)
 
-    def traffic(self, which: int) -> Traffic:
+    def traffic(self, which: int, *, by_score: bool = False) -> Traffic:
         from distiller.replay.traffic import traffic_of  # noqa: PLC0415
 
-        return traffic_of(self._rows, which, self._policies[which], self._scorer, self._bundle)
+        policy = self._policies[which]
+        return traffic_of(self._rows, which, policy, self._scorer, self._bundle, by_score=by_score)
 
 
 def _records(source: str, since: str | None, settings: Settings, policy: str) -> Iterator[Record]:

@@ -35,7 +35,8 @@ class Logged:
 
     ``settled``: for each policy the tier it goes to before any score is asked for, None where the score
     decides. ``replies`` are what serving left, by tier; ``paired`` what an audit added. ``features`` only
-    where no score was recorded. ``follow_up``: the conversation had an answer before.
+    where no score was recorded; else ``gain`` and ``teacher_tokens`` are as it was decided by, too. ``follow_up``: the
+    conversation had an answer before.
     """
 
     bundle: str | None
@@ -44,6 +45,8 @@ class Logged:
     follow_up: bool
     settled: tuple[Tier | None, ...]
     score: float | None
+    gain: float | None
+    teacher_tokens: float | None
     features: Features | None
     replies: dict[Tier, Reply]
     paired: dict[Tier, Reply]
@@ -104,6 +107,8 @@ def _logged(record: Record, policies: Sequence[Policy]) -> Logged:
         follow_up=_follow_up(messages) if isinstance(messages, list) else decision.reason is Reason.AFFINITY,
         settled=tuple(_settled(record, features, policy) for policy in policies),
         score=decision.score,
+        gain=decision.gain,
+        teacher_tokens=decision.teacher_tokens,
         features=features if decision.score is None else None,
         replies=replies,
         paired=paired,

@@ -15,7 +15,8 @@ from router.contracts.records import Usage
 from router.errors import StoreError
 from router.policy import Policy
 from router.pricing import Prices, cost_usd
-from router.scoring.estimator import Scorer
+from router.scoring.estimator import Look, Scorer
+from router.scoring.worth import Extra, worth
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -32,7 +33,8 @@ class Traffic:
 
     Attributes:
         to_student, to_teacher: settled before the score: by the client, the student's abilities or a rule.
-        score: what routing compares with its threshold: with affinity the conversation's lowest so far.
+        score: what routing compares with its threshold, the request's score or, for a share and for money, what
+            escalating it gains for its cost (``router.scoring.worth``): with affinity the conversation's lowest so far.
         guess: P(acceptable), the request's own score.
         days: time from first to last request.
         output_ratio: the student's output tokens over the teacher's, in audited pairs.
@@ -84,32 +86,42 @@ def bundle_of(rows: Sequence[Logged], live: str | None, wanted: str | None = Non
 
 
 def traffic_of(
-    rows: Sequence[Logged], which: int, policy: Policy, scorer: Scorer | None, bundle: str | None
+    rows: Sequence[Logged],
+    which: int,
+    policy: Policy,
+    scorer: Scorer | None,
+    bundle: str | None,
+    *,
+    by_score: bool = False,
 ) -> Traffic:
     """The columns of ``bundle``'s requests for policy number ``which`` of those the log was read for.
+
+    ``by_score``: whatever its objective, it is the score that is compared with a threshold.
 
     Raises:
         StoreError: no request of the bundle was scored; PolicyError: a price is unknown.
     """
     mine = [row for row in rows if row.bundle == bundle]
-    scored = [(row, score) for row in mine if (score := _score(row, scorer)) is not None]
+    scored = [(row, look) for row in mine if (look := _look(row, scorer)) is not None]
     if not scored:
         raise StoreError(
             f"none of the {len(mine)} answered requests of bundle {bundle or 'base'} has a score: "
             "thresholds can be replayed once a scorer is live (`locum distill run`)"
         )
-    kept, scores = [row for row, _ in scored], [score for _, score in scored]
+    kept, looks = [row for row, _ in scored], [look for _, look in scored]
+    scores = [look.score for look in looks]
     prices, ratio, pairs, cached = Prices.of(policy), *_ratio(kept), _cached_share(kept)
     student = [_costs(row, Tier.STUDENT, ratio, cached, prices) for row in kept]
     teacher = [_costs(row, Tier.TEACHER, ratio, cached, prices) for row in kept]
-    accepts = [_accepts(row, score, scorer) for row, score in scored]
+    accepts = [_accepts(row, look.score, scorer) for row, look in scored]
+    compared = scores if by_score else _compared(policy, kept, looks, Extra.of(prices))
     upward = policy.conversation.affinity == "upward"
     times = [row.created_at for row in kept]
     return Traffic(
         bundle=bundle,
         to_student=np.array([row.settled[which] is Tier.STUDENT for row in kept]),
         to_teacher=np.array([row.settled[which] is Tier.TEACHER for row in kept]),
-        score=np.array(_lowest(kept, scores, which) if upward else scores),
+        score=np.array(_lowest(kept, compared, which) if upward else compared),
         guess=np.array(scores),
         accept_seen=np.array([seen for seen, _ in accepts]),
         accept=np.array([known for _, known in accepts]),
@@ -137,11 +149,29 @@ def _has_verdict(row: Logged) -> bool:
     return row.acceptable is not None and row.propensity > 0 and whole
 
 
-def _score(row: Logged, scorer: Scorer | None) -> float | None:
+def _look(row: Logged, scorer: Scorer | None) -> Look | None:
     """As it was decided by, which saw the text before it was redacted; else the scorer's on the kept text."""
     if row.score is not None:
-        return row.score
-    return scorer.score(row.features) if scorer and row.features else None
+        return Look(row.score, row.gain, 0.0, row.teacher_tokens)
+    return scorer.look(row.features) if scorer and row.features else None
+
+
+def _compared(policy: Policy, rows: Sequence[Logged], looks: Sequence[Look], extra: Extra) -> list[float]:
+    """What routing compares, as serving does: see ``router.routing``."""
+    aim, scores = policy.objective, [look.score for look in looks]
+    gains = [1 - look.score if look.gain is None else look.gain for look in looks]
+    if aim.usd_per_day is not None and all(look.tokens is not None for look in looks):
+        inputs, outputs = [_input_tokens(row) for row in rows], [look.tokens or 0.0 for look in looks]
+        usual = sum(inputs) / len(inputs), sum(outputs) / len(outputs)
+        dear = (extra.dearness(usual, *tokens) for tokens in zip(inputs, outputs, strict=True))
+        return [worth(gain, times) for gain, times in zip(gains, dear, strict=True)]
+    declared = aim.usd_per_day is not None or aim.student_share is not None
+    return [worth(gain) for gain in gains] if declared and any(look.gain is not None for look in looks) else scores
+
+
+def _input_tokens(row: Logged) -> int:
+    """By the backend that served, since the request's own estimate is not recorded."""
+    return next((reply.usage.input_tokens for reply in row.replies.values()), 0)
 
 
 def _accepts(row: Logged, score: float, scorer: Scorer | None) -> tuple[float, float]:

@@ -25,7 +25,7 @@ _ARRAYS, _NUMBERS = "scorer.safetensors", "scorer.json"
 _FORMAT = 2
 _NEIGHBOURS = ("projection", "offset", "rows", "votes", "tasks")
 _ABOUT = ("names", "known", "near", "base")
-_LENGTHS = ("bias", "least", "most", "smear", "input_tokens", "output_tokens")
+_LENGTHS = ("bias", "least", "most", "smear", "usual")
 
 
 def save(folder: Path, learned: Learned, encoder: Encoder | None) -> None:
@@ -86,7 +86,7 @@ def load(folder: Path, encoder: Encoder | None) -> Learned:
             neighbours=_neighbours(arrays, numbers["neighbours"]),
             blend=Blend(**numbers["blend"]),
             head=AnswerHead.of(head) if head else None,
-            lengths=Lengths(arrays["lengths"], **numbers["lengths"]) if numbers["lengths"] else None,
+            lengths=_lengths(arrays, numbers["lengths"]),
             facts=numbers["facts"],
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as e:
@@ -101,6 +101,10 @@ def _neighbours(arrays: dict[str, Any], numbers: dict[str, Any] | None) -> Neigh
         raise ValueError("its neighbours do not fit together")
     about = {**numbers, "names": tuple(numbers["names"]), "base": tuple(numbers["base"])}
     return Neighbours(**own, **about)
+
+
+def _lengths(arrays: dict[str, Any], numbers: dict[str, Any] | None) -> Lengths | None:
+    return Lengths(arrays["lengths"], **{**numbers, "usual": tuple(numbers["usual"])}) if numbers else None
 
 
 def _check_shapes(folder: Path, arrays: dict[str, Any], heads: int, width: int) -> None:

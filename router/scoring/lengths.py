@@ -24,16 +24,15 @@ STRENGTH = 0.01
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """``log(1 + tokens) = weights . structure + bias``, within ``least`` and ``most``; ``weights``: float32,
-    (len(STRUCTURE),). ``smear`` brings means of logarithms back to means. ``input_tokens`` and ``output_tokens``
-    are what is usual."""
+    (len(STRUCTURE),). ``smear`` brings means of logarithms back to means. ``usual``: the mean of input and output
+    tokens."""
 
     weights: F32
     bias: float
     least: float
     most: float
     smear: float
-    input_tokens: float
-    output_tokens: float
+    usual: tuple[float, float]
 
     @classmethod
     def fit(cls, structures: Sequence[F32], input_tokens: Sequence[int], output_tokens: Sequence[int]) -> Self | None:
@@ -51,7 +50,7 @@ class Lengths:
         found = np.exp(np.clip(x @ weights + bias, least, most))
         smear = float(np.mean(1 + np.array(output_tokens)) / found.mean())
         usual = float(np.mean(input_tokens)), float(np.mean(output_tokens))
-        return cls(weights.astype(np.float32), bias, least, most, smear, *usual)
+        return cls(weights.astype(np.float32), bias, least, most, smear, usual)
 
     def tokens(self, structure: F32) -> float:
         """The expected output tokens of the teacher's answer, by ``Features.structure`` within its usual range."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from router.pricing import MILLION, Prices
-from router.scoring.lengths import Lengths
 
 LEAST = 0.05
 """Of a usual request's extra cost: no request counts as cheaper, since a length is only expected."""
@@ -29,13 +28,11 @@ class Extra:
         teacher, student = prices.teacher(), prices.student
         return cls(float((teacher.input - student.input) / MILLION), float((teacher.output - student.output) / MILLION))
 
-    def dearness(self, lengths: Lengths, input_tokens: float, output_tokens: float) -> float:
-        """The expected extra cost of a request, as a multiple of a usual one's; 1 where the teacher costs no more.
-
-        Both tiers are taken to answer at the same length.
-        """
-        usual = self._usd(lengths.input_tokens, lengths.output_tokens)
-        return max(LEAST, self._usd(input_tokens, output_tokens) / usual) if usual > 0 else 1.0
+    def dearness(self, usual: tuple[float, float], input_tokens: float, output_tokens: float) -> float:
+        """The expected extra cost of a request, as a multiple of a ``usual`` one's (input and output tokens); 1 where
+        the teacher costs no more. Both tiers are taken to answer at the same length."""
+        usd = self._usd(*usual)
+        return max(LEAST, self._usd(input_tokens, output_tokens) / usd) if usd > 0 else 1.0
 
     def _usd(self, input_tokens: float, output_tokens: float) -> float:
         return self.input_usd * input_tokens + self.output_usd * output_tokens

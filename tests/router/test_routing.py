@@ -7,15 +7,20 @@ from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from router.budget import DAY_SECONDS
 from router.bundles import Live
-from router.contracts.decision import Reason, Tier
+from router.contracts.bundles import Thresholds
+from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Record
 from router.exchange import ChatRequest
 from router.policy import Policy
 from router.routing import Routing
+from router.scoring.estimator import Scorer
+from router.scoring.features import extract
+from router.scoring.learned import Example
 from router.shared import SharedState, create
 from router.students import Target
 
@@ -78,3 +83,81 @@ def test_money_for_all_sends_all_to_the_teacher_and_none_sends_none(make_record:
         clock = Clock()
         routing = Routing(policy(usd_per_day), SharedState(clock=clock), clock=clock)
         assert least <= spent_by_noon([routing], clock, make_record)[0] <= most
+
+
+KINDS = {
+    "greet": ("say hello to {} kindly", 1.0, 1.0, 20),
+    "tax": ("which tax is due on {}?", 0.3, 0.9, 30),
+    "prove": ("prove that {} holds:\n```latex\n\\sum_{{i=1}}^{{n}} x_i^2 = 0\n```", 0.3, 0.9, 900),
+    "riddle": ("what am I, {}, if not myself!?", 0.1, 0.1, 40),
+}
+"""Of each kind: what is asked, how often the student and the teacher are right, how long the teacher's answer is."""
+ANY = Thresholds(route=0.5, accept=0.0)
+
+
+def asked(kind: str, rng: np.random.Generator) -> dict[str, object]:
+    word = " ".join(rng.choice(["amber", "birch", "cedar", "dune", "ember", "fjord"], 2).tolist())
+    return {"messages": [{"role": "user", "content": KINDS[kind][0].format(word)}]}
+
+
+@pytest.fixture(scope="module")
+def two_headed() -> Scorer:
+    rng, made = np.random.default_rng(0), []
+    for kind in rng.choice(list(KINDS), 600).tolist():
+        _, *rates, tokens = KINDS[kind]
+        student, teacher = (bool(rng.uniform() < rate) for rate in rates)
+        made.append(
+            Example(
+                extract(asked(kind, rng)),
+                None,
+                student or not teacher,
+                student=student,
+                teacher=teacher,
+                teacher_tokens=int(tokens * rng.uniform(0.8, 1.2)),
+            )
+        )
+    return Scorer.fit(made, None)
+
+
+def escalated(
+    scorer: Scorer, objective: dict[str, object], make_record: MakeRecord
+) -> tuple[dict[str, float], Decision]:
+    """Of each kind the share that went to the teacher, of the last 800 of 1,600 requests over a day; a decision."""
+    clock = Clock()
+    changed = policy(0).model_dump(exclude_none=True) | {"objective": objective}
+    routing = Routing(Policy.model_validate(changed), SharedState(clock=clock), clock=clock)
+    live = Live(bundle="b", student=Target("http://127.0.0.1:7/v1", "s", "s"), scorer=scorer, thresholds=ANY)
+    rng, found = np.random.default_rng(1), {kind: list[bool]() for kind in KINDS}
+    for n, kind in enumerate(rng.choice(list(KINDS), 1600).tolist()):
+        clock.now += DAY_SECONDS / 1700
+        _, decision = routing.decide(ChatRequest(f"r-{n}", f"c-{n}", asked(kind, rng)), live)
+        record = make_record(f"r-{n}", tier=decision.tier, reason=decision.reason, decision=decision)
+        cost = Decimal(KINDS[kind][3]) / 10**6 if decision.tier is Tier.TEACHER else Decimal(0)
+        routing.learn(replace(record, answers=[replace(a, cost_usd=cost) for a in record.answers]))
+        if n >= 800:
+            found[kind].append(decision.tier is Tier.TEACHER)
+    return {kind: float(np.mean(went)) for kind, went in found.items()}, decision
+
+
+def test_a_share_goes_where_escalating_gains_most_and_not_where_both_are_wrong(
+    two_headed: Scorer, make_record: MakeRecord
+) -> None:
+    went, decision = escalated(two_headed, {"student_share": 0.5}, make_record)
+    assert min(went["tax"], went["prove"]) > 0.9
+    assert max(went["greet"], went["riddle"]) < 0.1, "nobody knows the riddles, so the teacher's word is worth nothing"
+    assert decision.gain is not None and decision.worth is not None and decision.score is not None
+
+
+def test_a_days_money_goes_first_where_it_gains_most_for_its_cost(two_headed: Scorer, make_record: MakeRecord) -> None:
+    went, decision = escalated(two_headed, {"usd_per_day": 0.012 + 0.036}, make_record)
+    assert went["tax"] > 0.9, "as much is gained as by a proof, for a thirtieth of the money"
+    assert 0.02 < went["prove"] < 0.4
+    assert max(went["greet"], went["riddle"]) < 0.2
+    assert decision.teacher_tokens is not None and decision.worth is not None
+
+
+def test_a_floor_and_a_fixed_threshold_are_held_against_the_score(two_headed: Scorer, make_record: MakeRecord) -> None:
+    objectives: list[dict[str, object]] = [{"threshold": 0.6}, {"parity": {"at_least": 0.95}}]
+    for objective in objectives:
+        _, decision = escalated(two_headed, objective, make_record)
+        assert decision.worth is None and decision.gain is not None
