@@ -24,12 +24,14 @@ TRUST = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """``logit = heads * (the heads' logit) + neighbours * (the neighbours' logit) + bias``; the gain alike, linear."""
+    """``logit = heads * (the heads' logit) + neighbours * (the neighbours' logit) + bias``; the gain alike, linear in
+    the heads' difference, in P(unacceptable) and in the neighbours' gain."""
 
     heads: float = 1.0
     neighbours: float = 0.0
     bias: float = 0.0
     gain_heads: float = 1.0
+    gain_risk: float = 0.0
     gain_neighbours: float = 0.0
     gain_bias: float = 0.0
 
@@ -40,17 +42,19 @@ class Blend:
         (heads, neighbours), bias = linear.nonnegative(x, labels, weights)
         return cls(heads, neighbours, bias)
 
-    def with_gain(self, differences: Floats, opinions: Floats, gains: Floats) -> Self:
-        """These, with the gain's own weights: least squares on held-out differences of the heads (n,)."""
+    def with_gain(self, differences: Floats, risks: Floats, opinions: Floats, gains: Floats) -> Self:
+        """These, with the gain's own weights: least squares on what was said held out of each example: the heads'
+        difference, P(unacceptable), the neighbours' words; all (n,) or (n, 3)."""
         from scipy.optimize import nnls  # noqa: PLC0415
 
-        x = np.stack([differences, opinions[:, 1]], axis=1)
+        x = np.stack([differences, risks, opinions[:, 1]], axis=1)
         mean, usual = x.mean(axis=0), float(gains.mean())
-        (heads, neighbours), _ = nnls(x - mean, gains - usual)
-        if heads <= 0:
+        weights, _ = nnls(x - mean, gains - usual)
+        if not weights.any():
             return self
-        bias = usual - float(np.array([heads, neighbours]) @ mean)
-        return replace(self, gain_heads=float(heads), gain_neighbours=float(neighbours), gain_bias=bias)
+        heads, risk, neighbours = weights.tolist()
+        bias = usual - float(weights @ mean)
+        return replace(self, gain_heads=heads, gain_risk=risk, gain_neighbours=neighbours, gain_bias=bias)
 
     def probabilities(self, logits: Floats, opinions: Floats) -> Floats:
         """P(acceptable) of many: arguments as in ``fit``, (n,) out."""
@@ -58,15 +62,17 @@ class Blend:
         found: Floats = 1 / (1 + np.exp(-z))
         return found
 
-    def gains(self, differences: Floats, opinions: Floats) -> Floats:
+    def gains(self, differences: Floats, risks: Floats, opinions: Floats) -> Floats:
         """The expected gains of many: arguments as in ``with_gain``, (n,) out."""
-        return self.gain_heads * differences + self.gain_neighbours * opinions[:, 1] + self.gain_bias
+        said = self.gain_heads * differences + self.gain_risk * risks
+        return said + self.gain_neighbours * opinions[:, 1] + self.gain_bias
 
     def logit(self, heads: float, opinion: Opinion) -> float:
         return self.heads * heads + self.neighbours * linear.logit(opinion.acceptable, BOUND) + self.bias
 
-    def gain(self, difference: float, opinion: Opinion) -> float:
-        return self.gain_heads * difference + self.gain_neighbours * opinion.gain + self.gain_bias
+    def gain(self, difference: float, risk: float, opinion: Opinion) -> float:
+        said = self.gain_heads * difference + self.gain_risk * risk
+        return said + self.gain_neighbours * opinion.gain + self.gain_bias
 
     def adjusted(self, logits: Floats, labels: Bools, weights: Floats) -> Self:
         """Calibrated anew on fresh judged requests: their blended logits (n,), labels and weights (n,).

@@ -139,9 +139,10 @@ class Scorer:
         if learned.neighbours is not None:
             usual = min(usual, learned.neighbours.familiar(found.opinion.nearest))
         trust = usual**STEEPNESS
+        p = linear.sigmoid(found.logit)
         if found.difference is not None:
-            gain = learned.blend.gain(found.difference, found.opinion) * trust + (1 - trust)
-        return Look(linear.sigmoid(found.logit) * trust, gain, 1 - trust, found.tokens)
+            gain = learned.blend.gain(found.difference, 1 - p, found.opinion) * trust + (1 - trust)
+        return Look(p * trust, gain, 1 - trust, found.tokens)
 
     def read(self, features: Features) -> Reading:
         """What each part of the request says."""

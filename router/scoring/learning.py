@@ -65,11 +65,11 @@ def learn(examples: Sequence[Example], encoder: Encoder | None, seed: int) -> Fi
         if near := Neighbours.fit(judged):
             neighbours, opinions = near
             blend = Blend.fit(heads.logits, opinions, labels, weights)
-            if heads.differences is not None:
-                both = _both(examples)
-                blend = blend.with_gain(heads.differences[both], opinions[both], judged.gains[both])
-                held_gain = blend.gains(heads.differences, opinions)
             held_out = blend.probabilities(heads.logits, opinions)
+            if heads.differences is not None:
+                differences, risks, both = heads.differences, 1 - held_out, _both(examples)
+                blend = blend.with_gain(differences[both], risks[both], opinions[both], judged.gains[both])
+                held_gain = blend.gains(differences, risks, opinions)
     head, accepts = _answer_head(examples, held_out, seed)
     dense, tasks, bias = side_by_side(heads.weights)
     learned = Learned(
