@@ -96,7 +96,7 @@ def test_a_swap_under_load_drops_no_request_and_mixes_no_versions(tmp_path: Path
         publish(folder, bundle)
     with world(tmp_path, objective={"student_share": 0.6}) as found:
         found.student.models = ["tiny", "tiny-b1", "tiny-b2"]
-        until(lambda: httpx.get(f"{found.url}/health/ready").json()["policies"][0]["student"]["ready"])
+        until(lambda: httpx.get(f"{found.url}/health/ready", timeout=30).json()["policies"][0]["student"]["ready"])
         answers = asyncio.run(traffic(found, folder))
         seen = Counter(answers)
         student = {(bundle, model) for tier, bundle, model in seen if tier == "student"}

@@ -20,7 +20,7 @@ from openai import OpenAI
 from router.app import create_app
 from router.errors import PolicyError
 from router.settings import Settings
-from tests.fakes import FakeUpstream, World, policy_of, served, world
+from tests.fakes import DEADLINE_SECONDS, FakeUpstream, World, policy_of, served, world
 
 SERVE = """
 import sys
@@ -56,6 +56,11 @@ def serving(tmp_path: Path, afterwards: str = "") -> Iterator[tuple[subprocess.P
             process.communicate()
 
 
+def ask(url: str) -> httpx.Response:
+    body = {"model": "locum/teacher", "messages": [{"role": "user", "content": "hi"}]}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=DEADLINE_SECONDS)
+
+
 @pytest.mark.parametrize(("ending", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 0)])
 def test_it_says_where_it_listens_and_ends_cleanly(tmp_path: Path, ending: signal.Signals, code: int) -> None:
     with serving(tmp_path) as (process, line, _):
@@ -63,10 +68,9 @@ def test_it_says_where_it_listens_and_ends_cleanly(tmp_path: Path, ending: signa
         found = json.loads(run_file.read_text())
         assert line == f"locum: ready at {found['url']}/v1\n"
         assert found["pid"] == process.pid
-        body = {"model": "locum/teacher", "messages": [{"role": "user", "content": "hi"}]}
-        assert httpx.post(f"{found['url']}/v1/chat/completions", json=body).status_code == 200
+        assert ask(found["url"]).status_code == 200
         process.send_signal(ending)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=DEADLINE_SECONDS)
         assert process.returncode == code
         assert "Traceback" not in errors
         assert not run_file.exists()
@@ -76,17 +80,16 @@ def test_a_decision_is_computed_on_one_thread(tmp_path: Path) -> None:
     with serving(tmp_path, TELL_THREADS) as (process, line, _):
         assert line
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=20)
+        said, _ = process.communicate(timeout=DEADLINE_SECONDS)
         assert set(said.split()) == {"1"}
 
 
 def test_what_was_recorded_is_on_disk_after_the_end(tmp_path: Path) -> None:
     with serving(tmp_path) as (process, _, _):
         url = json.loads((tmp_path / "home" / "run" / "proxy.json").read_text())["url"]
-        body = {"model": "locum/teacher", "messages": [{"role": "user", "content": "hi"}]}
-        asked = [httpx.post(f"{url}/v1/chat/completions", json=body).headers["x-locum-request-id"] for _ in range(5)]
+        asked = [ask(url).headers["x-locum-request-id"] for _ in range(5)]
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=DEADLINE_SECONDS)
         found = World(url, FakeUpstream("x"), FakeUpstream("y"), tmp_path / "home", tmp_path)
         assert [r.request_id for r in found.records()] == asked
 

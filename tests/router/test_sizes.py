@@ -18,7 +18,7 @@ import yaml
 
 from router.errors import SettingsError
 from router.settings import Limits
-from tests.fakes import FakeUpstream, policy_of, served, until
+from tests.fakes import DEADLINE_SECONDS, FakeUpstream, policy_of, served, until
 
 CHAT: dict[str, Any] = {"model": "locum/teacher", "messages": [{"role": "user", "content": "hi"}]}
 LIMITS = {"LOCUM_MAX_BODY_BYTES": "10000", "LOCUM_MAX_HEADER_BYTES": "4000", "LOCUM_MAX_STREAMS": "1"}
@@ -42,22 +42,22 @@ def url(tmp_path_factory: pytest.TempPathFactory, teacher: FakeUpstream) -> Iter
     process = subprocess.Popen(command, env=env, cwd=Path(__file__).parents[2])
     run_file = home / "run" / "proxy.json"
     try:
-        until(lambda: run_file.exists() or process.poll() is not None, 60)
+        until(lambda: run_file.exists() or process.poll() is not None)
         yield json.loads(run_file.read_text())["url"]
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(DEADLINE_SECONDS)
 
 
 def ask(url: str, body: Any = CHAT, **more: Any) -> httpx.Response:
-    return httpx.post(f"{url}/v1/chat/completions", json=body, **more)
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=DEADLINE_SECONDS, **more)
 
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_body_that_is_too_long_is_a_413(url: str, announced: bool) -> None:
     content = json.dumps(CHAT | {"pad": "x" * 10_000}).encode()
     sent: Any = content if announced else iter([content[:5000], content[5000:]])
-    answer = httpx.post(f"{url}/v1/chat/completions", content=sent)
+    answer = httpx.post(f"{url}/v1/chat/completions", content=sent, timeout=DEADLINE_SECONDS)
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
 
 
@@ -68,7 +68,7 @@ def test_headers_that_are_too_long_are_a_431(url: str) -> None:
 
 def test_headers_without_end_are_cut_off(url: str) -> None:
     place = urlsplit(url)
-    with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+    with socket.create_connection((place.hostname, place.port), timeout=DEADLINE_SECONDS) as connection:
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nx-pad: ")
         answer = b""
         while not answer:

@@ -98,7 +98,9 @@ def running(folder: Path, **changes: Any) -> Iterator[Running]:
 
 
 def student_ready(proxy: Running) -> bool:
-    ready = [httpx.get(f"{proxy.url}/health/ready").json()["policies"][0]["student"]["ready"] for _ in range(16)]
+    ready = [
+        httpx.get(f"{proxy.url}/health/ready", timeout=30).json()["policies"][0]["student"]["ready"] for _ in range(16)
+    ]
     return all(ready)
 
 

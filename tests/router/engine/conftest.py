@@ -95,7 +95,7 @@ async def started_here(kind: str, settings: Settings) -> AsyncIterator[Student]:
     supervisor = Supervisor(policy, settings, engine, print, grace_seconds=0.5)
     task = asyncio.create_task(supervisor.run())
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(300):
             await supervisor.ready.wait()
         place = engine.versions["base"]
         yield Student(kind, place, client_of(place), settings, engine, supervisor)
@@ -124,7 +124,7 @@ async def by_url(settings: Settings) -> AsyncIterator[Student]:
 
 
 def client_of(place: Place) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=place.url, api_key="none", max_retries=0, timeout=60)
+    return AsyncOpenAI(base_url=place.url, api_key="none", max_retries=0, timeout=300)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=["embedded", "llama-server", "url"])
