@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from distiller.replay.report import replay as replayed
 from distiller.replay.traffic import Traffic, bundle_of, traffic_of
 from router.contracts.bundles import Evidence, Thresholds
 from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.records import Record
 from router.errors import StoreError
 from router.scoring.estimates import figures
 from router.scoring.estimator import Scorer
@@ -230,3 +231,35 @@ def test_a_log_without_audits_tells_costs_and_no_quality() -> None:
     found = replayed(read(recorded.records(), policy()), policy(), None, ahead=100).policies[0].lasting
     assert found["parity"].estimate is None and found["share"].estimate is not None
     assert math.isfinite(found["cost"].low)
+
+
+def looked_at(recorded: Recorded, i: int, gain: float, tokens: float, **changes: Any) -> Record:
+    """A recorded request as a two-headed scorer decided it."""
+    record = recorded.record(i, **changes)
+    return replace(record, decision=replace(record.decision, gain=gain, teacher_tokens=tokens))
+
+
+def test_a_share_is_replayed_by_what_escalating_gains_and_money_by_gain_for_its_cost() -> None:
+    recorded = Recorded(400)
+    gains, tokens = np.linspace(-0.2, 0.8, 400), np.where(np.arange(400) % 2, 1000.0, 20.0)
+    records = [looked_at(recorded, i, float(gains[i]), float(tokens[i])) for i in range(400)]
+    share, money = policy(objective={"student_share": 0.5}), policy(objective={"usd_per_day": 1})
+    by_share, by_money = read(records, share), read(records, money)
+    assert by_share.score.argsort().tolist() == (-gains).argsort().tolist()
+    cheap, dear = by_money.score[::2][100:], by_money.score[1::2][100:]
+    assert (cheap < dear).all(), "as much is gained by a short answer for less"
+    assert (by_money.guess == by_share.guess).all() and by_share.guess.tolist() == recorded.score.tolist()
+    plan = plan_of(share, None, by_share)
+    assert figures(sample_of(by_share, plan, share.audit))["share"].estimate == pytest.approx(0.5, abs=0.02)
+    floor = read(records, policy())
+    assert floor.score.tolist() == recorded.score.tolist()
+
+
+def test_what_old_records_do_not_tell_of_is_ranked_by_the_score() -> None:
+    recorded = Recorded(100)
+    for objective in ({"student_share": 0.5}, {"usd_per_day": 1}):
+        traffic = read(recorded.records(), policy(objective=objective))
+        assert traffic.score.tolist() == recorded.score.tolist()
+    rows, _ = read_log([looked_at(recorded, i, 0.5, 10.0) for i in range(100)], [policy()])
+    by_score = traffic_of(rows, 0, policy(objective={"student_share": 0.5}), None, "b-1", by_score=True)
+    assert by_score.score.tolist() == recorded.score.tolist(), "a tuned threshold is held against the score"
