@@ -291,13 +291,15 @@ def measure(args: argparse.Namespace, console: Console) -> tuple[list[Row], Row]
         "locum, without task tags": Locum(encoder, tagged=False),
         "TF-IDF + logistic regression": tfidf,
     }
+    known: dict[str, npt.NDArray[np.float32]] = {}
+    if not args.skip_transformer:
+        methods["all-MiniLM-L6-v2 + logistic regression"] = Embedded(neighbours=False, known=known)
+        methods["all-MiniLM-L6-v2 + 100 neighbours"] = Embedded(neighbours=True, known=known)
     rows: dict[str, list[Row]] = {}
     sizes: list[tuple[int, int]] = []
     for train, test in parts(args):
-        if not args.skip_transformer:
-            known = embeddings([i.prompt for i in (*train, *test)], console)
-            methods["all-MiniLM-L6-v2 + logistic regression"] = Embedded(neighbours=False, known=known)
-            methods["all-MiniLM-L6-v2 + 100 neighbours"] = Embedded(neighbours=True, known=known)
+        if not args.skip_transformer and (new := [i.prompt for i in (*train, *test) if i.prompt not in known]):
+            known.update(embeddings(new, console))
         o = outcomes(test)
         sizes.append((len(train), len(test)))
         for name, method in methods.items():
