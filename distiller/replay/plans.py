@@ -73,7 +73,7 @@ def random_sample(traffic: Traffic, share: float, audit: AuditPart) -> Sample:
     return _sample(traffic, asked, everything, everything, audit)
 
 
-def oracle_sample(traffic: Traffic, audit: AuditPart) -> Sample:
+def oracle_sample(traffic: Traffic) -> Sample:
     """Outcomes of asking the student exactly what it would answer acceptably."""
     right = np.where(traffic.to_teacher, 0.0, traffic.acceptable.astype(np.float64))
     guess = np.where(traffic.to_teacher, 0.0, traffic.guess)

@@ -87,7 +87,7 @@ def replay(traffic: Traffic, policy: Policy, thresholds: Thresholds | None, *, a
         _outlook("random at its share", None, random_sample(traffic, share, audit), ahead),
         _outlook("always student", always, sample_of(traffic, always, _unaudited(policy)), ahead),
         _outlook("always teacher", never, sample_of(traffic, never, _unaudited(policy)), ahead),
-        _perfect(_outlook("oracle", None, oracle_sample(traffic, audit), ahead)),
+        _perfect(_outlook("oracle", None, oracle_sample(traffic), ahead)),
     ]
     ways = [*Way] if traffic.scored_answers else [Way.ROUTING]
     goal, plan = policy.objective.parity, mine.plan or never
