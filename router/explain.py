@@ -94,6 +94,11 @@ def _score(found: Explanation) -> RenderableType | None:
         return None
     table = _grid(title)
     table.add_row("score", _compared(scoring))
+    decision = found.record.decision
+    if decision.gain is not None:
+        table.add_row("gain", f"{decision.gain:+.2f} (P(the teacher is right) less P(the student is))")
+    if decision.worth is not None:
+        table.add_row("worth", f"{decision.worth:.4f} (for the student: 0.5 where escalating gains nothing)")
     if scoring.novelty is not None:
         table.add_row("novelty", f"{scoring.novelty:.2f} (0: as what the scorer knows, 1: wholly strange)")
     table.add_row("threshold", _threshold(found))

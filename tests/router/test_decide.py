@@ -75,6 +75,17 @@ def test_money_left_lets_the_score_decide_by_what_the_pace_leaves_to_the_student
         assert said(decide(policy(CHEAP), view(), state)) == (tier, Reason.SCORE)
 
 
+@pytest.mark.parametrize("objective", [{"student_share": 0.8}, CHEAP])
+def test_where_it_is_known_what_escalating_gains_for_its_cost_a_share_and_money_go_by_that(
+    objective: dict[str, Any],
+) -> None:
+    for worth, tier in ((0.35, STUDENT), (0.25, TEACHER)):
+        state = RoutingState(score=0.6, gain=0.2, worth=worth, thresholds=TUNED, share_threshold=0.3)
+        decision = decide(policy(objective), view(), state)
+        assert (*said(decision), decision.score) == (tier, Reason.SCORE, 0.6)
+        assert (decision.worth, decision.gain, decision.threshold) == (worth, 0.2, 0.3)
+
+
 @pytest.mark.parametrize(
     ("fields", "detail"),
     [

@@ -242,6 +242,11 @@ def test_a_damaged_scorer_is_told(settings: Settings, tmp_path: Path, make_recor
         (Decision(tier=Tier.TEACHER, reason=Reason.COLD_START), "cold_start", "no scorer is fitted"),
         (Decision(tier=Tier.TEACHER, reason=Reason.SCORE, score=0.5, threshold=2), "score", "never serves"),
         (
+            Decision(tier=Tier.TEACHER, reason=Reason.SCORE, score=0.9, worth=0.3, threshold=0.4),
+            "score",
+            "worth 0.3000 < threshold 0.4000, so the teacher",
+        ),
+        (
             Decision(tier=Tier.TEACHER, reason=Reason.FALLBACK, detail="student not ready (rule)"),
             "rule",
             "student not ready",
