@@ -145,8 +145,9 @@ def _heads(examples: Sequence[Example], readings: Sequence[Reading], blocks: Blo
         unfolded = blocks.unfold(fitted.linear, fitted.platt)
         return _Heads((unfolded,), _logits(fitted.held_out), None, (fitted.strength,))
     found, said = [], []
+    told = matrix if len(both) == len(matrix) else matrix[both]
     for y in (student, teacher):
-        fitted = linear.fit(matrix[both], y, weights[both], STRENGTHS, seed)
+        fitted = linear.fit(told, y, weights[both], STRENGTHS, seed)
         rest = fitted.platt.many(matrix.times(fitted.linear.weights) + fitted.linear.bias)  # for those not fitted on
         rest[both] = fitted.held_out
         found.append(fitted)

@@ -167,7 +167,7 @@ class Blocks:
             block = slice(start, start + half)
             varies = np.isfinite(spread[block])
             scale[block] = varies / math.sqrt(max(float((spread[block][varies] ** 2).sum()), 1e-12))
-        frequency, last = np.zeros(BUCKETS, np.int64), np.full(BUCKETS, -1)
+        frequency, last = np.zeros(BUCKETS, np.int32), np.full(BUCKETS, -1, np.int32)  # small enough for a cache
         for i, r in enumerate(readings):
             for grams in (r.message, r.around):
                 frequency[grams.buckets[last[grams.buckets] < i]] += 1
