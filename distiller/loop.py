@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from decimal import Decimal
-from functools import cached_property
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from distiller.trigger import Due
 from distiller.tuning import retuned, share_of
 from distiller.work import one_round_at_a_time, remember
 from router.contracts.bundles import DatasetRef, activate, read_active
+from router.contracts.encoders import EncoderKind
 from router.engine.weights import base_gguf, base_student
 from router.errors import BundleError, EngineError, TrainingError
 from router.policy import Policy
@@ -56,12 +57,12 @@ def run_round(
     keep_work: bool = False,
     configs: Configs | None = None,
     tell: Tell | None = None,
-    encoder: Callable[[Path], Encoder | None] = load_encoder,
+    encoders: Callable[[Path, EncoderKind], Encoder | None] = load_encoder,
 ) -> RoundReport:
     """Makes a better student (or, to calibrate, only tunes for the live one), and promotes it if it passes.
 
     Goes on with a round that was killed, if it was of the same kind, student, policy and seed.
-    ``encoder`` loads what the scorer reads text with, from the cache's folder.
+    ``encoders`` loads what scorers read text with, by the cache's folder and the kind.
 
     Raises:
         RoundRunning: another process works on a round in the same home.
@@ -71,7 +72,7 @@ def run_round(
     with one_round_at_a_time(settings):
         configs, tell = configs or Configs(), tell or Silent()
         material = Material(policy, settings, kind=kind, seed=seed, configs=configs, tell=tell)
-        work = Round(material, seed, encoder)
+        work = Round(material, seed, encoders)
         report = work.train() if kind is Due.TRAIN else work.calibrate()
         remember(settings.work(policy.name), report.as_dict())
         material.work.finish(keep_work)
@@ -82,8 +83,9 @@ def run_round(
 class Round:
     """One round under way: what was kept is read, what was not is done."""
 
-    def __init__(self, material: Material, seed: int, encoder: Callable[[Path], Encoder | None]) -> None:
-        self.material, self.seed, self._load_encoder = material, seed, encoder
+    def __init__(self, material: Material, seed: int, encoders: Callable[[Path, EncoderKind], Encoder | None]) -> None:
+        self.material, self.seed = material, seed
+        self._encoder = cache(partial(encoders, material.settings.cache))
         self.policy, self.settings, self.tell = material.policy, material.settings, material.tell
         self.work, self.folder = material.work, material.work.folder
         self._judges = Judges(material.policy.judge)
@@ -156,7 +158,9 @@ class Round:
         return {name: judged[name] for name in answers}
 
     def _judge(self, questions: Sequence[Question], kept: Path) -> dict[str, Any]:
-        return judge_answers(self.policy, questions, kept, encoder=lambda: self._encoder, on_verdict=self.tell.step)
+        return judge_answers(
+            self.policy, questions, kept, encoder=partial(self._encoder, "static"), on_verdict=self.tell.step
+        )
 
     def _trained(self) -> tuple[Path, dict[str, Any]]:
         """The candidate's Hugging Face folder, and the training's own report."""
@@ -193,7 +197,8 @@ class Round:
         dev, holdout = (evaluate.examples(part, answers, grades) for part in (m.dev, m.holdout))
         with self.work.timed("fit"):
             if live is None or m.parent is None:
-                scorer, thresholds, fit = fit_bundle_scorer(dev, holdout, self.policy, self._encoder, self.seed)
+                encoder = self._encoder(self.policy.scorer.encoder)
+                scorer, thresholds, fit = fit_bundle_scorer(dev, holdout, self.policy, encoder, self.seed)
                 learnt = m.audited_ids(e.request_id for e in parted(dev, holdout)[0])
             else:
                 found = self._refreshed(live, holdout)
@@ -236,7 +241,7 @@ class Round:
         if folder is None:
             return None
         try:
-            return Scorer.load(folder, self._encoder)
+            return Scorer.load_whole(folder, self._encoder)
         except BundleError as e:
             self.tell.stage("fit", f"the live scorer no longer fits, so its share counts as none: {e}")
             return None
@@ -254,10 +259,6 @@ class Round:
 
     def _grades(self, answers: Answers) -> dict[str, bool]:
         return evaluate.grade([*self.material.dev, *self.material.holdout], answers, self._judges)
-
-    @cached_property
-    def _encoder(self) -> Encoder | None:
-        return self._load_encoder(self.settings.cache)
 
     def _published(self, draft: Draft) -> str:
         """Writes the bundle and makes it live; the running proxy follows the pointer by itself."""

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import structlog
@@ -28,6 +29,7 @@ from router.api.responses.surface import PATH as RESPONSES
 from router.api.responses.surface import Responses
 from router.api.wire import Receive, Scope, Send
 from router.cascade import Shared
+from router.contracts.encoders import EncoderKind
 from router.drift import DriftWatch
 from router.errors import BadRequest, LocumError
 from router.limits import ClientKeys, Streams
@@ -69,19 +71,20 @@ def create_app(
     policies: Sequence[Path],
     settings: Settings,
     env: Mapping[str, str] = os.environ,
-    encoder: Callable[[], Encoder | None] | None = None,
+    encoders: Callable[[EncoderKind], Encoder | None] | None = None,
     state: SharedState | None = None,
 ) -> App:
     """The proxy for these policy files. ``env`` holds the backends' keys, by the names that policies give;
-    ``encoder`` makes what scorers embed text with (by default the one kept in the cache); ``state`` is
-    what this worker shares with others (by default it works alone).
+    ``encoders`` loads what scorers embed text with (by default each once, computing on one thread); ``state``
+    is what this worker shares with others (by default it works alone).
 
     Raises:
         PolicyError: a file is wrong.
     """
     metrics, keys = Metrics(), ClientKeys(settings.client_keys)
-    make_encoder = encoder or (lambda: load_encoder(settings.cache))
-    proxy = Proxy(policies, settings, env, make_encoder, state or SharedState())
+    encoders = encoders or cache(partial(load_encoder, settings.cache, threads=1))
+    static = partial(encoders, "static")
+    proxy = Proxy(policies, settings, env, encoders, state or SharedState())
     kept = KeptResponses(settings.home / "responses.db")
 
     @contextlib.asynccontextmanager
@@ -95,7 +98,7 @@ def create_app(
             background(proxy.follow(), "policy files"),
             background(proxy.seed_spending(store), "today's spending"),
             background(metrics.keep_fresh(), "metrics of the store"),
-            background(DriftWatch(store, metrics, settings, proxy.live_bundles, make_encoder).run(), "drift"),
+            background(DriftWatch(store, metrics, settings, proxy.live_bundles, static).run(), "drift"),
         ]
         _collect_seldom()
         try:

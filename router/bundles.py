@@ -17,6 +17,7 @@ import structlog
 from pydantic import ValidationError
 
 from router.contracts.bundles import Manifest, Thresholds, read_active, read_manifest
+from router.contracts.encoders import EncoderKind
 from router.errors import BundleError, EngineError
 from router.policy import Policy
 from router.scoring.encoder import Encoder
@@ -49,8 +50,8 @@ class BundleWatcher:
     in place.
 
     Args:
-        encoder: called off-thread, once, when the first scorer is loaded; None where scorers need none;
-            an EngineError or OSError of it refuses the bundle for now.
+        encoders: loads the encoder that a scorer was fitted with; called off-thread whenever a scorer that needs
+            one is loaded; an EngineError or OSError of it refuses the bundle for now.
         on_swap: called with (old, new) after every change of ``live``.
         students: where ready students are found; from the policy by default.
     """
@@ -60,7 +61,7 @@ class BundleWatcher:
         policy: Policy,
         settings: Settings,
         *,
-        encoder: Callable[[], Encoder | None],
+        encoders: Callable[[EncoderKind], Encoder | None],
         on_swap: Callable[[Live, Live], None] = lambda old, new: None,
         students: Students | None = None,
         poll_seconds: float = 0.2,
@@ -71,9 +72,7 @@ class BundleWatcher:
         self._policy = policy
         self._folder = settings.bundles(policy.name)
         self._students = students or students_of(policy, settings)
-        self._make_encoder = encoder
-        self._encoder: Encoder | None = None
-        self._encoder_made = False
+        self._encoders = encoders
         self._on_swap = on_swap
         self._poll_seconds = poll_seconds
         self._retry_seconds = retry_seconds
@@ -110,14 +109,10 @@ class BundleWatcher:
         if manifest is None or bundle is None:
             self._swap(Live(student=student), None)
         else:
-            scorer = await asyncio.to_thread(self._load_scorer, self._folder / bundle / manifest.scorer)
+            folder = self._folder / bundle / manifest.scorer
+            scorer = await asyncio.to_thread(Scorer.load_whole, folder, self._encoders)
             self._swap(Live(bundle, scorer, manifest.thresholds, student), manifest)
         self._settled()
-
-    def _load_scorer(self, folder: Path) -> Scorer:
-        if not self._encoder_made:
-            self._encoder, self._encoder_made = self._make_encoder(), True
-        return Scorer.load(folder, self._encoder)
 
     def _pointed(self) -> str | None:
         try:

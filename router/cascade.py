@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from router.deadlines import Deadlines
 from router.decide import RequestView, lacking
 from router.errors import UpstreamError, UpstreamRefused, UpstreamUnreachable
 from router.exchange import CLIENT_LEFT, EVENT_STREAM, JSON, ChatRequest, Exchange, Sink, fallback_cause
+from router.looking import Aside, look_at
 from router.metrics import Metrics
 from router.policy import Policy
 from router.pricing import counterfactual_usd
@@ -71,6 +73,7 @@ class Cascade:
         self._version = policy.version
         self._live, self._routing, self._shared, self._tiers = live, routing, shared, shared.tiers
         self._samples = Samples(self._tiers, judges, backends.prices)
+        self._aside = Aside()
         self._quiet = Quiet()
         self._auditor: Auditor[Exchange] = Auditor(
             policy,
@@ -101,13 +104,19 @@ class Cascade:
         No upstream's failure is raised: it is answered. A cancellation (the client left) is recorded
         with status 499 and passed on.
         """
-        live = self._live()
-        features, decision = self._routing.decide(chat, live)
-        exchange = Exchange(chat, self.policy, live, features, decision, decision.reason)
+        began, live, left = time.perf_counter(), self._live(), False
+        if live.scorer is not None and live.scorer.slow:
+            seen, left = await self._aside.look_at(chat.body, live.scorer)
+        else:
+            seen = look_at(chat.body, live.scorer)
+        decision = self._routing.decide(chat, live, seen)
+        exchange = Exchange(chat, self.policy, live, seen.features, decision, decision.reason, began=began)
         if decision.reason is Reason.FALLBACK:
             exchange.fallback = Fallback.UNREACHABLE
         deadlines = Deadlines(exchange, sink)
         try:
+            if left:
+                raise asyncio.CancelledError
             await self._answer(exchange, sink)
             exchange.status = 200
         except asyncio.CancelledError:

@@ -6,6 +6,7 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,12 +171,8 @@ def _scorer(
         )
     folder = settings.bundles(record.policy) / record.bundle / manifest.scorer
     try:
-        return Scorer.load(folder, None), None, None
-    except BundleError:  # it was fitted with an encoder
-        pass
-    try:
-        encoder = load_encoder(settings.cache)
-        return Scorer.load(folder, encoder), encoder, None
+        scorer = Scorer.load_whole(folder, partial(load_encoder, settings.cache))
+        return scorer, scorer.reader.encoder, None
     except (BundleError, EngineError) as e:
         return None, None, str(e)
 

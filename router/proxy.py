@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from router.api.models import Catalog
 from router.budget import DAY_SECONDS
 from router.bundles import BundleWatcher, Live
 from router.cascade import Cascade, Shared
+from router.contracts.encoders import EncoderKind
 from router.contracts.rounds import HISTORY, training_costs
 from router.errors import PolicyError
 from router.guard import Guard
@@ -63,12 +65,12 @@ class Proxy:
         paths: Sequence[Path],
         settings: Settings,
         env: Mapping[str, str],
-        encoder: Callable[[], Encoder | None],
+        encoders: Callable[[EncoderKind], Encoder | None],
         state: SharedState,
     ) -> None:
         if not paths:
             raise PolicyError("no policy file given")
-        self._settings, self._env, self._encoder, self._state = settings, env, encoder, state
+        self._settings, self._env, self._encoders, self._state = settings, env, encoders, state
         self._stamps = {path: _stamp(path) for path in paths}
         self._policies = {path: load_policy(path) for path in paths}
         self._served: dict[str, Served] = {}
@@ -164,7 +166,7 @@ class Proxy:
     async def _serve(self, policy: Policy, routing: Routing) -> Served:
         metrics = self.shared.metrics
         watcher = BundleWatcher(
-            policy, self._settings, encoder=self._encoder, on_swap=lambda *_: self._swapped(policy, guard.live)
+            policy, self._settings, encoders=self._encoders, on_swap=lambda *_: self._swapped(policy, guard.live)
         )
         guard = Guard(
             policy,
@@ -179,7 +181,7 @@ class Proxy:
         self._swapped(policy, watcher.live)
         await watcher.refresh()
         await guard.refresh()
-        judges = judges_of(policy, self._env, self.shared.tiers, self._encoder)
+        judges = judges_of(policy, self._env, self.shared.tiers, partial(self._encoders, "static"))
         cascade = Cascade(policy, Backends(policy, self._env), lambda: guard.live, routing, self.shared, judges=judges)
         following = (
             background(watcher.run(), f"bundles of {policy.name}"),

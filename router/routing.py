@@ -14,11 +14,12 @@ from router.contracts.records import Answer, Record
 from router.conversations import Conversations
 from router.decide import RequestView, RoutingState, audit_rate, decide
 from router.exchange import ChatRequest
+from router.looking import Seen
 from router.metrics import TOO_HARD
 from router.policy import Policy
 from router.pricing import Prices
 from router.scoring.estimator import Look, Scorer
-from router.scoring.features import Features, extract
+from router.scoring.features import Features
 from router.scoring.prior import prior_score
 from router.scoring.thresholds import Pace, ShareThreshold
 from router.scoring.worth import Extra, worth
@@ -51,10 +52,9 @@ class Routing:
         self._spent.spent_before(at, served_usd)
         self.audit_budget.spent_before(at, audited_usd)
 
-    def decide(self, chat: ChatRequest, live: Live) -> tuple[Features, Decision]:
-        """Reads the request once, scores it, draws its audit, and decides."""
-        policy, features = self._policy, extract(chat.body)
-        look = live.scorer.look(features) if live.scorer else None
+    def decide(self, chat: ChatRequest, live: Live, seen: Seen) -> Decision:
+        """Draws the request's audit and decides. ``seen`` is what ``live``'s scorer saw in it."""
+        policy, (features, look) = self._policy, seen
         held = self._worth(look, features, live.scorer) if look and live.scorer else None
         prior = 0.0 if look else prior_score(features)
         compared = (look.score if held is None else held) if look else prior
@@ -75,7 +75,7 @@ class Routing:
             audited=drawn(chat.request_id, rate),
             explore=drawn(chat.conversation_id, policy.audit.explore, "explore"),
         )
-        return features, decide(policy, RequestView(features, chat.body, chat.tier), state)
+        return decide(policy, RequestView(features, chat.body, chat.tier), state)
 
     def _worth(self, look: Look, features: Features, scorer: Scorer) -> float | None:
         """What a share or money is decided by, where that is not the score; None for the other objectives."""

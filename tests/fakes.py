@@ -16,6 +16,8 @@ import uvicorn
 import yaml
 
 from router.app import create_app
+from router.contracts.encoders import EncoderKind
+from router.scoring.encoder import Encoder
 from router.settings import Settings
 from router.store.base import open_readonly
 from router.upstream.sse import Collector, chunks
@@ -263,7 +265,12 @@ def policy_of(
 
 
 @contextlib.contextmanager
-def world(folder: Path, client_keys: tuple[str, ...] = (), **changes: Any) -> Iterator[World]:
+def world(
+    folder: Path,
+    client_keys: tuple[str, ...] = (),
+    encoders: Callable[[EncoderKind], Encoder | None] = lambda kind: None,
+    **changes: Any,
+) -> Iterator[World]:
     """The whole proxy, real but for its upstreams, waiting until its student is ready."""
     student, teacher = FakeUpstream("tiny"), FakeUpstream("big")
     with contextlib.ExitStack() as stack:
@@ -272,6 +279,6 @@ def world(folder: Path, client_keys: tuple[str, ...] = (), **changes: Any) -> It
         file = folder / "policy.yaml"
         file.write_text(yaml.safe_dump(policy_of(student, teacher, **changes)))
         settings = Settings(home=folder / "home", cache=folder / "cache", client_keys=frozenset(client_keys))
-        app = create_app([file], settings, env={"TEACHER_KEY": "sk-teacher-secret"}, encoder=lambda: None)
+        app = create_app([file], settings, env={"TEACHER_KEY": "sk-teacher-secret"}, encoders=encoders)
         url = stack.enter_context(served(app, lifespan="on"))
         yield World(url, student, teacher, settings.home, file)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -170,7 +171,7 @@ def _bundle(policy: Policy, bundle: str | None, settings: Settings) -> tuple[Man
     except (OSError, ValidationError):
         return None, None
     try:
-        return manifest, Scorer.load(folder / bundle / manifest.scorer, load_encoder(settings.cache))
+        return manifest, Scorer.load_whole(folder / bundle / manifest.scorer, partial(load_encoder, settings.cache))
     except BundleError as e:
         console.print(f"[yellow]the answers' confidence cannot be replayed: {e}[/]")
         return manifest, None

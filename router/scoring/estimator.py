@@ -12,7 +12,7 @@ opinion. All is calibrated on held-out predictions, and served with numpy alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from router.contracts.encoders import EncoderKind
 from router.contracts.records import Signals
 from router.scoring import keeping, learning, linear
 from router.scoring.encoder import Encoder
@@ -214,6 +215,22 @@ class Scorer:
             BundleError: files are missing or damaged, or made for other features or another encoder.
         """
         return cls(encoder, keeping.load(folder, encoder))
+
+    @classmethod
+    def load_whole(cls, folder: Path, encoders: Callable[[EncoderKind], Encoder | None]) -> Self:
+        """What ``save`` wrote, with the encoder that it was fitted with, which ``encoders`` loads.
+
+        Raises:
+            BundleError: as ``load``, or no encoder that this version knows is named.
+            EngineError: the encoder cannot be had.
+        """
+        kind = keeping.encoder_of(folder)
+        return cls.load(folder, None if kind is None else encoders(kind))
+
+    @property
+    def slow(self) -> bool:
+        """Whether a look takes milliseconds, which an event loop does not have."""
+        return self.reader.encoder is not None and self.reader.encoder.slow
 
 
 def together(student: float, teacher: float) -> tuple[float, float]:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import orjson
 
+from router.contracts.encoders import EncoderKind
 from router.errors import BundleError
 from router.scoring.answer_head import AnswerHead
 from router.scoring.blend import Blend
-from router.scoring.encoder import Encoder
+from router.scoring.encoder import KINDS, Encoder
 from router.scoring.features import FEATURES_VERSION
 from router.scoring.learned import Learned, gram_table
 from router.scoring.lengths import Lengths
@@ -56,6 +57,19 @@ def save(folder: Path, learned: Learned, encoder: Encoder | None) -> None:
         "facts": learned.facts,
     }
     (folder / _NUMBERS).write_bytes(orjson.dumps(numbers, option=orjson.OPT_INDENT_2))
+
+
+def encoder_of(folder: Path) -> EncoderKind | None:
+    """Which encoder the scorer in ``folder`` was fitted with; None where it needs none.
+
+    Raises:
+        BundleError: its file cannot be read, or the encoder is one that this version does not know.
+    """
+    try:
+        name = orjson.loads((folder / _NUMBERS).read_bytes())["encoder"]
+        return None if name is None else KINDS[name]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise BundleError(f"which encoder the scorer in {folder} needs cannot be told: {e}") from e
 
 
 def load(folder: Path, encoder: Encoder | None) -> Learned:

@@ -171,7 +171,7 @@ class Killer(Silent):
             raise KeyboardInterrupt
 
 
-def no_encoder(cache: Path) -> None:
+def no_encoder(cache: Path, kind: str) -> None:
     return None
 
 
@@ -183,13 +183,13 @@ def after_first_round(tiny_student: Path, tmp_path_factory: pytest.TempPathFacto
     write(settings, policy, traffic(520, seed=1))
     killer = Killer("fit")
     with pytest.raises(KeyboardInterrupt):
-        run_round(policy, settings, configs=configs(), tell=killer, encoder=no_encoder)
+        run_round(policy, settings, configs=configs(), tell=killer, encoders=no_encoder)
     trained = settings.work(policy.name) / "current" / "student"
     facts: dict[str, Any] = {"killed_at": weights_sha256(trained), "unfinished": unfinished(settings.work(policy.name))}
     answers = (settings.work(policy.name) / "current" / "answers.jsonl").read_bytes()
     write(settings, policy, traffic(40, seed=2))  # traffic goes on meanwhile
     seen = Killer("never")
-    report = run_round(policy, settings, configs=configs(), tell=seen, encoder=no_encoder)
+    report = run_round(policy, settings, configs=configs(), tell=seen, encoders=no_encoder)
     return facts | {"settings": settings, "policy": policy, "report": report, "answers": answers, "seen": seen.seen}
 
 
@@ -237,7 +237,7 @@ def test_tuning_anew_keeps_the_student_and_asks_only_what_live_audits_did_not(
     settings, policy, first = (after_first_round[k] for k in ("settings", "policy", "report"))
     fresh = [r for r in traffic(120, seed=3) if r.decision.audited]
     write(settings, policy, answered_live(fresh, first.bundle))
-    report = run_round(policy, settings, kind=Due.CALIBRATE, configs=configs(), encoder=no_encoder)
+    report = run_round(policy, settings, kind=Due.CALIBRATE, configs=configs(), encoders=no_encoder)
     assert report.promoted, report.reasons
     bundles = settings.bundles("tickets")
     old, new = manifests(bundles)[-2:]
@@ -266,7 +266,7 @@ def test_a_student_spoiled_by_wrong_answers_is_rejected_and_what_was_live_stays(
     before = read_active(settings.bundles("tickets"))
     spoiling = traffic(520, seed=9, label=lambda word: "delivery")
     write(settings, policy, answered_live(spoiling, before.bundle))
-    report = run_round(policy, settings, configs=configs(), encoder=no_encoder)
+    report = run_round(policy, settings, configs=configs(), encoders=no_encoder)
     assert not report.promoted
     assert any("lower bound" in reason for reason in report.reasons)
     assert read_active(settings.bundles("tickets")) == before

@@ -15,11 +15,13 @@ from router.bundles import BundleWatcher, Live, verify
 from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate, rollback
 from router.errors import BundleError, EngineError
 from router.policy import Policy
+from router.scoring.encoder import Encoder
 from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, extract
 from router.scoring.learned import Example
 from router.settings import Settings
 from router.students import ServedByUrl, Target
+from tests.tiny import tiny_transformer
 
 HELLO = extract({"messages": [{"role": "user", "content": "hello"}]})
 
@@ -70,7 +72,7 @@ class Home:
         fresh.replace(self.file)
 
     def watcher(self, **options: Any) -> BundleWatcher:
-        options = {"encoder": lambda: None, "retry_seconds": 0.0} | options
+        options = {"encoders": lambda kind: None, "retry_seconds": 0.0} | options
         return BundleWatcher(options.pop("policy", policy()), self.settings, **options)
 
 
@@ -232,20 +234,33 @@ async def test_a_mended_bundle_goes_live_by_itself(home: Home) -> None:
 
 
 async def test_an_encoder_that_cannot_be_made_refuses_the_bundle_until_it_can(home: Home) -> None:
-    made = [EngineError("torch is not installed")]
+    missing, encoder = [EngineError("torch is not installed")], tiny_transformer()
 
-    def encoder() -> None:
-        if made:
-            raise made.pop()
+    def encoders(kind: str) -> Encoder:
+        assert kind == "transformer"
+        if missing:
+            raise missing.pop()
+        return encoder
 
-    home.bundle("b1")
+    Scorer.fit([Example(HELLO, None, True)], encoder).save(home.bundle("b1") / "scorer")
     home.ready("base", "b1")
     activate(home.folder, "b1")
-    watcher = home.watcher(encoder=encoder)
+    watcher = home.watcher(encoders=encoders)
     await watcher.refresh()
     assert (watcher.live.bundle, watcher.problem) == (None, "torch is not installed")
     await watcher.refresh()
     assert (watcher.live.bundle, watcher.problem) == ("b1", None)
+    assert watcher.live.scorer is not None and watcher.live.scorer.slow
+
+
+async def test_a_scorer_for_an_encoder_that_nobody_knows_is_refused(home: Home) -> None:
+    scorer = home.bundle("b1") / "scorer" / "scorer.json"
+    scorer.write_text(json.dumps(json.loads(scorer.read_text()) | {"encoder": "of next year"}))
+    home.ready("base", "b1")
+    activate(home.folder, "b1")
+    watcher = home.watcher()
+    await watcher.refresh()
+    assert watcher.live.bundle is None and "of next year" in (watcher.problem or "")
 
 
 async def test_a_refused_bundle_is_not_tried_again_at_once(home: Home) -> None:

@@ -351,7 +351,7 @@ def switched(tmp_path: Path) -> Iterator[Switched]:
         file = tmp_path / "policy.yaml"
         file.write_text(yaml.safe_dump(policy))
         settings = Settings(home=tmp_path / "home", cache=tmp_path / "cache")
-        app = create_app([file], settings, env={"TEACHER_KEY": "k"}, encoder=lambda: None)
+        app = create_app([file], settings, env={"TEACHER_KEY": "k"}, encoders=lambda kind: None)
         url = stack.enter_context(served(app, lifespan="on"))
         client = stack.enter_context(OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0))
         asking = {"model": "default", "messages": [USER], "extra_headers": {"x-locum-tier": "student"}}

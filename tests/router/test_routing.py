@@ -16,6 +16,7 @@ from router.contracts.bundles import Thresholds
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Record
 from router.exchange import ChatRequest
+from router.looking import look_at
 from router.policy import Policy
 from router.routing import Routing
 from router.scoring.estimator import Scorer
@@ -55,7 +56,7 @@ def spent_by_noon(routings: list[Routing], clock: Clock, make_record: MakeRecord
         clock.now += DAY_SECONDS / 2400
         routing = routings[n % len(routings)]
         body = {"messages": [{"role": "user", "content": f"{QUESTIONS[n * 7 % 3]} {1000 + n}"}]}
-        _, decision = routing.decide(ChatRequest(f"r-{n}", f"c-{n}", body), live)
+        decision = routing.decide(ChatRequest(f"r-{n}", f"c-{n}", body), live, look_at(body, live.scorer))
         reasons[decision.reason] += 1
         record = make_record(f"r-{n}", tier=decision.tier, reason=decision.reason, decision=decision)
         cost = ANSWER_USD if decision.tier is Tier.TEACHER else Decimal(0)
@@ -130,7 +131,8 @@ def escalated(
     rng, found = np.random.default_rng(1), {kind: list[bool]() for kind in KINDS}
     for n, kind in enumerate(rng.choice(list(KINDS), 1600).tolist()):
         clock.now += DAY_SECONDS / 1700
-        _, decision = routing.decide(ChatRequest(f"r-{n}", f"c-{n}", asked(kind, rng)), live)
+        body = asked(kind, rng)
+        decision = routing.decide(ChatRequest(f"r-{n}", f"c-{n}", body), live, look_at(body, scorer))
         record = make_record(f"r-{n}", tier=decision.tier, reason=decision.reason, decision=decision)
         cost = Decimal(KINDS[kind][3]) / 10**6 if decision.tier is Tier.TEACHER else Decimal(0)
         routing.learn(replace(record, answers=[replace(a, cost_usd=cost) for a in record.answers]))

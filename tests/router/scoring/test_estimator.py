@@ -19,6 +19,7 @@ from router.scoring.linear import Platt, sigmoid
 from router.scoring.prior import prior_score
 from router.scoring.reading import ANY_STRUCTURE, Blocks, Reader
 from router.scoring.signals import summarise
+from router.scoring.static import StaticEncoder
 from router.scoring.templates import Templates
 from tests.router.scoring.texts import MARKS, PLAIN
 
@@ -57,7 +58,7 @@ def encoder() -> Encoder:
     tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(["[UNK]", *words])}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
     table = np.random.default_rng(0).normal(size=(len(words) + 1, 16)).astype(np.float32)
-    return Encoder(table, tokenizer, "tiny")
+    return StaticEncoder(table, tokenizer, "tiny")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from router.scoring import tokens as module
-from router.scoring.encoder import NAME, load_encoder
+from router.scoring.encoder import load_encoder
+from router.scoring.static import NAME
 from router.scoring.tokens import Tokens
 from router.settings import Settings
 from tests.router.scoring.texts import MARKS, PLAIN, mixtures
