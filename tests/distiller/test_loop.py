@@ -18,7 +18,7 @@ import pytest
 
 from distiller.config import EvaluateConfig, TrainConfig
 from distiller.loop import run_round
-from distiller.publish import manifests, weights_sha256
+from distiller.publish import LEARNT, manifests, weights_sha256
 from distiller.reports import Configs, Silent
 from distiller.trigger import Due, count, due
 from distiller.work import unfinished
@@ -246,6 +246,9 @@ def test_tuning_anew_keeps_the_student_and_asks_only_what_live_audits_did_not(
     assert new.dataset == old.dataset
     assert old.thresholds.evidence and new.thresholds.evidence
     assert new.thresholds.evidence.examples > old.thresholds.evidence.examples
+    fit = new.evaluation["scorer"]
+    assert fit["kept_from"] == old.bundle_id and fit["refreshed_on"] > 0
+    assert len((bundles / new.bundle_id / LEARNT).read_text().splitlines()) >= fit["refreshed_on"]
     assert read_active(bundles).bundle == new.bundle_id
 
 
