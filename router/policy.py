@@ -172,9 +172,10 @@ class Accept(Part):
 
 class ScorerPart(Part):
     """How the scorer reads text. ``static``: an embedding distilled from all-MiniLM-L6-v2, a table look-up;
-    ``transformer``: that model itself. It costs about 20 ms of CPU a decision where the other costs 0.1, beside the
-    event loop and one decision at a time in each worker, and as much for every example in fitting; measured on
-    MMLU it gained nothing (APGR .697, beside the static one .702). It holds from the next scorer that is fitted.
+    ``transformer``: that model itself. That costs about 20 ms of CPU a decision for a short message and 160 for 500
+    tokens or more, where the other costs 0.1 to 0.3; as much again for every example in fitting; and 300 MB in each
+    worker, which takes one such decision at a time, beside its event loop. Measured on MMLU it gained nothing (APGR
+    .697, beside the static one .702). It holds from the next scorer that is fitted.
     """
 
     encoder: EncoderKind = "static"

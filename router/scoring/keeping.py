@@ -67,9 +67,11 @@ def encoder_of(folder: Path) -> EncoderKind | None:
     """
     try:
         name = orjson.loads((folder / _NUMBERS).read_bytes())["encoder"]
-        return None if name is None else KINDS[name]
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise BundleError(f"which encoder the scorer in {folder} needs cannot be told: {e}") from e
+        raise BundleError(f"the scorer in {folder} cannot be read: {e}") from e
+    if name is not None and name not in KINDS:
+        raise BundleError(f"the scorer in {folder} is for the encoder {name!r}, which this version does not know")
+    return None if name is None else KINDS[name]
 
 
 def load(folder: Path, encoder: Encoder | None) -> Learned:
