@@ -49,6 +49,8 @@ log = structlog.get_logger(__name__)
 GARBAGE = (10_000, 20, 50)
 """When to look for reference cycles: seldomer than by default, since a request leaves none (5% of the CPU)."""
 
+Lifespan = Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]
+
 
 class App:
     """The ASGI application: what costs money goes straight to its endpoint, by path, all else through
@@ -114,6 +116,13 @@ def create_app(
             store.close()
             kept.close()
 
+    entrance = Entrance(keys, settings.limits, metrics.observe_rejected)
+    endpoints = _endpoints(proxy, entrance, Streams(settings.limits.streams), kept)
+    return App(endpoints, _rest(proxy, metrics, kept, keys, lifespan))
+
+
+def _rest(proxy: Proxy, metrics: Metrics, kept: KeptResponses, keys: ClientKeys, lifespan: Lifespan) -> FastAPI:
+    """What costs nothing: models, kept answers, health, metrics, the document."""
     rest = FastAPI(title="Locum", version=__version__, lifespan=lifespan, openapi_url=None)
 
     def authorised(request: Request) -> None:
@@ -126,8 +135,7 @@ def create_app(
     rest.add_exception_handler(LocumError, _locum_error)
     rest.add_exception_handler(HTTPException, _http_error)
     rest.add_exception_handler(RequestValidationError, _invalid)
-    entrance = Entrance(keys, settings.limits, metrics.observe_rejected)
-    return App(_endpoints(proxy, entrance, Streams(settings.limits.streams), kept), rest)
+    return rest
 
 
 def _collect_seldom() -> None:
