@@ -1,7 +1,7 @@
 """The whole round on real parts: a tiny student is trained, served by the real engine, gated, published.
 
 The student is a two-layer Llama with random weights; the traffic is synthetic tickets whose team follows
-from one word, which such a model learns in seconds.
+from one word, which such a model learns in seconds. Its scorers read with a tiny transformer, by the policy's choice.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Audit, Kind, Record, Rights, Usage
 from router.contracts.rounds import history
 from router.policy import Policy
+from router.scoring.keeping import encoder_of
+from router.scoring.transformer import TransformerEncoder
 from router.settings import Settings
 from router.store.base import open_readonly, open_store
+from tests.tiny import tiny_transformer
 
 TEAMS = {"card": "billing", "refund": "billing", "password": "access", "login": "access", "parcel": "delivery"}
 FILLER = [a + b for a in ("ka", "lo", "mi", "ru", "te", "vo", "zi") for b in ("ban", "der", "fin", "gul", "hop", "sam")]
@@ -90,6 +94,7 @@ def policy_of(student: Path) -> Policy:
                 "usd_per_million": {"input": 1, "output": 10},
             },
             "objective": {"parity": {"at_least": 0.9, "confidence": 0.9}},
+            "scorer": {"encoder": "transformer"},
             "distil": {"min_new_records": 300, "usd_per_hour": 1},
         }
     )
@@ -171,8 +176,11 @@ class Killer(Silent):
             raise KeyboardInterrupt
 
 
-def no_encoder(cache: Path, kind: str) -> None:
-    return None
+@cache
+def transformer(cache: Path, kind: str) -> TransformerEncoder:
+    """What the policy says that its scorers read with."""
+    assert kind == "transformer"
+    return tiny_transformer()
 
 
 @pytest.fixture(scope="module")
@@ -183,13 +191,13 @@ def after_first_round(tiny_student: Path, tmp_path_factory: pytest.TempPathFacto
     write(settings, policy, traffic(520, seed=1))
     killer = Killer("fit")
     with pytest.raises(KeyboardInterrupt):
-        run_round(policy, settings, configs=configs(), tell=killer, encoders=no_encoder)
+        run_round(policy, settings, configs=configs(), tell=killer, encoders=transformer)
     trained = settings.work(policy.name) / "current" / "student"
     facts: dict[str, Any] = {"killed_at": weights_sha256(trained), "unfinished": unfinished(settings.work(policy.name))}
     answers = (settings.work(policy.name) / "current" / "answers.jsonl").read_bytes()
     write(settings, policy, traffic(40, seed=2))  # traffic goes on meanwhile
     seen = Killer("never")
-    report = run_round(policy, settings, configs=configs(), tell=seen, encoders=no_encoder)
+    report = run_round(policy, settings, configs=configs(), tell=seen, encoders=transformer)
     return facts | {"settings": settings, "policy": policy, "report": report, "answers": answers, "seen": seen.seen}
 
 
@@ -206,6 +214,7 @@ def test_a_round_makes_a_better_student_and_makes_it_live(after_first_round: dic
     assert manifest.dataset.train == report.counts["train"]
     assert manifest.thresholds.evidence is not None
     assert manifest.gate["promoted"]
+    assert encoder_of(bundles / report.bundle / manifest.scorer) == "transformer"
     assert float(manifest.cost_usd) > 0
     assert set(report.seconds) >= {"dataset", "train", "evaluate", "incumbent", "fit", "publish"}
 
@@ -237,7 +246,7 @@ def test_tuning_anew_keeps_the_student_and_asks_only_what_live_audits_did_not(
     settings, policy, first = (after_first_round[k] for k in ("settings", "policy", "report"))
     fresh = [r for r in traffic(120, seed=3) if r.decision.audited]
     write(settings, policy, answered_live(fresh, first.bundle))
-    report = run_round(policy, settings, kind=Due.CALIBRATE, configs=configs(), encoders=no_encoder)
+    report = run_round(policy, settings, kind=Due.CALIBRATE, configs=configs(), encoders=transformer)
     assert report.promoted, report.reasons
     bundles = settings.bundles("tickets")
     old, new = manifests(bundles)[-2:]
@@ -269,7 +278,7 @@ def test_a_student_spoiled_by_wrong_answers_is_rejected_and_what_was_live_stays(
     before = read_active(settings.bundles("tickets"))
     spoiling = traffic(520, seed=9, label=lambda word: "delivery")
     write(settings, policy, answered_live(spoiling, before.bundle))
-    report = run_round(policy, settings, configs=configs(), encoders=no_encoder)
+    report = run_round(policy, settings, configs=configs(), encoders=transformer)
     assert not report.promoted
     assert any("lower bound" in reason for reason in report.reasons)
     assert read_active(settings.bundles("tickets")) == before
