@@ -1,6 +1,6 @@
 """The scorer: P(the student's answer is acceptable), before and after seeing the answer.
 
-Heads are L2 logistic regressions on blocks of equal energy: structure, static embeddings of the last user turn
+Heads are L2 logistic regressions on blocks of equal energy: structure, embeddings of the last user turn
 and of what came before it, hashed n-grams weighted by inverse document frequency, and the client's task tag.
 Centring and inverse frequency take out what all requests of an application share, such as its system prompt.
 Where labels tell of both tiers there are two heads, "the student is right" and "the teacher is right": the
