@@ -37,6 +37,12 @@ def read_jsonl(path: Path) -> list[Row]:
     return [json.loads(line) for line in text.split("\n") if line]
 
 
+def multiple_choice(row: Row) -> str:
+    """A recorded ``question`` with its ``options``, as the prompt of a request."""
+    options = "\n".join(f"{chr(65 + i)}. {text}" for i, text in enumerate(row["options"]))
+    return f"{row['question']}\n{options}\nAnswer:"
+
+
 def conditions(**more: Any) -> Row:
     """Where and on what a figure was measured."""
     cpu = next(

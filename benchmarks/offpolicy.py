@@ -22,7 +22,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
-from harness import Row, conditions, count_tokens, read_jsonl, write_result
+from harness import Row, conditions, count_tokens, multiple_choice, read_jsonl, write_result
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -74,8 +74,7 @@ def read_items(path: Path, rng: np.random.Generator) -> list[Item]:
     items = []
     for row in read_jsonl(path):
         if "outputs" in row:
-            options = "\n".join(f"{chr(65 + i)}. {text}" for i, text in enumerate(row["options"]))
-            prompt, one, other = f"{row['question']}\n{options}", *(row["outputs"][m] for m in PAIR)
+            prompt, one, other = multiple_choice(row), *(row["outputs"][m] for m in PAIR)
             right, wanted, said, told = one["correct"], other["correct"], one["text"], other["text"]
         else:
             prompt, right, wanted = row["prompt"], row["student_correct"], row["teacher_correct"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from harness import read_jsonl
+from harness import multiple_choice, read_jsonl
 
 from router.scoring.features import Features, extract
 from router.scoring.thresholds import NEVER
@@ -73,10 +73,9 @@ def mmlu_pro(data: Path) -> list[Item]:
     """Gemini 1.5 Flash as the student, under a small teacher and under the large one that replaces it."""
     found = []
     for r in read_jsonl(data / "mmlu_pro.jsonl.gz"):
-        options = "\n".join(f"{chr(65 + i)}. {text}" for i, text in enumerate(r["options"]))
         right = {name: answer["correct"] for name, answer in r["outputs"].items()}
         verdicts = {t: right["gemini-1.5-flash"] or not right[t] for t in ("phi-3-mini", "gemini-1.5-pro")}
-        found.append(Item(features(f"{r['question']}\n{options}\nAnswer:"), r["category"], verdicts))
+        found.append(Item(features(multiple_choice(r)), r["category"], verdicts))
     return found
 
 

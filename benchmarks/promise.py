@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from harness import Row, conditions, read_jsonl, write_result
+from harness import Row, conditions, multiple_choice, read_jsonl, write_result
 from rich.console import Console
 from rich.table import Table
 
@@ -98,9 +98,8 @@ def mmlu_pro(rows: Sequence[Row]) -> dict[str, Outcome]:
     """Llama-3.1-8B against Gemini-1.5-Pro."""
     found = {}
     for r in rows:
-        options = "\n".join(f"{chr(65 + i)}. {text}" for i, text in enumerate(r["options"]))
         student, teacher = (r["outputs"][name]["correct"] for name in ("llama-3.1-8b", "gemini-1.5-pro"))
-        found[f"{r['question']}\n{options}\nAnswer:"] = Outcome(bool(student), bool(teacher), r["category"])
+        found[multiple_choice(r)] = Outcome(bool(student), bool(teacher), r["category"])
     return found
 
 

@@ -27,6 +27,7 @@ from harness import (
     conditions,
     count_tokens,
     last_user_text,
+    multiple_choice,
     read_jsonl,
     running,
     write_result,
@@ -66,9 +67,8 @@ class Served:
 
 
 def mmlu_pro(row: Row, student: str, teacher: str) -> Item:
-    options = "\n".join(f"{chr(65 + i)}. {text}" for i, text in enumerate(row["options"]))
     one, other = row["outputs"][student], row["outputs"][teacher]
-    return Item(f"{row['question']}\n{options}\nAnswer:", one["text"], other["text"], one["correct"], other["correct"])
+    return Item(multiple_choice(row), one["text"], other["text"], one["correct"], other["correct"])
 
 
 def gsm8k(row: Row, student: str, teacher: str) -> Item:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from harness import Row, conditions, count_tokens, in_test_part, read_jsonl, write_result
+from harness import Row, conditions, count_tokens, in_test_part, multiple_choice, read_jsonl, write_result
 from measures import Floats, Outcomes, aiq, apgr, at_share, auroc, cpt, ece
 from perturb import NOISE, teacher_suffix
 from rich.console import Console
@@ -90,8 +90,7 @@ def items(rows: Sequence[Row], args: argparse.Namespace) -> list[Item]:
     found = {}
     for r in rows:
         if "outputs" in r:
-            options = "\n".join(f"{chr(65 + i)}. {text}" for i, text in enumerate(r["options"]))
-            prompt, subject = f"{r['question']}\n{options}\nAnswer:", r["category"]
+            prompt, subject = multiple_choice(r), r["category"]
             weak, strong = r["outputs"][args.student], r["outputs"][args.teacher]
             right, texts = (weak["correct"], strong["correct"]), (weak["text"], strong["text"])
         else:

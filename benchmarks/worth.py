@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from harness import Row, conditions, count_tokens, read_jsonl, write_result
+from harness import Row, conditions, count_tokens, multiple_choice, read_jsonl, write_result
 from measures import Outcomes, recovered
 from rich.console import Console
 from rich.table import Table
@@ -51,8 +51,7 @@ def read_items(data: Path, name: str) -> list[Item]:
     items = []
     for row in read_jsonl(data / f"{name}.jsonl.gz"):
         if "outputs" in row:
-            options = "\n".join(f"{chr(65 + i)}. {text}" for i, text in enumerate(row["options"]))
-            prompt, (one, other) = f"{row['question']}\n{options}", (row["outputs"][model] for model in PAIR)
+            prompt, (one, other) = multiple_choice(row), (row["outputs"][model] for model in PAIR)
             right, wanted, said, told = one["correct"], other["correct"], one["text"], other["text"]
         else:
             prompt, right, wanted = row["prompt"], row["student_correct"], row["teacher_correct"]
