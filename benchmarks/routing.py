@@ -26,6 +26,7 @@ from measures import Floats, Outcomes, aiq, apgr, at_share, auroc, cpt, ece
 from perturb import NOISE, teacher_suffix
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from router.scoring.blend import Blend
 from router.scoring.encoder import Encoder, load_encoder
@@ -145,9 +146,10 @@ class Locum:
         if not self._neighbours:
             learned = self.scorer.learned
             self.scorer = Scorer(self._encoder, replace(learned, neighbours=None, blend=Blend()))
-        start = time.thread_time()
-        looks = [self.scorer.look(i.features(tagged=self._tagged)) for i in test]
-        micros = 1e6 * (time.thread_time() - start) / len(test)
+        with threadpool_limits(1, user_api="blas"):  # as in the proxy
+            start = time.thread_time()
+            looks = [self.scorer.look(i.features(tagged=self._tagged)) for i in test]
+            micros = 1e6 * (time.thread_time() - start) / len(test)
         score = np.array([look.score for look in looks])
         by_gain = self._by_gain and looks[0].gain is not None
         return Ranked(np.array([look.gain for look in looks], float) if by_gain else -score, score, micros)
