@@ -68,15 +68,3 @@ def aiq(rank: Floats, o: Outcomes) -> float:
         hull.append((x, y))
     xs, ys = np.array(hull).T
     return float(np.trapezoid(np.maximum.accumulate(ys), xs) / (xs[-1] - xs[0]) / len(rank))
-
-
-def auroc(score: Floats, labels: Bools) -> float:
-    from sklearn.metrics import roc_auc_score  # noqa: PLC0415
-
-    return float(roc_auc_score(labels, score))
-
-
-def ece(p: Floats, labels: Bools, bins: int = 10) -> float:
-    """Expected calibration error over bins of equal size."""
-    parts = np.array_split(np.argsort(p, kind="stable"), bins)
-    return float(sum(len(i) * abs(labels[i].mean() - p[i].mean()) for i in parts) / len(p))

@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from harness import Row, conditions, count_tokens, in_test_part, multiple_choice, read_jsonl, write_result
-from measures import Floats, Outcomes, aiq, apgr, at_share, auroc, cpt, ece
+from measures import Floats, Outcomes, aiq, apgr, at_share, cpt
 from perturb import NOISE, teacher_suffix
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from distiller.fit_scorer import auroc, calibration_error
 from router.scoring.blend import Blend
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer
@@ -227,7 +228,7 @@ def told(name: str, ranked: Ranked, o: Outcomes) -> Row:
         "auroc": auroc(ranked.score if ranked.score is not None else -ranked.rank, acceptable),
     }
     if ranked.score is not None:
-        row["ece"] = ece(ranked.score, acceptable)
+        row["ece"] = calibration_error(ranked.score, acceptable)
     if ranked.micros is not None:
         row["cpu_us"] = ranked.micros
     return {k: v if isinstance(v, str) else round(v, 4) for k, v in row.items()}

@@ -24,6 +24,7 @@ from harness import Row, conditions, last_user_text, read_jsonl, write_result
 from rich.console import Console
 from rich.table import Table
 
+from distiller.fit_scorer import auroc, calibration_error
 from router.contracts.decision import Tier
 from router.contracts.records import Signals
 from router.scoring import answer_head
@@ -96,17 +97,16 @@ def one_number(values: Floats, labels: Bools) -> Look:
 def measured(name: str, p: Floats, labels: Bools, **more: object) -> Row:
     """AUROC, log loss, calibration error over ten bins of equal size, and the share of requests that could be
     served at parity 0.95 with the best threshold in hindsight."""
-    from sklearn.metrics import log_loss, roc_auc_score  # noqa: PLC0415
+    from sklearn.metrics import log_loss  # noqa: PLC0415
 
     order = np.argsort(-p, kind="stable")
     within = np.flatnonzero(np.cumsum(~labels[order]) <= 0.05 * len(p))
-    bins = np.array_split(np.argsort(p, kind="stable"), 10)
     varies = len(set(p.tolist())) > 1
     return {
         "name": name,
-        "auroc": round(float(roc_auc_score(labels, p)), 4) if varies else None,
+        "auroc": round(auroc(p, labels), 4) if varies else None,
         "log_loss": round(float(log_loss(labels, np.clip(p, 1e-4, 1 - 1e-4))), 4),
-        "ece": round(sum(len(i) * abs(labels[i].mean() - p[i].mean()) for i in bins) / len(p), 4),
+        "ece": round(calibration_error(p, labels), 4),
         "share_at_parity_95": round(float((within[-1] + 1) / len(p)) if len(within) else 0.0, 4),
         **more,
     }

@@ -69,10 +69,10 @@ def quality(scores: Floats, accepts: Floats, labels: Bools) -> dict[str, float |
         return dict.fromkeys(("acceptable", "auroc_route", "auroc_accept", "brier", "ece"))
     return {
         "acceptable": float(labels.mean()),
-        "auroc_route": _auroc(scores, labels),
-        "auroc_accept": _auroc(accepts, labels),
+        "auroc_route": auroc(scores, labels),
+        "auroc_accept": auroc(accepts, labels),
         "brier": float(((accepts - labels) ** 2).mean()),
-        "ece": _calibration_error(accepts, labels),
+        "ece": calibration_error(accepts, labels),
     }
 
 
@@ -87,14 +87,14 @@ def _draw(example: Example, purpose: str) -> float:
     return int.from_bytes(hashlib.sha256(text).digest()[:6]) / 2**48
 
 
-def _auroc(scores: Floats, labels: Bools) -> float | None:
-    """The chance that an acceptable one scores higher than an unacceptable one; None with one class only."""
+def auroc(scores: Floats, labels: Bools) -> float | None:
+    """The chance that an acceptable one scores higher than an unacceptable one; None with one class only. Both (n,)."""
     from sklearn.metrics import roc_auc_score  # noqa: PLC0415
 
     return None if labels.all() or not labels.any() else float(roc_auc_score(labels, scores))
 
 
-def _calibration_error(p: Floats, labels: Bools, bins: int = 10) -> float:
+def calibration_error(p: Floats, labels: Bools, bins: int = 10) -> float:
     """Expected calibration error over bins of equal size: mean of |share acceptable - mean probability|."""
     parts = [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if len(part)]
     return float(sum(len(i) * abs(labels[i].mean() - p[i].mean()) for i in parts) / len(p))
