@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 
-from router.contracts.decision import Tier
 from router.contracts.judges import Llm
 from router.errors import JudgeError, PolicyError, UpstreamError, UpstreamRefused
 from router.policy import Policy
@@ -16,7 +15,7 @@ from router.pricing import cost_usd, litellm_price, usage_from_openai
 from router.scoring.judges.judge import Encodes, Judges, specs
 from router.scoring.judges.llm import Said
 from router.scoring.judges.pair import text
-from router.tiers import Tiers, place_of
+from router.tiers import Tiers, provider
 from router.upstream.base import Backend, Waited
 from router.upstream.litellm_wire import LiteLLMWire
 from router.upstream.openai_wire import OpenAIWire
@@ -68,17 +67,7 @@ def _backend(policy: Policy, judge: Llm, env: Mapping[str, str]) -> Backend:
             f"policy {policy.name}: litellm's price map has no {judge.model!r}; "
             "set the judge's usd_per_million: {input: ..., output: ...}"
         )
-    name, url, variable = place_of(judge.model, judge.url, judge.api_key_env)
-    return Backend(
-        tier=Tier.TEACHER,  # as a provider that is paid; no tier ever answers with it
-        label=judge.model,
-        model=name,
-        url=url,
-        timeout_seconds=judge.timeout_seconds,
-        key=env.get(variable) if variable else None,
-        lacks_key=variable is not None and not env.get(variable),
-        price=price,
-    )
+    return provider(judge, price, env)
 
 
 async def _ask(tiers: Tiers, backend: Backend, body: Mapping[str, Any]) -> Said:

@@ -16,6 +16,7 @@ import uvicorn
 from structlog.typing import Processor
 from threadpoolctl import threadpool_limits
 
+from router.contracts.files import write_atomically
 from router.protocol import bounded_http
 
 KEEP_ALIVE_SECONDS = 75
@@ -82,13 +83,6 @@ def announce(run_file: Path, url: str) -> None:
     """Tells other processes (``<home>/run/proxy.json``) and people where this one serves."""
     write_atomically(run_file, orjson.dumps({"pid": os.getpid(), "url": url}))
     print(f"locum: ready at {url}/v1", flush=True)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_bytes(content)
-    fresh.replace(path)
 
 
 def log_to_stderr() -> None:

@@ -8,11 +8,12 @@ from decimal import Decimal
 from typing import Any
 
 from router.contracts.decision import Tier
+from router.contracts.judges import Llm
 from router.contracts.prices import Price
 from router.contracts.records import Rights
 from router.errors import CircuitOpen, PolicyError, UpstreamError, UpstreamTimeout
 from router.limits import Breakers, CircuitBreaker, backoff_seconds
-from router.policy import Policy
+from router.policy import EmbeddingsPart, Policy
 from router.pricing import Prices, litellm_price
 from router.students import Target
 from router.upstream.base import Backend, Reply, Stream, Upstream, Waited
@@ -54,7 +55,6 @@ class Backends:
         declared = self._policy.embeddings
         if declared is None:
             return None
-        name, url, variable = place_of(declared.model, declared.url, declared.api_key_env)
         price = litellm_price(declared.model)
         if declared.usd_per_million is not None:
             price = Price(input=declared.usd_per_million, output=Decimal(0))
@@ -63,16 +63,7 @@ class Backends:
                 f"policy {self._policy.name}: litellm's price map has no {declared.model!r}; "
                 "set embeddings.usd_per_million, the USD per million input tokens"
             )
-        return Backend(
-            tier=Tier.TEACHER,  # as a provider that is paid; no tier ever answers with it
-            label=declared.model,
-            model=name,
-            url=url,
-            timeout_seconds=declared.timeout_seconds,
-            key=self._env.get(variable) if variable else None,
-            lacks_key=variable is not None and not self._env.get(variable),
-            price=price,
-        )
+        return provider(declared, price, self._env)
 
     def student(self, target: Target) -> Backend:
         """The student version at ``target``. One served here is shown under the policy's name for it."""
@@ -103,6 +94,21 @@ def place_of(model: str, url: str | None, variable: str | None) -> tuple[str, st
     if url is None and model.startswith("openai/"):
         return model.removeprefix("openai/"), OPENAI_URL, variable or "OPENAI_API_KEY"
     return model, url, variable
+
+
+def provider(declared: EmbeddingsPart | Llm, price: Price, env: Mapping[str, str]) -> Backend:
+    """A model that is paid and answers for no tier, as the policy declares it; its key comes from ``env``."""
+    name, url, variable = place_of(declared.model, declared.url, declared.api_key_env)
+    return Backend(
+        tier=Tier.TEACHER,
+        label=declared.model,
+        model=name,
+        url=url,
+        timeout_seconds=declared.timeout_seconds,
+        key=env.get(variable) if variable else None,
+        lacks_key=variable is not None and not env.get(variable),
+        price=price,
+    )
 
 
 class EventStream:

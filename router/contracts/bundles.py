@@ -7,12 +7,13 @@ pointer that activation and rollback replace atomically.
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from router.contracts.files import write_atomically
 
 MANIFEST = "manifest.json"
 ACTIVE = "active.json"
@@ -118,10 +119,7 @@ def activate(folder: Path, bundle: str | None) -> Active:
     if bundle is not None and not (folder / bundle / MANIFEST).is_file():
         raise FileNotFoundError(f"no complete bundle {bundle!r} in {folder}")
     active = Active(bundle=bundle, previous=read_active(folder).bundle, changed_at=time.time())
-    folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / f"{ACTIVE}.{os.getpid()}"
-    fresh.write_text(active.model_dump_json())
-    fresh.replace(folder / ACTIVE)
+    write_atomically(folder / ACTIVE, active.model_dump_json().encode())
     return active
 
 

@@ -5,10 +5,11 @@ The records say it too; the file spares its readers the scorer, without which th
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from router.contracts.files import write_atomically
 
 GUARDED = "guarded.json"
 
@@ -46,6 +47,4 @@ def read_guarded(folder: Path) -> Guarded | None:
 
 def write_guarded(folder: Path, found: Guarded) -> None:
     """Replaces it atomically. All workers write the same, since all read the same records."""
-    fresh = folder / f"{GUARDED}.{os.getpid()}"
-    fresh.write_text(found.model_dump_json())
-    fresh.replace(folder / GUARDED)
+    write_atomically(folder / GUARDED, found.model_dump_json().encode())

@@ -15,6 +15,7 @@ import orjson
 from pydantic import ValidationError
 
 from router.contracts.bundles import Active, read_active, read_manifest
+from router.contracts.files import write_atomically
 from router.engine.base import Engine, Version
 from router.engine.embedded import Embedded
 from router.engine.llama_server import LlamaServer, find_binary
@@ -190,10 +191,7 @@ class Supervisor:
     def _publish(self, without: set[str] | None = None) -> None:
         """Tells the proxies what answers, atomically."""
         places = {n: asdict(p) for n, p in self._engine.versions.items() if n not in (without or ())}
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._file.with_name(f"{self._file.name}.{os.getpid()}")
-        fresh.write_bytes(orjson.dumps({"pid": os.getpid(), "versions": places}))
-        fresh.replace(self._file)
+        write_atomically(self._file, orjson.dumps({"pid": os.getpid(), "versions": places}))
 
 
 def _sha256(folder: Path) -> str:
