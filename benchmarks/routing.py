@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from distiller.fit_scorer import auroc, calibration_error
+from distiller.rounds.fit_scorer import auroc, calibration_error
 from router.scoring.blend import Blend
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer

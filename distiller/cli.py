@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from distiller.trigger import Due, Tally, count, due
-from distiller.work import unfinished
+from distiller.rounds.trigger import Due, Tally, count, due
+from distiller.rounds.work import unfinished
 from router.contracts.bundles import activate as activate_bundle
 from router.contracts.bundles import read_active, read_manifest
 from router.contracts.bundles import rollback as rollback_bundle
@@ -27,7 +27,7 @@ from router.settings import Settings
 from router.store.base import open_readonly
 
 if TYPE_CHECKING:
-    from distiller.reports import RoundReport
+    from distiller.rounds.reports import RoundReport
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -162,7 +162,7 @@ def dataset(
     out: Annotated[Path, typer.Option("--out", help="Folder to write train, dev and holdout to.")] = Path("dataset"),
 ) -> None:
     """Only build the dataset: what would be trained on, by which right, and what was left out and why."""
-    from distiller.dataset import build  # noqa: PLC0415
+    from distiller.data.dataset import build  # noqa: PLC0415
     from distiller.show import dataset_table  # noqa: PLC0415
 
     chosen, settings = load_policy(policy), Settings.from_env()
@@ -191,7 +191,7 @@ def _look(policy: Policy, settings: Settings, known: Tally, seed: int) -> Tally:
 
 
 def _round(policy: Policy, settings: Settings, kind: Due, seed: int, keep_work: bool) -> RoundReport:
-    from distiller.loop import run_round  # noqa: PLC0415  (torch and scikit-learn: only a round pays for them)
+    from distiller.rounds.loop import run_round  # noqa: PLC0415  (torch and scikit-learn: only a round pays for them)
     from distiller.show import Shown, round_table  # noqa: PLC0415
 
     _yield_to_serving()
@@ -206,14 +206,14 @@ def _round(policy: Policy, settings: Settings, kind: Due, seed: int, keep_work: 
 
 
 def _say_live(policy: Policy, settings: Settings, bundle: str | None) -> None:
-    from distiller.live import wait_until_live  # noqa: PLC0415
+    from distiller.rounds.live import wait_until_live  # noqa: PLC0415
 
     console.print(wait_until_live(settings, policy.name, bundle), highlight=False)
 
 
 def _must_serve(bundles: Path, bundle: str | None) -> None:
     """Raises BundleError where the bundle is unknown, or its weights were pruned."""
-    from distiller.publish import has_weights  # noqa: PLC0415
+    from distiller.rounds.publish import has_weights  # noqa: PLC0415
 
     if bundle is None:
         return

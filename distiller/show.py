@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from distiller.dataset import Dataset
-from distiller.publish import has_weights, manifests
-from distiller.reports import RoundReport
-from distiller.tuning import share_of
+from distiller.data.dataset import Dataset
+from distiller.rounds.publish import has_weights, manifests
+from distiller.rounds.reports import RoundReport
+from distiller.rounds.tuning import share_of
 from router.contracts.bundles import read_active
 from router.policy import Policy
 

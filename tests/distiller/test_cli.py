@@ -16,8 +16,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from distiller.cli import app
-from distiller.publish import Draft, write_bundle
-from distiller.work import Work, remember
+from distiller.rounds.publish import Draft, write_bundle
+from distiller.rounds.work import Work, remember
 from router.contracts.bundles import DatasetRef, Evidence, Thresholds, activate, read_active
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Rights

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from known_log import POLICY, TEACHER, Recorded, commands, policy, read, signals
 
 from distiller.replay.log import read_jsonl, read_log
 from distiller.replay.page import page
@@ -28,6 +27,7 @@ from router.scoring.estimates import figures
 from router.scoring.estimator import Scorer
 from router.scoring.features import extract
 from router.scoring.learned import Example
+from tests.distiller.known_log import POLICY, TEACHER, Recorded, commands, policy, read, signals
 
 
 def test_another_threshold_is_told_within_its_intervals_from_the_log_of_this_one() -> None:

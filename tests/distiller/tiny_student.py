@@ -8,8 +8,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from distiller.dataset import Dataset, build
-from distiller.rows import Row
+from distiller.data.dataset import Dataset, build
+from distiller.data.rows import Row
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Rights
 from router.policy import Policy

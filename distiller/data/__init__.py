@@ -1,0 +1,1 @@
+"""From the log to a dataset: rows, rights, copies, splits."""

@@ -1,0 +1,189 @@
+"""One record becomes one row of a dataset, or a reason why not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from distiller.data.rights import right_to
+from router.contracts.decision import Tier
+from router.contracts.records import Answer, Record
+from router.policy import Policy
+from router.scoring.judges.judge import Judges
+from router.scoring.judges.pair import Pair
+from router.store.redact import redact
+
+NO_RIGHT = "none"
+
+_OPTIONS = (
+    "frequency_penalty",
+    "max_completion_tokens",
+    "max_tokens",
+    "presence_penalty",
+    "response_format",
+    "stop",
+    "temperature",
+    "top_p",
+)
+
+
+class Skip(StrEnum):
+    """Why a record is in no split. A closed set: the dataset counts them."""
+
+    FAILED = "failed"
+    NO_TEXT = "no_text_kept"
+    NO_TEACHER = "no_teacher_answer"
+    EMPTY = "empty_answer"
+    UNFINISHED = "unfinished_answer"
+    TOOLS = "tools"
+    NOT_TEXT = "not_only_text"
+    SEVERAL = "several_answers"
+    NO_RIGHT = "no_right_to_train"
+    HOLDOUT_PROMPT = "holdout_prompt"
+    HOLDOUT_CONVERSATION = "holdout_conversation"
+    HOLDOUT_NEAR_COPY = "near_copy_of_holdout"
+    DUPLICATE = "duplicate"
+    USER_CAP = "user_cap"
+    BUDGET = "over_max_rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A prompt and the teacher's answer to it, redacted.
+
+    ``messages`` are the prompt's, content as one string each. ``rights`` is the right by which the
+    row may be trained on, ``none`` where there is none (such a row only measures). ``student_ok``
+    is whether the student live at that time was as good, ``teacher_right`` whether the answer is right
+    by a judge or a user who could tell without comparing; None where that is not known.
+    ``teacher_tokens`` is how long the answer was by the teacher's own count, 0 where unknown. ``options``
+    are the request's that shape an answer; ``streamed``: the client had it streamed.
+    """
+
+    request_id: str
+    conversation_id: str
+    created_at: float
+    messages: list[dict[str, str]]
+    answer: str
+    teacher: str
+    rights: str
+    task: str | None = None
+    user: str | None = None
+    split: str = ""
+    weight: float = 1.0
+    student_ok: bool | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    streamed: bool = False
+    teacher_right: bool | None = None
+    teacher_tokens: int = 0
+
+    @property
+    def trainable(self) -> bool:
+        return self.rights != NO_RIGHT
+
+    @property
+    def prompt(self) -> str:
+        """The whole prompt as one text, for comparing prompts."""
+        return "\n".join(f"{m['role']}: {m['content']}" for m in self.messages)
+
+    def to_json(self) -> str:
+        """One line in the ``messages`` form that TRL and others read: the answer is the last message."""
+        values = asdict(self)
+        values["messages"] = [*self.messages, {"role": "assistant", "content": values.pop("answer")}]
+        return json.dumps(values, ensure_ascii=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, line: str) -> Row:
+        """Reads what ``to_json`` wrote."""
+        values = json.loads(line)
+        values["answer"] = values["messages"].pop()["content"]
+        return cls(**values)
+
+
+def row_of(record: Record, policy: Policy) -> Row | Skip:
+    """The record as a row, whatever split it will be in, or why it can be in none."""
+    teacher = record.answer_of(Tier.TEACHER)
+    reason = _unusable(record, teacher)
+    if reason or teacher is None or teacher.message is None or record.request is None:
+        return reason or Skip.NO_TEACHER
+    kinds = policy.log.redact
+    messages = [_plain(m) for m in record.request["messages"]]
+    answer = _text(teacher.message.get("content"))
+    if answer is None or any(m is None for m in messages):
+        return Skip.NOT_TEXT
+    if not answer.strip():
+        return Skip.EMPTY
+    return Row(
+        request_id=record.request_id,
+        conversation_id=record.conversation_id,
+        created_at=record.created_at,
+        messages=[{"role": m["role"], "content": redact(m["content"], kinds)} for m in messages if m],
+        answer=redact(answer, kinds),
+        teacher=teacher.model,
+        rights=right_to(teacher, policy) or NO_RIGHT,
+        task=record.task,
+        user=record.user,
+        student_ok=_student_ok(record, teacher, policy),
+        options={k: record.request[k] for k in _OPTIONS if record.request.get(k) is not None},
+        streamed=record.streamed,
+        teacher_right=record.right(Tier.TEACHER),
+        teacher_tokens=teacher.usage.output_tokens,
+    )
+
+
+def _unusable(record: Record, teacher: Answer | None) -> Skip | None:
+    request = record.request
+    if record.status != 200 or teacher is None:
+        return Skip.FAILED if record.status != 200 else Skip.NO_TEACHER
+    if not request or teacher.message is None:
+        return Skip.NO_TEXT
+    messages = request.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        return Skip.NO_TEXT
+    if teacher.finish_reason not in (None, "stop"):
+        return Skip.TOOLS if teacher.finish_reason in ("tool_calls", "function_call") else Skip.UNFINISHED
+    if request.get("tools") or request.get("functions") or any(map(_uses_tools, [*messages, teacher.message])):
+        return Skip.TOOLS
+    return Skip.SEVERAL if (request.get("n") or 1) != 1 else None
+
+
+def _uses_tools(message: Mapping[str, Any]) -> bool:
+    called = message.get("tool_calls") or message.get("function_call")
+    return bool(called) or message.get("role") in ("tool", "function")
+
+
+def _plain(message: Mapping[str, Any]) -> dict[str, str] | None:
+    """Role and text alone; ``developer`` is what newer clients call ``system``."""
+    text = _text(message.get("content"))
+    role = {"developer": "system"}.get(str(message.get("role")), str(message.get("role")))
+    return None if text is None or role not in ("system", "user", "assistant") else {"role": role, "content": text}
+
+
+def _text(content: Any) -> str | None:
+    """A message's content as one string; None where it is anything but text."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
+        return "\n".join(p["text"] for p in content)
+    return None
+
+
+def _student_ok(record: Record, teacher: Answer, policy: Policy) -> bool | None:
+    """What the audit found; else the judge's word on a whole student answer that was not served, if it is to
+    be had at once."""
+    if record.audit and record.audit.acceptable is not None:
+        return record.audit.acceptable
+    student = record.answer_of(Tier.STUDENT)
+    if student is None or student.message is None or teacher.message is None:
+        return None
+    if student.signals is None or not student.signals.complete:
+        return None
+    judges = Judges(policy.judge)
+    if not judges.immediate(record.task):
+        return None
+    found = judges.now(Pair(student.message, teacher.message, record.request, record.task, record.request_id))
+    return found.acceptable if found else None

@@ -1,0 +1,1 @@
+"""How good a student is, and whether that is enough to serve."""

@@ -1,0 +1,1 @@
+"""The forms that a trained student is served in."""

@@ -1,0 +1,301 @@
+"""One round of the closed loop: log -> dataset -> student -> evaluation -> scorer, thresholds -> gate -> bundle.
+
+Each stage's result is kept in ``<home>/work/<policy>/current``: a killed round, called again, goes on
+after its last finished stage, and inside training and evaluation after the last checkpoint or answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from decimal import Decimal
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from distiller.config import TrainConfig
+from distiller.evaluation import evaluate
+from distiller.evaluation.asking import Question, StudentAnswer, read_answers
+from distiller.evaluation.gate import judge
+from distiller.evaluation.judging import judge_answers
+from distiller.evaluation.serving import Form
+from distiller.forms.gguf import to_gguf
+from distiller.rounds.fit_scorer import fit_bundle_scorer, parted
+from distiller.rounds.material import INCUMBENT, Material
+from distiller.rounds.publish import ANSWERS, DATASET, GGUF, STUDENT, Draft, prune, round_cost_usd, write_bundle
+from distiller.rounds.refresh import Refreshed, refreshed
+from distiller.rounds.reports import Configs, RoundReport, Silent, Tell
+from distiller.rounds.trigger import Due
+from distiller.rounds.tuning import retuned, share_of
+from distiller.rounds.work import one_round_at_a_time, remember
+from distiller.training.train import train
+from router.contracts.bundles import DatasetRef, activate, read_active
+from router.contracts.encoders import EncoderKind
+from router.engine.weights import base_gguf, base_student
+from router.errors import BundleError, EngineError, TrainingError
+from router.policy import Policy
+from router.scoring.encoder import Encoder, load_encoder
+from router.scoring.estimator import Scorer
+from router.scoring.judges.judge import Judges
+from router.scoring.learned import Example
+from router.scoring.shift import Spread
+from router.settings import Settings
+
+HOPELESS = 0.05
+"""A student that is right less often than this has nothing to tune thresholds for."""
+
+Answers = Mapping[str, StudentAnswer]
+
+
+def run_round(
+    policy: Policy,
+    settings: Settings,
+    *,
+    kind: Due = Due.TRAIN,
+    seed: int = 0,
+    keep_work: bool = False,
+    configs: Configs | None = None,
+    tell: Tell | None = None,
+    encoders: Callable[[Path, EncoderKind], Encoder | None] = load_encoder,
+) -> RoundReport:
+    """Makes a better student (or, to calibrate, only tunes for the live one), and promotes it if it passes.
+
+    Goes on with a round that was killed, if it was of the same kind, student, policy and seed.
+    ``encoders`` loads what scorers read text with, by the cache's folder and the kind.
+
+    Raises:
+        RoundRunning: another process works on a round in the same home.
+        BundleError: the live bundle's weights are gone.
+        EngineError: a student cannot be served, or its base weights cannot be had.
+    """
+    with one_round_at_a_time(settings):
+        configs, tell = configs or Configs(), tell or Silent()
+        material = Material(policy, settings, kind=kind, seed=seed, configs=configs, tell=tell)
+        work = Round(material, seed, encoders)
+        report = work.train() if kind is Due.TRAIN else work.calibrate()
+        remember(settings.work(policy.name), report.as_dict())
+        material.work.finish(keep_work)
+        prune(settings.bundles(policy.name))
+        return report
+
+
+class Round:
+    """One round under way: what was kept is read, what was not is done."""
+
+    def __init__(self, material: Material, seed: int, encoders: Callable[[Path, EncoderKind], Encoder | None]) -> None:
+        self.material, self.seed = material, seed
+        self._encoder = cache(partial(encoders, material.settings.cache))
+        self.policy, self.settings, self.tell = material.policy, material.settings, material.tell
+        self.work, self.folder = material.work, material.work.folder
+        self._judges = Judges(material.policy.judge)
+        self.judge_usd = Decimal(0)
+
+    def train(self) -> RoundReport:
+        """From the log to a promoted or a rejected student."""
+        m = self.material
+        try:
+            student, training = self._trained()
+        except TrainingError as e:
+            return self._report(None, (f"nothing was trained: {e}",), ({}, {}), (0.0, 0.0))
+        gguf = self._gguf(student)
+        answers = self._ask("evaluate", Form(student, gguf), ANSWERS, [*m.dev, *m.holdout])
+        before = self._ask("incumbent", m.incumbent, INCUMBENT, m.holdout)
+        draft = self._fitted(answers, ANSWERS)
+        shares = share_of(draft.thresholds, self.policy), self._incumbent_share(before)
+        self.tell.stage("gate", f"paired with the incumbent on {len(m.holdout)} audited requests")
+        rows = evaluate.outcomes(m.holdout, self._grades(answers), self._grades(before))
+        verdict = judge(rows, *shares, m.configs.gate)
+        if not verdict.promoted:
+            return self._report(None, verdict.reasons, (answers, before), shares)
+        draft = replace(
+            draft,
+            student=student,
+            gguf=gguf,
+            trained_on=m.dataset.train,
+            gate=verdict.as_dict(),
+            evaluation={**draft.evaluation, "train": training},
+            train_seconds=training["seconds"],
+        )
+        return self._report(self._published(draft), verdict.reasons, (answers, before), shares)
+
+    def calibrate(self) -> RoundReport:
+        """The same student; thresholds certified anew on all that the audits have shown since.
+
+        A scorer is fitted only where there is none, else refreshed with audits. What came in since the live one was
+        fitted is mostly what it sent to the teacher: a scorer learnt from that would rank the rest worse.
+        """
+        m = self.material
+        known = m.live_answers()
+        if reason := self._hopeless(known):
+            return self._report(None, (reason,), (known, {}), (0.0, 0.0))
+        scorer = self._live_scorer()
+        answers = self._ask("evaluate", m.incumbent, INCUMBENT, m.holdout if scorer else [*m.dev, *m.holdout])
+        draft = self._fitted(answers, INCUMBENT, scorer)
+        shares = share_of(draft.thresholds, self.policy), share_of(m.parent.thresholds, self.policy) if m.parent else 0
+        if shares[0] == 0 and m.parent is None:
+            return self._report(None, ("no threshold meets the target yet",), (answers, answers), shares)
+        reason = f"the same student, tuned for on {draft.evaluation['scorer']['certified_on']} audited requests"
+        draft = replace(
+            draft,
+            student=m.own(STUDENT),
+            gguf=m.own(GGUF),
+            trained_on=m.own(f"{DATASET}/train.jsonl"),
+            dataset=m.parent.dataset if m.parent else draft.dataset.model_copy(update={"train": 0, "rights": {}}),
+            gate={"promoted": True, "reasons": [reason]},
+        )
+        return self._report(self._published(draft), (reason,), (answers, answers), shares)
+
+    def _ask(self, stage: str, student: Form, kept: str, questions: Sequence[Question]) -> Answers:
+        """A student's answers, judged as far as that takes something; what cannot be had twice is kept."""
+        answers, path = self.material.ask(stage, student, kept, questions), self.folder / kept
+        if all(self._judges.immediate(q.task) for q in questions):
+            return answers
+        self.tell.stage(stage, f"judging {len(questions)} answers")
+        found = self.work.stage(f"{stage}-judged", lambda: self._judge(questions, path))
+        self.judge_usd += Decimal(found["usd"])
+        judged = read_answers(path)
+        return {name: judged[name] for name in answers}
+
+    def _judge(self, questions: Sequence[Question], kept: Path) -> dict[str, Any]:
+        return judge_answers(
+            self.policy, questions, kept, encoder=partial(self._encoder, "static"), on_verdict=self.tell.step
+        )
+
+    def _trained(self) -> tuple[Path, dict[str, Any]]:
+        """The candidate's Hugging Face folder, and the training's own report."""
+        m, out = self.material, self.folder / STUDENT
+        config = replace(m.configs.train or TrainConfig.from_policy(self.policy), seed=self.seed)
+        start = m.own(STUDENT) or base_student(self.policy.student.model, self.settings.cache)
+        self.tell.stage("train", f"{m.dataset.counts['train']} rows, {m.dataset.new} of them new")
+
+        def learn() -> dict[str, Any]:
+            return {k: v for k, v in asdict(train(config, start, m.dataset, out)).items() if k != "folder"}
+
+        found = self.work.stage("train", learn)
+        self.work.seconds["train"] = round(found["seconds"], 3)  # of a resumed run, all of it
+        return out, found
+
+    def _gguf(self, student: Path) -> Path | None:
+        """The candidate for llama.cpp; None where no GGUF of its base is known to give the form."""
+        try:
+            base = base_gguf(self.policy.student.model)
+        except EngineError:
+            return None
+        out = self.folder / GGUF
+        self.tell.stage("export", "writing the GGUF")
+        self.work.stage("export", lambda: {"gguf": str(to_gguf(student, base, out))})
+        return out
+
+    def _fitted(self, answers: Answers, kept: str, live: Scorer | None = None) -> Draft:
+        """A bundle's draft with the student's scorer, the live one refreshed or a fresh one, its thresholds, and
+        what both rest on."""
+        m = self.material
+        fresh = f"scorer on {len(m.dev)} rows, " if live is None else ""
+        self.tell.stage("fit", f"{fresh}thresholds on {len(m.holdout)} audited requests")
+        grades = self._grades(answers)
+        dev, holdout = (evaluate.examples(part, answers, grades) for part in (m.dev, m.holdout))
+        with self.work.timed("fit"):
+            if live is None or m.parent is None:
+                encoder = self._encoder(self.policy.scorer.encoder)
+                scorer, thresholds, fit = fit_bundle_scorer(dev, holdout, self.policy, encoder, self.seed)
+                learnt = m.audited_ids(e.request_id for e in parted(dev, holdout)[0])
+            else:
+                found = self._refreshed(live, holdout)
+                scorer, learnt = found.scorer, m.audited_ids(found.learnt)
+                thresholds = retuned(scorer, m.parent.thresholds, found.certifying, self.policy)
+                fit = {"kept_from": m.parent_id, **found.report}
+        data = m.dataset
+        return Draft(
+            scorer=scorer,
+            thresholds=thresholds,
+            dataset=DatasetRef(sha256=data.sha256, rights=dict(data.rights.used), **data.counts),
+            answers=self.folder / kept,
+            learnt=learnt,
+            parent=m.parent_id,
+            evaluation={
+                "holdout": evaluate.report(m.holdout, answers, grades),
+                "dev": evaluate.report(m.dev, answers, grades),
+                "scorer": fit,
+                "scores": Spread.of(scorer.score(e.features) for e in holdout).as_dict(),
+            },
+        )
+
+    def _refreshed(self, live: Scorer, holdout: Sequence[Example]) -> Refreshed:
+        older, known = self.material.older, self.material.known_answers(self.material.older)
+        judged = evaluate.examples(older, known, evaluate.grade(older, known, self._judges))
+        return refreshed(live, judged, holdout, self.material.learnt)
+
+    def _incumbent_share(self, answers: Answers) -> float:
+        """What the live bundle would carry, with its own scorer, on what it did not learn from; 0 without one."""
+        m, scorer = self.material, self._live_scorer()
+        if m.parent is None or scorer is None or not m.holdout:
+            return 0.0
+        rows = evaluate.examples([q for q in m.holdout if q.request_id not in m.learnt], answers, self._grades(answers))
+        return share_of(retuned(scorer, m.parent.thresholds, rows, self.policy), self.policy)
+
+    def _live_scorer(self) -> Scorer | None:
+        """The live bundle's scorer; None where there is none, or none that this version can read."""
+        m = self.material
+        folder = m.own(m.parent.scorer) if m.parent else None
+        if folder is None:
+            return None
+        try:
+            return Scorer.load_whole(folder, self._encoder)
+        except BundleError as e:
+            self.tell.stage("fit", f"the live scorer no longer fits, so its share counts as none: {e}")
+            return None
+
+    def _hopeless(self, known: Answers) -> str | None:
+        """Why there is nothing to calibrate, as far as live audits tell; None where there may be."""
+        m, least = self.material, self.material.configs.gate.min_slice
+        if len(m.holdout) < least:
+            return f"only {len(m.holdout)} audited requests; at least {least} are needed to tune by"
+        grades = self._grades(known)
+        right = sum(grades.values())
+        if len(grades) >= least and right < HOPELESS * len(grades):
+            return f"the live student is right on {right} of {len(grades)} audited requests: nothing to tune for"
+        return None
+
+    def _grades(self, answers: Answers) -> dict[str, bool]:
+        return evaluate.grade([*self.material.dev, *self.material.holdout], answers, self._judges)
+
+    def _published(self, draft: Draft) -> str:
+        """Writes the bundle and makes it live; the running proxy follows the pointer by itself."""
+        bundles = self.material.bundles
+        self.tell.stage("publish", "writing the bundle, manifest last")
+        draft = replace(draft, seconds=sum(self.work.seconds.values()), judge_usd=self.judge_usd)
+        found = self.work.stage("publish", lambda: {"bundle": write_bundle(bundles, self.policy, draft).bundle_id})
+        bundle = str(found["bundle"])
+        if read_active(bundles).bundle != bundle:
+            activate(bundles, bundle)
+        return bundle
+
+    def _report(
+        self,
+        bundle: str | None,
+        reasons: Sequence[str],
+        answers: tuple[Answers, Answers],
+        shares: tuple[float, float],
+    ) -> RoundReport:
+        """``answers`` and ``shares``: the candidate's, then the incumbent's."""
+        m = self.material
+        rates = [evaluate.report(m.holdout, a, self._grades(a))["acceptable_rate"] if a else None for a in answers]
+        return RoundReport(
+            policy=self.policy.name,
+            kind=m.kind.value,
+            at=time.time(),
+            bundle=bundle,
+            parent=m.parent_id,
+            reasons=tuple(reasons),
+            counts=m.dataset.counts,
+            skipped=m.dataset.skipped,
+            acceptable_rate=rates[0],
+            incumbent_rate=rates[1],
+            share=shares[0],
+            incumbent_share=shares[1],
+            seconds=dict(self.work.seconds),
+            cost_usd=str(round_cost_usd(sum(self.work.seconds.values()), self.policy, self.judge_usd)),
+            tally=asdict(m.tally),
+            resumed=self.work.resumed,
+        )

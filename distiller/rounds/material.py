@@ -1,0 +1,219 @@
+"""What a round works with: its dataset, its questions, the student that is live, and both students' answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from distiller.data import dataset as datasets
+from distiller.data.rows import Row
+from distiller.evaluation.asking import Asker, Question, StudentAnswer, keep_answers, read_answers
+from distiller.evaluation.evaluate import live_answer, newest, question
+from distiller.evaluation.serving import NAME, Form, serving
+from distiller.rounds.publish import ANSWERS, DATASET, GGUF, LEARNT, STUDENT, has_weights, manifests, same_student
+from distiller.rounds.reports import Configs, Tell
+from distiller.rounds.trigger import Due, Tally
+from distiller.rounds.work import Work
+from router.contracts.bundles import Manifest, read_active, read_manifest
+from router.contracts.decision import Reason
+from router.contracts.guarded import read_guarded
+from router.contracts.records import Record
+from router.errors import BundleError
+from router.policy import Policy
+from router.scoring.encoder import load_encoder
+from router.scoring.judges.judge import Judges
+from router.settings import Settings
+from router.store.base import open_readonly
+
+INCUMBENT = "incumbent.jsonl"
+MAX_WEIGHT = 20.0
+"""What one explored request may count for at most, however rare exploration is."""
+
+
+class Material:
+    """Opened once for a round; everything in it is made when it is first asked for, and kept in ``work``."""
+
+    def __init__(
+        self, policy: Policy, settings: Settings, *, kind: Due, seed: int, configs: Configs, tell: Tell
+    ) -> None:
+        self.policy, self.settings, self.kind = policy, settings, kind
+        self.configs, self.tell = configs, tell
+        self.bundles = settings.bundles(policy.name)
+        self.parent = live_bundle(self.bundles)
+        guarded = read_guarded(self.bundles)
+        self._changed_at = guarded.changed_at if guarded else 0.0
+        key = {"kind": kind.value, "parent": self.parent_id, "policy": policy.version, "seed": seed}
+        self.work = Work.open(settings.work(policy.name), key)
+
+    @property
+    def parent_id(self) -> str | None:
+        return self.parent.bundle_id if self.parent else None
+
+    def own(self, name: str) -> Path | None:
+        """A file or folder of the live bundle; None where it has none, as where the base student is live."""
+        path = self.bundles / self.parent.bundle_id / name if self.parent else None
+        return path if path and path.exists() else None
+
+    @property
+    def incumbent(self) -> Form:
+        """The live student: the live bundle's, or the base student."""
+        return Form(self.own(STUDENT) or self.policy.student.model, self.own(GGUF))
+
+    @cached_property
+    def dataset(self) -> datasets.Dataset:
+        self.found  # noqa: B018  (builds it)
+        return datasets.load(self.work.folder / DATASET)
+
+    @cached_property
+    def tally(self) -> Tally:
+        return Tally(**self.found["tally"])
+
+    @cached_property
+    def found(self) -> dict[str, Any]:
+        """What reading the log found beside the dataset: its tally, and explored requests' weights."""
+        self.tell.stage("dataset", "reading the log")
+        return self.work.stage("dataset", self._read_log)
+
+    def _read_log(self) -> dict[str, Any]:
+        versions = same_student(self.bundles, self.parent_id)
+        answers: list[StudentAnswer] = []
+        weights: dict[str, float] = {}
+        tally = Tally()
+
+        def read(log: Iterator[tuple[int, Record]]) -> Iterator[Record]:
+            nonlocal tally
+            for seq, record in log:
+                tally = tally.add(seq, record, self.policy)
+                if record.reason is Reason.EXPLORATION and record.decision.exploration > 0:
+                    weights[record.request_id] = min(MAX_WEIGHT, 1 / record.decision.exploration)
+                if answer := live_answer(record, versions):
+                    answers.append(answer)
+                yield record
+
+        with closing(open_readonly(self.settings)) as log:
+            out = self.work.folder / DATASET
+            records = read(log.records(self.policy.name))
+            datasets.build(records, self.policy, out, self.configs.dataset, self.own(DATASET))
+        kept = self.own(ANSWERS)
+        keep_answers(self.work.folder / INCUMBENT, [*(read_answers(kept).values() if kept else ()), *answers])
+        return {"tally": asdict(tally), "weights": weights}
+
+    @cached_property
+    def holdout(self) -> list[Question]:
+        """The newest audited rows: a uniform sample of the traffic that no student was trained on. Where parity
+        broke, what came before tells nothing of today's traffic."""
+        rows = [r for r in self._audited if r.created_at > self._changed_at]
+        return self._questions(newest(rows, self.configs.evaluate.max_holdout))
+
+    @cached_property
+    def _audited(self) -> list[Row]:
+        return datasets.read(self.dataset.holdout)
+
+    @cached_property
+    def dev(self) -> list[Question]:
+        """Rows to fit the scorer on. For a student that is not trained again, training rows that came
+        after it count too, since it has never seen them, and audited rows too old for the holdout."""
+        rows = datasets.read(self.dataset.dev)
+        if self.kind is Due.CALIBRATE:
+            rows += [r for r in datasets.read(self.dataset.train) if r.created_at > self._made_at()]
+            rows += self._too_old
+        return self._questions(newest(rows, self.configs.evaluate.max_dev))
+
+    @property
+    def _too_old(self) -> list[Row]:
+        """Audited rows too old for the holdout, whose live answers are known."""
+        held, known = {q.request_id for q in self.holdout}, self._known
+        return [r for r in self._audited if r.request_id in known and r.request_id not in held]
+
+    @cached_property
+    def older(self) -> list[Question]:
+        """What may refresh the live scorer and does not certify: audited rows too old for the holdout, but not from
+        before parity broke, that it has not learnt from. Nothing is known of what a bundle learnt that kept no
+        ids, so there they must be newer than it."""
+        since = self._changed_at
+        if self.parent is not None and self.own(LEARNT) is None:
+            since = max(since, self.parent.created_at)
+        rows = [r for r in self._too_old if r.created_at > since and r.request_id not in self.learnt]
+        return self._questions(newest(rows, self.configs.evaluate.max_dev))
+
+    @cached_property
+    def learnt(self) -> frozenset[str]:
+        """The audited requests that the live scorer has learnt from, by id."""
+        kept = self.own(LEARNT)
+        return datasets.ids(kept) if kept else frozenset()
+
+    def audited_ids(self, ids: Iterable[str]) -> frozenset[str]:
+        """Those of these requests that were audited: no other could ever certify."""
+        return frozenset(r.request_id for r in self._audited).intersection(ids)
+
+    def _questions(self, rows: Sequence[Row]) -> list[Question]:
+        weights = self.found["weights"]
+        return [question(row, weights.get(row.request_id, 1.0)) for row in rows]
+
+    def _made_at(self) -> float:
+        """When the live student's weights were made; 0 for the base student."""
+        if self.parent is None or self.parent.student.path is None:
+            return 0.0
+        alike = same_student(self.bundles, self.parent_id)
+        return min(m.created_at for m in manifests(self.bundles) if m.bundle_id in alike)
+
+    def live_answers(self) -> dict[str, StudentAnswer]:
+        """What is known of the live student's answers to the holdout without asking it."""
+        return self.known_answers(self.holdout)
+
+    def known_answers(self, questions: Sequence[Question]) -> dict[str, StudentAnswer]:
+        """What the live student answered to these before this round asked anything."""
+        return {q.request_id: self._known[q.request_id] for q in questions if q.request_id in self._known}
+
+    @cached_property
+    def _known(self) -> dict[str, StudentAnswer]:
+        """The live student's answers that its bundle or the log had kept before this round asked any."""
+        self.found  # noqa: B018  (collects them)
+        return read_answers(self.work.folder / INCUMBENT)
+
+    def ask(self, stage: str, student: Form, kept: str, questions: Sequence[Question]) -> dict[str, StudentAnswer]:
+        """The student's answers in the form that will serve; those in file ``kept`` are not asked again."""
+        path = self.work.folder / kept
+
+        def missing() -> dict[str, Any]:
+            known = read_answers(path)
+            if all(q.request_id in known for q in questions):
+                return {"asked": 0}
+            with self._way_to(student) as asker:
+                asker.ask(questions, path)
+            return {"asked": sum(q.request_id not in known for q in questions)}
+
+        self.tell.stage(stage, f"asking {len(questions)} prompts")
+        self.work.stage(stage, missing)
+        answers = read_answers(path)
+        return {q.request_id: answers[q.request_id] for q in questions}
+
+    @contextmanager
+    def _way_to(self, student: Form) -> Iterator[Asker]:
+        """Where the student answers: an engine started for it, or the policy's URL for what stands there already."""
+        config, at = self.configs.evaluate, self.policy.student
+        on_answer, flight, patience = self.tell.step, config.in_flight, config.answer_seconds
+        accept = self.policy.accept
+        judges = Judges(self.policy.judge, encoder=lambda: load_encoder(self.settings.cache))
+        if at.url is not None and student.folder == at.model:
+            key = os.environ.get(at.api_key_env) if at.api_key_env else None
+            yield Asker(
+                at.url, at.model, flight, patience, accept=accept, judges=judges, api_key=key, on_answer=on_answer
+            )
+            return
+        with serving(student, at.engine, self.settings.logs / "evaluate.log", config.start_seconds) as url:
+            yield Asker(url, NAME, flight, patience, accept=accept, judges=judges, on_answer=on_answer)
+
+
+def live_bundle(bundles: Path) -> Manifest | None:
+    """The live bundle, None for the base student alone. Raises BundleError where its weights are gone."""
+    live = read_active(bundles).bundle
+    manifest = read_manifest(bundles, live) if live else None
+    if manifest and not has_weights(bundles, manifest):
+        raise BundleError(f"the live bundle {live} has lost its weights; activate another one first")
+    return manifest

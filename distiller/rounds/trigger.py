@@ -1,0 +1,121 @@
+"""When is a round due? Counting reads each record once; the rest is pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import ceil, log
+from typing import Any
+
+from distiller.data.rights import admissible
+from router.contracts.decision import NOVEL
+from router.contracts.guarded import Guarded
+from router.contracts.records import Record
+from router.policy import Policy
+from router.store.base import Records
+
+GROWTH = 1.5
+HASTE = 0.5
+"""Of the records that a training round waits for, as many as do where parity broke since the last round."""
+LEAST_AUDITS = 50
+"""Audited requests below which the gate judges no student."""
+LEAST_ACCEPTABLE = 10
+"""Audits in the student's favour below which there is no share to certify for it."""
+
+
+LEAST_STRANGE, STRANGE = 20, 0.02
+"""Audited requests that were strange to the live scorer since the last round, and their share among those since, from
+which on it is refreshed: what is new was judged meanwhile."""
+
+
+class Due(StrEnum):
+    """What a round would do: make a better student, or tune for the one there is."""
+
+    TRAIN = "train"
+    CALIBRATE = "calibrate"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the log holds up to record ``seq``: rows that may be trained on, audited ones, and those of
+    them where the student's answer was acceptable (as far as the verdict was there when it was read), and those
+    that were ``strange`` to the scorer of the time."""
+
+    seq: int = 0
+    trainable: int = 0
+    audited: int = 0
+    acceptable: int = 0
+    strange: int = 0
+
+    def add(self, seq: int, record: Record, policy: Policy) -> Tally:
+        """This tally with one more record."""
+        usable = record.status == 200 and record.request is not None
+        audited = usable and record.decision.audited
+        trainable = usable and not audited and admissible(record, policy)
+        acceptable = audited and record.audit is not None and record.audit.acceptable is True
+        strange = audited and (record.decision.novelty or 0.0) >= NOVEL
+        return Tally(
+            seq,
+            self.trainable + trainable,
+            self.audited + audited,
+            self.acceptable + acceptable,
+            self.strange + strange,
+        )
+
+
+def count(records: Records, policy: Policy, known: Tally = Tally()) -> Tally:
+    """Counts on from ``known``: only records that came later are read."""
+    tally = known
+    for seq, record in records.records(policy.name, after=known.seq):
+        tally = tally.add(seq, record, policy)
+    return tally
+
+
+def enough_audits(policy: Policy) -> int:
+    """Audited rows from which on a threshold can be certified at all, with room for some failures.
+
+    Without a single failure, n rows show parity p at confidence c once p**n <= 1 - c; twice as many
+    leave room for a few.
+    """
+    goal = policy.objective.parity
+    if goal is None:
+        return LEAST_AUDITS
+    return 2 * ceil(log(1 - goal.confidence) / log(goal.at_least))
+
+
+def due(
+    policy: Policy, tally: Tally, rounds: Sequence[Mapping[str, Any]], guarded: Guarded | None = None
+) -> tuple[Due | None, str]:
+    """Which round is due, if any, and why or why not.
+
+    A student is trained once enough new records are there, and tuned for again once the audits have
+    grown by half (more evidence certifies a looser threshold), or many of the new ones were strange to its scorer,
+    and some of them spoke for it. Where parity broke
+    since the last round, a new student is what helps, and ``HASTE`` of the records are enough; tuning is the
+    guard's meanwhile.
+
+    Args:
+        rounds: the finished rounds, promoted or not, oldest first: what was rejected once is not tried
+            again on the same data.
+        guarded: what the guard over the live bundle found.
+    """
+    trained = next((r["tally"]["trainable"] for r in reversed(rounds) if r["kind"] == Due.TRAIN), 0)
+    before = rounds[-1]["tally"]["audited"] if rounds else 0
+    new, wanted = tally.trainable - trained, policy.distil.min_new_records
+    broke = guarded is not None and guarded.changed_at > (rounds[-1]["at"] if rounds else 0.0)
+    if broke:
+        wanted = ceil(HASTE * wanted)
+    if new >= wanted and tally.audited < LEAST_AUDITS:
+        return None, f"{new} new trainable records, but {tally.audited} of {LEAST_AUDITS} audited requests to judge by"
+    if new >= wanted:
+        return Due.TRAIN, f"{new} new trainable records{', and parity broke' if broke else ''}"
+    strange = tally.strange - (rounds[-1]["tally"].get("strange", 0) if rounds else 0)
+    is_new = strange >= max(LEAST_STRANGE, STRANGE * (tally.audited - before))
+    enough = max(enough_audits(policy), 0 if is_new else ceil(before * GROWTH))
+    if tally.audited >= enough and tally.acceptable < LEAST_ACCEPTABLE:
+        return None, f"{new} of {wanted} new trainable records; the student was right in {tally.acceptable} audits"
+    if tally.audited >= enough:
+        why = f", {strange} of the new ones strange to the scorer" if is_new else ""
+        return Due.CALIBRATE, f"{tally.audited} audited requests, {before} at the last round{why}"
+    return None, f"{new} of {wanted} new trainable records, {tally.audited} of {enough} audited requests"

@@ -1,0 +1,225 @@
+"""From records to a dataset: what is kept, what is not and why, and that nothing leaks into training."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distiller.config import DatasetConfig
+from distiller.data.dataset import build, load, read
+from distiller.data.duplicates import NearCopies, normalise
+from distiller.data.rows import Row, Skip, row_of
+from router.contracts.decision import Tier
+from router.contracts.records import Answer, Audit, Kind, Record, Rights, Signals
+from tests.distiller.tiny_student import policy, record, routing_records
+
+ALL_TRAIN = DatasetConfig(dev_share=0.0)
+
+
+def changed(base: Record, *, request: dict[str, Any] | None = None, answer: dict[str, Any] | None = None) -> Record:
+    teacher = replace(base.answers[0], **(answer or {}))
+    return replace(base, request={**(base.request or {}), **(request or {})}, answers=[teacher])
+
+
+def student_answer(text: str, *, complete: bool = True) -> Answer:
+    signals = Signals(
+        tokens=1,
+        sum_logprob=-1,
+        mean_logprob=-1,
+        min_logprob=-1,
+        first_logprob=-1,
+        q10_logprob=-1,
+        q25_logprob=-1,
+        q50_logprob=-1,
+        complete=complete,
+    )
+    return Answer(
+        tier=Tier.STUDENT,
+        kind=Kind.DISCARDED,
+        model="s",
+        message={"role": "assistant", "content": text},
+        signals=signals,
+    )
+
+
+def test_the_same_records_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
+    records = routing_records(200) + [record(i, f"new w{i}", "x", audited=True) for i in range(200, 230)]
+    first = build(records, policy(), tmp_path / "a")
+    random.Random(1).shuffle(records)
+    second = build(iter(records), policy(), tmp_path / "b")
+    assert first.sha256 == second.sha256 and first.counts == second.counts
+    assert first.train.read_bytes() == second.train.read_bytes()
+    assert load(tmp_path / "a") == first
+    assert sorted(p.name for p in first.folder.iterdir()) == [
+        "dataset.json",
+        "dev.jsonl",
+        "holdout.jsonl",
+        "train.jsonl",
+    ]
+
+
+def test_audited_records_are_the_holdout_and_nothing_like_them_is_trained_on(tmp_path: Path) -> None:
+    long = "my parcel from the northern warehouse was left in the rain beside the gate number"
+    near = [record(i, f"{i} unrelated {random.Random(i).random()} words", "x") for i in range(10, 60)]
+    found = build(
+        [
+            record(1, "Where is my card?", "cards", audited=True),
+            record(2, "where is  my CARD", "cards"),
+            record(3, "something else", "x", conversation="conv-1"),
+            record(4, f"{long} seven", "x", audited=True),
+            record(5, f"{long} eleven", "x"),
+            *near,
+        ],
+        policy(),
+        tmp_path,
+        ALL_TRAIN,
+    )
+    assert [r.request_id for r in read(found.holdout)] == ["req-1", "req-4"]
+    assert {r.request_id for r in read(found.train)} == {r.request_id for r in near}
+    assert found.skipped == {"holdout_prompt": 1, "holdout_conversation": 1, "near_copy_of_holdout": 1}
+
+
+def test_an_audited_conversation_stays_out_even_where_its_audit_gave_no_row(tmp_path: Path) -> None:
+    failed = replace(record(1, "a", "b", audited=True, conversation="c"), status=502)
+    found = build([failed, record(2, "d", "e", conversation="c")], policy(), tmp_path, ALL_TRAIN)
+    assert found.counts == {"train": 0, "dev": 0, "holdout": 0}
+    assert found.skipped == {"failed": 1, "holdout_conversation": 1}
+
+
+def test_a_shared_template_does_not_make_prompts_near_copies() -> None:
+    template = "Name the intent of the customer's message, one of: " + ", ".join(f"intent {i}" for i in range(40))
+    texts = [f"{template}. Message: {random.Random(i).getrandbits(200):x}" for i in range(300)]
+    near = NearCopies(0.8)
+    for text in texts:
+        near.count(text)
+    near.keep(texts[0])
+    assert near.has(texts[0]) and not any(near.has(t) for t in texts[1:])
+    assert near.has(texts[0][:-1] + "0")
+
+
+def test_conversations_are_split_whole_and_near_the_asked_share(tmp_path: Path) -> None:
+    records = [record(i, f"prompt {i}", "x", conversation=f"c{i // 3}") for i in range(1500)]
+    found = build(records, policy(), tmp_path)
+    train, dev = read(found.train), read(found.dev)
+    assert not {r.conversation_id for r in train} & {r.conversation_id for r in dev}
+    assert len(dev) / 1500 == pytest.approx(0.15, abs=0.04) and len(train) + len(dev) == 1500
+    assert {r.split for r in train} == {"train"} and {r.split for r in dev} == {"dev"}
+
+
+def test_of_equal_prompts_the_latest_answer_stays(tmp_path: Path) -> None:
+    records = [record(1, "Hello", "old"), record(2, "hello!", "new"), record(3, "other", "x")]
+    found = build(records, policy(), tmp_path, ALL_TRAIN)
+    assert [r.answer for r in read(found.train)] == ["new", "x"] and found.skipped == {"duplicate": 1}
+
+
+def test_answers_without_the_right_are_counted_and_never_trained_on(tmp_path: Path) -> None:
+    by = policy(training_rights="unknown")
+    records = [record(i, f"p{i}", "x", rights=list(Rights)[i % 3]) for i in range(300)]
+    found = build(records, by, tmp_path)
+    assert {r.rights for r in read(found.train)} == {"allowed"}
+    assert not any(r.trainable for r in read(found.dev) if int(r.request_id[4:]) % 3)
+    assert found.rights.used == {"openai/gpt-5: allowed": found.counts["train"]}
+    assert found.rights.refused == {"openai/gpt-5: forbidden": 100, "openai/gpt-5: unknown": 100}
+
+
+def test_an_answer_that_may_be_used_is_not_displaced_by_a_later_one_that_may_not(tmp_path: Path) -> None:
+    records = [record(1, "p", "mine"), record(2, "p", "not mine", rights=Rights.FORBIDDEN, model="other")]
+    found = build(records, policy(), tmp_path, ALL_TRAIN)
+    assert [r.answer for r in read(found.train)] == ["mine"]
+
+
+def test_personal_data_and_secrets_are_not_written(tmp_path: Path) -> None:
+    told = record(1, "write to jane.doe@example.org", "sent to jane.doe@example.org")
+    found = build([told], policy(), tmp_path, ALL_TRAIN)
+    text = found.train.read_text()
+    assert "jane.doe" not in text and "example.org" not in text and "write to" in text
+
+
+@pytest.mark.parametrize(
+    ("base", "reason"),
+    [
+        (replace(record(1, "p", "x"), status=500), Skip.FAILED),
+        (replace(record(1, "p", "x"), answers=[]), Skip.NO_TEACHER),
+        (replace(record(1, "p", "x"), request=None), Skip.NO_TEXT),
+        (record(1, "p", "  "), Skip.EMPTY),
+        (changed(record(1, "p", "x"), answer={"message": None}), Skip.NO_TEXT),
+        (changed(record(1, "p", "x"), answer={"message": {"role": "assistant", "content": None}}), Skip.EMPTY),
+        (changed(record(1, "p", "x"), answer={"finish_reason": "length"}), Skip.UNFINISHED),
+        (changed(record(1, "p", "x"), answer={"finish_reason": "content_filter"}), Skip.UNFINISHED),
+        (changed(record(1, "p", "x"), answer={"finish_reason": "tool_calls"}), Skip.TOOLS),
+        (changed(record(1, "p", "x"), request={"tools": [{"type": "function"}]}), Skip.TOOLS),
+        (changed(record(1, "p", "x"), request={"messages": [{"role": "tool", "content": "1"}]}), Skip.TOOLS),
+        (changed(record(1, "p", "x"), request={"n": 2}), Skip.SEVERAL),
+        (
+            changed(record(1, "p", "x"), request={"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+            Skip.NOT_TEXT,
+        ),
+    ],
+)
+def test_what_cannot_be_learnt_from_is_skipped_for_its_reason(base: Record, reason: Skip) -> None:
+    assert row_of(base, policy()) is reason
+
+
+def test_parts_of_text_and_newer_role_names_become_plain_messages() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    messages = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts, "name": "jo"}]
+    row = row_of(changed(record(1, "p", "x"), request={"messages": messages}), policy())
+    assert isinstance(row, Row)
+    assert row.messages == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "a\nb"}]
+    assert row.options == {"temperature": 0}
+
+
+def test_a_row_is_written_in_the_messages_form_and_read_back() -> None:
+    row = row_of(record(1, "p", "x"), policy())
+    assert isinstance(row, Row)
+    assert json.loads(row.to_json())["messages"] == [
+        {"role": "user", "content": "p"},
+        {"role": "assistant", "content": "x"},
+    ]
+    assert Row.from_json(row.to_json()) == row
+
+
+def test_whether_the_student_was_right_is_known_from_audits_and_whole_discarded_answers() -> None:
+    base = record(1, "p", "cards")
+
+    def known(*extra: Answer, audit: Audit | None = None) -> bool | None:
+        row = row_of(replace(base, answers=[*base.answers, *extra], audit=audit), policy())
+        assert isinstance(row, Row)
+        return row.student_ok
+
+    assert known() is None
+    assert known(student_answer("cards")) is True
+    assert known(student_answer("billing")) is False
+    assert known(student_answer("billing", complete=False)) is None
+    assert known(audit=Audit(answer=student_answer("billing"), acceptable=True)) is True
+
+
+def test_one_user_cannot_fill_the_set_unless_alone(tmp_path: Path) -> None:
+    loud = [record(i, f"p{i}", "x", user="loud") for i in range(90)]
+    rest = [record(i, f"p{i}", "x", user=f"u{i}") for i in range(90, 100)]
+    alone = build(loud, policy(), tmp_path / "alone", ALL_TRAIN)
+    capped = build([*loud, *rest], policy(), tmp_path / "capped", ALL_TRAIN)
+    assert alone.counts["train"] == 90
+    users = [r.user for r in read(capped.train)]
+    assert users.count("loud") == 20 and len(users) == 30 and capped.skipped == {"user_cap": 70}
+
+
+def test_new_rows_come_first_but_old_ones_keep_their_replay(tmp_path: Path) -> None:
+    old = [record(i, f"p{i}", "x") for i in range(100)]
+    new = [record(i, f"p{i}", "x") for i in range(100, 200)]
+    parent = build(old, policy(), tmp_path / "old", ALL_TRAIN)
+    everything = build([*old, *new], policy(), tmp_path / "all", ALL_TRAIN, parent=parent.folder)
+    assert (parent.new, everything.new, everything.counts["train"]) == (100, 100, 200)
+    tight = DatasetConfig(dev_share=0.0, max_rows=50, replay=0.2)
+    limited = build([*old, *new], policy(), tmp_path / "tight", tight, parent=parent.folder)
+    assert (limited.counts["train"], limited.new) == (50, 40) and limited.skipped == {"over_max_rows": 150}
+
+
+def test_normalising_keeps_words_of_any_script_and_bare_symbols_apart() -> None:
+    assert normalise("  Ｗｈｅｒｅ is\nMY card?! ") == "where is my card"
+    assert normalise("Где карта?") == "где карта" and normalise("??") != normalise("!!")

@@ -1,0 +1,121 @@
+"""What a round works with, as far as it follows from the log and from what the guard found."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distiller.config import EvaluateConfig
+from distiller.rounds.material import Material
+from distiller.rounds.publish import LEARNT, Draft, write_bundle
+from distiller.rounds.reports import Configs, Silent
+from distiller.rounds.trigger import Due
+from router.contracts.bundles import DatasetRef, Thresholds, activate
+from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.guarded import Guarded, write_guarded
+from router.contracts.records import Answer, Audit, Kind, Record, Rights
+from router.policy import Policy
+from router.scoring.estimator import Scorer
+from router.settings import Settings
+from router.store.base import open_store
+
+POLICY = Policy.model_validate(
+    {
+        "name": "p",
+        "student": {"model": "s", "url": "http://s", "usd_per_million": {"input": 0, "output": 0}},
+        "teacher": {"model": "t", "training_rights": "allowed"},
+        "objective": {"parity": {}},
+    }
+)
+
+
+def audited(at: int) -> Record:
+    """A request at a unix time that the teacher answered, drawn for audit."""
+    answer: dict[str, Any] = {"role": "assistant", "content": f"answer {at}"}
+    return Record(
+        request_id=f"r{at}",
+        conversation_id=f"c{at}",
+        created_at=float(at),
+        policy="p",
+        policy_version="1",
+        features_version="1",
+        decision=Decision(tier=Tier.TEACHER, reason=Reason.SCORE, propensity=0.2, audited=True),
+        tier=Tier.TEACHER,
+        reason=Reason.SCORE,
+        request={"messages": [{"role": "user", "content": f"question number {at * 7919} of {at}"}]},
+        answers=[
+            Answer(
+                tier=Tier.TEACHER,
+                kind=Kind.SERVED,
+                model="t",
+                message=answer,
+                finish_reason="stop",
+                training_rights=Rights.ALLOWED,
+            )
+        ],
+    )
+
+
+def holdout(settings: Settings) -> list[str]:
+    material = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=Configs(), tell=Silent())
+    return [q.request_id for q in material.holdout]
+
+
+def test_audits_from_before_parity_broke_prove_nothing(tmp_path: Path) -> None:
+    settings, now = Settings(home=tmp_path), int(time.time())
+    with closing(open_store(settings, [POLICY])) as store:
+        for at in range(now, now + 6):
+            store.append(audited(at))
+    assert len(holdout(settings)) == 6
+    settings.bundles("p").mkdir(parents=True)
+    write_guarded(settings.bundles("p"), Guarded(bundle="b", changed_at=now + 3.0, route=1.01, accept=1.01))
+    assert holdout(settings) == [f"r{now + 4}", f"r{now + 5}"]
+
+
+def answered(at: int, student: str = "base") -> Record:
+    """An audited request whose live student's answer is known."""
+    record = audited(at)
+    said = replace(record.answers[0], tier=Tier.STUDENT, kind=Kind.AUDITED, student_version=student)
+    return replace(record, audit=Audit(answer=said, acceptable=True, judge="exact"))
+
+
+def test_what_refreshes_is_older_than_the_holdout_and_newer_than_what_was_learnt(tmp_path: Path) -> None:
+    settings, now = Settings(home=tmp_path), int(time.time())
+    bundles, floor = settings.bundles("p"), Thresholds(route=0.5, accept=0)
+    draft = Draft(Scorer.fit([], None), floor, DatasetRef(sha256="0", train=0, dev=0, holdout=0))
+    made = write_bundle(bundles, POLICY, replace(draft, learnt=frozenset({f"r{now + 1}", "r of old"})))
+    activate(bundles, made.bundle_id)
+    with closing(open_store(settings, [POLICY])) as store:
+        for at in range(now, now + 8):
+            store.append(audited(at) if at == now + 2 else answered(at))
+    configs = Configs(evaluate=EvaluateConfig(max_holdout=4))
+
+    def material() -> Material:
+        return Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=configs, tell=Silent())
+
+    found = material()
+    assert [q.request_id for q in found.holdout] == [f"r{now + i}" for i in (4, 5, 6, 7)]
+    assert [q.request_id for q in found.older] == [f"r{now}", f"r{now + 3}"], "one was learnt from, one is unknown"
+    assert list(found.known_answers(found.older)) == [f"r{now}", f"r{now + 3}"]
+    assert found.audited_ids([f"r{now + 1}", "r of old"]) == {f"r{now + 1}"}
+    write_guarded(bundles, Guarded(bundle="b", changed_at=now + 0.5, route=1.01, accept=1.01))
+    assert [q.request_id for q in material().older] == [f"r{now + 3}"], "it is from before parity broke"
+
+
+def test_of_a_bundle_that_kept_no_ids_only_what_came_later_refreshes(tmp_path: Path) -> None:
+    settings, now = Settings(home=tmp_path), int(time.time())
+    draft = Draft(
+        Scorer.fit([], None), Thresholds(route=0.5, accept=0), DatasetRef(sha256="0", train=0, dev=0, holdout=0)
+    )
+    made = write_bundle(settings.bundles("p"), POLICY, draft, now=now + 2.5)
+    activate(settings.bundles("p"), made.bundle_id)
+    (settings.bundles("p") / made.bundle_id / LEARNT).unlink()
+    with closing(open_store(settings, [POLICY])) as store:
+        for at in range(now, now + 8):
+            store.append(answered(at))
+    configs = Configs(evaluate=EvaluateConfig(max_holdout=3))
+    found = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=configs, tell=Silent())
+    assert [q.request_id for q in found.older] == [f"r{now + 3}", f"r{now + 4}"]
