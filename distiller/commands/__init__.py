@@ -1,0 +1,1 @@
+"""The commands of ``locum distill``, a module for each group."""
