@@ -41,7 +41,7 @@ class TrainConfig:
     written every ``checkpoint_seconds``, and every ``checkpoint_steps`` where that is set.
     """
 
-    method: Literal["full", "lora"] = "full"
+    tuning: Literal["full", "lora"] = "full"
     epochs: float = 3.0
     learning_rate: float = 2e-4
     batch_size: int = 32
@@ -64,7 +64,7 @@ class TrainConfig:
     def from_policy(cls, policy: Policy) -> TrainConfig:
         d = policy.distil
         return cls(
-            method=d.method,
+            tuning=d.tuning,
             epochs=d.epochs,
             learning_rate=d.learning_rate,
             batch_size=d.batch_size,

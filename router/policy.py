@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from router.abilities import EngineName, Heeded, heeded_by
+from router.contracts.distil import Distil
 from router.contracts.encoders import EncoderKind
 from router.contracts.judges import Judge, Normalised
 from router.contracts.prices import Price
@@ -207,23 +208,6 @@ class LogPart(Part):
     retention_days: int = Field(30, gt=0)
 
 
-class DistilPart(Part):
-    """When and how the unattended cycle makes a better student.
-
-    A round starts once ``min_new_records`` trainable records are there that no bundle was trained on.
-    ``usd_per_hour`` is what an hour of the training machine costs; it counts against the saving.
-    """
-
-    min_new_records: int = Field(500, gt=0)
-    epochs: float = Field(3.0, gt=0)
-    learning_rate: float = Field(2e-4, gt=0)
-    batch_size: int = Field(32, gt=0)
-    max_tokens: int = Field(1024, gt=0)
-    method: Literal["full", "lora"] = "full"
-    replay: float = Field(0.1, ge=0, le=1)
-    usd_per_hour: Decimal = Field(Decimal(0), ge=0)
-
-
 class Policy(Part):
     """One policy: what a client-visible model name means."""
 
@@ -241,7 +225,7 @@ class Policy(Part):
     rules: tuple[Rule, ...] = ()
     log: LogPart = LogPart()
     judge: Judge = Normalised()
-    distil: DistilPart = DistilPart()
+    distil: Distil = Distil()
 
     @model_validator(mode="after")
     def share_by_routing(self) -> Self:

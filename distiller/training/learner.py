@@ -46,11 +46,11 @@ class Learner:
             attn_implementation="eager" if self.device == "cpu" else "sdpa",
         )
         self.model.to(self.device).train()
-        self._whole: Any = _adapted(self.model, config) if config.method == "lora" else self.model
-        if config.method == "full":
+        self._whole: Any = _adapted(self.model, config) if config.tuning == "lora" else self.model
+        if config.tuning == "full":
             _freeze(self.model, config)
         self.weights: dict[str, Tensor] = {n: p for n, p in self._whole.named_parameters() if p.requires_grad}
-        if self.bf16 and config.method == "full":
+        if self.bf16 and config.tuning == "full":
             for name, weight in self.weights.items():
                 if weight.ndim == 2 and name not in _embeddings(self.model):
                     spread_within_rounding(weight)
@@ -120,8 +120,8 @@ class Learner:
         """The trained model in bfloat16, adapters merged in."""
         import torch  # noqa: PLC0415
 
-        model = self._whole.merge_and_unload() if self.config.method == "lora" else self.model
-        if not (self.bf16 and self.config.method == "full"):
+        model = self._whole.merge_and_unload() if self.config.tuning == "lora" else self.model
+        if not (self.bf16 and self.config.tuning == "full"):
             with torch.random.fork_rng():
                 torch.manual_seed(self.config.seed)
                 for weight in model.parameters():

@@ -40,12 +40,12 @@ def prompts(tmp_path: Path, texts: list[str]) -> list:  # type: ignore[type-arg]
     return encode(rows, tokenizer, 100)[0]
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_student_learns_what_the_teacher_answers(tmp_path: Path, method: str, precision: str) -> None:
+def test_a_student_learns_what_the_teacher_answers(tmp_path: Path, tuning: str, precision: str) -> None:
     base, data = student(tmp_path / "base"), dataset(tmp_path / "data")
-    config = replace(CONFIG, method=method, precision=precision)
-    if method == "lora":
+    config = replace(CONFIG, tuning=tuning, precision=precision)
+    if tuning == "lora":
         config = replace(config, epochs=30, learning_rate=3e-2)
     report = train(config, base, data, tmp_path / "out")
     assert report.dev_loss_before is not None and report.dev_loss is not None
@@ -59,7 +59,7 @@ def test_a_student_learns_what_the_teacher_answers(tmp_path: Path, method: str, 
     )
     said = model.generate(**asked, max_new_tokens=4, do_sample=False)[0, asked["input_ids"].shape[1] :]
     assert tokenizer.decode(said, skip_special_tokens=True).split()[0] == "cards"
-    assert method == "lora" or said[1] == tokenizer.eos_token_id  # adapters on a random base reach less far
+    assert tuning == "lora" or said[1] == tokenizer.eos_token_id  # adapters on a random base reach less far
     assert (tmp_path / "out" / REPORT).is_file() and not (tmp_path / "out.checkpoint").exists()
 
 

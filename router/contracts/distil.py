@@ -1,0 +1,27 @@
+"""What a policy may say of learning: when a round starts, how a student is trained, what that costs."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Distil(BaseModel):
+    """When and how the unattended cycle makes a better student.
+
+    A round starts once ``min_new_records`` trainable records are there that no bundle was trained on.
+    ``usd_per_hour`` is what an hour of the training machine costs; it counts against the saving.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_new_records: int = Field(500, gt=0)
+    epochs: float = Field(3.0, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
+    batch_size: int = Field(32, gt=0)
+    max_tokens: int = Field(1024, gt=0)
+    tuning: Literal["full", "lora"] = "full"
+    replay: float = Field(0.1, ge=0, le=1)
+    usd_per_hour: Decimal = Field(Decimal(0), ge=0)
