@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from distiller.config import TrainConfig
 from distiller.training.batches import Encoded, Pass, passes
-from distiller.training.losses import answer_cross_entropy
+from distiller.training.forward import answers
+from distiller.training.methods.base import Method
 from distiller.training.rounding import spread_within_rounding
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ class Learner:
     ``weights`` are the moving ones by name, float32. Draws from torch's generator while being made, never later.
     """
 
-    def __init__(self, config: TrainConfig, student: Path) -> None:
+    def __init__(self, config: TrainConfig, student: Path, method: Method) -> None:
         import torch  # noqa: PLC0415
         from transformers import AutoModelForCausalLM  # noqa: PLC0415
         from transformers.utils import logging  # noqa: PLC0415
 
         logging.disable_progress_bar()  # the round shows its own
-        self.config = config
+        self.config, self.method = config, method
         self.device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(self.device))
         self.model: Any = AutoModelForCausalLM.from_pretrained(
@@ -50,31 +51,33 @@ class Learner:
         if config.tuning == "full":
             _freeze(self.model, config)
         self.weights: dict[str, Tensor] = {n: p for n, p in self._whole.named_parameters() if p.requires_grad}
+        self._learning = [*self.weights.values(), *method.parameters.values()]
         if self.bf16 and config.tuning == "full":
             for name, weight in self.weights.items():
                 if weight.ndim == 2 and name not in _embeddings(self.model):
                     spread_within_rounding(weight)
         self.optimizer: Optimizer = torch.optim.AdamW(
             [
-                {"params": [w for w in self.weights.values() if w.ndim >= 2], "weight_decay": config.weight_decay},
-                {"params": [w for w in self.weights.values() if w.ndim < 2], "weight_decay": 0.0},
+                {"params": [w for w in self._learning if w.ndim >= 2], "weight_decay": config.weight_decay},
+                {"params": [w for w in self._learning if w.ndim < 2], "weight_decay": 0.0},
             ],
             fused=True,
         )
         output = self.model.get_output_embeddings().weight
         self._output = output if output.requires_grad else output.detach().to(torch.bfloat16 if self.bf16 else None)
 
-    def step(self, rows: Sequence[Encoded], learning_rate: float) -> float:
-        """One optimiser step over these rows; returns the mean loss in nats per answer token."""
+    def step(self, rows: Sequence[Encoded], learning_rate: float, step: int) -> float:
+        """Optimiser step number ``step`` over these rows; returns the mean loss in nats per answer token."""
         import torch  # noqa: PLC0415
 
+        rows = self.method.rows(rows, step)
         total = sum(r.weight * r.answer_tokens for r in rows)
         loss = 0.0
         for part in passes(rows, self.config.tokens_per_pass, self.device):
             mean = self._summed(part) / total
             mean.backward()  # type: ignore[no-untyped-call]
             loss += mean.item()
-        torch.nn.utils.clip_grad_norm_(self.weights.values(), self.config.clip_norm, foreach=True)
+        torch.nn.utils.clip_grad_norm_(self._learning, self.config.clip_norm, foreach=True)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
@@ -94,20 +97,7 @@ class Learner:
     def _summed(self, part: Pass) -> Tensor:
         """The pass's weighted loss, summed over its answer tokens."""
         with self._autocast():
-            hidden = self._hidden(part)  # (rows, length, width)
-            answers = hidden.flatten(0, 1)[part.at]  # (answer positions, width)
-            return answer_cross_entropy(answers, self._output, part.targets, part.weights)
-
-    def _hidden(self, part: Pass) -> Tensor:
-        """The last layer's outputs behind the shared prefix, whose keys and values every row attends to."""
-        decoder = self.model.get_decoder()
-        cache = None
-        if part.prefix is not None:
-            cache = decoder(part.prefix, use_cache=True).past_key_values
-            cache.batch_repeat_interleave(len(part.tokens))
-        outputs = decoder(part.tokens, past_key_values=cache, use_cache=cache is not None)
-        hidden: Tensor = outputs.last_hidden_state
-        return hidden
+            return self.method.loss(answers(self.model, part, self._output, self.method.layers), part)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         import torch  # noqa: PLC0415

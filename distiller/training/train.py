@@ -22,6 +22,7 @@ from distiller.data.dataset import Dataset, read
 from distiller.training.batches import Encoded, encode, plan
 from distiller.training.checkpoints import Checkpoint, Progress
 from distiller.training.learner import Learner
+from distiller.training.methods.hard import HardLabel
 from distiller.training.progress import Meter
 from router.errors import TrainingError
 
@@ -76,7 +77,7 @@ def train(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> Tr
         raise TrainingError(f"no training row of at most {config.max_tokens} tokens ({left_out} longer ones left out)")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        learner = Learner(config, student)
+        learner = Learner(config, student, HardLabel())
     checkpoint = Checkpoint(
         out.with_name(f"{out.name}.checkpoint"),
         _fingerprint(config, student, dataset),
@@ -119,7 +120,7 @@ def _run(learner: Learner, rows: Sequence[Encoded], progress: Progress, checkpoi
             began = time.monotonic()
             batch = [rows[i] for i in indices]
             rate = config.learning_rate * schedule(progress.step, len(steps), config.warmup_share)
-            loss = learner.step(batch, rate)
+            loss = learner.step(batch, rate, progress.step)
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss became {loss} at step {progress.step}; a lower learning rate may help")
             tokens = sum(len(r.tokens) for r in batch)

@@ -14,6 +14,7 @@ from distiller.config import TrainConfig
 from distiller.training.batches import encode, end_of_turn, passes, plan, shared_prefix, tensors
 from distiller.training.checkpoints import Checkpoint, Progress
 from distiller.training.learner import Learner
+from distiller.training.methods.hard import HardLabel
 from distiller.training.progress import Meter
 from distiller.training.rounding import spread_within_rounding
 from distiller.training.train import REPORT, schedule, train
@@ -89,7 +90,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path, monke
 
 
 def test_another_runs_checkpoint_is_not_resumed(tmp_path: Path) -> None:
-    learner = Learner(CONFIG, student(tmp_path / "base"))
+    learner = Learner(CONFIG, student(tmp_path / "base"), HardLabel())
     file = tmp_path / "c.checkpoint"
     Checkpoint(file, "one run", 60, None).save(Progress(step=3), learner.weights, learner.optimizer)
     assert Checkpoint(file, "another", 60, None).resume(learner.weights, learner.optimizer) is None
@@ -99,7 +100,7 @@ def test_another_runs_checkpoint_is_not_resumed(tmp_path: Path) -> None:
 
 def test_sharing_a_beginning_changes_neither_loss_nor_gradient(tmp_path: Path) -> None:
     rows = prompts(tmp_path, ["w9", "w9 w10 w11", "w12 w13 w14 w15 w16", "w9 w17"])
-    learner = Learner(replace(CONFIG, weight_decay=0.0), tmp_path / "student")
+    learner = Learner(replace(CONFIG, weight_decay=0.0), tmp_path / "student", HardLabel())
     results = []
     for share in (True, False):
         part = tensors(rows, "cpu", share=share)
@@ -117,8 +118,8 @@ def test_small_passes_make_the_same_step_as_one_large(tmp_path: Path) -> None:
     rows = prompts(tmp_path, [f"w{i} " * (1 + i % 5) for i in range(12)])
     moved = []
     for size in (40, 4096):
-        learner = Learner(replace(CONFIG, tokens_per_pass=size), tmp_path / "student")
-        loss = learner.step(rows, 1e-3)
+        learner = Learner(replace(CONFIG, tokens_per_pass=size), tmp_path / "student", HardLabel())
+        loss = learner.step(rows, 1e-3, 0)
         moved.append((loss, [w.detach().clone() for w in learner.weights.values()]))
     assert moved[0][0] == pytest.approx(moved[1][0], rel=1e-5)
     assert all(torch.allclose(a, b, atol=2e-4) for a, b in zip(moved[0][1], moved[1][1], strict=True))

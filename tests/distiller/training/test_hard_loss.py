@@ -6,7 +6,7 @@ from math import exp, log
 
 import torch
 
-from distiller.training.losses import answer_cross_entropy
+from distiller.training.losses.hard import answer_cross_entropy
 
 
 def test_equals_the_hand_worked_value() -> None:
