@@ -1,18 +1,31 @@
-"""Promote only what is proven no worse: a paired test on the frozen holdout, overall and on every slice.
+"""Promote only what is proven no worse: a paired test on the frozen holdout, in every form that will serve.
 
 Pure: values in, a verdict with its reasons out. A row is one audited request that both students
 answered. The bound is Tango's score interval for the difference of two paired proportions (T. Tango,
 "Equivalence test and confidence interval for the difference in proportions for the paired-sample
 design", Statistics in Medicine 17, 1998), which stays honest where few rows, or none, differ.
+
+Many tests, and what holds over all of them. A candidate must pass overall and on each slice, in each form:
+an intersection-union test (Berger, "Multiparameter hypothesis testing and acceptance sampling",
+Technometrics 24, 1982), so that no correction is needed against promoting harm. One whose true loss is the margin
+or more, overall or on any one slice (the margin stated with that slice), in any form, is promoted with probability
+1 - ``confidence`` at most, however many slices there are: testing more can only reject more. Errors of the other
+kind add up instead, so the slices share theirs: by Bonferroni, a candidate that is as good as the incumbent everywhere
+is vetoed by any slice at all with probability 1 - ``power`` at most; more slices widen each one's margin a little.
+Overall the margin is fixed, whatever the holdout can resolve: an equal candidate is often rejected by a small one,
+and the reason then says how many rows would tell. Both rates are checked by simulation: ``benchmarks/gate.py``.
+Each is for one round: the same loss, allowed again in every round, would add up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from math import sqrt
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import ceil, sqrt
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Self
+
+from router.policy import Policy
 
 OVERALL = "overall"
 
@@ -21,9 +34,9 @@ OVERALL = "overall"
 class GateConfig:
     """``margin``: the loss of acceptable rate that still counts as no loss, shown at ``confidence``.
 
-    ``min_slice`` is the smallest slice that may veto. ``power``: a slice too small to resolve the
-    margin is judged at the smallest margin that it can resolve, so that an equal student passes it
-    with this probability; such a slice vetoes real harm, and never by chance of its size alone.
+    ``min_slice`` is the smallest slice that may veto. ``power``: a slice too small to resolve the margin is
+    judged at the smallest margin that it can resolve, so that an equal student passes all of them together with
+    this probability; such a slice vetoes real harm, and never by chance of its size alone.
     """
 
     margin: float = 0.02
@@ -31,24 +44,32 @@ class GateConfig:
     min_slice: int = 50
     power: float = 0.99
 
+    @classmethod
+    def from_policy(cls, policy: Policy) -> Self:
+        gate = policy.distil.gate
+        return cls(margin=gate.margin, confidence=gate.confidence, min_slice=gate.min_slice)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One holdout row: was each student's answer acceptable? ``slices`` names the groups it is in.
 
-    ``incumbent`` is None where there is no incumbent's answer; such rows are not compared.
+    ``incumbent`` is None where there is no incumbent's answer; such rows are not compared. ``form``: in which form
+    the candidate answered; empty is the engine's own.
     """
 
     request_id: str
     candidate: bool
     incumbent: bool | None = None
     slices: tuple[str, ...] = ()
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceVerdict:
     """One paired comparison. Rates are acceptable answers over ``n`` rows; ``lower_bound`` and ``margin``
-    are differences of rates, candidate less incumbent and incumbent less candidate."""
+    are differences of rates, candidate less incumbent and incumbent less candidate. ``needed``: rows by which an
+    equal student would pass four times out of five, where these are too few to tell."""
 
     name: str
     n: int
@@ -57,14 +78,24 @@ class SliceVerdict:
     lower_bound: float
     margin: float
     passed: bool
+    form: str = ""
+    needed: int | None = None
 
     def __str__(self) -> str:
         relation = ">=" if self.passed else "<"
         name = self.name if self.name == OVERALL else f"slice {self.name}"
         return (
-            f"{name}: {self.incumbent:.2f} -> {self.candidate:.2f}, n={self.n}, "
-            f"lower bound {self.lower_bound:+.3f} {relation} {-self.margin:+.3f}"
+            f"{f'form {self.form}, ' if self.form else ''}{name}: {self.incumbent:.2f} -> {self.candidate:.2f}, "
+            f"n={self.n}, lower bound {self.lower_bound:+.3f} {relation} {-self.margin:+.3f}{self._why}"
         )
+
+    @property
+    def _why(self) -> str:
+        if self.passed:
+            return ""
+        loss = self.incumbent - self.candidate
+        found = f"; {100 * abs(loss):.1f} points {'worse' if loss > 0 else 'better'} on these rows"
+        return found + (f", too few to tell: about {self.needed} would" if self.needed else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,44 +119,68 @@ def judge(
     incumbent_share: float,
     config: GateConfig = GateConfig(),
 ) -> Verdict:
-    """Promotes a candidate that is non-inferior overall and on every large slice, and better or cheaper.
+    """Promotes a candidate that is non-inferior overall and on every large slice, in every form, and better or cheaper.
 
     Args:
-        outcomes: the holdout's rows, each judged for both students.
+        outcomes: the holdout's rows, each judged for both students; once for every form that will serve, the one
+            first that the shares belong to, against the incumbent as it serves now.
         candidate_share, incumbent_share: expected student share, each at its own thresholds for the
             same target on the same rows; the larger one is the cheaper.
     """
-    pairs = [o for o in outcomes if o.incumbent is not None]
-    if not pairs:
-        return _without_incumbent(outcomes, candidate_share, incumbent_share, config)
-    overall = _compare(OVERALL, pairs, config, widen=False)
-    names = sorted({s for o in pairs for s in o.slices})
-    groups = [(name, [o for o in pairs if name in o.slices]) for name in names]
-    slices = [_compare(name, rows, config, widen=True) for name, rows in groups if len(rows) >= config.min_slice]
-    failed = [str(v) for v in [overall, *slices] if not v.passed]
-    gain, why = _gain(overall, candidate_share, incumbent_share, config)
+    forms = _by_form(outcomes)
+    shares = candidate_share, incumbent_share
+    if all(o.incumbent is None for o in outcomes):
+        return _without_incumbent(forms, shares, config)
+    pairs = {form: [o for o in rows if o.incumbent is not None] for form, rows in forms.items()}
+    found, failed = _tests(pairs, config)
+    overall = next(v for v in found if v.name == OVERALL)
+    gain, why = _gain(overall, *shares, config)
     reasons = failed + ([] if gain else [why])
-    return Verdict(
-        promoted=not reasons,
-        reasons=tuple(reasons or [str(overall), why]),
-        slices=(overall, *slices),
-        candidate_share=candidate_share,
-        incumbent_share=incumbent_share,
-    )
+    return Verdict(not reasons, tuple(reasons or [str(overall), why]), tuple(found), *shares)
 
 
-def _without_incumbent(
-    outcomes: Sequence[Outcome], candidate_share: float, incumbent_share: float, config: GateConfig
-) -> Verdict:
-    """Nothing to be inferior to: enough rows must still exist, and some answers must be acceptable."""
-    good = sum(o.candidate for o in outcomes)
-    enough = len(outcomes) >= config.min_slice
-    reason = (
-        f"no incumbent to compare with: {good} of {len(outcomes)} holdout answers acceptable"
-        if enough
-        else f"only {len(outcomes)} audited holdout rows; at least {config.min_slice} are needed to judge"
-    )
-    return Verdict(enough and good > 0, (reason,), (), candidate_share, incumbent_share)
+def _by_form(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
+    forms: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        forms.setdefault(outcome.form, []).append(outcome)
+    return forms
+
+
+def _tests(forms: dict[str, list[Outcome]], config: GateConfig) -> tuple[list[SliceVerdict], list[str]]:
+    """Every comparison, each form's overall first, and the sentences of those that failed."""
+    groups = [(form, name, rows) for form, all_ in forms.items() for name, rows in _slices(all_, config)]
+    count = max(1, sum(name != OVERALL for _, name, _ in groups))
+    found = [_compare(form, name, rows, config, None if name == OVERALL else count) for form, name, rows in groups]
+    missing = [f"form {form}: it has no row to compare" for form, rows in forms.items() if not rows]
+    return found, [str(v) for v in found if not v.passed] + missing
+
+
+def _slices(rows: Sequence[Outcome], config: GateConfig) -> list[tuple[str, list[Outcome]]]:
+    """All rows, then each slice that may veto; one that all rows are in says nothing more."""
+    names = sorted({s for o in rows for s in o.slices})
+    groups = [(name, [o for o in rows if name in o.slices]) for name in names]
+    large = [(name, part) for name, part in groups if config.min_slice <= len(part) < len(rows)]
+    return [(OVERALL, list(rows)), *large] if rows else []
+
+
+def _without_incumbent(forms: dict[str, list[Outcome]], shares: tuple[float, float], config: GateConfig) -> Verdict:
+    """Nothing to be inferior to: enough rows must still exist, some answers must be acceptable, and what a form
+    beside the first loses is lost against the first."""
+    first = next(iter(forms.values()), [])
+    good, enough = sum(o.candidate for o in first), len(first) >= config.min_slice
+    if not enough or not good:
+        few = f"only {len(first)} audited holdout rows; at least {config.min_slice} are needed to judge"
+        none = f"no incumbent to compare with, and none of {len(first)} holdout answers is acceptable"
+        return Verdict(False, (none if enough else few,), (), *shares)
+    own = {o.request_id: o.candidate for o in first}
+    others = {
+        form: [replace(o, incumbent=own[o.request_id]) for o in rows if o.request_id in own]
+        for form, rows in forms.items()
+        if rows is not first
+    }
+    found, failed = _tests(others, config)
+    reason = f"no incumbent to compare with: {good} of {len(first)} holdout answers acceptable"
+    return Verdict(not failed, tuple(failed or [reason]), tuple(found), *shares)
 
 
 def _gain(
@@ -143,12 +198,14 @@ def _gain(
     return False, f"neither better nor cheaper: {shares}, {rates}"
 
 
-def _compare(name: str, rows: Sequence[Outcome], config: GateConfig, *, widen: bool) -> SliceVerdict:
+def _compare(form: str, name: str, rows: Sequence[Outcome], config: GateConfig, slices: int | None) -> SliceVerdict:
+    """``slices``: of how many it is one, whose margins may be widened; None: the fixed margin."""
     n = len(rows)
     won = sum(o.candidate and not o.incumbent for o in rows)
     lost = sum(bool(o.incumbent) and not o.candidate for o in rows)
     bound = paired_lower_bound(won, lost, n, config.confidence)
-    margin = max(config.margin, resolvable_margin(won + lost, n, config)) if widen else config.margin
+    margin = config.margin if slices is None else max(config.margin, resolvable_margin(won + lost, n, config, slices))
+    untold = bound < -margin <= (won - lost) / n
     return SliceVerdict(
         name=name,
         n=n,
@@ -157,17 +214,29 @@ def _compare(name: str, rows: Sequence[Outcome], config: GateConfig, *, widen: b
         lower_bound=bound,
         margin=margin,
         passed=bound >= -margin,
+        form=form,
+        needed=rows_needed((won + lost) / n, config) if untold else None,
     )
 
 
-def resolvable_margin(discordant: int, n: int, config: GateConfig) -> float:
-    """The smallest margin at which an equal student would pass with ``config.power``.
+def resolvable_margin(discordant: int, n: int, config: GateConfig, slices: int = 1) -> float:
+    """The smallest margin at which an equal student would pass all of so many slices with ``config.power``.
 
     ``discordant`` rows of ``n`` differ between the two, so the difference of two equal students has
     the standard error sqrt(discordant) / n.
     """
     tied = -paired_lower_bound(discordant / 2, discordant / 2, n, config.confidence)
-    return tied + NormalDist().inv_cdf(config.power) * sqrt(discordant) / n
+    return tied + NormalDist().inv_cdf(1 - (1 - config.power) / slices) * sqrt(discordant) / n
+
+
+def rows_needed(discordant: float, config: GateConfig, power: float = 0.8) -> int:
+    """Rows by which an equal student passes the fixed margin with probability ``power``, where the share
+    ``discordant`` of them differs (Connor, "Sample size for testing differences in proportions for the
+    paired-sample design", Biometrics 43, 1987, with no true difference); at least those by which two that never
+    differ pass."""
+    z = NormalDist().inv_cdf(config.confidence)
+    undiffering = z * z * (1 - config.margin) / config.margin
+    return ceil(max(undiffering, discordant * ((z + NormalDist().inv_cdf(power)) / config.margin) ** 2))
 
 
 def paired_lower_bound(won: float, lost: float, n: int, confidence: float) -> float:

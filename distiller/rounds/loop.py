@@ -105,7 +105,7 @@ class Round:
         shares = share_of(draft.thresholds, self.policy), self._incumbent_share(before)
         self.tell.stage("gate", f"paired with the incumbent on {len(m.holdout)} audited requests")
         rows = evaluate.outcomes(m.holdout, self._grades(answers), self._grades(before))
-        verdict = judge(rows, *shares, m.configs.gate)
+        verdict = judge(rows, *shares, m.gate)
         if not verdict.promoted:
             return self._report(None, verdict.reasons, (answers, before), shares)
         draft = replace(
@@ -248,7 +248,7 @@ class Round:
 
     def _hopeless(self, known: Answers) -> str | None:
         """Why there is nothing to calibrate, as far as live audits tell; None where there may be."""
-        m, least = self.material, self.material.configs.gate.min_slice
+        m, least = self.material, self.material.gate.min_slice
         if len(m.holdout) < least:
             return f"only {len(m.holdout)} audited requests; at least {least} are needed to tune by"
         grades = self._grades(known)

@@ -14,6 +14,7 @@ from distiller.data import dataset as datasets
 from distiller.data.rows import Row
 from distiller.evaluation.asking import Asker, Question, StudentAnswer, keep_answers, read_answers
 from distiller.evaluation.evaluate import live_answer, newest, question
+from distiller.evaluation.gate import GateConfig
 from distiller.evaluation.serving import NAME, Form, serving
 from distiller.rounds.publish import ANSWERS, DATASET, GGUF, LEARNT, STUDENT, has_weights, manifests, same_student
 from distiller.rounds.reports import Configs, Tell
@@ -49,6 +50,10 @@ class Material:
         self._changed_at = guarded.changed_at if guarded else 0.0
         key = {"kind": kind.value, "parent": self.parent_id, "policy": policy.version, "seed": seed}
         self.work = Work.open(settings.work(policy.name), key)
+
+    @property
+    def gate(self) -> GateConfig:
+        return self.configs.gate or GateConfig.from_policy(self.policy)
 
     @property
     def parent_id(self) -> str | None:

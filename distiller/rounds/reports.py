@@ -34,7 +34,7 @@ class Configs:
     dataset: DatasetConfig | None = None
     train: TrainConfig | None = None
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    gate: GateConfig = field(default_factory=GateConfig)
+    gate: GateConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,21 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class Gate(BaseModel):
+    """What a candidate must show on audited traffic before it may serve.
+
+    ``margin``: the loss of acceptable answers, as a share of requests, that still counts as none; it must be shown,
+    at ``confidence``, that the candidate loses no more. ``min_slice``: the smallest slice of the traffic, in
+    requests, that may veto. A smaller margin or a higher confidence needs more audits to promote anything.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    margin: float = Field(0.02, gt=0, lt=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    min_slice: int = Field(50, gt=0)
+
+
 class Distil(BaseModel):
     """When and how the unattended cycle makes a better student.
 
@@ -25,3 +40,4 @@ class Distil(BaseModel):
     tuning: Literal["full", "lora"] = "full"
     replay: float = Field(0.1, ge=0, le=1)
     usd_per_hour: Decimal = Field(Decimal(0), ge=0)
+    gate: Gate = Gate()
