@@ -59,7 +59,8 @@ class Row:
     is whether the student live at that time was as good, ``teacher_right`` whether the answer is right
     by a judge or a user who could tell without comparing; None where that is not known.
     ``teacher_tokens`` is how long the answer was by the teacher's own count, 0 where unknown. ``options``
-    are the request's that shape an answer; ``streamed``: the client had it streamed.
+    are the request's that shape an answer; ``streamed``: the client had it streamed. ``synthetic``: no client asked
+    it, the teacher wrote prompt and answer; such a row is trained on or left out, and never measures.
     """
 
     request_id: str
@@ -78,6 +79,7 @@ class Row:
     streamed: bool = False
     teacher_right: bool | None = None
     teacher_tokens: int = 0
+    synthetic: bool = False
 
     @property
     def trainable(self) -> bool:
