@@ -23,11 +23,26 @@ class Gate(BaseModel):
     min_slice: int = Field(50, gt=0)
 
 
+class Synthetic(BaseModel):
+    """Requests that the teacher writes and answers for kinds of traffic that are thin or that the student fails at.
+
+    ``usd``: what a round may spend on it at most; 0: nothing is written. A kind with fewer than ``per_cluster`` rows
+    to train on is thin, and is filled up to so many; one that the student fails at gets so many more.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    usd: Decimal = Field(Decimal(0), ge=0)
+    per_cluster: int = Field(50, gt=0)
+
+
 class Distil(BaseModel):
     """When and how the unattended cycle makes a better student.
 
     A round starts once ``min_new_records`` trainable records are there that no bundle was trained on.
     ``usd_per_hour`` is what an hour of the training machine costs; it counts against the saving.
+    Where a round costs something, ``watch`` starts none that is not expected to pay itself back by what it saves
+    within ``payback_days``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,4 +55,6 @@ class Distil(BaseModel):
     tuning: Literal["full", "lora"] = "full"
     replay: float = Field(0.1, ge=0, le=1)
     usd_per_hour: Decimal = Field(Decimal(0), ge=0)
+    payback_days: float = Field(90.0, gt=0)
+    synthetic: Synthetic = Synthetic()
     gate: Gate = Gate()
