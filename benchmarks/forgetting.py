@@ -113,9 +113,7 @@ def variant(args: argparse.Namespace, share: float, home: Path, console: Console
             config = DatasetConfig(max_rows=budget, replay=share, dev_share=0.02)
             dataset = build(records, policy(), dataset_folder, config, parent)
             report = train(replace(TrainConfig(epochs=args.epochs), seed=args.seed), student, dataset, trained)
-            right = [
-                accuracy(trained, t, folder / f"group-{g + 1}", settings) for g, t in enumerate(tests[: number + 1])
-            ]
+            right = accuracies(trained, tests[: number + 1], folder)
             result.write_text(json.dumps({"right": right, "rows": report.rows, "seconds": report.seconds}))
         student, parent = trained, dataset_folder
         kept = json.loads(result.read_bytes())
