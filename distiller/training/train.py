@@ -19,7 +19,7 @@ from typing import Any
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, read
-from distiller.training.batches import Encoded, encode, plan
+from distiller.training.batches import Encoded, plan
 from distiller.training.checkpoints import Checkpoint, Progress
 from distiller.training.learner import Learner
 from distiller.training.methods.hard import HardLabel
@@ -71,13 +71,14 @@ def train(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> Tr
     if config.threads:
         torch.set_num_threads(config.threads)
     tokenizer = AutoTokenizer.from_pretrained(student)
-    rows, left_out = encode(read(dataset.train), tokenizer, config.max_tokens)
-    dev, _ = encode((r for r in read(dataset.dev) if r.trainable), tokenizer, config.max_tokens)
+    method = HardLabel()
+    rows, left_out = method.encode(read(dataset.train), tokenizer, config.max_tokens)
+    dev, _ = method.encode((r for r in read(dataset.dev) if r.trainable), tokenizer, config.max_tokens)
     if not rows:
         raise TrainingError(f"no training row of at most {config.max_tokens} tokens ({left_out} longer ones left out)")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        learner = Learner(config, student, HardLabel())
+        learner = Learner(config, student, method)
     checkpoint = Checkpoint(
         out.with_name(f"{out.name}.checkpoint"),
         _fingerprint(config, student, dataset),

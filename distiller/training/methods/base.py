@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from distiller.training.batches import Encoded, Pass
+from distiller.data.rows import Row
+from distiller.training.batches import Encoded, Pass, encode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,21 +15,32 @@ if TYPE_CHECKING:
 
 
 class Method(Protocol):
-    """A method of distillation."""
+    """A method of distillation. What most have in common is said here; a method says what it does otherwise."""
 
     @property
     def layers(self) -> tuple[int, ...]:
         """The student's hidden layers whose outputs ``loss`` reads: none for most."""
-        ...
+        return ()
 
     @property
     def parameters(self) -> Mapping[str, Tensor]:
         """Weights of its own, by name, that learn beside the student's and are no part of it."""
-        ...
+        return {}
 
-    def rows(self, rows: Sequence[Encoded], step: int) -> Sequence[Encoded]:
-        """What step ``step`` learns from, given the dataset's rows for it: most often those."""
-        ...
+    def encode(self, rows: Iterable[Row], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
+        """A split's rows as tokens, and how many were left out as too long. Called once a split, before the first step.
+
+        Raises:
+            TrainingError: the rows lack what the method learns from.
+        """
+        return encode(rows, tokenizer, max_tokens)
+
+    def rows(self, rows: Sequence[Encoded], step: int, model: Any) -> Sequence[Encoded]:
+        """What step ``step`` learns from, given the dataset's rows for it and the student as it is then.
+
+        Most often those rows. The same arguments give the same rows, so that a resumed run takes the same steps.
+        """
+        return rows
 
     def loss(self, outputs: Outputs, part: Pass) -> Tensor:
         """The pass's loss in nats, weighted by ``part.weights`` and summed over its answer positions: a scalar."""
