@@ -28,6 +28,8 @@ from typing import Any, Self
 from router.policy import Policy
 
 OVERALL = "overall"
+LEAST_ROWS = 50
+"""Audited rows below which nothing is judged at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ class GateConfig:
 
     margin: float = 0.02
     confidence: float = 0.95
-    min_slice: int = 50
-    power: float = 0.99
+    min_slice: int = 20
+    power: float = 0.95
 
     @classmethod
     def from_policy(cls, policy: Policy) -> Self:
@@ -167,9 +169,9 @@ def _without_incumbent(forms: dict[str, list[Outcome]], shares: tuple[float, flo
     """Nothing to be inferior to: enough rows must still exist, some answers must be acceptable, and what a form
     beside the first loses is lost against the first."""
     first = next(iter(forms.values()), [])
-    good, enough = sum(o.candidate for o in first), len(first) >= config.min_slice
+    good, enough = sum(o.candidate for o in first), len(first) >= LEAST_ROWS
     if not enough or not good:
-        few = f"only {len(first)} audited holdout rows; at least {config.min_slice} are needed to judge"
+        few = f"only {len(first)} audited holdout rows; at least {LEAST_ROWS} are needed to judge"
         none = f"no incumbent to compare with, and none of {len(first)} holdout answers is acceptable"
         return Verdict(False, (none if enough else few,), (), *shares)
     own = {o.request_id: o.candidate for o in first}

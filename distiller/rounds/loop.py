@@ -17,7 +17,7 @@ from typing import Any
 from distiller.config import TrainConfig
 from distiller.evaluation import evaluate
 from distiller.evaluation.asking import Question, StudentAnswer, read_answers
-from distiller.evaluation.gate import judge
+from distiller.evaluation.gate import LEAST_ROWS, judge
 from distiller.evaluation.judging import judge_answers
 from distiller.evaluation.serving import Form
 from distiller.forms.gguf import to_gguf
@@ -248,7 +248,7 @@ class Round:
 
     def _hopeless(self, known: Answers) -> str | None:
         """Why there is nothing to calibrate, as far as live audits tell; None where there may be."""
-        m, least = self.material, self.material.gate.min_slice
+        m, least = self.material, LEAST_ROWS
         if len(m.holdout) < least:
             return f"only {len(m.holdout)} audited requests; at least {least} are needed to tune by"
         grades = self._grades(known)

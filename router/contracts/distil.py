@@ -20,7 +20,7 @@ class Gate(BaseModel):
 
     margin: float = Field(0.02, gt=0, lt=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    min_slice: int = Field(50, gt=0)
+    min_slice: int = Field(20, gt=0)
 
 
 class Synthetic(BaseModel):

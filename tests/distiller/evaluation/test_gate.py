@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from distiller.evaluation.gate import GateConfig, Outcome, judge, paired_lower_bound
+from router.policy import Policy
 
 
 def rows(
@@ -127,3 +130,116 @@ def test_a_stricter_confidence_gives_a_lower_bound() -> None:
 def test_the_verdict_is_plain_values_for_the_manifest() -> None:
     verdict = judge([Outcome(f"r{i}", True, True) for i in range(200)], 0.6, 0.5, GateConfig(margin=0.05))
     assert verdict.as_dict()["slices"][0]["margin"] == 0.05
+
+
+def in_form(form: str, outcomes: list[Outcome]) -> list[Outcome]:
+    return [replace(o, form=form) for o in outcomes]
+
+
+def test_a_student_broken_only_when_quantised_is_rejected_and_the_form_is_named() -> None:
+    own = [Outcome(f"r{i}", i % 10 < 9, i % 10 < 8) for i in range(500)]
+    broken = [replace(o, candidate=i % 10 < 6) for i, o in enumerate(own)]
+    assert judge(own, 0.9, 0.1).promoted
+    verdict = judge([*own, *in_form("int8", broken)], 0.9, 0.1)
+    assert not verdict.promoted
+    [reason] = verdict.reasons
+    assert reason.startswith("form int8, overall: 0.80 -> 0.60, n=500, lower bound -0.2")
+    assert reason.endswith("20.0 points worse on these rows")
+
+
+def test_a_form_broken_on_one_slice_is_rejected_with_both_named() -> None:
+    own = [Outcome(f"r{i}", True, i % 10 < 8, (f"task={'rare' if i < 40 else 'usual'}",)) for i in range(400)]
+    quantised = in_form("q4", [replace(o, candidate=i >= 40) for i, o in enumerate(own)])
+    verdict = judge([*own, *quantised], 0.9, 0.1)
+    assert [r.partition(":")[0] for r in verdict.reasons] == ["form q4, slice task=rare"]
+
+
+def test_forms_as_good_as_each_other_pass_and_each_is_in_the_verdict() -> None:
+    own = [Outcome(f"r{i}", i % 10 < 9, i % 10 < 8) for i in range(300)]
+    verdict = judge([*own, *in_form("int8", own)], 0.6, 0.5)
+    assert verdict.promoted
+    assert [(v.form, v.name) for v in verdict.slices] == [("", "overall"), ("int8", "overall")]
+
+
+def test_a_form_without_any_row_to_compare_is_no_reason_to_promote() -> None:
+    own = [Outcome(f"r{i}", True, i % 10 < 8) for i in range(300)]
+    verdict = judge([*own, Outcome("x", True, None, (), "int8")], 0.6, 0.5)
+    assert verdict.reasons == ("form int8: it has no row to compare",)
+
+
+def test_without_an_incumbent_a_form_must_keep_what_the_first_one_can() -> None:
+    own = [Outcome(f"r{i}", i % 2 == 0) for i in range(300)]
+    assert judge([*own, *in_form("int8", own)], 0.5, 0.0).promoted
+    broken = judge([*own, *in_form("int8", [replace(o, candidate=False) for o in own])], 0.5, 0.0)
+    assert not broken.promoted
+    assert broken.reasons[0].startswith("form int8, overall: 0.50 -> 0.00")
+
+
+def test_too_few_rows_to_tell_is_said_with_how_many_would() -> None:
+    """A tenth differs: (1.645 + 0.842) squared over 0.02 squared times 0.1."""
+    outcomes = [Outcome(f"r{i}", i % 20 != 0, i % 20 != 1) for i in range(200)]
+    [reason] = judge(outcomes, 0.6, 0.5).reasons
+    assert reason.endswith("0.0 points better on these rows, too few to tell: about 1546 would")
+
+
+def test_the_policy_sets_the_gate() -> None:
+    file = {
+        "name": "p",
+        "student": {"model": "s", "engine": "embedded", "usd_per_million": {"input": 0, "output": 0}},
+        "teacher": {"model": "t"},
+        "objective": {"parity": {}},
+        "distil": {"gate": {"margin": 0.05, "confidence": 0.9, "min_slice": 30}},
+    }
+    assert GateConfig.from_policy(Policy.model_validate(file)) == GateConfig(0.05, 0.9, 30)
+    assert GateConfig.from_policy(Policy.model_validate(file | {"distil": {}})) == GateConfig()
+
+
+def drawn(n: int, loss: dict[str, float], rng: np.random.Generator, forms: int = 1) -> list[Outcome]:
+    """``n`` rows a slice in each of ``loss``, incumbent right on 80%; the candidate loses that much there, and as
+    many again fall either way."""
+    made: list[Outcome] = []
+    for name, lost in loss.items():
+        luck = rng.random(n)
+        incumbent = luck < 0.8
+        shift = rng.random((forms, n))
+        for form in range(forms):
+            worse = incumbent & (shift[form] < (lost + 0.03) / 0.8)
+            better = ~incumbent & (shift[form] < 0.03 / 0.2)
+            said = ((incumbent & ~worse) | better).tolist()
+            rows = enumerate(zip(said, incumbent.tolist(), strict=True))
+            made += [Outcome(f"{name}{i}", c, b, (name,), f"f{form}" if form else "") for i, (c, b) in rows]
+    return made
+
+
+@pytest.mark.parametrize("slices", [2, 12])
+def test_an_equal_student_is_vetoed_by_any_slice_in_few_rounds_however_many_there_are(slices: int) -> None:
+    rng, config = np.random.default_rng(slices), GateConfig()
+    names = {f"task={i}": 0.0 for i in range(slices)}
+    verdicts = [judge(drawn(60, names, rng, forms=2), 0.6, 0.5, config) for _ in range(300)]
+    vetoed = sum(any(not v.passed for v in verdict.slices if v.name != "overall") for verdict in verdicts)
+    assert vetoed / 300 <= 1 - config.power + 0.025
+
+
+def test_a_loss_of_the_margin_overall_is_promoted_no_more_often_than_promised() -> None:
+    rng, config = np.random.default_rng(7), GateConfig(margin=0.05)
+    promoted = sum(judge(drawn(150, {"a": 0.05, "b": 0.05}, rng), 0.9, 0.1, config).promoted for _ in range(600))
+    assert promoted / 600 <= 0.05 + 0.02
+
+
+@pytest.mark.parametrize("loss", [0.15, 0.25, 0.5])
+def test_a_slice_that_loses_its_stated_margin_or_more_passes_no_more_often_than_promised(loss: float) -> None:
+    rng, names = np.random.default_rng(11), {f"task={i}": -0.02 for i in range(7)}
+    wrong = 0
+    for _ in range(300):
+        verdict = judge(drawn(60, names | {"task=broken": loss}, rng), 0.9, 0.1)
+        [broken] = [v for v in verdict.slices if v.name == "task=broken"]
+        wrong += broken.passed and broken.margin <= loss
+    assert wrong / 300 <= 0.05 + 0.025
+
+
+def test_one_slice_of_eight_broken_outright_is_rejected_every_time() -> None:
+    rng, names = np.random.default_rng(13), {f"task={i}": -0.03 for i in range(7)}
+    for _ in range(200):
+        verdict = judge(drawn(40, names | {"task=broken": 0.6}, rng), 0.9, 0.1)
+        assert not verdict.promoted
+        assert any("task=broken" in reason for reason in verdict.reasons)
