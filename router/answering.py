@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,22 +12,25 @@ import orjson
 
 from router.acceptance import Seen
 from router.contracts.decision import Tier
+from router.contracts.logprobs import packed
 from router.contracts.records import Answer, Kind, Signals
 from router.errors import UpstreamError
 from router.exchange import ChatRequest, Exchange, Headers
 from router.history import is_openai, normalised, own_call_ids
 from router.scoring.signals import of_answer, summarise
-from router.tiers import Tiers
+from router.tiers import NOTHING, Tiers
 from router.upstream.base import Backend, Waited
 from router.upstream.sse import (
     DONE,
     Collector,
     chunks,
     encode,
+    entries_of,
     is_usage_only,
     logprobs_of,
     parse,
     payload,
+    positions_of,
     split,
     tokens_of,
     usage_of,
@@ -61,6 +65,18 @@ def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool, later: b
     return body
 
 
+def wished(exchange: Exchange, backend: Backend) -> Mapping[str, Any]:
+    """What a teacher is asked beside what the client asked, to learn from its answer: the likeliest tokens, where
+    the policy records them. Not where the client has its own wish of that kind, nor where nothing could be learned:
+    of an answer with tools, or of several."""
+    most, body = exchange.policy.teacher.top_logprobs, exchange.chat.body
+    if not most or backend.tier is not Tier.TEACHER or exchange.chat.wants_logprobs:
+        return NOTHING
+    if body.get("top_logprobs") is not None or body.get("tools") or body.get("functions") or (body.get("n") or 1) != 1:
+        return NOTHING
+    return {"logprobs": True, "top_logprobs": most}
+
+
 @dataclass(frozen=True, slots=True)
 class Whole:
     """A whole answer: costed, and as the client gets it; ``choices``: each of them, as acceptance looks at it."""
@@ -82,13 +98,17 @@ async def ask_whole(
     body = request_for(backend, chat, streamed=False, later=kind is Kind.AUDITED)
     if seed is not None:
         body = {**{k: v for k, v in body.items() if k not in SAMPLING}, "temperature": 1.0, "seed": seed}
-    reply = await tiers.whole(backend, body, waited)
+    wish = wished(exchange, backend) if kind is Kind.SERVED else NOTHING
+    reply = await tiers.whole(backend, body, waited, wished=wish)
     found = _parsed(backend, reply.body)
+    entries = entries_of(found["choices"][0]) if kind is Kind.SERVED and _recorded(exchange, backend) else None
     choices = tuple(_seen(backend, choice, exchange.policy.accept.hold_tokens) for choice in found["choices"])
     first = choices[0]
     content = reply.body
     if backend.tier is Tier.STUDENT:
         content = orjson.dumps(shown(found, backend, logprobs=chat.wants_logprobs))
+    elif wish and without_logprobs(found):
+        content = orjson.dumps(found)
     answer = exchange.answered(
         backend,
         kind,
@@ -98,8 +118,18 @@ async def ask_whole(
         model=found.get("model"),
         seconds=time.perf_counter() - began,
         signals=first.signals,
+        top_logprobs=_packed(entries),
     )
     return Whole(answer, content, list(reply.headers), choices)
+
+
+def _recorded(exchange: Exchange, backend: Backend) -> bool:
+    """Whether the likeliest tokens of the backend's answer are recorded, whoever asked for them."""
+    return backend.tier is Tier.TEACHER and exchange.policy.teacher.top_logprobs > 0
+
+
+def _packed(entries: list[Any] | None) -> str | None:
+    return packed(positions_of(entries)) if entries else None
 
 
 def _seen(backend: Backend, choice: dict[str, Any], hold: int) -> Seen:
@@ -126,25 +156,33 @@ def shown(found: dict[str, Any], backend: Backend, *, logprobs: bool) -> dict[st
     if "model" in found:
         found["model"] = backend.label
     if not logprobs:
-        choices = found.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict):
-                choice.pop("logprobs", None)
+        without_logprobs(found)
     return found
+
+
+def without_logprobs(found: dict[str, Any]) -> bool:
+    """Takes token probabilities out of an answer or a chunk. Whether there were any."""
+    choices, there = found.get("choices"), False
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            there |= choice.pop("logprobs", None) is not None
+    return there
 
 
 class Relay:
     """One stream on its way to the client: which events leave, in which form, and what they add up to.
 
     The student's chunks are read as they pass, since they are judged. The teacher's are passed as
-    bytes and read once afterwards; only the usage chunk that the client did not ask for stays behind.
+    bytes and read once afterwards, unless it was asked for what the client does not get; else only the usage chunk
+    that the client did not ask for stays behind.
     """
 
     def __init__(self, exchange: Exchange, backend: Backend) -> None:
         self._exchange, self._backend = exchange, backend
         self._wants_usage, self._wants_logprobs = exchange.chat.wants_usage, exchange.chat.wants_logprobs
         self._unread: list[bytes] = []
-        self._collector = Collector()
+        self._collector = Collector(entries=[] if _recorded(exchange, backend) else None)
+        self._reads = backend.tier is Tier.STUDENT or bool(wished(exchange, backend))
         self._done = False
         self._held: Signals | None = None
         self.signalled: Signals | None = None  # by who looked closer at the whole answer than this does
@@ -175,7 +213,7 @@ class Relay:
 
     def pass_on(self, events: bytes) -> bytes:
         """The bytes that the client gets for these whole events."""
-        if self._backend.tier is Tier.STUDENT:
+        if self._reads:
             return b"".join([self._read(event) for event in split(events)])
         self._unread.append(events)
         if self._wants_usage or b'"usage"' not in events or not _USAGE.search(events):
@@ -190,6 +228,8 @@ class Relay:
         self._collector.add(chunk)
         if not self._wants_usage and is_usage_only(chunk):
             return b""
+        if self._backend.tier is Tier.TEACHER:
+            return encode(chunk) if without_logprobs(chunk) else event
         return encode(shown(chunk, self._backend, logprobs=self._wants_logprobs))
 
     def signals(self) -> Signals | None:
@@ -215,4 +255,5 @@ class Relay:
             seconds=time.perf_counter() - self._began,
             first_token_seconds=first_token_seconds,
             signals=self.signals(),
+            top_logprobs=_packed(found.entries),
         )

@@ -12,7 +12,7 @@ import orjson
 import structlog
 
 from router.acceptance import Seen, Wanted, judge_answer, wanted
-from router.answering import Relay, ask_whole, request_for
+from router.answering import Relay, ask_whole, request_for, wished
 from router.audit import Auditor, Quiet
 from router.bundles import Live
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
@@ -243,7 +243,7 @@ class Cascade:
         hold = self.policy.accept.hold_tokens if want is not None else 0
         relay, held, first = Relay(exchange, backend), b"", 0.0
         body = request_for(backend, exchange.chat, streamed=True)
-        events = await self._tiers.open(backend, body, exchange.waited)
+        events = await self._tiers.open(backend, body, exchange.waited, wished=wished(exchange, backend))
         try:
             while batch := await events.read():
                 held += relay.pass_on(batch)

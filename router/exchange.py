@@ -141,6 +141,7 @@ class Exchange:
         seconds: float,
         first_token_seconds: float | None = None,
         signals: Signals | None = None,
+        top_logprobs: str | None = None,
     ) -> Answer:
         """Costs one backend's answer. Without reported usage it is estimated from the texts."""
         seen = signals.tokens if signals and signals.complete else 0
@@ -158,6 +159,7 @@ class Exchange:
             student_version=backend.version,
             signals=signals,
             training_rights=backend.rights,
+            top_logprobs=top_logprobs,
         )
 
     def serve(self, answer: Answer, counterfactual_usd: Decimal) -> None:

@@ -68,6 +68,9 @@ class Watched(Protocol):
     def errors(self) -> int: ...
 
     @property
+    def unspelled(self) -> int: ...
+
+    @property
     def depth(self) -> int: ...
 
 
@@ -81,6 +84,7 @@ class Metrics:
         self._store: Watched | None = None
         self._seen_dropped = 0
         self._seen_errors = 0
+        self._seen_unspelled = 0
         self._live_bundles: dict[str, str] = {}
         self._clusters: dict[str, frozenset[str]] = {}
         self._finished: defaultdict[_Ending, Finished] = defaultdict(Finished)
@@ -117,6 +121,7 @@ class Metrics:
         self.embeddings_usd = c("embeddings_usd", "Spent on embeddings, in USD.", "policy")
         self.dropped = c("records_dropped", "Records that were lost.")
         self.store_errors = c("store_errors", "Writes of records that the disk refused (tried again).")
+        self.unspelled = c("logprobs_redacted", "Answers whose token probabilities spelled what was redacted: lost.")
 
     def _make_histograms(self) -> None:
         h = self._histogram
@@ -315,10 +320,11 @@ class Metrics:
     def _refresh_store(self) -> None:
         if self._store is None:
             return
-        dropped, errors = self._store.dropped, self._store.errors
+        dropped, errors, unspelled = self._store.dropped, self._store.errors, self._store.unspelled
         self.dropped.inc(dropped - self._seen_dropped)
         self.store_errors.inc(errors - self._seen_errors)
-        self._seen_dropped, self._seen_errors = dropped, errors
+        self.unspelled.inc(unspelled - self._seen_unspelled)
+        self._seen_dropped, self._seen_errors, self._seen_unspelled = dropped, errors, unspelled
         self.store_depth.set(self._store.depth)
 
     def expose(self) -> bytes:

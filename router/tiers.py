@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
+
+import structlog
 
 from router.contracts.decision import Tier
 from router.contracts.judges import Llm
 from router.contracts.prices import Price
 from router.contracts.records import Rights
-from router.errors import CircuitOpen, PolicyError, UpstreamError, UpstreamTimeout
+from router.errors import CircuitOpen, PolicyError, UpstreamError, UpstreamRefused, UpstreamTimeout
 from router.limits import Breakers, CircuitBreaker, backoff_seconds
 from router.policy import EmbeddingsPart, Policy
 from router.pricing import Prices, litellm_price
@@ -19,6 +21,10 @@ from router.students import Target
 from router.upstream.base import Backend, Reply, Stream, Upstream, Waited
 from router.upstream.sse import DONE, Cutter, chunks, payload, split
 
+log = structlog.get_logger(__name__)
+
+Answered = TypeVar("Answered")
+NOTHING: Mapping[str, Any] = {}
 OPENAI_URL = "https://api.openai.com/v1"
 RETRIES = {Tier.STUDENT: 1, Tier.TEACHER: 2}
 
@@ -168,18 +174,53 @@ class EventStream:
 
 
 class Tiers:
-    """Asks backends. One for the whole process: connections and breakers are shared by all policies."""
+    """Asks backends. One for the whole process: connections and breakers are shared by all policies.
+
+    ``wished`` are fields of a request that a backend may refuse and that nobody needs: what refuses a request with
+    them and answers it without is not asked with them again.
+    """
 
     def __init__(self, openai: Upstream, litellm: Upstream, breakers: Breakers | None = None) -> None:
         self._openai, self._litellm = openai, litellm
         self._breakers = breakers or Breakers()
+        self._refusing: set[str] = set()
 
     def is_open(self, backend: Backend) -> bool:
         """Whether the backend's circuit is open: it would not be asked now."""
         return self._breakers.of(backend.name).is_open
 
-    async def whole(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+    async def whole(
+        self, backend: Backend, body: Mapping[str, Any], waited: Waited, *, wished: Mapping[str, Any] = NOTHING
+    ) -> Reply:
         """One whole answer. Raises as ``Upstream`` says, once retrying is of no use."""
+        return await self._wishing(self._whole, backend, body, waited, wished)
+
+    async def open(
+        self, backend: Backend, body: Mapping[str, Any], waited: Waited, *, wished: Mapping[str, Any] = NOTHING
+    ) -> EventStream:
+        """A stream of which the first event is there: until then failures are retried, after it never.
+        The caller closes it."""
+        return await self._wishing(self._open, backend, body, waited, wished)
+
+    async def _wishing(
+        self,
+        ask: Callable[[Backend, Mapping[str, Any], Waited], Awaitable[Answered]],
+        backend: Backend,
+        body: Mapping[str, Any],
+        waited: Waited,
+        wished: Mapping[str, Any],
+    ) -> Answered:
+        if not wished or backend.name in self._refusing:
+            return await ask(backend, body, waited)
+        try:
+            return await ask(backend, {**body, **wished}, waited)
+        except UpstreamRefused:  # whatever it says: one that wants the whole request otherwise refuses it once more
+            answered = await ask(backend, body, waited)
+        self._refusing.add(backend.name)
+        log.warning("refuses_fields", backend=backend.label, fields=sorted(wished))
+        return answered
+
+    async def _whole(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         breaker, attempt = self._breakers.of(backend.name), 0
         while True:
             try:
@@ -194,9 +235,7 @@ class Tiers:
         with self._breakers.of(backend.name).guard(backend.label):
             return await self._wire(backend).embed(backend, body, waited)
 
-    async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> EventStream:
-        """A stream of which the first event is there: until then failures are retried, after it never.
-        The caller closes it."""
+    async def _open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> EventStream:
         breaker, attempt = self._breakers.of(backend.name), 0
         while True:
             try:

@@ -117,7 +117,10 @@ class FakeUpstream:
     def _logprobs(self, script: Script, body: dict[str, Any], tokens: list[str]) -> dict[str, Any]:
         if not body.get("logprobs") or script.logprob is None:
             return {}
-        return {"logprobs": {"content": [{"token": t, "logprob": script.logprob, "top_logprobs": []} for t in tokens]}}
+        others = [{"token": f"other {n}", "logprob": -1.0 - n} for n in range(1, body.get("top_logprobs") or 0)]
+        top = [[{"token": t, "logprob": script.logprob}, *others] if body.get("top_logprobs") else [] for t in tokens]
+        told = zip(tokens, top, strict=True)
+        return {"logprobs": {"content": [{"token": t, "logprob": script.logprob, "top_logprobs": o} for t, o in told]}}
 
     def _whole(self, script: Script, body: dict[str, Any]) -> dict[str, Any]:
         message = {"role": "assistant", "content": script.text, **script.message}
@@ -237,10 +240,15 @@ class World:
 
 
 def policy_of(
-    student: FakeUpstream, teacher: FakeUpstream, /, timeout_seconds: float = DEADLINE_SECONDS, **changes: Any
+    student: FakeUpstream,
+    teacher: FakeUpstream,
+    /,
+    timeout_seconds: float = DEADLINE_SECONDS,
+    top_logprobs: int = 0,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Everything goes to the student, nothing is audited, unless ``changes`` (top-level keys) say so. Both upstreams
-    have ``timeout_seconds`` to answer."""
+    have ``timeout_seconds`` to answer; of the teacher's tokens so many ``top_logprobs`` are recorded."""
     values: dict[str, Any] = {
         "name": "default",
         "aliases": ["gpt-4o"],
@@ -256,6 +264,7 @@ def policy_of(
             "api_key_env": "TEACHER_KEY",
             "usd_per_million": {"input": 1, "output": 3, "cached_input": "0.1"},
             "timeout_seconds": timeout_seconds,
+            "top_logprobs": top_logprobs,
         },
         "objective": {"student_share": 1.0},
         "audit": {"rate": 0, "warmup_rate": 0, "explore": 0},

@@ -80,7 +80,11 @@ class Signals:
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """One tier's answer to the request, served or not. Text is absent where the policy keeps none."""
+    """One tier's answer to the request, served or not. Text is absent where the policy keeps none.
+
+    ``top_logprobs``: a teacher's likeliest tokens at each position (``router.contracts.logprobs``), where the policy
+    asks for them and neither it nor redaction took the text away.
+    """
 
     tier: Tier
     kind: Kind
@@ -94,6 +98,7 @@ class Answer:
     student_version: str | None = None
     signals: Signals | None = None
     training_rights: Rights = Rights.UNKNOWN
+    top_logprobs: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)

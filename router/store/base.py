@@ -66,6 +66,11 @@ class Store(Records, Protocol):
         ...
 
     @property
+    def unspelled(self) -> int:
+        """Answers recorded without their tokens' probabilities, since these spell what was redacted."""
+        ...
+
+    @property
     def depth(self) -> int:
         """What waits to be written."""
         ...

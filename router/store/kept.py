@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 from decimal import Decimal
 from typing import Any
@@ -15,16 +16,17 @@ from router.store.redact import redact_json
 _RECORD, _ANSWER, _AUDIT = (tuple(f.name for f in fields(kind)) for kind in (Record, Answer, Audit))
 
 
-def kept_record(record: Record, rules: LogPart | None) -> str:
+def kept_record(record: Record, rules: LogPart | None, unspelled: Callable[[], None] = lambda: None) -> str:
     """The record's JSON, fit to be kept: fields that are None are left out. Without rules (a policy not known
-    here) no text is.
+    here) no text is. ``unspelled`` is told of each answer that loses its tokens' probabilities, since they spell
+    what was redacted.
 
     Raises:
         orjson.JSONEncodeError: no JSON can hold it.
     """
     kept = _plain(record, _RECORD)
     kept["request"] = _text(record.request, rules)
-    kept["answers"] = [_answer(answer, rules) for answer in record.answers]
+    kept["answers"] = [_answer(answer, rules, unspelled) for answer in record.answers]
     if record.audit is not None:
         kept["audit"] = _audit(record.audit, rules)
     return orjson.dumps(kept, default=_decimal).decode()
@@ -42,9 +44,13 @@ def _audit(audit: Audit, rules: LogPart | None) -> dict[str, Any]:
     return kept
 
 
-def _answer(answer: Answer, rules: LogPart | None) -> dict[str, Any]:
+def _answer(answer: Answer, rules: LogPart | None, unspelled: Callable[[], None] = lambda: None) -> dict[str, Any]:
     kept = _plain(answer, _ANSWER)
     kept["message"] = _text(answer.message, rules)
+    if answer.top_logprobs is not None and kept["message"] != answer.message:
+        del kept["top_logprobs"]
+        if kept["message"] is not None:
+            unspelled()
     return kept
 
 

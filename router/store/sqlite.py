@@ -116,6 +116,7 @@ class SqliteStore(SqliteReader):
         self._counting = threading.Lock()
         self._dropped = 0
         self._errors = 0
+        self._unspelled = 0
         self._taken = 0
         self._closed = threading.Event()
         self._db = open_owned(
@@ -133,6 +134,10 @@ class SqliteStore(SqliteReader):
     @property
     def errors(self) -> int:
         return self._errors
+
+    @property
+    def unspelled(self) -> int:
+        return self._unspelled
 
     @property
     def depth(self) -> int:
@@ -280,8 +285,11 @@ class SqliteStore(SqliteReader):
 
     def _record_row(self, record: Record) -> tuple[str, str, float, str]:
         rules = self._policies.get(record.policy)
-        body = kept_record(record, rules)
+        body = kept_record(record, rules, self._count_unspelled)
         return record.request_id, record.policy, record.created_at, body
+
+    def _count_unspelled(self) -> None:
+        self._unspelled += 1
 
     def _amendment_row(self, item: _Amendment) -> tuple[str, str, float, str]:
         if item.audit is None:

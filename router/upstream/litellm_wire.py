@@ -99,6 +99,8 @@ def _translated(litellm: Any, backend: Backend) -> Iterator[None]:
     try:
         yield
     except (errors.AuthenticationError, errors.PermissionDeniedError) as e:
+        if isinstance(e, errors.PermissionDeniedError) and "logprobs" in e.message:  # of the request, as OpenAI has it
+            raise _refused(backend, e) from e
         raise UpstreamError(f"{backend.label} refused the proxy's own credentials") from e
     except errors.RateLimitError as e:
         raise UpstreamRateLimited(f"{backend.label} is rate-limited (429)") from e
@@ -107,12 +109,16 @@ def _translated(litellm: Any, backend: Backend) -> Iterator[None]:
     except errors.APIConnectionError as e:  # also what litellm calls an answer that it cannot translate
         raise UpstreamUnreachable(f"{backend.label} cannot be reached through litellm") from e
     except (errors.BadRequestError, errors.NotFoundError, errors.UnprocessableEntityError) as e:
-        error = {"message": e.message, "type": "invalid_request_error", "param": None, "code": None}
-        raise UpstreamRefused(
-            f"{backend.label} refused the request ({e.status_code})",
-            reply_status=e.status_code,
-            reply_body=orjson.dumps({"error": error}),
-            reply_headers=JSON,
-        ) from e
+        raise _refused(backend, e) from e
     except errors.openai.OpenAIError as e:  # the root of what litellm raises; its own ``OpenAIError`` is not
         raise UpstreamError(f"{backend.label} failed ({type(e).__name__})") from e
+
+
+def _refused(backend: Backend, error: Any) -> UpstreamRefused:
+    body = {"message": error.message, "type": "invalid_request_error", "param": None, "code": None}
+    return UpstreamRefused(
+        f"{backend.label} refused the request ({error.status_code})",
+        reply_status=error.status_code,
+        reply_body=orjson.dumps({"error": body}),
+        reply_headers=JSON,
+    )

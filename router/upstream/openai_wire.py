@@ -163,7 +163,8 @@ def _raise_unless_ok(backend: Backend, reply: Reply) -> None:
         raise UpstreamRateLimited(f"{backend.label} is rate-limited (429)", retry_after=when or None)
     if status == 408:
         raise UpstreamTimeout(f"{backend.label} timed out by its own account (408)")
-    if status in OUR_CREDENTIALS:
+    of_the_request = status == 403 and b"logprobs" in reply.body  # OpenAI's answer for models that give none
+    if status in OUR_CREDENTIALS and not of_the_request:
         raise UpstreamError(f"{backend.label} refused the proxy's own credentials ({status})")
     if 400 <= status < 500:
         raise UpstreamRefused(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from router.contracts.logprobs import Position
 from router.contracts.records import Usage
 from router.pricing import usage_from_openai
 
@@ -107,12 +109,17 @@ def is_usage_only(chunk: dict[str, Any]) -> bool:
     return chunk.get("choices") == [] and isinstance(chunk.get("usage"), dict)
 
 
-def logprobs_of(choice: Any) -> list[float]:
-    """The emitted tokens' natural log-probabilities in one choice (of an answer or of a chunk)."""
+def entries_of(choice: Any) -> list[Any]:
+    """What one choice (of an answer or of a chunk) tells of its tokens, as it came."""
     logprobs = choice.get("logprobs") if isinstance(choice, dict) else None
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return content if isinstance(content, list) else []
+
+
+def logprobs_of(choice: Any) -> list[float]:
+    """The emitted tokens' natural log-probabilities in one choice (of an answer or of a chunk)."""
     found: list[float] = []
-    for token in content if isinstance(content, list) else ():
+    for token in entries_of(choice):
         value = token.get("logprob") if isinstance(token, dict) else None
         if isinstance(value, (int, float)):  # a tuple: a union would be built anew for each token
             found.append(float(value) if value < 0.0 else 0.0)
@@ -121,16 +128,40 @@ def logprobs_of(choice: Any) -> list[float]:
 
 def tokens_of(choice: Any, count: int) -> list[str]:
     """The texts of the first ``count`` tokens of which ``logprobs_of`` tells the probabilities."""
-    logprobs = choice.get("logprobs") if isinstance(choice, dict) else None
-    content = logprobs.get("content") if isinstance(logprobs, dict) else None
-    known = (t for t in (content if isinstance(content, list) else ()) if isinstance(t, dict))
+    known = (t for t in entries_of(choice) if isinstance(t, dict))
     texts = (t.get("token") for t in known if isinstance(t.get("logprob"), (int, float)))
     return [text if isinstance(text, str) else "" for text, _ in zip(texts, range(count), strict=False)]
 
 
+def positions_of(entries: Iterable[Any]) -> list[Position]:
+    """The likeliest tokens at each position, by ``entries_of`` its choice; malformed entries are passed over."""
+    found = []
+    for entry in entries:
+        if (emitted := _token(entry)) is not None:
+            others = entry.get("top_logprobs")
+            tops = map(_token, others if isinstance(others, list) else ())
+            found.append(Position(*emitted, tuple([top for top in tops if top is not None])))
+    return found
+
+
+def _token(entry: Any) -> tuple[bytes, float] | None:
+    if not isinstance(entry, dict):
+        return None
+    text, raw, logprob = entry.get("token"), entry.get("bytes"), entry.get("logprob")
+    if not isinstance(text, str) or not isinstance(logprob, (int, float)):
+        return None
+    if isinstance(raw, list):
+        try:
+            return bytes(raw), float(logprob)
+        except (TypeError, ValueError):
+            return None
+    return text.encode(), float(logprob)
+
+
 @dataclass(slots=True)
 class Collector:
-    """Puts the first choice of a streamed answer together from its chunks."""
+    """Puts the first choice of a streamed answer together from its chunks. ``entries``, where it is a list, gathers
+    all that is told of the tokens."""
 
     message: dict[str, Any] = field(default_factory=lambda: {"role": "assistant", "content": None})
     finish_reason: str | None = None
@@ -138,6 +169,7 @@ class Collector:
     usage: Usage | None = None
     logprobs: list[float] = field(default_factory=list)
     tokens: int = 0
+    entries: list[Any] | None = None
 
     def add(self, chunk: dict[str, Any]) -> None:
         """Takes one chunk. Malformed parts are passed over: the client judges its own answer."""
@@ -155,6 +187,8 @@ class Collector:
         fresh = logprobs_of(choice) if choice.get("logprobs") else ()
         if fresh:
             self.logprobs += fresh
+            if self.entries is not None:
+                self.entries += entries_of(choice)
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return

@@ -122,6 +122,17 @@ async def test_a_refusal_keeps_its_words(upstream: FakeUpstream, wire: Upstream,
     assert b"no such thing" in caught.value.reply_body
 
 
+async def test_a_model_that_gives_no_logprobs_refuses_the_request_not_the_key(
+    upstream: FakeUpstream, wire: Upstream, backend: Backend
+) -> None:
+    """OpenAI says so with 403."""
+    words = "You are not allowed to request logprobs from this model"
+    upstream.always(status=403, error={"message": words, "type": "invalid_request_error"})
+    with pytest.raises(UpstreamRefused) as caught:
+        await wire.complete(backend, BODY | {"logprobs": True}, Waited())
+    assert (caught.value.reply_status, words.encode() in caught.value.reply_body) == (403, True)
+
+
 async def test_no_one_there_is_unreachable() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
