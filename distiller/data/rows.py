@@ -10,6 +10,7 @@ from typing import Any
 
 from distiller.data.rights import right_to
 from router.contracts.decision import Tier
+from router.contracts.logprobs import spelled, unpacked
 from router.contracts.records import Answer, Record
 from router.policy import Policy
 from router.scoring.judges.judge import Judges
@@ -61,6 +62,8 @@ class Row:
     ``teacher_tokens`` is how long the answer was by the teacher's own count, 0 where unknown. ``options``
     are the request's that shape an answer; ``streamed``: the client had it streamed. ``synthetic``: no client asked
     it, the teacher wrote prompt and answer; such a row is trained on or left out, and never measures.
+    ``top_logprobs`` are the teacher's likeliest tokens where they were recorded and spell ``answer`` from its first
+    character on (``router.contracts.logprobs.unpacked`` reads them; tokens that end the answer may follow), else "".
     """
 
     request_id: str
@@ -80,6 +83,7 @@ class Row:
     teacher_right: bool | None = None
     teacher_tokens: int = 0
     synthetic: bool = False
+    top_logprobs: str = ""
 
     @property
     def trainable(self) -> bool:
@@ -117,12 +121,13 @@ def row_of(record: Record, policy: Policy) -> Row | Skip:
         return Skip.NOT_TEXT
     if not answer.strip():
         return Skip.EMPTY
+    redacted = redact(answer, kinds)
     return Row(
         request_id=record.request_id,
         conversation_id=record.conversation_id,
         created_at=record.created_at,
         messages=[{"role": m["role"], "content": redact(m["content"], kinds)} for m in messages if m],
-        answer=redact(answer, kinds),
+        answer=redacted,
         teacher=teacher.model,
         rights=right_to(teacher, policy) or NO_RIGHT,
         task=record.task,
@@ -132,7 +137,14 @@ def row_of(record: Record, policy: Policy) -> Row | Skip:
         streamed=record.streamed,
         teacher_right=record.right(Tier.TEACHER),
         teacher_tokens=teacher.usage.output_tokens,
+        top_logprobs=_spelling(teacher.top_logprobs, redacted),
     )
+
+
+def _spelling(told: str | None, answer: str) -> str:
+    """The recorded tokens, unless they say anything else than the answer does now: what was redacted since, or a
+    server's own way with thoughts or with parts of characters."""
+    return told if told and spelled(unpacked(told)).startswith(answer.encode()) else ""
 
 
 def _unusable(record: Record, teacher: Answer | None) -> Skip | None:
