@@ -179,7 +179,7 @@ def _words(scoring: Scoring) -> Table:
 def _neighbours(found: Explanation) -> Table | None:
     if not found.neighbours:
         return None
-    table = _table("Audited requests most like it", "request", "similarity", "student's answer", "text")
+    table = _table("Judged requests most like it", "request", "similarity", "student's answer", "text")
     for near in found.neighbours:
         verdict = Text("acceptable", style=STUDENT) if near.acceptable else Text("not acceptable", style=TEACHER)
         text = Text(near.excerpt, overflow="ellipsis", no_wrap=True)

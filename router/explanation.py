@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import orjson
 from pydantic import ValidationError
 
@@ -18,10 +17,9 @@ from router.contracts.decision import Tier
 from router.contracts.records import Record
 from router.errors import BundleError, EngineError, StoreError
 from router.policy import Policy
-from router.scoring.clusters import vectors
-from router.scoring.encoder import Encoder, load_encoder
+from router.scoring.encoder import load_encoder
 from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, STRUCTURE, USER_WINDOW, Features, extract, window
+from router.scoring.features import FEATURES_VERSION, STRUCTURE, Features, extract
 from router.scoring.occlusion import Effect, effects
 from router.scoring.parts import Parts, message_of, parts, usual
 from router.settings import Settings
@@ -31,7 +29,9 @@ from router.walk import Step, afterwards, walk
 CLOSE = 1e-6
 """Scores nearer than this are the same: other processors add up in another order."""
 NEIGHBOURS = 5
-AUDITS, COMPARED = 2000, 300
+COMPARED = 300
+"""Of the last audits so many are what is usual."""
+GONE = "(its record is no longer kept)"
 EXCERPT_CHARS = 200
 _REDACTED = re.compile(r"\[(?:SECRET|EMAIL|IBAN|CARD|PHONE|IP)\]")
 
@@ -63,17 +63,10 @@ class Scoring:
     effects: Sequence[Effect] = ()
 
 
-class Judged(NamedTuple):
-    """An audited request with a verdict on the student's answer."""
-
-    request_id: str
-    features: Features
-    acceptable: bool
-
-
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """An audited request like this one. ``similarity``: cosine of the texts' embeddings."""
+    """A judged request like this one, as the scorer remembers it. ``similarity``: the cosine of their messages'
+    embeddings, in the directions that tell requests apart."""
 
     request_id: str
     similarity: float
@@ -133,15 +126,18 @@ def explain(request_id: str, records: Records, settings: Settings, policies: Seq
     features = extract(record.request) if record.request is not None else None
     if features is None:
         missing.append("features, the score's parts and neighbours: the policy keeps no text (log.text)")
-    scorer, encoder, why_not = _scorer(record, settings, manifest)
-    judged = list(deque(_judged(record, records), maxlen=AUDITS)) if features else []
+    scorer, why_not = _scorer(record, settings, manifest)
+    audited = list(deque(_audited(record, records), maxlen=COMPARED)) if features else []
+    neighbours = _neighbours(record, features, scorer, records) if features and scorer else ()
+    if features and scorer and not neighbours:
+        missing.append("requests like it: the scorer remembers none, too few were judged or it has no encoder")
     return Explanation(
         record=record,
         steps=walk(record, policy),
         afterwards=afterwards(record),
         read=_read(features, scorer) if features else None,
-        scoring=_scoring(record, features, scorer, why_not, judged),
-        neighbours=_neighbours(features, judged, scorer, encoder) if features and judged else (),
+        scoring=_scoring(record, features, scorer, why_not, audited),
+        neighbours=neighbours,
         manifest=manifest,
         acceptance=_acceptance(record, scorer),
         missing=tuple(missing),
@@ -155,26 +151,19 @@ def _manifest(record: Record, settings: Settings) -> Manifest | None:
         return None
 
 
-def _scorer(
-    record: Record, settings: Settings, manifest: Manifest | None
-) -> tuple[Scorer | None, Encoder | None, str | None]:
-    """The scorer that was live for the record and its encoder, or why there is none."""
+def _scorer(record: Record, settings: Settings, manifest: Manifest | None) -> tuple[Scorer | None, str | None]:
+    """The scorer that was live for the record, or why there is none."""
     if record.bundle is None:
-        return None, None, "no bundle was live: there was no scorer"
+        return None, "no bundle was live: there was no scorer"
     if manifest is None:
-        return None, None, f"the bundle {record.bundle} is gone: old ones are pruned"
+        return None, f"the bundle {record.bundle} is gone: old ones are pruned"
     if not record.features_version == manifest.features_version == FEATURES_VERSION:
-        return (
-            None,
-            None,
-            f"it was read by version {record.features_version} of the features, this is {FEATURES_VERSION}",
-        )
+        return None, f"it was read by version {record.features_version} of the features, this is {FEATURES_VERSION}"
     folder = settings.bundles(record.policy) / record.bundle / manifest.scorer
     try:
-        scorer = Scorer.load_whole(folder, partial(load_encoder, settings.cache))
-        return scorer, scorer.reader.encoder, None
+        return Scorer.load_whole(folder, partial(load_encoder, settings.cache)), None
     except (BundleError, EngineError) as e:
-        return None, None, str(e)
+        return None, str(e)
 
 
 def _read(features: Features, scorer: Scorer | None) -> Read:
@@ -199,7 +188,7 @@ def _excerpt(text: str) -> str:
 
 
 def _scoring(
-    record: Record, features: Features | None, scorer: Scorer | None, why_not: str | None, judged: Sequence[Judged]
+    record: Record, features: Features | None, scorer: Scorer | None, why_not: str | None, audited: Sequence[Features]
 ) -> Scoring:
     decision = record.decision
     if record.request is None or features is None:
@@ -218,30 +207,30 @@ def _scoring(
         same=same,
         why_not=None if same else why_not,
         parts=parts(scorer, features),
-        usual=usual([parts(scorer, j.features) for j in judged[-COMPARED:]]) if judged else None,
+        usual=usual([parts(scorer, other) for other in audited]) if audited else None,
         effects=effects(record.request, message_of(scorer, features), scorer.score),
     )
 
 
-def _neighbours(
-    features: Features, judged: Sequence[Judged], scorer: Scorer | None, encoder: Encoder | None
-) -> tuple[Neighbour, ...]:
-    """The nearest of the last audits that have a verdict on the student, whatever bundle they were under."""
-    texts = [_message(f, scorer) for f in (*(j.features for j in judged), features)]
-    rows = vectors([window(text, USER_WINDOW) for text in texts], encoder)
-    similar = rows[:-1] @ rows[-1]
-    nearest = np.argsort(-similar, kind="stable")[:NEIGHBOURS].tolist()
+def _neighbours(record: Record, features: Features, scorer: Scorer, records: Records) -> tuple[Neighbour, ...]:
+    """The nearest of those that gave the score its second opinion."""
+    near = [found for found in scorer.neighbours(features, NEIGHBOURS + 1) if found[0] != record.request_id]
     return tuple(
-        Neighbour(judged[i].request_id, round(float(similar[i]), 4), judged[i].acceptable, _excerpt(texts[i]))
-        for i in nearest
+        Neighbour(request_id, round(similarity, 4), acceptable, _excerpt_of(records.get(request_id), scorer))
+        for request_id, similarity, acceptable in near[:NEIGHBOURS]
     )
 
 
-def _judged(record: Record, records: Records) -> Iterator[Judged]:
+def _excerpt_of(record: Record | None, scorer: Scorer) -> str:
+    return GONE if record is None or record.request is None else _excerpt(_message(extract(record.request), scorer))
+
+
+def _audited(record: Record, records: Records) -> Iterator[Features]:
+    """Of all others whose audit has a verdict on the student."""
     for _, other in records.audits(record.policy):
-        acceptable = other.audit.acceptable if other.audit else None
-        if acceptable is not None and other.request is not None and other.request_id != record.request_id:
-            yield Judged(other.request_id, extract(other.request), acceptable)
+        verdict = other.audit.acceptable if other.audit else None
+        if verdict is not None and other.request is not None and other.request_id != record.request_id:
+            yield extract(other.request)
 
 
 def _acceptance(record: Record, scorer: Scorer | None) -> float | None:

@@ -20,8 +20,9 @@ from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
 from router.contracts.records import Record
 from router.errors import StoreError
 from router.explain import page, show
-from router.explanation import Explanation, explain
+from router.explanation import GONE, Explanation, explain
 from router.policy import Policy, load_policy
+from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, extract
 from router.scoring.learned import Example
@@ -38,12 +39,13 @@ def body(text: str, **more: Any) -> dict[str, Any]:
     return {"model": "gpt-4o", "messages": [{"role": "user", "content": text}], **more}
 
 
-def publish(settings: Settings) -> None:
-    """A bundle that keeps what is about balances and sends proofs to the teacher."""
+def publish(settings: Settings, encoder: Encoder | None = None) -> None:
+    """A bundle that keeps what is about balances and sends proofs to the teacher. What its scorer learned from has
+    its own text as its id."""
     folder = settings.bundles("default")
     texts = [(f"what is my {word} {n}", True) for n in range(40) for word in ("balance", "fee")]
     texts += [(f"prove the theorem about {n}", False) for n in range(80)]
-    scorer = Scorer.fit([Example(extract(body(text)), None, ok) for text, ok in texts], encoder=None)
+    scorer = Scorer.fit([Example(extract(body(text)), None, ok, request_id=text) for text, ok in texts], encoder)
     scorer.save(folder / "b1" / "scorer")
     evidence = Evidence(
         target=0.9, confidence=0.95, examples=160, served=80, unacceptable=1, risk_bound=0.03, method="exact"
@@ -102,20 +104,11 @@ def test_a_score_is_computed_anew_and_taken_apart(running: World) -> None:
     assert parts is not None and sigmoid(parts.total) * parts.discount == pytest.approx(scoring.recorded, abs=1e-6)
     assert scoring.effects[0].score_without != scoring.recorded
     assert {e.word for e in scoring.effects} == {"what", "is", "my", "balance", "99"}
-    assert found.missing == ()
+    assert len(found.missing) == 1 and "requests like it" in found.missing[0]
     text = text_of(found)
     assert "so the student" in text and "and the same when computed anew" in text
     assert "risk at most 3.0% at 95% confidence (exact)" in text
     assert "is as good as the teacher's, says exact" in text and "the student answered (tiny)" in text
-
-
-def test_the_nearest_audits_are_shown_with_their_verdicts(running: World) -> None:
-    near = ask(running, "what is my fee 12")
-    ask(running, "prove the theorem about everything")
-    found = explained(running, ask(running, "what is my fee 13"))
-    assert found.neighbours[0].request_id == near and found.neighbours[0].acceptable
-    assert found.neighbours[0].similarity > found.neighbours[-1].similarity
-    assert "what is my fee 12" in text_of(found)
 
 
 def test_what_the_teacher_got_is_told_with_the_step_that_sent_it_there(running: World) -> None:
@@ -197,7 +190,27 @@ def test_redacted_text_is_told_from_what_was_scored(
     found = told(settings, policy)
     assert found.scoring.recomputed is not None and not found.scoring.same
     assert "when computed anew: the kept text is redacted" in text_of(found)
-    assert found.missing == ("the policy that decided: its file has changed since, or was not given (--policy)",)
+    assert found.missing[0] == "the policy that decided: its file has changed since, or was not given (--policy)"
+
+
+def test_the_judged_requests_that_the_scorer_asked_too_are_shown_with_their_verdicts(
+    settings: Settings, tmp_path: Path, make_record: MakeRecord
+) -> None:
+    policy = policy_from(tmp_path)
+    publish(settings, load_encoder(settings.cache))
+    asked = body("what is my fee 12")
+    kept(
+        settings,
+        policy,
+        make_record(bundle="b1", features_version=FEATURES_VERSION, policy_version=policy.version, request=asked),
+        make_record("what is my fee 12", request=asked),
+    )
+    found = told(settings, policy)
+    first, *others = found.neighbours
+    assert (first.request_id, first.similarity, first.acceptable) == ("what is my fee 12", pytest.approx(1), True)
+    assert first.excerpt == "what is my fee 12" and {n.excerpt for n in others} == {GONE}
+    assert len(others) == 4 and all("fee" in n.request_id for n in others)
+    assert "Judged requests most like it" in text_of(found) and found.missing == ()
 
 
 @pytest.mark.parametrize(
