@@ -23,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 from harness import Row, conditions, count_tokens, in_test_part, multiple_choice, read_jsonl, write_result
 from measures import Floats, Outcomes, aiq, apgr, at_share, cpt
-from perturb import NOISE, teacher_suffix
 from rich.console import Console
 from rich.table import Table
+from suffix import teacher_suffix
 from threadpoolctl import threadpool_limits
 
-from distiller.rounds.fit_scorer import auroc, calibration_error
+from distiller.evaluation.calibration import auroc, calibration_error
+from distiller.evaluation.perturb import NOISE
 from router.scoring.blend import Blend
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer

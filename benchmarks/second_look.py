@@ -24,7 +24,7 @@ from harness import Row, conditions, last_user_text, read_jsonl, write_result
 from rich.console import Console
 from rich.table import Table
 
-from distiller.rounds.fit_scorer import auroc, calibration_error
+from distiller.evaluation.calibration import auroc, calibration_error
 from router.contracts.decision import Tier
 from router.contracts.records import Signals
 from router.scoring import answer_head

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from distiller.evaluation.calibration import auroc, brier, calibration_error
 from distiller.rounds.tuning import Sample, tuned
 from router.contracts.bundles import Thresholds
 from router.policy import Policy
@@ -71,7 +72,7 @@ def quality(scores: Floats, accepts: Floats, labels: Bools) -> dict[str, float |
         "acceptable": float(labels.mean()),
         "auroc_route": auroc(scores, labels),
         "auroc_accept": auroc(accepts, labels),
-        "brier": float(((accepts - labels) ** 2).mean()),
+        "brier": brier(accepts, labels),
         "ece": calibration_error(accepts, labels),
     }
 
@@ -85,16 +86,3 @@ def _draw(example: Example, purpose: str) -> float:
     """A number in [0, 1) fixed by the request's text, so that no chance and no order decides."""
     text = f"{purpose} {example.features.text}".encode("utf-8", "replace")
     return int.from_bytes(hashlib.sha256(text).digest()[:6]) / 2**48
-
-
-def auroc(scores: Floats, labels: Bools) -> float | None:
-    """The chance that an acceptable one scores higher than an unacceptable one; None with one class only. Both (n,)."""
-    from sklearn.metrics import roc_auc_score  # noqa: PLC0415
-
-    return None if labels.all() or not labels.any() else float(roc_auc_score(labels, scores))
-
-
-def calibration_error(p: Floats, labels: Bools, bins: int = 10) -> float:
-    """Expected calibration error over bins of equal size: mean of |share acceptable - mean probability|."""
-    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if len(part)]
-    return float(sum(len(i) * abs(labels[i].mean() - p[i].mean()) for i in parts) / len(p))
