@@ -57,3 +57,35 @@ def test_no_chunk_ever_holds_more_logits_than_asked() -> None:
     with Watch():
         answer_cross_entropy(hidden, output, torch.zeros(64, dtype=torch.long), torch.ones(64), chunk=8).backward()
     assert max(sizes) == 8 * 1000
+
+
+def test_gradients_hold_against_finite_differences() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    output = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    targets, weights = torch.tensor([0, 1, 2, 3, 4]), torch.rand(5, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda h, w: answer_cross_entropy(h, w, targets, weights, chunk=2) * 1.5, (hidden, output)
+    )
+
+
+def test_under_autocast_gradients_keep_their_tensors_types_and_are_near_the_exact_ones() -> None:
+    torch.manual_seed(0)
+    hidden, output = torch.randn(20, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
+    targets, weights = torch.randint(0, 50, (20,)), torch.rand(20)
+    exact = torch.autograd.grad(answer_cross_entropy(hidden, output, targets, weights), (hidden, output))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = answer_cross_entropy(hidden, output, targets, weights, chunk=8)
+    rough = torch.autograd.grad(loss, (hidden, output))
+    assert loss.dtype == torch.float32
+    for near, true in zip(rough, exact, strict=True):
+        assert near.dtype == true.dtype and (near - true).norm() < 0.02 * true.norm()
+
+
+def test_a_frozen_output_embedding_gets_no_gradient_and_without_any_asked_none_is_made() -> None:
+    hidden, output = torch.randn(4, 3, requires_grad=True), torch.randn(5, 3)
+    answer_cross_entropy(hidden, output, torch.zeros(4, dtype=torch.long), torch.ones(4)).backward()
+    assert hidden.grad is not None and output.grad is None
+    with torch.no_grad():
+        quiet = answer_cross_entropy(hidden, output, torch.zeros(4, dtype=torch.long), torch.ones(4))
+    assert not quiet.requires_grad
