@@ -23,27 +23,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import Row, conditions, read_jsonl, write_result
+from intents import STUDENT, answers, messages, policy, text_of
 from rich.console import Console
 from rich.table import Table
 
 from distiller.config import DatasetConfig, TrainConfig
 from distiller.data.dataset import build
-from distiller.data.rows import Row as DatasetRow
-from distiller.data.rows import row_of
-from distiller.evaluation.asking import Asker
-from distiller.evaluation.evaluate import grade, question
-from distiller.evaluation.serving import NAME, Form, serving
+from distiller.evaluation.serving import Form
 from distiller.training.train import train
-from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.judges import Normalised
-from router.contracts.records import Answer, Kind, Record, Rights
 from router.engine.weights import base_student
-from router.policy import Policy
-from router.scoring.judges.judge import Judges
 from router.settings import Settings
 
-SYSTEM = "Name the intent of the customer's message."
-TEACHER = "recorded-labels"
 EVERYTHING = 1.0
 """A replay share that stands for: all rows seen so far, whatever the budget."""
 
@@ -58,40 +48,11 @@ def grouped(data: Path, groups: int, seed: int) -> list[list[Row]]:
     return [[r for r in rows if r["gold"] in intents[g::groups]] for g in range(groups)]
 
 
-def record(row: Row, at: int, *, audited: bool) -> Record:
-    """A message as the log would have it, with its label as the teacher's answer."""
-    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": row["text"]}]
-    answer = Answer(
-        tier=Tier.TEACHER, kind=Kind.SERVED, model=TEACHER, finish_reason="stop", training_rights=Rights.ALLOWED,
-        message={"role": "assistant", "content": row["gold"]},
-    )  # fmt: skip
-    return Record(
-        request_id=f"m{at:05d}", conversation_id=f"c{at:05d}", created_at=float(at), policy="intents",
-        policy_version="1", features_version="1", tier=Tier.TEACHER, reason=Reason.SCORE,
-        decision=Decision(tier=Tier.TEACHER, reason=Reason.SCORE, audited=audited, propensity=0.1),
-        request={"model": "intents", "messages": messages}, answers=[answer],
-    )  # fmt: skip
-
-
-def policy() -> Policy:
-    price = {"input": 0.02, "output": 0.06}
-    return Policy.model_validate({
-        "name": "intents",
-        "student": {"model": "smollm2-135m-instruct", "engine": "embedded", "usd_per_million": price},
-        "teacher": {"model": TEACHER, "url": "http://127.0.0.1:9/v1", "training_rights": "allowed",
-                    "usd_per_million": price},
-        "objective": {"parity": {}},
-    })  # fmt: skip
-
-
 def accuracies(student: Path, tests: Sequence[Sequence[Row]], folder: Path) -> list[float]:
     """For each group of messages, the share whose intent the student names, in the engine that serves it."""
-    found = [row_of(record(r, i, audited=True), policy()) for i, r in enumerate(r for group in tests for r in group)]
-    questions = [question(r) for r in found if isinstance(r, DatasetRow)]
-    with serving(Form(student), "embedded", folder / "engine.log") as url:
-        answers = Asker(url, NAME).ask(questions, folder / "answers.jsonl")
-    right = iter(grade(questions, answers, Judges(Normalised())).values())
-    return [sum(next(right) for _ in group) / len(group) for group in tests]
+    asked = messages([r for group in tests for r in group], "gold", audited=True)
+    said = iter(answers(Form(student), asked, folder))
+    return [sum(text_of(next(said)) == r["gold"] for r in group) / len(group) for group in tests]
 
 
 def variant(args: argparse.Namespace, share: float, home: Path, console: Console) -> list[Row]:
@@ -99,7 +60,7 @@ def variant(args: argparse.Namespace, share: float, home: Path, console: Console
     groups = grouped(args.data, args.groups, args.seed)
     tests = [g[: args.test] for g in groups]
     news = [g[args.test : args.test + args.rows] for g in groups]
-    student: Path = base_student("smollm2-135m-instruct", Settings.from_env().cache)
+    student: Path = base_student(STUDENT, Settings.from_env().cache)
     parent: Path | None = None
     found = []
     for number in range(args.groups):
@@ -108,10 +69,9 @@ def variant(args: argparse.Namespace, share: float, home: Path, console: Console
         dataset_folder, trained = folder / "dataset", folder / "student"
         if not result.exists():
             seen = [r for group in news[: number + 1] for r in group]
-            records = [record(r, i, audited=False) for i, r in enumerate(seen)]
             budget = None if share == EVERYTHING else len(news[number])
             config = DatasetConfig(max_rows=budget, replay=share, dev_share=0.02)
-            dataset = build(records, policy(), dataset_folder, config, parent)
+            dataset = build(messages(seen, "gold"), policy(), dataset_folder, config, parent)
             report = train(replace(TrainConfig(epochs=args.epochs), seed=args.seed), student, dataset, trained)
             right = accuracies(trained, tests[: number + 1], folder)
             result.write_text(json.dumps({"right": right, "rows": report.rows, "seconds": report.seconds}))

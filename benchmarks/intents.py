@@ -1,0 +1,69 @@
+"""Banking77's messages as a log would have them, and what a student answers to them in the engine that serves.
+
+What benchmarks on "name the intent" share: the records, the policy, the asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import Row
+
+from distiller.data.rows import Row as DatasetRow
+from distiller.data.rows import row_of
+from distiller.evaluation.asking import Asker, StudentAnswer
+from distiller.evaluation.evaluate import question
+from distiller.evaluation.serving import NAME, Form, serving
+from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.records import Answer, Kind, Record, Rights
+from router.policy import Policy
+
+SYSTEM = "Name the intent of the customer's message."
+STUDENT = "smollm2-135m-instruct"
+TEACHER = "recorded-labels"
+
+
+def record(prompt: str, answer: str, at: int, *, audited: bool = False, system: str | None = SYSTEM) -> Record:
+    """A message of the log, answered by the teacher; an audited one is only ever tested on."""
+    messages = [{"role": "system", "content": system}] if system else []
+    said = Answer(
+        tier=Tier.TEACHER, kind=Kind.SERVED, model=TEACHER, finish_reason="stop", training_rights=Rights.ALLOWED,
+        message={"role": "assistant", "content": answer},
+    )  # fmt: skip
+    return Record(
+        request_id=f"m{at:05d}", conversation_id=f"c{at:05d}", created_at=float(at), policy="intents",
+        policy_version="1", features_version="1", tier=Tier.TEACHER, reason=Reason.SCORE,
+        decision=Decision(tier=Tier.TEACHER, reason=Reason.SCORE, audited=audited, propensity=0.1),
+        request={"model": "intents", "messages": [*messages, {"role": "user", "content": prompt}]}, answers=[said],
+    )  # fmt: skip
+
+
+def policy() -> Policy:
+    price = {"input": 0.02, "output": 0.06}
+    return Policy.model_validate({
+        "name": "intents",
+        "student": {"model": STUDENT, "engine": "embedded", "usd_per_million": price},
+        "teacher": {"model": TEACHER, "url": "http://127.0.0.1:9/v1", "training_rights": "allowed",
+                    "usd_per_million": price},
+        "objective": {"parity": {}},
+    })  # fmt: skip
+
+
+def answers(student: Form, records: Sequence[Record], folder: Path) -> list[StudentAnswer]:
+    """What the student says to each, in the records' order; what ``folder`` has kept is not asked again."""
+    rows = [row_of(r, policy()) for r in records]
+    questions = [question(r) for r in rows if isinstance(r, DatasetRow)]
+    folder.mkdir(parents=True, exist_ok=True)
+    with serving(student, "embedded", folder / "engine.log") as url:
+        found = Asker(url, NAME).ask(questions, folder / "answers.jsonl")
+    return [found[r.request_id] for r in records]
+
+
+def text_of(answer: StudentAnswer) -> str:
+    return str(answer.message.get("content") or "").strip()
+
+
+def messages(rows: Sequence[Row], label: str, first: int = 0, *, audited: bool = False) -> list[Record]:
+    """These rows of the file as records, answered by what ``label`` names: ``gold`` or ``gpt4``."""
+    return [record(r["text"], r[label], first + i, audited=audited) for i, r in enumerate(rows)]
