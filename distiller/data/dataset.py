@@ -21,10 +21,10 @@ from typing import IO, Any
 
 from distiller.config import DatasetConfig
 from distiller.data.duplicates import NearCopies, digest
-from distiller.data.rights import Ledger
-from distiller.data.rows import Row, Skip, row_of
+from distiller.data.rights import ALLOWED, Ledger, right_to
+from distiller.data.rows import NO_RIGHT, Row, Skip, row_of
 from router.contracts.decision import Tier
-from router.contracts.records import Record
+from router.contracts.records import Answer, Kind, Record, Rights
 from router.policy import Policy
 
 TRAIN, DEV, HOLDOUT = "train", "dev", "holdout"
@@ -77,6 +77,7 @@ def build(
     out: Path,
     config: DatasetConfig | None = None,
     parent: Path | None = None,
+    synthetic: Iterable[Row] = (),
 ) -> Dataset:
     """Writes the dataset of these records to the folder ``out``; the same records give the same bytes.
 
@@ -84,6 +85,7 @@ def build(
 
     Args:
         parent: folder of the dataset that the live student was trained on, which tells what is new.
+        synthetic: rows that a teacher wrote; they are trained on or left out, by the same rules as any.
     """
     config = config or DatasetConfig.from_policy(policy)
     out.mkdir(parents=True, exist_ok=True)
@@ -91,6 +93,7 @@ def build(
     with (out / "spool.jsonl").open("w+b") as spool:
         sifting = _Sifting(spool, policy, config, ledger, skipped)
         sifting.take(records)
+        sifting.add(synthetic)
         train, dev, holdout = sifting.split()
         known = ids(parent / "train.jsonl") if parent else frozenset()
         train = _cap_users(train, config.user_cap, skipped)
@@ -130,6 +133,7 @@ class _Slip:
     rights: str
     trainable: bool
     audited: bool
+    synthetic: bool
 
     @property
     def age(self) -> tuple[float, str]:
@@ -163,6 +167,17 @@ class _Sifting:
             self.slips.append(self._spool(row, record.decision.audited))
             self.near.count(row.prompt)
 
+    def add(self, synthetic: Iterable[Row]) -> None:
+        """Spools rows that no client asked for; the right to train on their answers is the policy's of today."""
+        for row in synthetic:
+            rights = Rights.ALLOWED if row.rights == ALLOWED else Rights.UNKNOWN
+            answer = Answer(tier=Tier.TEACHER, kind=Kind.TRAINED, model=row.teacher, training_rights=rights)
+            right = right_to(answer, self.policy)
+            if right is None:
+                self.ledger.refuse(answer)
+            self.slips.append(self._spool(replace(row, rights=right or NO_RIGHT), audited=False))
+            self.near.count(row.prompt)
+
     def _spool(self, row: Row, audited: bool) -> _Slip:
         offset = self.spool.tell()
         self.spool.write(row.to_json().encode() + b"\n")
@@ -177,6 +192,7 @@ class _Sifting:
             rights=row.rights,
             trainable=row.trainable,
             audited=audited,
+            synthetic=row.synthetic,
         )
 
     def split(self) -> tuple[list[_Slip], list[_Slip], list[_Slip]]:
@@ -187,12 +203,12 @@ class _Sifting:
             self.near.keep(self._row(slip).prompt)
         prompts = {s.prompt for s in holdout}
         others = [s for s in self.slips if not s.audited]
-        latest = {s.prompt: s for s in sorted(others, key=lambda s: (s.trainable, s.age))}
+        latest = {s.prompt: s for s in sorted(others, key=lambda s: (s.trainable, not s.synthetic, s.age))}
         train: list[_Slip] = []
         dev: list[_Slip] = []
         for slip in others:
             reason = self._leak(slip, prompts) or (Skip.DUPLICATE if latest[slip.prompt] is not slip else None)
-            to_dev = _fraction(slip.conversation) < self.config.dev_share
+            to_dev = not slip.synthetic and _fraction(slip.conversation) < self.config.dev_share
             if reason is None and not slip.trainable and not to_dev:
                 reason = Skip.NO_RIGHT
             if reason is None:
