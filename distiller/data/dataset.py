@@ -77,6 +77,7 @@ def build(
     out: Path,
     config: DatasetConfig | None = None,
     parent: Path | None = None,
+    *,
     synthetic: Iterable[Row] = (),
 ) -> Dataset:
     """Writes the dataset of these records to the folder ``out``; the same records give the same bytes.
