@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from distiller.data.rows import Row
+from distiller.training.losses.sparse import SparseTargets, joined
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,11 +29,15 @@ _SENTINEL = "locum"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A row as tokens: the prompt's, then from ``start`` on the answer's with its end of turn."""
+    """A row as tokens: the prompt's, then from ``start`` on the answer's with its end of turn.
+
+    ``known``: what a teacher's likeliest tokens are at each of the answer's positions, where that was recorded.
+    """
 
     tokens: tuple[int, ...]
     start: int
     weight: float
+    known: SparseTargets | None = field(default=None, compare=False)
 
     @property
     def answer_tokens(self) -> int:
@@ -45,7 +50,8 @@ class Pass:
 
     prefix: (1, shared) token ids, or None. tokens: (rows, length) ids after the prefix, padded on
     the right. at: (answer positions,) indices into the flattened (rows * length) outputs whose next
-    token is an answer's. targets, weights: (answer positions,).
+    token is an answer's. targets, weights: (answer positions,). known: what is known of a teacher's distribution at
+    the answer positions, None where it is of no row.
     """
 
     prefix: Tensor | None
@@ -54,6 +60,7 @@ class Pass:
     targets: Tensor
     weights: Tensor
     real_tokens: int
+    known: SparseTargets | None = None
 
 
 def encode(rows: Iterable[Row], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
@@ -131,6 +138,7 @@ def tensors(rows: Sequence[Encoded], device: str, share: bool = True) -> Pass:
         targets=torch.tensor([t for r in rows for t in r.tokens[r.start :]], device=device),
         weights=torch.tensor([r.weight for r in rows for _ in range(r.answer_tokens)], device=device),
         real_tokens=sum(len(r.tokens) for r in rows),
+        known=joined([(r.known, r.answer_tokens) for r in rows], device),
     )
 
 

@@ -16,6 +16,7 @@ What is not told is a mass without names: 1 less what is. Three ways to take it:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -47,6 +48,26 @@ class SparseTargets:
 
     def __getitem__(self, piece: slice) -> SparseTargets:
         return SparseTargets(self.ids[piece], self.log_p[piece], self.drawn[piece])
+
+
+def joined(parts: Sequence[tuple[SparseTargets | None, int]], device: str) -> SparseTargets | None:
+    """Rows' targets one after another, each with its number of positions; None where nothing is known of any row."""
+    import torch  # noqa: PLC0415  (heavy)
+
+    named = max((known.ids.shape[1] for known, _ in parts if known), default=0)
+    if not named:
+        return None
+    positions = sum(n for _, n in parts)
+    ids = torch.full((positions, named), -1, dtype=torch.long)
+    log_p, drawn = torch.zeros(positions, named), torch.zeros(positions, dtype=torch.bool)
+    first = 0
+    for known, n in parts:
+        if known:
+            ids[first : first + n, : known.ids.shape[1]] = known.ids
+            log_p[first : first + n, : known.ids.shape[1]] = known.log_p
+            drawn[first : first + n] = known.drawn
+        first += n
+    return SparseTargets(ids.to(device), log_p.to(device), drawn.to(device))
 
 
 def sparse_soft_label(
