@@ -24,7 +24,7 @@ from router.scoring.encoder import Encoder
 from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION
 from router.settings import Settings
-from router.students import Students, Target, students_of
+from router.students import Students, Target
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ class BundleWatcher:
         encoders: loads the encoder that a scorer was fitted with; called off-thread whenever a scorer that needs
             one is loaded; an EngineError or OSError of it refuses the bundle for now.
         on_swap: called with (old, new) after every change of ``live``.
-        students: where ready students are found; from the policy by default.
+        students: where ready students are found (``students_of``).
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class BundleWatcher:
         policy: Policy,
         settings: Settings,
         *,
+        students: Students,
         encoders: Callable[[EncoderKind], Encoder | None],
         on_swap: Callable[[Live, Live], None] = lambda old, new: None,
-        students: Students | None = None,
         poll_seconds: float = 0.2,
         retry_seconds: float = 5.0,
     ) -> None:
@@ -71,7 +71,7 @@ class BundleWatcher:
         self.problem: str | None = None
         self._policy = policy
         self._folder = settings.bundles(policy.name)
-        self._students = students or students_of(policy, settings)
+        self._students = students
         self._encoders = encoders
         self._on_swap = on_swap
         self._poll_seconds = poll_seconds

@@ -28,6 +28,7 @@ from router.scoring.encoder import Encoder
 from router.settings import Settings
 from router.shared import SharedState
 from router.store.base import Records
+from router.students import students_of
 from router.tiers import Backends
 
 log = structlog.get_logger(__name__)
@@ -166,7 +167,11 @@ class Proxy:
     async def _serve(self, policy: Policy, routing: Routing) -> Served:
         metrics = self.shared.metrics
         watcher = BundleWatcher(
-            policy, self._settings, encoders=self._encoders, on_swap=lambda *_: self._swapped(policy, guard.live)
+            policy,
+            self._settings,
+            students=students_of(policy, self._settings, self._env),
+            encoders=self._encoders,
+            on_swap=lambda *_: self._swapped(policy, guard.live),
         )
         guard = Guard(
             policy,

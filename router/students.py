@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -42,9 +41,11 @@ def version_of(manifest: Manifest | None) -> str:
     return BASE if manifest is None or manifest.student.path is None else manifest.bundle_id
 
 
-def students_of(policy: Policy, settings: Settings) -> Students:
-    if policy.student.url is not None:
-        return ServedByUrl(policy.student, policy.student.url)
+def students_of(policy: Policy, settings: Settings, env: Mapping[str, str]) -> Students:
+    """Where the policy's students are found. A key comes from ``env``, by the name that the policy gives."""
+    student = policy.student
+    if student.url is not None:
+        return ServedByUrl(student, student.url, env.get(student.api_key_env) if student.api_key_env else None)
     return StartedHere(settings.run / f"{policy.name}.student.json")
 
 
@@ -91,12 +92,14 @@ class ServedByUrl:
         self,
         student: StudentPart,
         url: str,
+        key: str | None = None,
         *,
         every_seconds: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._student = student
         self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._every_seconds = every_seconds
         self._clock = clock
         self._listed: frozenset[str] = frozenset()
@@ -115,12 +118,10 @@ class ServedByUrl:
     async def _ask(self) -> None:
         import aiohttp  # noqa: PLC0415
 
-        key = os.environ.get(self._student.api_key_env or "")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
         limit = aiohttp.ClientTimeout(total=5)
         try:
             async with (
-                aiohttp.ClientSession(headers=headers, timeout=limit, raise_for_status=True) as session,
+                aiohttp.ClientSession(headers=self._headers, timeout=limit, raise_for_status=True) as session,
                 session.get(f"{self._url}/models") as response,
             ):
                 listed = Listed.model_validate_json(await response.read())

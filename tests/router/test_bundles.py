@@ -20,7 +20,7 @@ from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION, extract
 from router.scoring.learned import Example
 from router.settings import Settings
-from router.students import ServedByUrl, Target
+from router.students import ServedByUrl, Target, students_of
 from tests.tiny import tiny_transformer
 
 HELLO = extract({"messages": [{"role": "user", "content": "hello"}]})
@@ -72,8 +72,9 @@ class Home:
         fresh.replace(self.file)
 
     def watcher(self, **options: Any) -> BundleWatcher:
-        options = {"encoders": lambda kind: None, "retry_seconds": 0.0} | options
-        return BundleWatcher(options.pop("policy", policy()), self.settings, **options)
+        options = {"policy": policy(), "encoders": lambda kind: None, "retry_seconds": 0.0} | options
+        options = {"students": students_of(options["policy"], self.settings, {})} | options
+        return BundleWatcher(options.pop("policy"), self.settings, **options)
 
 
 @pytest.fixture
@@ -360,12 +361,11 @@ class ModelServer:
         return runner
 
 
-async def test_a_student_by_url_is_ready_when_its_server_lists_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STUDENT_KEY", "k")
+async def test_a_student_by_url_is_ready_when_its_server_lists_it(home: Home) -> None:
     server = ModelServer()
     runner = await server.start()
-    away = policy(url=server.url, api_key_env="STUDENT_KEY")
-    students = ServedByUrl(away.student, server.url, every_seconds=0.0)
+    away = policy(url=server.url)
+    students = ServedByUrl(away.student, server.url, "k", every_seconds=0.0)
     watcher = home.watcher(policy=away, students=students)
     try:
         await watcher.refresh()
@@ -404,5 +404,16 @@ async def test_a_student_by_url_is_asked_now_and_then_only(home: Home) -> None:
         now = 2.0
         await students.find(None)
         assert server.asked == 2
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_students_key_comes_from_the_proxys_environment_by_the_policys_name_for_it(home: Home) -> None:
+    server = ModelServer()
+    runner = await server.start()
+    try:
+        away = policy(url=server.url, api_key_env="STUDENT_KEY")
+        await students_of(away, home.settings, {"STUDENT_KEY": "k"}).find(None)
+        assert server.key == "Bearer k"
     finally:
         await runner.cleanup()
