@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from router.contracts.methods import HardLabelSettings, MethodSettings
 from router.policy import Policy
 
 
@@ -15,7 +16,9 @@ class DatasetConfig:
     ``dev_share``: conversations kept out of training for early stopping and scorer fitting.
     ``user_cap``: the largest share of the training set that one user's rows may have, against
     poisoning; it binds only where more than one user is seen, and never below an equal share each.
-    ``near_duplicate``: Jaccard similarity with a holdout prompt from which on a row is kept out.
+    ``near_duplicate``: Jaccard similarity of what tells prompts apart from which on they are copies, and
+    share of an evaluation's prompt from which on another holds it.
+    ``most_weight``: what a row of a kind of requests that the student fails at counts at most; 1: all alike.
     ``max_rows``: training rows at most; beyond it old rows make room for new ones, but at least
     ``replay`` of the budget stays with old rows, against forgetting. None: no limit.
     """
@@ -23,6 +26,7 @@ class DatasetConfig:
     dev_share: float = 0.15
     user_cap: float = 0.2
     near_duplicate: float = 0.8
+    most_weight: float = 3.0
     max_rows: int | None = 20_000
     replay: float = 0.1
 
@@ -41,6 +45,7 @@ class TrainConfig:
     written every ``checkpoint_seconds``, and every ``checkpoint_steps`` where that is set.
     """
 
+    method: MethodSettings = HardLabelSettings()
     tuning: Literal["full", "lora"] = "full"
     epochs: float = 3.0
     learning_rate: float = 2e-4
@@ -64,6 +69,7 @@ class TrainConfig:
     def from_policy(cls, policy: Policy) -> TrainConfig:
         d = policy.distil
         return cls(
+            method=d.method,
             tuning=d.tuning,
             epochs=d.epochs,
             learning_rate=d.learning_rate,

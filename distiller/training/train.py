@@ -22,7 +22,7 @@ from distiller.data.dataset import Dataset, read
 from distiller.training.batches import Encoded, plan
 from distiller.training.checkpoints import Checkpoint, Progress
 from distiller.training.learner import Learner
-from distiller.training.methods.hard import HardLabel
+from distiller.training.methods.make import make
 from distiller.training.progress import Meter
 from router.errors import TrainingError
 
@@ -71,7 +71,7 @@ def train(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> Tr
     if config.threads:
         torch.set_num_threads(config.threads)
     tokenizer = AutoTokenizer.from_pretrained(student)
-    method = HardLabel()
+    method = make(config, student)
     rows, left_out = method.encode(read(dataset.train), tokenizer, config.max_tokens)
     dev, _ = method.encode((r for r in read(dataset.dev) if r.trainable), tokenizer, config.max_tokens)
     if not rows:
@@ -147,6 +147,7 @@ def schedule(step: int, steps: int, warmup_share: float) -> float:
 def _fingerprint(config: TrainConfig, student: Path, dataset: Dataset) -> str:
     """Names the run: what it starts from, what it learns, and how."""
     how = {k: v for k, v in asdict(config).items() if not k.startswith("checkpoint")}
+    how["method"] = config.method.model_dump(mode="json")
     weights = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(student.glob("*.safetensors"))]
     what = [how, str(student.resolve()), weights, dataset.sha256]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()

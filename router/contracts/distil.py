@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from router.contracts.methods import HardLabelSettings, MethodSettings
+
 
 class Gate(BaseModel):
     """What a candidate must show on audited traffic before it may serve.
@@ -41,6 +43,7 @@ class Distil(BaseModel):
 
     A round starts once ``min_new_records`` trainable records are there that no bundle was trained on.
     ``usd_per_hour`` is what an hour of the training machine costs; it counts against the saving.
+    ``method``: how the student learns from the teacher, with that method's own settings.
     Where a round costs something, ``watch`` starts none that is not expected to pay itself back by what it saves
     within ``payback_days``.
     """
@@ -53,6 +56,7 @@ class Distil(BaseModel):
     batch_size: int = Field(32, gt=0)
     max_tokens: int = Field(1024, gt=0)
     tuning: Literal["full", "lora"] = "full"
+    method: MethodSettings = HardLabelSettings()
     replay: float = Field(0.1, ge=0, le=1)
     usd_per_hour: Decimal = Field(Decimal(0), ge=0)
     payback_days: float = Field(90.0, gt=0)
