@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distiller.pages import styled
 from distiller.replay.report import Outlook, Point, Replay
 from distiller.replay.tables import threshold_text
 from router.scoring.estimates import FIGURES, Interval
@@ -19,7 +20,7 @@ HOLE = "/*DATA*/ null"
 def page(replay: Replay) -> str:
     """The whole page. The data stands in it as JSON, with no ``<`` in it that a browser could take for a tag."""
     data = json.dumps(_data(replay), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    return TEMPLATE.read_text(encoding="utf-8").replace(HOLE, data)
+    return styled(TEMPLATE.read_text(encoding="utf-8")).replace(HOLE, data)
 
 
 def _data(replay: Replay) -> dict[str, Any]:
