@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from router.contracts.methods import HardLabelSettings, MethodSettings
@@ -45,7 +45,7 @@ class TrainConfig:
     written every ``checkpoint_seconds``, and every ``checkpoint_steps`` where that is set.
     """
 
-    method: MethodSettings = HardLabelSettings()
+    method: MethodSettings = field(default_factory=HardLabelSettings)
     tuning: Literal["full", "lora"] = "full"
     epochs: float = 3.0
     learning_rate: float = 2e-4
