@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from distiller.commands import bundles, dataset, rounds
+from distiller.commands import bundles, dataset, export, rounds
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,3 +17,4 @@ app.command(name="list")(bundles.list_bundles)
 app.command()(bundles.rollback)
 app.command()(bundles.activate)
 app.command()(dataset.dataset)
+app.command()(export.export)

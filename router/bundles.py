@@ -162,7 +162,8 @@ def verify(folder: Path, bundle: str, policy: str) -> Manifest:
         raise BundleError(
             f"bundle {bundle} was fitted on features {manifest.features_version}, this is {FEATURES_VERSION}"
         )
-    for name in filter(None, (manifest.scorer, manifest.student.path, manifest.student.gguf)):
+    student = manifest.student
+    for name in filter(None, (manifest.scorer, student.path, student.int8, student.gguf)):
         part = (home / name).resolve()
         if not part.is_relative_to(home) or not part.exists():
             raise BundleError(f"bundle {bundle} lacks {name}")

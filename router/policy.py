@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from router.abilities import EngineName, Heeded, heeded_by
 from router.contracts.distil import Distil
 from router.contracts.encoders import EncoderKind
+from router.contracts.forms import FormChoice, FormName, form_of
 from router.contracts.judges import Judge, Normalised
 from router.contracts.prices import Price
 from router.contracts.records import Rights
@@ -46,10 +47,16 @@ class StudentPart(Part):
 
     ``may_ignore``: fields of a request that it cannot heed and need not (a client that always sends
     ``reasoning_effort``, say): they are left out for the student, instead of sending all to the teacher.
+
+    ``form`` is what a round makes of a trained student, evaluates and serves. ``auto``: ``bf16`` for the embedded
+    engine, ``q8_0`` for llama-server. The embedded engine reads ``int8`` too (a little over half the memory),
+    llama-server ``q4_1`` and ``q4_0`` (smaller still). A student by URL is published as it was trained. What is
+    live keeps the form that the gate saw; another one comes with the next trained student.
     """
 
     model: str
     engine: EngineName | None = None
+    form: FormChoice = "auto"
     url: str | None = None
     api_key_env: str | None = None
     usd_per_million: Price
@@ -61,7 +68,13 @@ class StudentPart(Part):
     def one_place(self) -> Self:
         if (self.engine is None) == (self.url is None):
             raise ValueError("student: give exactly one of 'engine' and 'url'")
+        form_of(self.engine, self.form)
         return self
+
+    @property
+    def served_form(self) -> FormName:
+        """The form in which a trained student serves."""
+        return form_of(self.engine, self.form)
 
     @cached_property
     def heeded(self) -> Heeded:

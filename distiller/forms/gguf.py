@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distiller.forms.q4 import q4_0
+from router.contracts.forms import GgufForm
 from router.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -17,12 +19,16 @@ if TYPE_CHECKING:
 ROTATED_IN_PAIRS = frozenset({"llama"})
 """Architectures whose query and key rows llama.cpp keeps in another order than Hugging Face does."""
 
+HEAD, EMBEDDING = "output.weight", "token_embd.weight"
 KEPT = frozenset({"rope_freqs.weight"})
 """Tensors of a base file that follow from its configuration, not from training."""
 
 
-def to_gguf(hf_folder: Path, base_gguf: Path, out: Path) -> Path:
-    """Writes the Hugging Face folder's weights in the base GGUF's form: Q8_0 matrices, F32 norms, its metadata.
+def to_gguf(hf_folder: Path, base_gguf: Path, out: Path, form: GgufForm = "q8_0") -> Path:
+    """Writes the Hugging Face folder's weights as a GGUF of the base's metadata: matrices in ``form``, norms in F32.
+
+    The matrix that answers are read off (the head, or the embedding where that is the head too) is never coarser than
+    Q8_0, since its errors reach the answer whole; llama.cpp's own conversion keeps it finer too.
 
     ``out`` appears whole or not at all.
 
@@ -37,16 +43,17 @@ def to_gguf(hf_folder: Path, base_gguf: Path, out: Path) -> Path:
     fresh = out.with_name(f"{out.name}.{os.getpid()}")
     writer = gguf.GGUFWriter(fresh, arch, use_temp_file=True)
     _copy_metadata(base, writer)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{form.upper()}"])
     shapes = {t.name: tuple(reversed(t.shape.tolist())) for t in base.tensors}
     kept = {t.name: t for t in base.tensors if t.name in KEPT}
+    head = HEAD if HEAD in shapes else EMBEDDING
     for name, weight in _renamed(hf_folder, base, arch):
         if shapes.pop(name, None) != weight.shape:
             raise TrainingError(
                 f"{base_gguf.name} has no tensor {name} of shape {weight.shape}: not this student's base"
             )
-        kind = _kind(weight)
-        writer.add_tensor(name, gguf.quants.quantize(weight, kind), raw_dtype=kind)
+        kind = _kind(weight, "q8_0" if name == head else form)
+        writer.add_tensor(name, _in_kind(weight, kind), raw_dtype=kind)
     for name, tensor in kept.items():
         shapes.pop(name)
         writer.add_tensor(name, tensor.data, raw_dtype=tensor.tensor_type)
@@ -101,14 +108,21 @@ def _tensors(hf_folder: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
                 yield name, file.get_tensor(name).float().numpy()
 
 
-def _kind(weight: NDArray[np.float32]) -> Any:
+def _kind(weight: NDArray[np.float32], form: GgufForm) -> Any:
     """Norms and biases are small and stay exact; a row must hold whole blocks of 32 to be quantised."""
     import gguf  # noqa: PLC0415
 
     kinds = gguf.GGMLQuantizationType
     if weight.ndim == 1:
         return kinds.F32
-    return kinds.Q8_0 if weight.shape[-1] % gguf.GGML_QUANT_SIZES[kinds.Q8_0][0] == 0 else kinds.F16
+    kind = kinds[form.upper()]
+    return kind if weight.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else kinds.F16
+
+
+def _in_kind(weight: NDArray[np.float32], kind: Any) -> Any:
+    import gguf  # noqa: PLC0415
+
+    return q4_0(weight) if kind == gguf.GGMLQuantizationType.Q4_0 else gguf.quants.quantize(weight, kind)
 
 
 def _copy_metadata(base: Any, writer: Any) -> None:

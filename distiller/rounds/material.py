@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from distiller.data import dataset as datasets
+from distiller.data import files
 from distiller.data.rows import Row
-from distiller.evaluation.asking import Asker, Question, StudentAnswer, keep_answers, read_answers
+from distiller.evaluation.asking import Question, StudentAnswer, keep_answers, read_answers
 from distiller.evaluation.evaluate import live_answer, newest, question
 from distiller.evaluation.gate import GateConfig
-from distiller.evaluation.serving import NAME, Form, serving
-from distiller.rounds.publish import ANSWERS, DATASET, GGUF, LEARNT, STUDENT, has_weights, manifests, same_student
+from distiller.evaluation.serving import Form, way_to
+from distiller.rounds.publish import ANSWERS, DATASET, GGUF, INT8, LEARNT, STUDENT, has_weights, manifests, same_student
 from distiller.rounds.reports import Configs, Tell
 from distiller.rounds.trigger import Due, Tally
 from distiller.rounds.work import Work
@@ -26,8 +26,6 @@ from router.contracts.guarded import read_guarded
 from router.contracts.records import Record
 from router.errors import BundleError
 from router.policy import Policy
-from router.scoring.encoder import load_encoder
-from router.scoring.judges.judge import Judges
 from router.settings import Settings
 from router.store.base import open_readonly
 
@@ -66,8 +64,8 @@ class Material:
 
     @property
     def incumbent(self) -> Form:
-        """The live student: the live bundle's, or the base student."""
-        return Form(self.own(STUDENT) or self.policy.student.model, self.own(GGUF))
+        """The live student as it serves: the live bundle's, or the base student."""
+        return Form(self.own(INT8) or self.own(STUDENT) or self.policy.student.model, self.own(GGUF))
 
     @cached_property
     def dataset(self) -> datasets.Dataset:
@@ -150,7 +148,7 @@ class Material:
     def learnt(self) -> frozenset[str]:
         """The audited requests that the live scorer has learnt from, by id."""
         kept = self.own(LEARNT)
-        return datasets.ids(kept) if kept else frozenset()
+        return files.ids(kept) if kept else frozenset()
 
     def audited_ids(self, ids: Iterable[str]) -> frozenset[str]:
         """Those of these requests that were audited: no other could ever certify."""
@@ -189,7 +187,8 @@ class Material:
             known = read_answers(path)
             if all(q.request_id in known for q in questions):
                 return {"asked": 0}
-            with self._way_to(student) as asker:
+            config = self.configs.evaluate
+            with way_to(student, self.policy, self.settings, config, self.tell.step) as asker:
                 asker.ask(questions, path)
             return {"asked": sum(q.request_id not in known for q in questions)}
 
@@ -197,22 +196,6 @@ class Material:
         self.work.stage(stage, missing)
         answers = read_answers(path)
         return {q.request_id: answers[q.request_id] for q in questions}
-
-    @contextmanager
-    def _way_to(self, student: Form) -> Iterator[Asker]:
-        """Where the student answers: an engine started for it, or the policy's URL for what stands there already."""
-        config, at = self.configs.evaluate, self.policy.student
-        on_answer, flight, patience = self.tell.step, config.in_flight, config.answer_seconds
-        accept = self.policy.accept
-        judges = Judges(self.policy.judge, encoder=lambda: load_encoder(self.settings.cache))
-        if at.url is not None and student.folder == at.model:
-            key = os.environ.get(at.api_key_env) if at.api_key_env else None
-            yield Asker(
-                at.url, at.model, flight, patience, accept=accept, judges=judges, api_key=key, on_answer=on_answer
-            )
-            return
-        with serving(student, at.engine, self.settings.logs / "evaluate.log", config.start_seconds) as url:
-            yield Asker(url, NAME, flight, patience, accept=accept, judges=judges, on_answer=on_answer)
 
 
 def live_bundle(bundles: Path) -> Manifest | None:

@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from distiller.data.files import request_ids
 from router.contracts.bundles import (
     MANIFEST,
     DatasetRef,
@@ -22,12 +23,15 @@ from router.contracts.bundles import (
     read_active,
     read_manifest,
 )
+from router.contracts.files import sha256_of, weights_of
+from router.contracts.forms import FormName
 from router.errors import BundleError
 from router.policy import Policy
 from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION
 
 STUDENT = "student"
+INT8 = "student.int8"
 GGUF = "student.gguf"
 SCORER = "scorer"
 ANSWERS = "answers.jsonl"
@@ -40,18 +44,21 @@ BASE = "base"
 class Draft:
     """What a round made.
 
-    ``student`` is a Hugging Face folder, None where the base student stays; ``trained_on`` the training
-    split's file, of which the bundle keeps the request ids, so that it is known what went into it;
-    ``learnt`` the holdout's requests that the scorer learnt from, by id;
-    ``answers`` the student's kept answers to the evaluation's questions. ``train_seconds`` is training
-    alone, ``seconds`` the whole round, which is what it cost beside ``judge_usd``, paid to judges.
+    ``student`` is a Hugging Face folder, None where the base student stays; ``int8`` and ``gguf`` are what it was
+    exported to, ``form`` the one that was judged and serves; ``trained_on`` the training split's file, of which
+    the bundle keeps the request ids, so that it is known what went into it; ``learnt`` the holdout's requests that
+    the scorer learnt from, by id; ``answers`` the student's kept answers to the evaluation's questions.
+    ``train_seconds`` is training alone, ``seconds`` the whole round, which is what it cost beside ``judge_usd``,
+    paid to judges.
     """
 
     scorer: Scorer
     thresholds: Thresholds
     dataset: DatasetRef
     student: Path | None = None
+    int8: Path | None = None
     gguf: Path | None = None
+    form: FormName | None = None
     answers: Path | None = None
     trained_on: Path | None = None
     learnt: frozenset[str] = frozenset()
@@ -75,6 +82,8 @@ def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None 
     folder.mkdir(parents=True)
     if draft.student:
         _link_tree(draft.student, folder / STUDENT)
+    if draft.int8:
+        _link_tree(draft.int8, folder / INT8)
     if draft.gguf:
         _link(draft.gguf, folder / GGUF)
     if draft.answers and draft.answers.is_file():
@@ -93,7 +102,13 @@ def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None 
             model=bundle_id if policy.student.url and draft.student else policy.student.model,
             path=STUDENT if draft.student else None,
             gguf=GGUF if draft.gguf else None,
+            int8=INT8 if draft.int8 else None,
+            form=draft.form,
             sha256=sha,
+            exports={
+                **({GGUF: weights_sha256(folder / GGUF)} if draft.gguf else {}),
+                **({INT8: weights_sha256(folder / INT8)} if draft.int8 else {}),
+            },
         ),
         scorer=SCORER,
         features_version=FEATURES_VERSION,
@@ -125,20 +140,15 @@ def new_id(now: float, *content: str) -> str:
 
 
 def weights_sha256(student: Path) -> str:
-    """SHA-256 over the bytes of the folder's safetensors files, in the order of their names.
+    """SHA-256 over the bytes of a student's weights: a folder's safetensors files by their names, or a GGUF file.
 
     Raises:
-        BundleError: the folder holds none.
+        BundleError: there are none.
     """
-    files = sorted(student.glob("*.safetensors"))
+    files = weights_of(student)
     if not files:
         raise BundleError(f"{student} holds no safetensors weights")
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as handle:
-            while chunk := handle.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
+    return sha256_of(files)
 
 
 def manifests(bundles: Path) -> list[Manifest]:
@@ -174,7 +184,8 @@ def prune(bundles: Path, keep: int = 5) -> list[str]:
     own = [m.bundle_id for m in manifests(bundles) if m.student.path and has_weights(bundles, m)]
     old = [name for name in own[: max(0, len(own) - keep)] if name not in safe]
     for name in old:
-        shutil.rmtree(bundles / name / STUDENT, ignore_errors=True)
+        for folder in (STUDENT, INT8):
+            shutil.rmtree(bundles / name / folder, ignore_errors=True)
         (bundles / name / GGUF).unlink(missing_ok=True)
     torn = [p.name for p in bundles.glob("*/") if not (p / MANIFEST).is_file() and p.name not in safe]
     for name in torn:
@@ -185,9 +196,8 @@ def prune(bundles: Path, keep: int = 5) -> list[str]:
 def _keep_ids(source: Path, target: Path) -> None:
     """Of each training row its request id alone: texts have their own retention."""
     target.parent.mkdir()
-    with source.open(encoding="utf-8") as rows, target.open("w") as ids:
-        for row in rows:
-            ids.write(_id_line(json.loads(row)["request_id"]))
+    with target.open("w") as ids:
+        ids.writelines(map(_id_line, request_ids(source)))
 
 
 def _id_line(request_id: str) -> str:

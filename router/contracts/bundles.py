@@ -14,16 +14,19 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from router.contracts.files import write_atomically
+from router.contracts.forms import FormName
 
 MANIFEST = "manifest.json"
 ACTIVE = "active.json"
 
 
 class StudentRef(BaseModel):
-    """The student's weights: a Hugging Face folder and, where it was exported, a GGUF file.
+    """The student's weights: a Hugging Face folder as trained and, where they were exported, the same in eight bits
+    for the embedded engine (``int8``) and a GGUF file.
 
     Paths are relative to the bundle. ``path`` is None where the bundle keeps the base student and
-    only fits a scorer for it; ``sha256`` is over the weights' bytes.
+    only fits a scorer for it; ``sha256`` is over the bytes of the weights as trained, ``exports`` has that of every
+    exported file by its path. ``form`` is what the gate judged, so what serves; None in bundles older than forms.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -31,7 +34,10 @@ class StudentRef(BaseModel):
     model: str
     path: str | None = None
     gguf: str | None = None
+    int8: str | None = None
+    form: FormName | None = None
     sha256: str | None = None
+    exports: dict[str, str] = Field(default_factory=dict)
 
 
 class Evidence(BaseModel):

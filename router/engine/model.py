@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from router.engine import cpu
 from router.engine.forms import Forms
+from router.engine.int8 import is_int8, load_int8
 from router.engine.kv import Packed, Shape, Slots
 from router.errors import BadRequest, EngineError
 
@@ -36,7 +37,7 @@ class Model:
 
     @classmethod
     def load(cls, name: str, folder: Path, precision: Precision = "auto") -> Model:
-        """Reads a Hugging Face folder.
+        """Reads a Hugging Face folder, or one with eight-bit weights in the place of its own.
 
         Raises:
             EngineError: the folder is no decoder model that this engine can batch.
@@ -50,8 +51,12 @@ class Model:
         dtype = _dtype(precision, device)
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            network: Any = AutoModelForCausalLM.from_pretrained(
-                str(folder), dtype=dtype, attn_implementation="sdpa", local_files_only=True
+            network: Any = (
+                load_int8(folder, dtype)
+                if is_int8(folder)
+                else AutoModelForCausalLM.from_pretrained(
+                    str(folder), dtype=dtype, attn_implementation="sdpa", local_files_only=True
+                )
             )
         except (OSError, ValueError, KeyError) as e:
             raise EngineError(f"cannot load student {name!r} from {folder}: {e}") from e

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import orjson
 from pydantic import ValidationError
 
 from router.contracts.bundles import Active, read_active, read_manifest
-from router.contracts.files import write_atomically
+from router.contracts.files import sha256_of, weights_of, write_atomically
 from router.engine.base import Engine, Version
 from router.engine.embedded import Embedded
 from router.engine.llama_server import LlamaServer, find_binary
@@ -139,10 +137,10 @@ class Supervisor:
             manifest = read_manifest(self._folder, bundle)
         except (OSError, ValidationError):
             return None  # the proxies report a bundle that cannot be read, and keep what they have
-        if version_of(manifest) == BASE or manifest.student.path is None:
+        home, student = self._folder / bundle, manifest.student
+        if version_of(manifest) == BASE or student.path is None:
             return Version(BASE)
-        home, gguf = self._folder / bundle, manifest.student.gguf
-        return Version(bundle, home / manifest.student.path, home / gguf if gguf else None)
+        return Version(bundle, home / (student.int8 or student.path), home / student.gguf if student.gguf else None)
 
     async def _load(self, version: Version) -> None:
         student, began = self._policy.student, time.monotonic()
@@ -166,9 +164,14 @@ class Supervisor:
         """Checks a bundle's weights against its manifest, once. Raises BundleError where they differ."""
         if version.folder is None or version.name in self._verified:
             return
-        said = read_manifest(self._folder, version.name).student.sha256
-        if said is not None and _sha256(version.folder) != said:
-            raise BundleError(f"the weights of bundle {version.name} are not those its manifest names")
+        student, home = read_manifest(self._folder, version.name).student, self._folder / version.name
+        exported = student.gguf if self._policy.student.engine == "llama-server" else student.int8
+        if exported not in student.exports:
+            exported = None  # not exported, or in a bundle older than their hashes
+        said = student.exports[exported] if exported else student.sha256
+        place = home / (exported or student.path or "")
+        if said is not None and sha256_of(weights_of(place)) != said:
+            raise BundleError(f"the weights of bundle {version.name} are not those its manifest names: {place}")
         self._verified.add(version.name)
 
     async def _forget(self, wanted: set[str]) -> None:
@@ -192,13 +195,3 @@ class Supervisor:
         """Tells the proxies what answers, atomically."""
         places = {n: asdict(p) for n, p in self._engine.versions.items() if n not in (without or ())}
         write_atomically(self._file, orjson.dumps({"pid": os.getpid(), "versions": places}))
-
-
-def _sha256(folder: Path) -> str:
-    """Over the bytes of the folder's safetensors files, in the order of their names, as a bundle's manifest has it."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as handle:
-            while chunk := handle.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.quantization_config import GgufConfig
 
 from distiller.forms.gguf import interleave, to_gguf
+from router.contracts.forms import GGUF_FORMS, GgufForm
 from router.errors import TrainingError
 from tests.distiller.tiny_student import student, words
 
@@ -91,6 +92,28 @@ def test_metadata_and_kinds_follow_the_base(tmp_path: Path) -> None:
     assert out.fields["general.file_type"].contents() == gguf.LlamaFileType.MOSTLY_Q8_0
     kinds = {t.name: t.tensor_type.name for t in out.tensors}
     assert kinds["blk.0.attn_q.weight"] == "Q8_0" and kinds["output_norm.weight"] == "F32"
+
+
+@pytest.mark.parametrize("form", GGUF_FORMS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_matrices_are_in_the_form_and_what_answers_are_read_off_is_never_coarser_than_eight_bits(
+    tmp_path: Path, form: GgufForm, tied: bool
+) -> None:
+    hf = student(tmp_path / "hf", tied=tied, seed=3)
+    out = to_gguf(hf, base_file(tmp_path, hf), tmp_path / "student.gguf", form)
+    written = gguf.GGUFReader(out)
+    kinds = {t.name: t.tensor_type.name.lower() for t in written.tensors}
+    head = "token_embd.weight" if tied else "output.weight"
+    assert {k for name, k in kinds.items() if "norm" not in name and name != head} == {form}
+    assert kinds[head] == "q8_0" and kinds["blk.1.attn_norm.weight"] == "f32"
+    assert written.fields["general.file_type"].contents() == gguf.LlamaFileType[f"MOSTLY_{form.upper()}"]
+    back = AutoModelForCausalLM.from_pretrained(
+        out.parent, gguf_file=out.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+    )
+    trained = AutoModelForCausalLM.from_pretrained(hf, dtype=torch.float32)
+    with torch.no_grad():
+        expected, found = trained(TOKENS).logits, back(TOKENS).logits
+    assert (expected - found).norm() < {"q8_0": 0.03, "q4_1": 0.4, "q4_0": 0.4}[form] * expected.norm()
 
 
 def test_the_order_of_rows_is_llama_cpps() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from distiller.config import EvaluateConfig, TrainConfig
 from distiller.rounds.loop import run_round
-from distiller.rounds.publish import LEARNT, manifests, weights_sha256
+from distiller.rounds.publish import INT8, LEARNT, manifests, weights_sha256
 from distiller.rounds.reports import Configs, Silent
 from distiller.rounds.trigger import Due, count, due
 from distiller.rounds.work import unfinished
@@ -86,6 +86,7 @@ def policy_of(student: Path) -> Policy:
             "student": {
                 "model": str(student),
                 "engine": "embedded",
+                "form": "int8",
                 "usd_per_million": {"input": 0.01, "output": 0.02},
             },
             "teacher": {
@@ -211,6 +212,8 @@ def test_a_round_makes_a_better_student_and_makes_it_live(after_first_round: dic
     assert read_active(bundles).bundle == report.bundle
     (manifest,) = manifests(bundles)
     assert manifest.student.sha256 == weights_sha256(bundles / report.bundle / "student")
+    assert (manifest.student.form, manifest.student.int8) == ("int8", INT8), "what was judged is what serves"
+    assert manifest.student.exports == {INT8: weights_sha256(bundles / report.bundle / INT8)}
     assert manifest.dataset.train == report.counts["train"]
     assert manifest.thresholds.evidence is not None
     assert manifest.gate["promoted"]
@@ -250,7 +253,7 @@ def test_tuning_anew_keeps_the_student_and_asks_only_what_live_audits_did_not(
     assert report.promoted, report.reasons
     bundles = settings.bundles("tickets")
     old, new = manifests(bundles)[-2:]
-    assert new.student.sha256 == old.student.sha256
+    assert new.student == old.student
     assert new.parent == old.bundle_id
     assert new.dataset == old.dataset
     assert old.thresholds.evidence and new.thresholds.evidence
