@@ -20,10 +20,10 @@ from distiller.evaluation.asking import Question, StudentAnswer, read_answers
 from distiller.evaluation.gate import LEAST_ROWS, judge
 from distiller.evaluation.judging import judge_answers
 from distiller.evaluation.serving import Form
-from distiller.forms.export import export, has_gguf
+from distiller.forms.gguf import to_gguf
 from distiller.rounds.fit_scorer import fit_bundle_scorer, parted
 from distiller.rounds.material import INCUMBENT, Material
-from distiller.rounds.publish import ANSWERS, DATASET, GGUF, INT8, STUDENT, Draft, prune, round_cost_usd, write_bundle
+from distiller.rounds.publish import ANSWERS, DATASET, GGUF, STUDENT, Draft, prune, round_cost_usd, write_bundle
 from distiller.rounds.refresh import Refreshed, refreshed
 from distiller.rounds.reports import Configs, RoundReport, Silent, Tell
 from distiller.rounds.trigger import Due, nothing_to_tune
@@ -32,9 +32,8 @@ from distiller.rounds.work import one_round_at_a_time, remember
 from distiller.training.train import train
 from router.contracts.bundles import DatasetRef, activate, read_active
 from router.contracts.encoders import EncoderKind
-from router.contracts.forms import FormName, gguf_form
-from router.engine.weights import base_student
-from router.errors import BundleError, TrainingError
+from router.engine.weights import base_gguf, base_student
+from router.errors import BundleError, EngineError, TrainingError
 from router.policy import Policy
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer
@@ -96,8 +95,8 @@ class Round:
             student, training = self._trained()
         except TrainingError as e:
             return self._report(None, (f"nothing was trained: {e}",), ({}, {}), (0.0, 0.0))
-        int8, gguf = self._exported(student)
-        answers = self._ask("evaluate", Form(int8 or student, gguf), ANSWERS, [*m.dev, *m.holdout])
+        gguf = self._gguf(student)
+        answers = self._ask("evaluate", Form(student, gguf), ANSWERS, [*m.dev, *m.holdout])
         before = self._ask("incumbent", m.incumbent, INCUMBENT, m.holdout)
         draft = self._fitted(answers, ANSWERS)
         shares = share_of(draft.thresholds, self.policy), self._incumbent_share(before)
@@ -109,9 +108,7 @@ class Round:
         draft = replace(
             draft,
             student=student,
-            int8=int8,
             gguf=gguf,
-            form=self.policy.student.served_form,
             trained_on=m.dataset.train,
             gate=verdict.as_dict(),
             evaluation={**draft.evaluation, "train": training},
@@ -139,9 +136,7 @@ class Round:
         draft = replace(
             draft,
             student=m.own(STUDENT),
-            int8=m.own(INT8),
             gguf=m.own(GGUF),
-            form=m.parent.student.form if m.parent else None,
             trained_on=m.own(f"{DATASET}/train.jsonl"),
             dataset=m.parent.dataset if m.parent else draft.dataset.model_copy(update={"train": 0, "rights": {}}),
             gate={"promoted": True, "reasons": [reason]},
@@ -178,18 +173,15 @@ class Round:
         self.work.seconds["train"] = round(found["seconds"], 3)  # of a resumed run, all of it
         return out, found
 
-    def _exported(self, student: Path) -> tuple[Path | None, Path | None]:
-        """The candidate in eight bits, where the policy says so, and as a GGUF, where its base student's own is
-        known; the policy's engine reads one of them, or the weights as trained."""
-        form = self.policy.student.served_form
-        int8 = self._export(student, form, INT8) if form == "int8" else None
-        gguf = self._export(student, gguf_form(form), GGUF) if has_gguf(self.policy.student.model) else None
-        return int8, gguf
-
-    def _export(self, student: Path, form: FormName, name: str) -> Path:
-        out = self.folder / name
-        self.tell.stage("export", f"writing {form}")
-        self.work.stage(f"export-{form}", lambda: {"to": str(export(student, form, out, self.policy.student.model))})
+    def _gguf(self, student: Path) -> Path | None:
+        """The candidate for llama.cpp; None where no GGUF of its base is known to give the form."""
+        try:
+            base = base_gguf(self.policy.student.model)
+        except EngineError:
+            return None
+        out = self.folder / GGUF
+        self.tell.stage("export", "writing the GGUF")
+        self.work.stage("export", lambda: {"gguf": str(to_gguf(student, base, out))})
         return out
 
     def _fitted(self, answers: Answers, kept: str, live: Scorer | None = None) -> Draft:

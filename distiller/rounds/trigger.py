@@ -9,6 +9,7 @@ from math import ceil, log
 from typing import Any
 
 from distiller.data.rights import admissible
+from distiller.evaluation.gate import LEAST_ROWS
 from router.contracts.decision import NOVEL
 from router.contracts.guarded import Guarded
 from router.contracts.records import Record
@@ -18,12 +19,8 @@ from router.store.base import Records
 GROWTH = 1.5
 HASTE = 0.5
 """Of the records that a training round waits for, as many as do where parity broke since the last round."""
-LEAST_AUDITS = 50
-"""Audited requests below which the gate judges no student."""
 LEAST_ACCEPTABLE = 10
 """Audits in the student's favour below which there is no share to certify for it."""
-
-
 LEAST_STRANGE, STRANGE = 20, 0.02
 """Audited requests that were strange to the live scorer since the last round, and their share among those since, from
 which on it is refreshed: what is new was judged meanwhile."""
@@ -80,8 +77,14 @@ def enough_audits(policy: Policy) -> int:
     """
     goal = policy.objective.parity
     if goal is None:
-        return LEAST_AUDITS
-    return 2 * ceil(log(1 - goal.confidence) / log(goal.at_least))
+        return LEAST_ROWS
+    return max(LEAST_ROWS, 2 * ceil(log(1 - goal.confidence) / log(goal.at_least)))
+
+
+def nothing_to_tune(right: int) -> str | None:
+    """Why no threshold is looked for where at most so many audits speak for the student; None where one may be
+    found. A count, not a share: audits of the students before it are among those that do not."""
+    return None if right >= LEAST_ACCEPTABLE else f"the student was right in no more than {right} audits: nothing to tune for"
 
 
 def due(
@@ -106,15 +109,15 @@ def due(
     broke = guarded is not None and guarded.changed_at > (rounds[-1]["at"] if rounds else 0.0)
     if broke:
         wanted = ceil(HASTE * wanted)
-    if new >= wanted and tally.audited < LEAST_AUDITS:
-        return None, f"{new} new trainable records, but {tally.audited} of {LEAST_AUDITS} audited requests to judge by"
+    if new >= wanted and tally.audited < LEAST_ROWS:
+        return None, f"{new} new trainable records, but {tally.audited} of {LEAST_ROWS} audited requests to judge by"
     if new >= wanted:
         return Due.TRAIN, f"{new} new trainable records{', and parity broke' if broke else ''}"
     strange = tally.strange - (rounds[-1]["tally"].get("strange", 0) if rounds else 0)
     is_new = strange >= max(LEAST_STRANGE, STRANGE * (tally.audited - before))
     enough = max(enough_audits(policy), 0 if is_new else ceil(before * GROWTH))
-    if tally.audited >= enough and tally.acceptable < LEAST_ACCEPTABLE:
-        return None, f"{new} of {wanted} new trainable records; the student was right in {tally.acceptable} audits"
+    if tally.audited >= enough and (hopeless := nothing_to_tune(tally.acceptable)):
+        return None, f"{new} of {wanted} new trainable records; {hopeless}"
     if tally.audited >= enough:
         why = f", {strange} of the new ones strange to the scorer" if is_new else ""
         return Due.CALIBRATE, f"{tally.audited} audited requests, {before} at the last round{why}"

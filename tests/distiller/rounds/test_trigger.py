@@ -85,7 +85,7 @@ def test_training_tunes_too() -> None:
     assert due(policy(), Tally(1, 600, 300, 50), rounds)[0] is Due.CALIBRATE
 
 
-@pytest.mark.parametrize(("target", "least"), [(0.95, 118), (0.9, 58), (0.99, 598)])
+@pytest.mark.parametrize(("target", "least"), [(0.95, 118), (0.9, 58), (0.99, 598), (0.5, 50)])
 def test_a_stricter_floor_needs_more_audits(target: float, least: int) -> None:
     assert enough_audits(policy(parity={"at_least": target, "confidence": 0.95})) == least
 
