@@ -84,7 +84,9 @@ def enough_audits(policy: Policy) -> int:
 def nothing_to_tune(right: int) -> str | None:
     """Why no threshold is looked for where at most so many audits speak for the student; None where one may be
     found. A count, not a share: audits of the students before it are among those that do not."""
-    return None if right >= LEAST_ACCEPTABLE else f"the student was right in no more than {right} audits: nothing to tune for"
+    if right >= LEAST_ACCEPTABLE:
+        return None
+    return f"the student was right in no more than {right} audits: nothing to tune for"
 
 
 def due(
