@@ -64,6 +64,7 @@ class Row:
     it, the teacher wrote prompt and answer; such a row is trained on or left out, and never measures.
     ``top_logprobs`` are the teacher's likeliest tokens where they were recorded and spell ``answer`` from its first
     character on (``router.contracts.logprobs.unpacked`` reads them; tokens that end the answer may follow), else "".
+    ``rationale`` is what the teacher thought before it, where its API tells that apart.
     """
 
     request_id: str
@@ -84,6 +85,7 @@ class Row:
     teacher_tokens: int = 0
     synthetic: bool = False
     top_logprobs: str = ""
+    rationale: str = ""
 
     @property
     def trainable(self) -> bool:
@@ -138,6 +140,7 @@ def row_of(record: Record, policy: Policy) -> Row | Skip:
         teacher_right=record.right(Tier.TEACHER),
         teacher_tokens=teacher.usage.output_tokens,
         top_logprobs=_spelling(teacher.top_logprobs, redacted),
+        rationale=redact(_text(teacher.message.get("reasoning_content")) or "", kinds),
     )
 
 
