@@ -9,6 +9,7 @@ from typing import Any
 from distiller.data.rows import Row
 from distiller.evaluation.asking import Question, StudentAnswer
 from distiller.evaluation.gate import Outcome
+from distiller.evaluation.slices import slices_of
 from router.contracts.decision import Tier
 from router.contracts.judges import by_judge
 from router.contracts.records import Record
@@ -18,7 +19,6 @@ from router.scoring.judges.pair import Pair
 from router.scoring.learned import Example
 
 BYTES_PER_TOKEN = 3
-LENGTHS = ((64, "short"), (512, "medium"))
 SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "max_completion_tokens")
 
 
@@ -30,7 +30,6 @@ def question(row: Row, weight: float = 1.0) -> Question:
     shape = {k: v for k, v in row.options.items() if k not in SAMPLING}
     body = {**shape, "messages": row.messages}
     features = extract(body)
-    length = next((name for limit, name in LENGTHS if features.input_tokens <= limit), "long")
     room = len(row.answer.encode()) // BYTES_PER_TOKEN * 2 + 16
     asked = row.options.get("max_completion_tokens") or row.options.get("max_tokens")
     return Question(
@@ -39,7 +38,7 @@ def question(row: Row, weight: float = 1.0) -> Question:
         teacher={"role": "assistant", "content": row.answer},
         max_tokens=min(room, asked) if isinstance(asked, int) and asked > 0 else room,
         features=features,
-        slices=(*((f"task={row.task}",) if row.task else ()), f"length={length}"),
+        slices=slices_of(features, row.task),
         task=row.task,
         weight=weight,
         streamed=row.streamed,
@@ -131,11 +130,11 @@ def _example(question: Question, answer: StudentAnswer, acceptable: bool) -> Exa
 
 
 def outcomes(
-    questions: Sequence[Question], candidate: Mapping[str, bool], incumbent: Mapping[str, bool]
+    questions: Sequence[Question], candidate: Mapping[str, bool], incumbent: Mapping[str, bool], form: str = ""
 ) -> list[Outcome]:
-    """The gate's rows: both students' grades side by side."""
+    """The gate's rows: both students' grades side by side, the candidate's in this ``form``."""
     graded = (q for q in questions if q.request_id in candidate)
-    return [Outcome(q.request_id, candidate[q.request_id], incumbent.get(q.request_id), q.slices) for q in graded]
+    return [Outcome(q.request_id, candidate[q.request_id], incumbent.get(q.request_id), q.slices, form) for q in graded]
 
 
 def report(
@@ -151,15 +150,20 @@ def report(
     for q in graded:
         for name in q.slices:
             slices[name].append(grades[q.request_id])
-    times = sorted(answers[q.request_id].seconds for q in graded)
+    times = [answers[q.request_id].seconds for q in graded]
     return {
         "n": len(graded),
         "acceptable_rate": _mean([grades[q.request_id] for q in graded]),
         "slices": {name: {"n": len(v), "acceptable_rate": _mean(v)} for name, v in sorted(slices.items())},
         "output_tokens_mean": _mean([answers[q.request_id].output_tokens for q in graded]),
-        "seconds_p50": times[len(times) // 2] if times else 0.0,
-        "seconds_p95": times[int(len(times) * 0.95)] if times else 0.0,
+        "seconds_p50": percentile(times, 0.5),
+        "seconds_p95": percentile(times, 0.95),
     }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which this share of them lies; 0 without any."""
+    return sorted(values)[int(len(values) * share)] if values else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:

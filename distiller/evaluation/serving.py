@@ -7,12 +7,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from distiller.config import EvaluateConfig
+from distiller.evaluation.asking import Asker
 from router.errors import EngineError
+from router.policy import Policy
+from router.scoring.encoder import load_encoder
+from router.scoring.judges.judge import Judges
+from router.settings import Settings
 
 NAME = "candidate"
 
@@ -26,6 +32,21 @@ class Form:
 
     folder: Path | str
     gguf: Path | None = None
+
+
+@contextmanager
+def way_to(
+    student: Form, policy: Policy, settings: Settings, config: EvaluateConfig, on_answer: Callable[[int, int], None]
+) -> Iterator[Asker]:
+    """Where the student answers: an engine started for it, or the policy's URL for what stands there already."""
+    at, accept, flight, patience = policy.student, policy.accept, config.in_flight, config.answer_seconds
+    judges = Judges(policy.judge, encoder=lambda: load_encoder(settings.cache))
+    if at.url is not None and student.folder == at.model:
+        key = os.environ.get(at.api_key_env) if at.api_key_env else None
+        yield Asker(at.url, at.model, flight, patience, accept=accept, judges=judges, api_key=key, on_answer=on_answer)
+        return
+    with serving(student, at.engine, settings.logs / "evaluate.log", config.start_seconds) as url:
+        yield Asker(url, NAME, flight, patience, accept=accept, judges=judges, on_answer=on_answer)
 
 
 @contextmanager
