@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 from distiller.rounds.fit_scorer import lent
@@ -42,19 +43,22 @@ def refreshed(
         learnt: what ``scorer`` was fitted on or refreshed with already, by request id.
     """
     unseen = [e for e in holdout if e.request_id not in learnt]
-    strange = sum(scorer.look(e.features).novelty >= NOVEL for e in unseen)
+    raws = scorer.raws([e.features for e in unseen])
+    strange = sum(scorer.look_at(raw).novelty >= NOVEL for raw in raws)
     lends = strange >= max(1, LEAST_STRANGE * len(unseen))
     fresh = [e for e in older if e.request_id not in learnt]
-    given = [e for e in unseen if lends and lent(e)]
-    certifying = [e for e in unseen if not (lends and lent(e))]
-    now = scorer.refreshed([*fresh, *given])
+    lending = [lends and lent(e) for e in unseen]
+    staying = [not lend for lend in lending]
+    given, certifying = list(compress(unseen, lending)), list(compress(unseen, staying))
+    now = scorer.refreshed([*fresh, *given], [*scorer.raws([e.features for e in fresh]), *compress(raws, lending)])
+    strange_after = sum(now.look_at(raw).novelty >= NOVEL for raw in compress(raws, staying))
     report = {
         "refreshed_on": len(fresh) + len(given),
         "lent_by_holdout": len(given),
         "learnt_before": len(holdout) - len(unseen),
         "certified_on": len(certifying),
         "strange": _share(strange, len(unseen)),
-        "strange_after": _share(sum(now.look(e.features).novelty >= NOVEL for e in certifying), len(certifying)),
+        "strange_after": _share(strange_after, len(certifying)),
     }
     return Refreshed(now, certifying, learnt | {e.request_id for e in (*fresh, *given)}, report)
 

@@ -50,6 +50,19 @@ class Part(NamedTuple):
     ngrams: int
 
 
+class Raw(NamedTuple):
+    """One request's texts, read, before anything fitted says what they mean. ``vector``: the message's embedding,
+    float32, (dim,), None where there is none; ``ngrams``: the message's; ``context``: what of ``around`` was read along
+    with it, see ``Scorer.raws``."""
+
+    structure: F32
+    vector: F32 | None
+    ngrams: I64
+    around: str
+    task: str
+    context: tuple[F32 | None, I64] | None = None
+
+
 class Reading(NamedTuple):
     """What the parts of a request say. ``message``, ``context`` and ``ngrams``: to each head's log odds;
     ``logit``: all together, blended with the neighbours' opinion; ``difference``: P(teacher right) less P(student
@@ -110,22 +123,27 @@ class Scorer:
         scorer.held_out_, scorer.held_out_accept_, scorer.held_out_gain_ = fit.held_out, fit.accepts, fit.gains
         return scorer
 
-    def refreshed(self, examples: Sequence[Example]) -> Self:
+    def refreshed(self, examples: Sequence[Example], raws: Sequence[Raw] | None = None) -> Self:
         """This scorer with more judged requests, none of which it was fitted on: calibrated anew by them; they join
-        the neighbours, and their n-grams are known. No refit; what it says of an example here, it said before."""
+        the neighbours, and their n-grams are known. No refit; what it says of an example here, it said before.
+        ``raws`` are the examples', where they were read before."""
         learned, encoder = self.learned, self.reader.encoder
         labels = np.array([e.acceptable for e in examples], np.bool_)
         if not len(labels):
             return self
-        logits = np.array([self.read(e.features).logit for e in examples])
+        raws = self.raws([e.features for e in examples]) if raws is None else raws
+        logits = np.array([self.told(raw).logit for raw in raws])
         blend = learned.blend.adjusted(logits, labels, np.array([e.weight for e in examples]))
         neighbours = learned.neighbours
         if neighbours is not None and encoder is not None:
-            vectors = np.stack([encoder.encode(self.reader.texts(e.features)[0]) for e in examples])
+            none = np.zeros(encoder.dim, np.float32)
+            vectors = np.stack([none if raw.vector is None else raw.vector for raw in raws])
             neighbours = neighbours.remember(learning.judged_by(examples, vectors))
         grams = learned.grams.copy()
-        for text, around in (self.reader.texts(e.features) for e in examples):
-            grams[hashed_ngrams(text, ""), 3] = grams[hashed_ngrams("", around), 3] = 1
+        for raw in raws:
+            grams[raw.ngrams, 3] = 1
+            if raw.context is not None:
+                grams[raw.context[1], 3] = 1
         facts = {**learned.facts, "refreshed": learned.facts.get("refreshed", 0) + len(examples)}
         return type(self)(encoder, replace(learned, grams=grams, blend=blend, neighbours=neighbours, facts=facts))
 
@@ -135,7 +153,11 @@ class Scorer:
 
     def look(self, features: Features) -> Look:
         """All that is said of a request before any token."""
-        found, learned = self.read(features), self.learned
+        return self.look_at(self.raw(features))
+
+    def look_at(self, raw: Raw) -> Look:
+        """The same of one that was read before."""
+        found, learned = self.told(raw), self.learned
         usual, gain = found.usual, None
         if learned.neighbours is not None:
             usual = min(usual, learned.neighbours.familiar(found.opinion.nearest))
@@ -145,27 +167,44 @@ class Scorer:
             gain = learned.blend.gain(found.difference, 1 - p, found.opinion) * trust + (1 - trust)
         return Look(p * trust, gain, 1 - trust, found.tokens)
 
-    def read(self, features: Features) -> Reading:
-        """What each part of the request says."""
-        learned, encoder = self.learned, self.reader.encoder
+    def raw(self, features: Features) -> Raw:
+        """Reads a request's message; what stands around it is read, or remembered, when it is asked what it says."""
         text, around = self.reader.texts(features)
-        context, ngrams = self._context(around), hashed_ngrams(text, "")
-        structure = self.reader.structure(features)
-        dense = self.structure.dot(structure)
-        message, opinion = self._nothing, NOBODY
+        encoder, vector = self.reader.encoder, None
         if encoder is not None:
             total = encoder.total(text)
             length = math.sqrt(total.dot(total))
             if length > 0:
                 vector = total / length
-                message = self._vectors[0].dot(vector)
-                if learned.neighbours is not None:
-                    opinion = learned.neighbours.ask(vector, features.task)
+        return Raw(self.reader.structure(features), vector, hashed_ngrams(text, ""), around, features.task)
+
+    def raws(self, requests: Sequence[Features]) -> list[Raw]:
+        """Reads requests whole, every text once, for this scorer and what it is refreshed to."""
+        encoder, known = self.reader.encoder, dict[str, tuple[F32 | None, I64]]()
+        found = [self.raw(features) for features in requests]
+        for around in {raw.around for raw in found}:
+            known[around] = None if encoder is None else encoder.encode(around), hashed_ngrams("", around)
+        return [raw._replace(context=known[raw.around]) for raw in found]
+
+    def read(self, features: Features) -> Reading:
+        """What each part of the request says."""
+        return self.told(self.raw(features))
+
+    def told(self, raw: Raw) -> Reading:
+        """The same of one that was read before."""
+        learned, structure, ngrams = self.learned, raw.structure, raw.ngrams
+        context = self._context(raw.around) if raw.context is None else self._part(*raw.context)
+        dense = self.structure.dot(structure)
+        message, opinion = self._nothing, NOBODY
+        if raw.vector is not None:
+            message = self._vectors[0].dot(raw.vector)
+            if learned.neighbours is not None:
+                opinion = learned.neighbours.ask(raw.vector, raw.task)
         own = self._summed(ngrams)
         *grams, squared, _ = (own + context.grams).tolist()
         norm = math.sqrt(squared) if squared > 0 else math.inf
         said, around_said = message.tolist(), context.embedded.tolist()
-        task = learned.tasks.get(features.task, self._no_task)
+        task = learned.tasks.get(raw.task, self._no_task)
         heads = [sum(part) for part in zip(dense.tolist(), said, around_said, task, learned.bias, strict=True)]
         spelled = [g / norm for g in grams]
         if len(heads) == 1:
@@ -185,10 +224,11 @@ class Scorer:
 
     def _read_context(self, text: str) -> Part:
         """System prompt, earlier turns, frame: often the same for many requests, so it is remembered."""
-        encoder, embedded = self.reader.encoder, self._nothing
-        if encoder is not None:
-            embedded = self._vectors[1].dot(encoder.encode(text))
-        ngrams = hashed_ngrams("", text)
+        encoder = self.reader.encoder
+        return self._part(None if encoder is None else encoder.encode(text), hashed_ngrams("", text))
+
+    def _part(self, vector: F32 | None, ngrams: I64) -> Part:
+        embedded = self._nothing if vector is None else self._vectors[1].dot(vector)
         return Part(embedded, self._summed(ngrams), len(ngrams))
 
     def accept(self, score: float, signals: Signals | None) -> float:
@@ -198,10 +238,8 @@ class Scorer:
 
     def neighbours(self, features: Features, count: int = 5) -> list[tuple[str, float, bool]]:
         """The nearest judged requests: request id, cosine, whether the student was acceptable; nearest first."""
-        encoder, near = self.reader.encoder, self.learned.neighbours
-        if encoder is None or near is None:
-            return []
-        return near.nearest(encoder.encode(self.reader.texts(features)[0]), count)
+        vector, near = self.raw(features).vector, self.learned.neighbours
+        return [] if vector is None or near is None else near.nearest(vector, count)
 
     def save(self, folder: Path) -> None:
         """Writes weights (safetensors) and numbers (JSON) into ``folder``, made where it is missing."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from distiller.rounds.fit_scorer import lent
@@ -19,6 +21,7 @@ from router.settings import Settings
 OLD = ("my card has not arrived", "why was I charged a fee", "please raise my transfer limit", "close my account")
 NEW = ("Quel temps fera-t-il à Grenoble demain", "Traduisez ce poème de Verlaine", "Écrivez une recette de gratin")
 NOTHING = frozenset[str]()
+F32 = npt.NDArray[np.float32]
 
 
 def example(text: str, n: int, acceptable: bool) -> Example:
@@ -61,6 +64,32 @@ def test_what_refreshed_does_not_certify_and_what_certifies_did_not_refresh(live
     assert {e.request_id for e in holdout if lent(e)} == found.learnt - {f"r{500 + i}" for i in range(40)}
     assert 0.2 < found.report["lent_by_holdout"] / len(holdout) < 0.5
     assert found.report["refreshed_on"] == len(found.learnt)
+
+
+class Counting:
+    """An encoder that counts how often each text is read."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.name, self.dim, self.slow, self._encoder = encoder.name, encoder.dim, encoder.slow, encoder
+        self.times = Counter[str]()
+
+    def encode(self, text: str) -> F32:
+        self.times[text] += 1
+        return self._encoder.encode(text)
+
+    def total(self, text: str) -> F32:
+        self.times[text] += 1
+        return self._encoder.total(text)
+
+
+def test_every_text_is_read_once(live: Scorer, encoder: Encoder) -> None:
+    holdout, older = [*traffic(OLD, 150, 1000), *traffic(NEW, 60, 2000)], traffic(OLD, 40, 500)
+    counting = Counting(encoder)
+    found = refreshed(Scorer(counting, live.learned), older, holdout, NOTHING)
+    assert found.report == refreshed(live, older, holdout, NOTHING).report and found.report["lent_by_holdout"] > 0
+    around = {live.reader.texts(e.features)[1] for e in (*older, *holdout)}
+    assert {n for text, n in counting.times.items() if text not in around} == {1}
+    assert {counting.times[text] for text in around} == {2}, "once for the older ones, once for the holdout"
 
 
 def test_usual_traffic_lends_nothing_and_is_still_learnt_from_once_it_is_old(live: Scorer) -> None:
