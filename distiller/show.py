@@ -1,4 +1,4 @@
-"""What a round looks like in a terminal: its progress, its report, the bundles, the dataset."""
+"""What a round looks like in a terminal: its progress, its report, the bundles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from distiller.data.dataset import Dataset
 from distiller.rounds.publish import has_weights, manifests
 from distiller.rounds.reports import RoundReport
 from distiller.rounds.tuning import share_of
@@ -39,13 +38,14 @@ class Shown:
         passed = time.monotonic() - self._start
         self._console.print(f"[dim]{passed:6.0f} s[/]  [bold]{name}[/]  {detail}", highlight=False)
 
-    def step(self, done: int, of: int) -> None:
+    def step(self, done: int, of: int, note: str = "") -> None:
         if self._bar is None:
-            columns = (TextColumn("          "), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            figures = (MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+            columns = (TextColumn("          "), BarColumn(), *figures)
             self._bar = Progress(*columns, console=self._console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task("", total=of)
-        self._bar.update(self._task, completed=done, total=of)
+            self._task = self._bar.add_task("", total=of, note=note)
+        self._bar.update(self._task, completed=done, total=of, note=note)
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -87,20 +87,6 @@ def bundle_table(bundles: Path, policy: Policy) -> Table:
             m.cost_usd,
         )
     table.caption = "\n".join(verdicts)
-    return table
-
-
-def dataset_table(dataset: Dataset) -> Table:
-    """What is in the dataset, by which right, and what was left out and why."""
-    table = Table("records", "count", title="dataset", title_justify="left")
-    for split, rows in dataset.counts.items():
-        table.add_row(split + (f" ({dataset.new} new)" if split == "train" else ""), str(rows))
-    for who, rows in sorted(dataset.rights.used.items()):
-        table.add_row(f"  trained on by right: {who}", str(rows))
-    for who, rows in sorted(dataset.rights.refused.items()):
-        table.add_row(f"  [yellow]refused: {who}[/]", str(rows))
-    for reason, rows in sorted(dataset.skipped.items()):
-        table.add_row(f"[dim]left out: {reason}[/]", str(rows))
     return table
 
 

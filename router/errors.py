@@ -6,6 +6,7 @@ LocumError                     500  api_error
 ├── BundleError                     a bundle is incomplete, damaged or does not fit
 ├── EngineError                     the student's engine cannot be started or built
 ├── JudgeError                      a judge did not answer, or what people judged cannot be read
+├── DatasetError                    a dataset cannot be read, or not be exported to the form asked for
 ├── TrainingError                   a student cannot be trained, or not be exported to the form asked for
 ├── StoreError                      the records cannot be opened, or a newer version wrote them
 ├── UpstreamRefused                 a backend found the request wrong (4xx): its own words go to the client
@@ -74,6 +75,10 @@ class JudgeError(LocumError):
     def __init__(self, message: str, *, usd: Decimal = Decimal(0)) -> None:
         super().__init__(message)
         self.usd = usd
+
+
+class DatasetError(LocumError):
+    pass
 
 
 class TrainingError(LocumError):

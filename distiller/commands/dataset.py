@@ -1,8 +1,10 @@
-"""The dataset by hand: what a round would train on."""
+"""``locum distill dataset``: what a round would train on, to build, to look at, and to take elsewhere."""
 
 from __future__ import annotations
 
 from contextlib import closing
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,17 +15,98 @@ from router.policy import load_policy
 from router.settings import Settings
 from router.store.base import open_readonly
 
+Folder = Annotated[Path, typer.Argument(help="A dataset's folder.")]
 
-def dataset(
+app = typer.Typer(no_args_is_help=True, help="Build the dataset that a round would train on, look at it, export it.")
+
+
+class Form(StrEnum):
+    """Who reads an exported dataset."""
+
+    TRL = "trl"
+    AXOLOTL = "axolotl"
+    OPENAI = "openai"
+
+
+@app.command()
+def build(
     policy: PolicyFile = DEFAULT,
     out: Annotated[Path, typer.Option("--out", help="Folder to write train, dev and holdout to.")] = Path("dataset"),
+    against: Annotated[
+        list[Path],
+        typer.Option("--against", help="File with prompts of an evaluation that must not be trained on; repeatable."),
+    ] = [],  # noqa: B006  (typer reads it, nobody changes it)
+    max_rows: Annotated[
+        int | None, typer.Option("--max-rows", min=0, help="Rows to train on at most, 0: all; by default as a round.")
+    ] = None,
 ) -> None:
-    """Only build the dataset: what would be trained on, by which right, and what was left out and why."""
-    from distiller.data.dataset import build  # noqa: PLC0415
-    from distiller.show import dataset_table  # noqa: PLC0415
+    """Build the dataset: what would be trained on, by which right, and what was left out and why."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from distiller.config import DatasetConfig  # noqa: PLC0415
+    from distiller.data import dataset, known  # noqa: PLC0415
+    from distiller.data.against import read_prompts  # noqa: PLC0415
+    from distiller.data.tables import dataset_table  # noqa: PLC0415
+    from distiller.data.telling import Telling  # noqa: PLC0415
+    from router.scoring.encoder import kept_encoder  # noqa: PLC0415
 
     chosen, settings = load_policy(policy), Settings.from_env()
-    with closing(open_readonly(settings)) as log:
-        built = build((record for _, record in log.records(chosen.name)), chosen, out)
+    config = DatasetConfig.from_policy(chosen)
+    if max_rows is not None:
+        config = replace(config, max_rows=max_rows or None)
+    prompts = [prompt for file in against for prompt in read_prompts(file)]
+    with closing(open_readonly(settings)) as log, Telling(console) as tell:
+        built = dataset.build(
+            (record for _, record in log.records(chosen.name)),
+            chosen,
+            out,
+            config,
+            against=prompts,
+            encoder=partial(kept_encoder, settings.cache),
+            tell=tell,
+        )
+    known.remember(settings.home, out)
     console.print(dataset_table(built))
     console.print(f"{out} · sha256 {built.sha256[:12]}")
+
+
+@app.command()
+def show(
+    folder: Folder = Path("dataset"),
+    rows: Annotated[int, typer.Option("--rows", min=0, help="So many rows of the training split as an example.")] = 0,
+) -> None:
+    """Show what is in a dataset: rights, reasons why rows were left out, slices, lengths, failing kinds."""
+    from itertools import islice  # noqa: PLC0415
+
+    from distiller.data import dataset, tables  # noqa: PLC0415
+    from distiller.data.profile import profile  # noqa: PLC0415
+
+    found = dataset.load(folder)
+    console.print(tables.dataset_table(found))
+    for table in tables.profile_tables(profile(found), found.failing):
+        console.print(table)
+    for row in islice(dataset.scan(found.train), rows):
+        console.print(tables.row_panel(row))
+    console.print(f"{folder} · sha256 {found.sha256}")
+
+
+@app.command()
+def export(
+    folder: Folder = Path("dataset"),
+    form: Annotated[Form, typer.Option("--format", help="Who reads it.")] = Form.TRL,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; else SPLIT.FORMAT.jsonl there.")] = None,
+    split: Annotated[str, typer.Option(help="train, or dev: of it what may be trained on.")] = "train",
+) -> None:
+    """Write the rows that may be trained on as JSON lines for another trainer.
+
+    The Parquet files themselves have a `messages` column, which TRL and axolotl read as it is.
+    """
+    from distiller.data import dataset, known  # noqa: PLC0415
+    from distiller.data.export import HINTS, write  # noqa: PLC0415
+
+    found = dataset.load(folder)
+    to = out or folder / f"{split}.{form.value}.jsonl"
+    count = write(found, split, form.value, to)
+    known.remember(Settings.from_env().home, folder, export=to)
+    console.print(f"{count} rows · {to}")
+    console.print(HINTS[form.value], highlight=False, markup=False)

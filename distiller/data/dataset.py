@@ -1,10 +1,11 @@
-"""Log to dataset: deduplicated, redacted, rights-checked, split by conversation, capped, hashed.
+"""Log to dataset: redacted, rights-checked, deduplicated, split by conversation, capped, weighted, hashed.
 
 Audited records are a uniform sample of the traffic: they are the holdout and are never trained on,
 nor is any prompt, near copy or conversation of theirs. The teacher's other answers are split by a
 hash of the conversation into train and dev, so that a row never changes its split.
 
-On disk: ``train.jsonl``, ``dev.jsonl``, ``holdout.jsonl`` and, last, ``dataset.json``.
+On disk: ``train.parquet``, ``dev.parquet``, ``holdout.parquet`` and, last, ``dataset.json``. Records are read once and
+their texts wait on disk: memory grows by some hundred bytes a record.
 """
 
 from __future__ import annotations
@@ -13,31 +14,55 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from math import ceil
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from distiller.config import DatasetConfig
-from distiller.data.duplicates import NearCopies, digest
-from distiller.data.rights import ALLOWED, Ledger, right_to
-from distiller.data.rows import NO_RIGHT, Row, Skip, row_of
+from distiller.data import files
+from distiller.data.against import EvaluationPrompts
+from distiller.data.choosing import choose
+from distiller.data.copies import Ints
+from distiller.data.failures import MOST_JUDGED, Failing, Failures, asked
+from distiller.data.faults import fault
+from distiller.data.files import read, scan
+from distiller.data.rights import Ledger
+from distiller.data.rows import Row, Skip, alias, row_of
+from distiller.data.shingles import digest
+from distiller.data.sifting import Sifter
+from distiller.data.spool import Slips, Spool
+from distiller.data.votes import Votes
 from router.contracts.decision import Tier
-from router.contracts.records import Answer, Kind, Record, Rights
+from router.contracts.records import Record
+from router.errors import DatasetError
 from router.policy import Policy
+from router.scoring.encoder import Encoder
+from router.scoring.features import extract
+from router.scoring.judges.judge import Judges
+
+__all__ = ["Dataset", "build", "load", "read", "scan"]
 
 TRAIN, DEV, HOLDOUT = "train", "dev", "holdout"
 SPLITS = (TRAIN, DEV, HOLDOUT)
 DATASET = "dataset.json"
+VERSION = 2
+"""Of the files' layout. 1 was JSON lines."""
+
+Told = Callable[[str, int, int], None]
+"""Is told what is being done, how much of it, and of how much; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A finished dataset. ``sha256`` is over the three files' bytes; ``counts`` are rows by split.
+    """A finished dataset. ``sha256`` is over what the rows of the three splits say; ``counts`` are rows by split.
 
     ``new`` counts the training rows that the parent's dataset did not have. ``skipped`` counts by
-    reason the records that are in no split.
+    reason the records that are in no split. ``failing`` are the kinds of requests whose rows count more;
+    ``parent`` is the hash of the dataset that the live student was trained on, where that is known.
     """
 
     folder: Path
@@ -49,25 +74,32 @@ class Dataset:
     skipped: dict[str, int]
     new: int
     rights: Ledger
-
-
-def read(path: Path) -> list[Row]:
-    """The rows of one split's file."""
-    with path.open(encoding="utf-8") as f:
-        return [Row.from_json(line) for line in f]
+    failing: tuple[Failing, ...] = ()
+    parent: str | None = None
 
 
 def load(folder: Path) -> Dataset:
-    """Opens a dataset that ``build`` finished. Raises FileNotFoundError where it never did."""
-    values = json.loads((folder / DATASET).read_bytes())
+    """Opens a dataset that ``build`` finished.
+
+    Raises:
+        DatasetError: there is none, or another version of Locum wrote it.
+    """
+    try:
+        values = json.loads((folder / DATASET).read_bytes())
+    except FileNotFoundError:
+        raise DatasetError(f"{folder} holds no finished dataset; `locum distill dataset build` makes one") from None
+    if (version := values.get("version", 1)) != VERSION:
+        raise DatasetError(f"the dataset in {folder} has version {version}, this Locum reads {VERSION}; build it again")
     return Dataset(
         folder=folder,
         sha256=values["sha256"],
-        **{s: folder / f"{s}.jsonl" for s in SPLITS},
+        **{s: folder / f"{s}.parquet" for s in SPLITS},
         counts=values["counts"],
         skipped=values["skipped"],
         new=values["new"],
         rights=Ledger.from_dict(values["rights"]),
+        failing=tuple(Failing(**f) for f in values["failing"]),
+        parent=values["parent"],
     )
 
 
@@ -78,213 +110,133 @@ def build(
     config: DatasetConfig | None = None,
     parent: Path | None = None,
     *,
-    synthetic: Iterable[Row] = (),
+    written: Iterable[Row] = (),
+    against: Iterable[str] = (),
+    encoder: Callable[[], Encoder | None] = lambda: None,
+    tell: Told = lambda what, done, of: None,
 ) -> Dataset:
-    """Writes the dataset of these records to the folder ``out``; the same records give the same bytes.
+    """Writes the dataset of these records to the folder ``out``; the same records give the same hash.
 
-    Records may come in any order and are read once; texts wait on disk, not in memory.
+    Records may come in any order and are read once.
 
     Args:
-        parent: folder of the dataset that the live student was trained on, which tells what is new.
-        synthetic: rows that a teacher wrote; they are trained on or left out, by the same rules as any.
+        parent: folder that lists what the live student was trained on (a bundle's, or a dataset's).
+        written: rows that a teacher wrote (``Row.synthetic``), to be trained on beside the records'.
+        against: prompts of evaluations, beside the holdout, that must not be trained on.
+        encoder: loads what kinds of requests are told apart with; without one, their words do.
     """
     config = config or DatasetConfig.from_policy(policy)
     out.mkdir(parents=True, exist_ok=True)
-    ledger, skipped = Ledger(), Counter[str]()
-    with (out / "spool.jsonl").open("w+b") as spool:
-        sifting = _Sifting(spool, policy, config, ledger, skipped)
-        sifting.take(records)
-        sifting.add(synthetic)
-        train, dev, holdout = sifting.split()
-        known = ids(parent / "train.jsonl") if parent else frozenset()
-        train = _cap_users(train, config.user_cap, skipped)
-        train = _fit_budget(train, known, config, skipped)
-        for slip in train:
-            ledger.use(slip.teacher, slip.rights)
-        sha256 = hashlib.sha256()
-        for name, slips in zip(SPLITS, (train, dev, holdout), strict=True):
-            _write(out / f"{name}.jsonl", sifting.rows(slips, name), sha256)
-    (out / "spool.jsonl").unlink()
-    values = {
-        "sha256": sha256.hexdigest(),
-        "counts": {TRAIN: len(train), DEV: len(dev), HOLDOUT: len(holdout)},
-        "new": sum(s.request_id not in known for s in train),
-        "rights": ledger.as_dict(),
-        "skipped": dict(sorted(skipped.items())),
-        "config": asdict(config),
-        "policy": policy.name,
-    }
-    fresh = out / f"{DATASET}.{os.getpid()}"
-    fresh.write_text(json.dumps(values, indent=2))
-    fresh.replace(out / DATASET)
+    (out / DATASET).unlink(missing_ok=True)
+    with Spool(out) as spool:
+        building = _Building(spool, policy, config, tell)
+        building.take(records, written)
+        building.sift(EvaluationPrompts(against), known_requests(parent))
+        values = building.write(out, encoder)
+    values |= {"config": asdict(config), "policy": policy.name, "parent": _parent_sha256(parent)}
+    write_values(out, values)
     return load(out)
 
 
-@dataclass(frozen=True, slots=True)
-class _Slip:
-    """What is kept in memory of a row whose text waits in the spool at ``offset``."""
+class _Building:
+    """One dataset under way: its methods are called once each, in their order."""
 
-    created_at: float
-    request_id: str
-    offset: int
-    prompt: bytes
-    conversation: bytes
-    user: str | None
-    teacher: str
-    rights: str
-    trainable: bool
-    audited: bool
-    synthetic: bool
+    def __init__(self, spool: Spool, policy: Policy, config: DatasetConfig, tell: Told) -> None:
+        self._spool, self._policy, self._config, self._tell = spool, policy, config, tell
+        self._ledger, self._skipped = Ledger(), Counter[str]()
+        self._judges = Judges(policy.judge)
+        self._conversations: set[int] = set()
+        self._slips: Slips
+        self._new = 0
 
-    @property
-    def age(self) -> tuple[float, str]:
-        return (self.created_at, self.request_id)
-
-
-class _Sifting:
-    """One pass over the records, then the split."""
-
-    def __init__(
-        self, spool: IO[bytes], policy: Policy, config: DatasetConfig, ledger: Ledger, skipped: Counter[str]
-    ) -> None:
-        self.spool, self.policy, self.config = spool, policy, config
-        self.ledger, self.skipped = ledger, skipped
-        self.near = NearCopies(config.near_duplicate)
-        self.slips: list[_Slip] = []
-        self.audited_conversations: set[bytes] = set()
-
-    def take(self, records: Iterable[Record]) -> None:
-        """Spools each usable record's row."""
-        for record in records:
-            if record.decision.audited:
-                self.audited_conversations.add(_key(record.conversation_id))
-            row = row_of(record, self.policy)
+    def take(self, records: Iterable[Record], written: Iterable[Row]) -> None:
+        """Spools each usable record's row, and those that a teacher wrote."""
+        for n, record in enumerate(records, 1):
+            if n % 1000 == 0:
+                self._tell("reading records", n, 0)
+            audited = record.decision.audited
+            row = row_of(record, self._policy, self._judges)
             if isinstance(row, Skip):
-                self.skipped[row] += 1
+                self._skipped[row] += 1
+                if audited:
+                    self._conversations.add(digest(alias(record.conversation_id)))
                 continue
+            if audited:
+                self._conversations.add(digest(row.conversation_id))
             teacher = record.answer_of(Tier.TEACHER)
-            if not row.trainable and not record.decision.audited and teacher is not None:
-                self.ledger.refuse(teacher)
-            self.slips.append(self._spool(row, record.decision.audited))
-            self.near.count(row.prompt)
+            if not row.trainable and not audited and teacher is not None:
+                self._ledger.refuse(teacher)
+            self._spool.add(row, None if audited else fault(record, self._judges), audited)
+        for row in written:
+            self._spool.add(row, None, audited=False)
+        self._slips = self._spool.finish()
 
-    def add(self, synthetic: Iterable[Row]) -> None:
-        """Spools rows that no client asked for; the right to train on their answers is the policy's of today."""
-        for row in synthetic:
-            rights = Rights.ALLOWED if row.rights == ALLOWED else Rights.UNKNOWN
-            answer = Answer(tier=Tier.TEACHER, kind=Kind.TRAINED, model=row.teacher, training_rights=rights)
-            right = right_to(answer, self.policy)
-            if right is None:
-                self.ledger.refuse(answer)
-            self.slips.append(self._spool(replace(row, rights=right or NO_RIGHT), audited=False))
-            self.near.count(row.prompt)
+    def sift(self, against: EvaluationPrompts, known: NDArray[np.uint64]) -> None:
+        slips = self._slips
+        votes = Votes(self._judges, self._spool.row)
+        sifter = Sifter(self._spool, self._config, against, votes, self._skipped)
+        sifter.tell = lambda done, of: self._tell("comparing prompts", done, of)
+        splits = sifter.part(slips, self._conversations)
+        train = choose(splits.train, slips, known, self._config, self._skipped)
+        self._new = int(np.count_nonzero(~np.isin(slips["request"][train], known)))
+        self._places: dict[str, Ints] = {TRAIN: train, DEV: splits.dev, HOLDOUT: splits.holdout}
+        names = list(self._spool.sources)
+        for number, count in zip(*np.unique(slips["source"][train], return_counts=True), strict=True):
+            model, right = names[int(number)]
+            self._ledger.use(model, right, int(count))
 
-    def _spool(self, row: Row, audited: bool) -> _Slip:
-        offset = self.spool.tell()
-        self.spool.write(row.to_json().encode() + b"\n")
-        return _Slip(
-            created_at=row.created_at,
-            request_id=row.request_id,
-            offset=offset,
-            prompt=digest(row.prompt),
-            conversation=_key(row.conversation_id),
-            user=row.user,
-            teacher=row.teacher,
-            rights=row.rights,
-            trainable=row.trainable,
-            audited=audited,
-            synthetic=row.synthetic,
-        )
+    def write(self, out: Path, encoder: Callable[[], Encoder | None]) -> dict[str, Any]:
+        """Writes the splits; returns what is known of them, as plain values."""
+        failures = Failures.of(self._judged(), self._config.most_weight, encoder)
+        sha256 = hashlib.sha256()
+        counts = {split: files.write(out / f"{split}.parquet", self._rows(split, failures), sha256) for split in SPLITS}
+        return {
+            "sha256": sha256.hexdigest(),
+            "counts": counts,
+            "new": self._new,
+            "rights": self._ledger.as_dict(),
+            "skipped": dict(sorted(self._skipped.items())),
+            "failing": [asdict(f) for f in failures.failing],
+        }
 
-    def split(self) -> tuple[list[_Slip], list[_Slip], list[_Slip]]:
-        """Train, dev and holdout, oldest first."""
-        self.slips.sort(key=lambda s: s.age)
-        holdout = [s for s in self.slips if s.audited]
-        for slip in holdout:
-            self.near.keep(self._row(slip).prompt)
-        prompts = {s.prompt for s in holdout}
-        others = [s for s in self.slips if not s.audited]
-        latest = {s.prompt: s for s in sorted(others, key=lambda s: (s.trainable, not s.synthetic, s.age))}
-        train: list[_Slip] = []
-        dev: list[_Slip] = []
-        for slip in others:
-            reason = self._leak(slip, prompts) or (Skip.DUPLICATE if latest[slip.prompt] is not slip else None)
-            to_dev = not slip.synthetic and _fraction(slip.conversation) < self.config.dev_share
-            if reason is None and not slip.trainable and not to_dev:
-                reason = Skip.NO_RIGHT
-            if reason is None:
-                (dev if to_dev else train).append(slip)
-            else:
-                self.skipped[reason] += 1
-        return train, dev, holdout
+    def _judged(self) -> list[Row]:
+        """The newest rows with a verdict on the student."""
+        places = np.sort(np.concatenate(list(self._places.values())))
+        known = places[self._slips["student_ok"][places] >= 0]
+        return [self._spool.row(slip) for slip in self._slips[known[-MOST_JUDGED:]]]
 
-    def _leak(self, slip: _Slip, holdout_prompts: set[bytes]) -> Skip | None:
-        if slip.prompt in holdout_prompts:
-            return Skip.HOLDOUT_PROMPT
-        if slip.conversation in self.audited_conversations:
-            return Skip.HOLDOUT_CONVERSATION
-        return Skip.HOLDOUT_NEAR_COPY if self.near.has(self._row(slip).prompt) else None
-
-    def rows(self, slips: Sequence[_Slip], split: str) -> Iterator[Row]:
-        return (replace(self._row(s), split=split) for s in slips)
-
-    def _row(self, slip: _Slip) -> Row:
-        self.spool.seek(slip.offset)
-        return Row.from_json(self.spool.readline().decode())
+    def _rows(self, split: str, failures: Failures) -> Iterator[Row]:
+        places = self._places[split]
+        for first in range(0, len(places), files.ROWS_AT_ONCE):
+            self._tell(f"writing {split}", first, len(places))
+            rows = [self._spool.row(slip) for slip in self._slips[places[first : first + files.ROWS_AT_ONCE]]]
+            placed = failures.place(rows)
+            for row, failing in zip(rows, placed, strict=True):
+                weight = failing.weight if failing and split == TRAIN else 1.0
+                name = failing.name if failing else None
+                yield replace(row, split=split, language=_language(row), cluster=name, weight=weight)
 
 
-def _cap_users(train: list[_Slip], cap: float, skipped: Counter[str]) -> list[_Slip]:
-    """Holds each user to ``cap`` of the rows, or an equal share where users are too few for that."""
-    users = Counter(s.user for s in train)
-    if len(users) < 2:
-        return train
-    most = ceil(max(cap, 1 / len(users)) * len(train))
-    kept = {s.request_id for user in users for s in _sample([s for s in train if s.user == user], most)}
-    return _keep(train, lambda s: s.request_id in kept, Skip.USER_CAP, skipped)
+def _language(row: Row) -> str | None:
+    return extract({"messages": [{"role": "user", "content": asked(row)}]}).language or None
 
 
-def _fit_budget(train: list[_Slip], known: frozenset[str], config: DatasetConfig, skipped: Counter[str]) -> list[_Slip]:
-    """At most ``max_rows``: new rows first, but ``replay`` of the budget stays with old ones."""
-    budget = config.max_rows
-    if budget is None or len(train) <= budget:
-        return train
-    old = [s for s in train if s.request_id in known]
-    new = [s for s in train if s.request_id not in known]
-    old_rows = min(len(old), max(budget - len(new), ceil(config.replay * budget)))
-    kept = {s.request_id for s in [*_sample(old, old_rows), *_sample(new, budget - old_rows)]}
-    return _keep(train, lambda s: s.request_id in kept, Skip.BUDGET, skipped)
+def known_requests(parent: Path | None) -> NDArray[np.uint64]:
+    """Digests of the requests that the live student was trained on."""
+    found = [f for f in (parent / "train.parquet", parent / "train.jsonl") if f.is_file()] if parent else []
+    ids = files.request_ids(found[0]) if found else iter(())
+    return np.fromiter((digest(i) for i in ids), np.uint64)
 
 
-def _keep(slips: list[_Slip], wanted: Callable[[_Slip], bool], reason: Skip, skipped: Counter[str]) -> list[_Slip]:
-    kept = [s for s in slips if wanted(s)]
-    if len(kept) < len(slips):
-        skipped[reason] += len(slips) - len(kept)
-    return kept
+def _parent_sha256(parent: Path | None) -> str | None:
+    try:
+        return load(parent).sha256 if parent else None
+    except DatasetError:  # a bundle keeps the ids alone
+        return None
 
 
-def _sample(slips: list[_Slip], n: int) -> list[_Slip]:
-    """``n`` rows drawn by a hash of their ids: the same ones each time."""
-    return sorted(slips, key=lambda s: _key(s.request_id))[:n]
-
-
-def _key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-def _fraction(key: bytes) -> float:
-    """A uniform number in [0, 1) from a hash."""
-    return int.from_bytes(key[:8], "big") / 2**64
-
-
-def ids(path: Path) -> frozenset[str]:
-    """The request ids in a file of rows, or of ids alone."""
-    with path.open(encoding="utf-8") as f:
-        return frozenset(str(json.loads(line)["request_id"]) for line in f)
-
-
-def _write(path: Path, rows: Iterable[Row], sha256: Any) -> None:
-    with path.open("wb") as f:
-        for row in rows:
-            line = row.to_json().encode() + b"\n"
-            sha256.update(line)
-            f.write(line)
+def write_values(folder: Path, values: Mapping[str, Any]) -> None:
+    """Writes ``dataset.json``, whole and last: its existence means that the dataset is complete."""
+    fresh = folder / f"{DATASET}.{os.getpid()}"
+    fresh.write_text(json.dumps({"version": VERSION, **values}, indent=2))
+    fresh.replace(folder / DATASET)

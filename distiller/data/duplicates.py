@@ -1,4 +1,6 @@
-"""Which prompts are the same, or nearly: exact by normalised text, near by the words that set prompts apart.
+"""Whether one prompt more is new: exact by normalised text, near by the words that set prompts apart.
+
+For prompts that come one by one, and of which none may be missed; a whole log's are compared by ``copies``.
 
 Traffic of one application shares a template, often longer than what varies, so plain similarity
 would call every prompt a copy of every other. Shingles that many prompts share are therefore left
@@ -9,13 +11,13 @@ prefix filtering: Chaudhuri, Ganti and Kaushik, "A primitive operator for simila
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
 from math import ceil
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
+
+from distiller.data.shingles import normalise
 
 SHINGLE = 5
 """Characters in a shingle."""
@@ -25,12 +27,6 @@ _COMMON_SHARE = 0.05
 _COMMON_MIN = 10
 _FEWEST = 8
 """Below this many telling shingles only equal texts count as copies."""
-
-
-def normalise(text: str) -> str:
-    """Lower case, one form of every character, words only: what two equal prompts have in common."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.findall(r"\w+", folded)) or " ".join(folded.split())
 
 
 def digest(text: str) -> bytes:

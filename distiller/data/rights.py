@@ -63,8 +63,8 @@ class Ledger:
     used: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
 
-    def use(self, model: str, right: str) -> None:
-        self.used[f"{model}: {right}"] += 1
+    def use(self, model: str, right: str, rows: int = 1) -> None:
+        self.used[f"{model}: {right}"] += rows
 
     def refuse(self, answer: Answer) -> None:
         """Counts an answer that may not be trained on, with the rights that were recorded for it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
+
+import orjson
 
 from distiller.data.rights import right_to
 from router.contracts.decision import Tier
@@ -15,7 +17,7 @@ from router.contracts.records import Answer, Record
 from router.policy import Policy
 from router.scoring.judges.judge import Judges
 from router.scoring.judges.pair import Pair
-from router.store.redact import redact
+from router.store.redact import redact, redact_json
 
 NO_RIGHT = "none"
 
@@ -46,7 +48,13 @@ class Skip(StrEnum):
     HOLDOUT_PROMPT = "holdout_prompt"
     HOLDOUT_CONVERSATION = "holdout_conversation"
     HOLDOUT_NEAR_COPY = "near_copy_of_holdout"
+    EVALUATION_PROMPT = "evaluation_prompt"
+    BAD_FEEDBACK = "bad_feedback"
+    JUDGED_WRONG = "judged_wrong"
+    BREAKS_SCHEMA = "breaks_schema"
+    OUTVOTED = "outvoted_answer"
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
     USER_CAP = "user_cap"
     BUDGET = "over_max_rows"
 
@@ -65,6 +73,9 @@ class Row:
     ``top_logprobs`` are the teacher's likeliest tokens where they were recorded and spell ``answer`` from its first
     character on (``router.contracts.logprobs.unpacked`` reads them; tokens that end the answer may follow), else "".
     ``rationale`` is what the teacher thought before it, where its API tells that apart.
+    ``user`` and ``conversation_id`` are aliases (``alias``): they tell apart, and name nobody. ``language`` is the last
+    user turn's, ISO 639-1; ``cluster`` names the kind of requests that this is one of, where the student fails at
+    it, and ``weight`` is then above 1. Both are known once the row is in a dataset.
     """
 
     request_id: str
@@ -86,6 +97,8 @@ class Row:
     synthetic: bool = False
     top_logprobs: str = ""
     rationale: str = ""
+    language: str | None = None
+    cluster: str | None = None
 
     @property
     def trainable(self) -> bool:
@@ -96,22 +109,39 @@ class Row:
         """The whole prompt as one text, for comparing prompts."""
         return "\n".join(f"{m['role']}: {m['content']}" for m in self.messages)
 
-    def to_json(self) -> str:
-        """One line in the ``messages`` form that TRL and others read: the answer is the last message."""
-        values = asdict(self)
-        values["messages"] = [*self.messages, {"role": "assistant", "content": values.pop("answer")}]
-        return json.dumps(values, ensure_ascii=False, sort_keys=True)
+    @property
+    def turns(self) -> tuple[str, str]:
+        """The prompt as two texts: all before the last user turn, and that turn with what follows it."""
+        last = max((i for i, m in enumerate(self.messages) if m["role"] == "user"), default=0)
+        said = [f"{m['role']}: {m['content']}" for m in self.messages]
+        return "\n".join(said[:last]), "\n".join(said[last:])
+
+    @property
+    def conversation(self) -> list[dict[str, str]]:
+        """The prompt's messages and the answer as the last: the ``messages`` form that TRL and others read."""
+        return [*self.messages, {"role": "assistant", "content": self.answer}]
+
+    def to_json(self) -> bytes:
+        """One line without its end, the same for the same row."""
+        return orjson.dumps(self)
 
     @classmethod
-    def from_json(cls, line: str) -> Row:
+    def from_json(cls, line: bytes | str) -> Row:
         """Reads what ``to_json`` wrote."""
-        values = json.loads(line)
-        values["answer"] = values["messages"].pop()["content"]
-        return cls(**values)
+        return cls(**orjson.loads(line))
 
 
-def row_of(record: Record, policy: Policy) -> Row | Skip:
-    """The record as a row, whatever split it will be in, or why it can be in none."""
+FIELDS = tuple(f.name for f in fields(Row))
+
+
+def alias(name: str) -> str:
+    """What stands for a user or a conversation in a dataset: who knows the name can find its rows again."""
+    return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def row_of(record: Record, policy: Policy, judges: Judges | None = None) -> Row | Skip:
+    """The record as a row, whatever split it will be in, or why it can be in none. ``judges`` are the policy's, made
+    once for many records."""
     teacher = record.answer_of(Tier.TEACHER)
     reason = _unusable(record, teacher)
     if reason or teacher is None or teacher.message is None or record.request is None:
@@ -126,16 +156,16 @@ def row_of(record: Record, policy: Policy) -> Row | Skip:
     redacted = redact(answer, kinds)
     return Row(
         request_id=record.request_id,
-        conversation_id=record.conversation_id,
+        conversation_id=alias(record.conversation_id),
         created_at=record.created_at,
         messages=[{"role": m["role"], "content": redact(m["content"], kinds)} for m in messages if m],
         answer=redacted,
         teacher=teacher.model,
         rights=right_to(teacher, policy) or NO_RIGHT,
-        task=record.task,
-        user=record.user,
-        student_ok=_student_ok(record, teacher, policy),
-        options={k: record.request[k] for k in _OPTIONS if record.request.get(k) is not None},
+        task=redact(record.task, kinds) if record.task else record.task,
+        user=None if record.user is None else alias(record.user),
+        student_ok=_student_ok(record, teacher, judges or Judges(policy.judge)),
+        options={k: redact_json(v, kinds) for k in _OPTIONS if (v := record.request.get(k)) is not None},
         streamed=record.streamed,
         teacher_right=record.right(Tier.TEACHER),
         teacher_tokens=teacher.usage.output_tokens,
@@ -189,7 +219,7 @@ def _text(content: Any) -> str | None:
     return None
 
 
-def _student_ok(record: Record, teacher: Answer, policy: Policy) -> bool | None:
+def _student_ok(record: Record, teacher: Answer, judges: Judges) -> bool | None:
     """What the audit found; else the judge's word on a whole student answer that was not served, if it is to
     be had at once."""
     if record.audit and record.audit.acceptable is not None:
@@ -199,7 +229,6 @@ def _student_ok(record: Record, teacher: Answer, policy: Policy) -> bool | None:
         return None
     if student.signals is None or not student.signals.complete:
         return None
-    judges = Judges(policy.judge)
     if not judges.immediate(record.task):
         return None
     found = judges.now(Pair(student.message, teacher.message, record.request, record.task, record.request_id))

@@ -29,6 +29,17 @@ def valid(value: object, schema: Mapping[str, Any]) -> bool:
         return False
 
 
+def breaks(value: object, schema: Mapping[str, Any]) -> bool:
+    """Whether the value is surely not valid: never by a schema of which that cannot be told."""
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415
+
+    validator = _validator(orjson.dumps(schema))
+    try:
+        return validator is not None and not validator.is_valid(value)
+    except (RecursionError, Unresolvable, ValueError):
+        return False
+
+
 @lru_cache(maxsize=256)
 def _validator(schema: bytes) -> Any:
     """A validator that can neither call anywhere nor run for ever on a client's word.

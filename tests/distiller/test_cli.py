@@ -16,6 +16,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from distiller.cli import app
+from distiller.data.dataset import read
 from distiller.rounds.publish import Draft, write_bundle
 from distiller.rounds.work import Work, remember
 from router.contracts.bundles import DatasetRef, Evidence, Thresholds, activate, read_active
@@ -50,7 +51,7 @@ class Home:
 
     def __call__(self, command: str, *more: str) -> Result:
         env = {"LOCUM_HOME": str(self.settings.home), "COLUMNS": "200"}
-        return CliRunner().invoke(app, [command, "-p", str(self.policy_file), *more], env=env)
+        return CliRunner().invoke(app, [*command.split(), "-p", str(self.policy_file), *more], env=env)
 
     def bundle(self, at: float, student: Path | None = None, parent: str | None = None) -> str:
         features = [extract({"messages": [{"role": "user", "content": f"say {i}"}]}) for i in range(20)]
@@ -136,7 +137,7 @@ def test_a_round_without_rights_trains_nothing_and_says_so(home: Home) -> None:
     home.log(150, audited=30, rights=Rights.UNKNOWN)
     file = dict(POLICY, teacher={"model": "t"})
     home.policy_file.write_text(yaml.safe_dump(file))
-    shown = home("dataset", "--out", str(home.settings.home / "data")).output
+    shown = home("dataset build", "--out", str(home.settings.home / "data")).output
     assert "refused: t: unknown" in shown
     assert "0 of 100 new trainable records" in home("status").output
 
@@ -144,10 +145,10 @@ def test_a_round_without_rights_trains_nothing_and_says_so(home: Home) -> None:
 def test_dataset_shows_splits_rights_and_writes_the_files(home: Home) -> None:
     home.log(150, audited=30)
     out = home.settings.home / "data"
-    shown = home("dataset", "--out", str(out)).output
+    shown = home("dataset build", "--out", str(out)).output
     assert "holdout" in shown
     assert "trained on by right: t: allowed" in shown
-    assert len((out / "holdout.jsonl").read_text().splitlines()) == 30
+    assert len(read(out / "holdout.parquet")) == 30
 
 
 def test_list_shows_each_bundle_with_its_parent_share_and_verdict(home: Home) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from distiller.config import DatasetConfig
 from distiller.data.dataset import build, load, read
 from distiller.data.duplicates import NearCopies, normalise
-from distiller.data.rows import Row, Skip, row_of
+from distiller.data.files import write
+from distiller.data.rows import Row, Skip, alias, row_of
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Audit, Kind, Record, Rights, Signals
 from tests.distiller.tiny_student import policy, record, routing_records
@@ -57,9 +59,9 @@ def test_the_same_records_in_any_order_give_the_same_bytes(tmp_path: Path) -> No
     assert load(tmp_path / "a") == first
     assert sorted(p.name for p in first.folder.iterdir()) == [
         "dataset.json",
-        "dev.jsonl",
-        "holdout.jsonl",
-        "train.jsonl",
+        "dev.parquet",
+        "holdout.parquet",
+        "train.parquet",
     ]
 
 
@@ -136,7 +138,7 @@ def test_an_answer_that_may_be_used_is_not_displaced_by_a_later_one_that_may_not
 def test_personal_data_and_secrets_are_not_written(tmp_path: Path) -> None:
     told = record(1, "write to jane.doe@example.org", "sent to jane.doe@example.org")
     found = build([told], policy(), tmp_path, ALL_TRAIN)
-    text = found.train.read_text()
+    text = str(read(found.train))
     assert "jane.doe" not in text and "example.org" not in text and "write to" in text
 
 
@@ -174,14 +176,14 @@ def test_parts_of_text_and_newer_role_names_become_plain_messages() -> None:
     assert row.options == {"temperature": 0}
 
 
-def test_a_row_is_written_in_the_messages_form_and_read_back() -> None:
+def test_a_row_is_written_in_the_messages_form_and_read_back(tmp_path: Path) -> None:
     row = row_of(record(1, "p", "x"), policy())
     assert isinstance(row, Row)
-    assert json.loads(row.to_json())["messages"] == [
-        {"role": "user", "content": "p"},
-        {"role": "assistant", "content": "x"},
+    assert write(tmp_path / "rows.parquet", [row], hashlib.sha256()) == 1
+    assert parquet.read_table(tmp_path / "rows.parquet").column("messages").to_pylist() == [
+        [{"role": "user", "content": "p"}, {"role": "assistant", "content": "x"}]
     ]
-    assert Row.from_json(row.to_json()) == row
+    assert read(tmp_path / "rows.parquet") == [row] == [Row.from_json(row.to_json())]
 
 
 def test_whether_the_student_was_right_is_known_from_audits_and_whole_discarded_answers() -> None:
@@ -206,7 +208,7 @@ def test_one_user_cannot_fill_the_set_unless_alone(tmp_path: Path) -> None:
     capped = build([*loud, *rest], policy(), tmp_path / "capped", ALL_TRAIN)
     assert alone.counts["train"] == 90
     users = [r.user for r in read(capped.train)]
-    assert users.count("loud") == 20 and len(users) == 30 and capped.skipped == {"user_cap": 70}
+    assert users.count(alias("loud")) == 20 and len(users) == 30 and capped.skipped == {"user_cap": 70}
 
 
 def test_new_rows_come_first_but_old_ones_keep_their_replay(tmp_path: Path) -> None:

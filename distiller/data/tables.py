@@ -1,0 +1,74 @@
+"""What a dataset looks like in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group
+from rich.panel import Panel
+from rich.table import Column, Table
+from rich.text import Text
+
+from distiller.data.dataset import SPLITS, Dataset
+from distiller.data.failures import Failing
+from distiller.data.profile import NONE, QUANTILES, Profile
+from distiller.data.rows import Row
+
+MOST_SLICES = 20
+"""Slices of a kind that are shown, largest first."""
+
+
+def dataset_table(dataset: Dataset) -> Table:
+    """What is in the dataset, by which right, and what was left out and why."""
+    table = Table("records", Column("count", justify="right"), title="dataset", title_justify="left")
+    for split, rows in dataset.counts.items():
+        table.add_row(split + (f" ({dataset.new} new)" if split == "train" else ""), str(rows))
+    for who, rows in sorted(dataset.rights.used.items()):
+        table.add_row(f"  trained on by right: {who}", str(rows))
+    for who, rows in sorted(dataset.rights.refused.items()):
+        table.add_row(f"  [yellow]refused: {who}[/]", str(rows))
+    for reason, rows in sorted(dataset.skipped.items()):
+        table.add_row(f"[dim]left out: {reason}[/]", str(rows))
+    return table
+
+
+def profile_tables(profile: Profile, failing: Sequence[Failing]) -> Iterator[Table]:
+    """Slices with more than one name, lengths, and the kinds that the student fails at."""
+    for what, by_split in profile.slices.items():
+        total = sum(by_split.values(), start=type(by_split["train"])())
+        if set(total) <= {NONE}:
+            continue
+        table = Table(what, *(Column(s, justify="right") for s in SPLITS), title=f"by {what}", title_justify="left")
+        for name, _ in total.most_common(MOST_SLICES):
+            table.add_row(Text(name), *(str(by_split[s][name]) for s in SPLITS))
+        if len(total) > MOST_SLICES:
+            table.caption = f"and {len(total) - MOST_SLICES} smaller ones"
+        yield table
+    names = ["least" if q == 0 else "most" if q == 1 else f"{q:.0%}" for q in QUANTILES]
+    table = Table("length", *(Column(n, justify="right") for n in names), title="lengths", title_justify="left")
+    for (split, part), sizes in profile.lengths.items():
+        table.add_row(f"{split}: {part}", *(f"{size:,}" for size in sizes))
+    yield table
+    if failing:
+        yield failing_table(failing)
+
+
+def failing_table(failing: Sequence[Failing]) -> Table:
+    """Kinds of requests that the student fails at, with what their rows count in training."""
+    heads = ("verdicts", "failed", "weight")
+    table = Table("failing kind", *(Column(h, justify="right") for h in heads), title="failing", title_justify="left")
+    for kind in failing:
+        table.add_row(Text(kind.name), str(kind.judged), f"{kind.rate:.1%}", f"{kind.weight:.2f}")
+    return table
+
+
+def row_panel(row: Row) -> Panel:
+    """One row as it would be learnt."""
+    said = [Text(f"{m['role']}: {m['content']}") for m in row.conversation]
+    facts = [row.teacher, row.rights, *(f"{k} {v}" for k, v in _facts(row).items() if v)]
+    return Panel(Group(*said), title=Text(" · ".join(facts)), title_align="left")
+
+
+def _facts(row: Row) -> dict[str, str | None]:
+    weight = f"{row.weight:.2f}" if row.weight != 1 else None
+    return {"task": row.task, "language": row.language, "kind": row.cluster, "weight": weight}
