@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
-
-import orjson
 
 from router.contracts.judges import Llm
 from router.errors import JudgeError, PolicyError, UpstreamError, UpstreamRefused
+from router.paid import completion
 from router.policy import Policy
-from router.pricing import cost_usd, litellm_price, usage_from_openai
+from router.pricing import litellm_price
 from router.scoring.judges.judge import Encodes, Judges, specs
 from router.scoring.judges.llm import Said
 from router.scoring.judges.pair import text
@@ -29,7 +29,7 @@ def judges_of(
     Raises:
         PolicyError: nobody knows what a model costs, or a callable cannot be imported.
     """
-    backends = _backends(policy, env)
+    backends = judge_backends(policy, env)
 
     async def complete(judge: Llm, body: Mapping[str, Any]) -> Said:
         return await _ask(tiers, backends[judge.label], body)
@@ -51,12 +51,12 @@ async def judges_alone(
 
 def check_judges(policy: Policy, env: Mapping[str, str]) -> None:
     """Raises PolicyError as ``judges_of`` would."""
-    _backends(policy, env)
+    judge_backends(policy, env)
     Judges(policy.judge)
 
 
-def _backends(policy: Policy, env: Mapping[str, str]) -> dict[str, Backend]:
-    """By the judge's label."""
+def judge_backends(policy: Policy, env: Mapping[str, str]) -> dict[str, Backend]:
+    """The models that judge, by the judge's label. Raises PolicyError where nobody knows what one costs."""
     return {judge.label: _backend(policy, judge, env) for judge in specs(policy.judge) if isinstance(judge, Llm)}
 
 
@@ -75,12 +75,7 @@ async def _ask(tiers: Tiers, backend: Backend, body: Mapping[str, Any]) -> Said:
     but says not what."""
     try:
         reply = await tiers.whole(backend, {**body, "model": backend.model}, Waited())
-        found = orjson.loads(reply.body)
-        said = text(found["choices"][0]["message"])
-        usage = usage_from_openai(found.get("usage") or {})
+        found = completion(backend, reply)
     except (UpstreamError, UpstreamRefused) as e:
         raise JudgeError(f"the judge was not answered: {e}") from e
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as e:
-        raise JudgeError(f"{backend.label} answered the judge with something that is no chat completion") from e
-    assert backend.price is not None  # _backend saw to it
-    return Said(said, cost_usd(usage, backend.price))
+    return Said(text(found.message), found.usd or Decimal(0))

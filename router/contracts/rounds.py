@@ -13,10 +13,22 @@ from pydantic import ValidationError
 from router.contracts.bundles import MANIFEST, Manifest
 
 HISTORY = "rounds.jsonl"
+SYNTHETIC = "synthetic"
+"""The kind of a line in the history that is no round: what was paid for synthetic data, by hand or in a round. A round
+that ended names its run (``synthetic_run``), and its own cost holds that."""
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
     """The finished rounds of one policy, by its work folder, oldest first."""
+    return [line for line in _lines(folder) if line.get("kind") != SYNTHETIC]
+
+
+def synthetic_spending(folder: Path) -> list[dict[str, Any]]:
+    """What was paid for synthetic data, run by run, oldest first: ``run`` names it, ``cost_usd`` is what it cost."""
+    return [line for line in _lines(folder) if line.get("kind") == SYNTHETIC]
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
     path = folder / HISTORY
     if not path.is_file():
         return []
@@ -24,12 +36,14 @@ def history(folder: Path) -> list[dict[str, Any]]:
 
 
 def training_costs(bundles: Path, work: Path) -> Iterator[tuple[float, Decimal]]:
-    """(unix time, USD) of every round of one policy: those of the history, rejected ones too, then bundles that it
-    does not know. A damaged manifest counts nothing."""
-    known = set()
-    for done in history(work):
+    """(unix time, USD) of every round of one policy: those of the history, rejected ones too, with what was paid for
+    synthetic data that no round's cost holds, then bundles that it does not know. A damaged manifest counts nothing."""
+    known, lines = set(), _lines(work)
+    held = {done.get("synthetic_run") for done in lines}
+    for done in lines:
         known.add(done.get("bundle"))
-        yield float(done["at"]), Decimal(done["cost_usd"])
+        if done.get("run") is None or done["run"] not in held:
+            yield float(done["at"]), Decimal(done["cost_usd"])
     for path in sorted(bundles.glob(f"*/{MANIFEST}")):
         try:
             manifest = Manifest.model_validate_json(path.read_bytes())

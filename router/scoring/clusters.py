@@ -117,6 +117,26 @@ def clusters(strange: Sequence[Seen], usual: Sequence[Seen], requests: int, enco
     return [_cluster(name, members, requests) for name, members in largest]
 
 
+def kinds(seen: Sequence[Seen], encoder: Encoder | None) -> dict[str, list[Seen]]:
+    """All traffic parted into kinds, by name, oldest first; what is of none that has a name is left out.
+
+    As ``clusters`` does it, but each kind is set apart from all others instead of from usual traffic.
+    """
+    seen = sorted(seen, key=lambda s: s.at)
+    directions = vectors([s.text for s in seen], encoder)
+    groups = _grouped(_unit(directions - directions.mean(axis=0))) if seen else []
+    times = Counter(word for s in seen for word in _words(s.text))
+    sources = min(LEAST_SHARED, len({s.source for s in seen}))
+    found: dict[str, list[Seen]] = defaultdict(list)
+    for group in groups:
+        members = [seen[i] for i in group]
+        own, others = Counter(word for m in members for word in _words(m.text)), len(seen) - len(members)
+        known = {word: (times[word] - n) / max(1, others) for word, n in own.items()} | {"": float(others)}
+        if name := _name(members, known, sources):
+            found[name] += members
+    return dict(found)
+
+
 def _unit(rows: F32) -> F32:
     unit: F32 = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return unit

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from router.contracts.decision import Tier
-from router.scoring.clusters import LEAST_REQUESTS, MOST_CLUSTERS, Cluster, Seen, clusters, vectors
+from router.scoring.clusters import LEAST_REQUESTS, MOST_CLUSTERS, Cluster, Seen, clusters, kinds, vectors
 from router.scoring.encoder import Encoder, load_encoder
 from router.settings import Settings
 
@@ -106,3 +106,15 @@ def test_there_are_never_more_than_a_few(encoder: Encoder) -> None:
 
 def test_texts_without_words_have_no_direction() -> None:
     assert not vectors(["", "  "], None).any() and vectors([], None).shape[0] == 0
+
+
+def test_all_traffic_parts_into_kinds_each_set_apart_from_the_others(encoder: Encoder) -> None:
+    everything = seen([*PODS, *POEMS, *USUAL])
+    parted = kinds(everything, encoder)
+    pods = next(name for name in parted if "kubernetes" in name)
+    assert {s.text for s in parted[pods]} == set(PODS)
+    poems = next(name for name in parted if "poem" in name)
+    assert {s.text for s in parted[poems]} == set(POEMS)
+    assert sum(map(len, parted.values())) <= len(everything)
+    assert kinds([], encoder) == {}
+    assert list(kinds(everything, None)) == ["poem write sad"]  # by words alone only what is said alike is a kind

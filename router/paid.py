@@ -1,0 +1,84 @@
+"""Paid models asked apart from any request: what one said, and what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import aiohttp
+import orjson
+
+from router.contracts.records import Usage
+from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused
+from router.policy import Policy
+from router.pricing import cost_usd, usage_from_openai
+from router.tiers import OPENAI_URL, Backends
+from router.upstream.base import Backend, Reply, Upstream, Waited
+from router.upstream.litellm_wire import LiteLLMWire
+from router.upstream.openai_wire import OpenAIWire
+
+__all__ = ["Backend", "Completion", "Models", "completion", "output_limit", "surely_unpaid", "teacher_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One chat completion. ``usage`` and ``usd`` are None where the model did not tell its tokens."""
+
+    message: dict[str, Any]
+    finish_reason: str | None
+    usage: Usage | None
+    usd: Decimal | None
+
+
+class Models:
+    """Asks models, each request once: who asks again pays again. Build it inside a running event loop."""
+
+    def __init__(self) -> None:
+        self._openai: Upstream = OpenAIWire()
+        self._litellm: Upstream = LiteLLMWire()
+
+    async def ask(self, backend: Backend, body: Mapping[str, Any]) -> Completion:
+        """Raises as ``Upstream`` says, and UpstreamError for what is no chat completion."""
+        wire = self._openai if backend.url else self._litellm
+        return completion(backend, await wire.complete(backend, {**body, "model": backend.model}, Waited()))
+
+    async def close(self) -> None:
+        await self._openai.close()
+        await self._litellm.close()
+
+
+def completion(backend: Backend, reply: Reply) -> Completion:
+    """Reads a reply of a backend with a price. Raises UpstreamError where it is no chat completion."""
+    assert backend.price is not None
+    try:
+        found = orjson.loads(reply.body)
+        choice, told = found["choices"][0], found.get("usage")
+        usage = usage_from_openai(told) if told else None
+        return Completion(
+            message=dict(choice["message"]),
+            finish_reason=choice.get("finish_reason"),
+            usage=usage,
+            usd=None if usage is None else cost_usd(usage, backend.price),
+        )
+    except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError) as e:
+        raise UpstreamError(f"{backend.label} answered with something that is no chat completion") from e
+
+
+def surely_unpaid(error: UpstreamError | UpstreamRefused) -> bool:
+    """Whether a call that failed so cannot have cost anything: it was never sent, or turned away by its status."""
+    if isinstance(error, UpstreamRefused | UpstreamRateLimited):
+        return True
+    cause = error.__cause__
+    return cause is None or isinstance(cause, aiohttp.ClientConnectorError)
+
+
+def teacher_of(policy: Policy, env: Mapping[str, str]) -> Backend:
+    """The policy's first teacher; its key comes from ``env``. Raises PolicyError where nobody knows its price."""
+    return Backends(policy, env).teachers[0]
+
+
+def output_limit(backend: Backend, tokens: int) -> dict[str, int]:
+    """The field that holds an answer to so many tokens: OpenAI's newer models refuse the older one."""
+    return {"max_completion_tokens" if backend.url == OPENAI_URL else "max_tokens": tokens}
