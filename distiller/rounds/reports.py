@@ -10,11 +10,11 @@ from distiller.evaluation.gate import GateConfig
 
 
 class Tell(Protocol):
-    """Where progress goes: ``stage`` opens a stage, ``step`` says how far it is."""
+    """Where progress goes: ``stage`` opens a stage, ``step`` says how far it is, and ``note`` what else."""
 
     def stage(self, name: str, detail: str = "") -> None: ...
 
-    def step(self, done: int, of: int) -> None: ...
+    def step(self, done: int, of: int, note: str = "") -> None: ...
 
 
 class Silent:
@@ -23,7 +23,7 @@ class Silent:
     def stage(self, name: str, detail: str = "") -> None:
         return
 
-    def step(self, done: int, of: int) -> None:
+    def step(self, done: int, of: int, note: str = "") -> None:
         return
 
 
