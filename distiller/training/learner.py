@@ -70,7 +70,8 @@ class Learner:
         """Optimiser step number ``step`` over these rows; returns the mean loss in nats per answer token."""
         import torch  # noqa: PLC0415
 
-        rows = self.method.rows(rows, step, self.model)
+        with self._autocast():
+            rows = self.method.rows(rows, step, self.model)
         total = sum(r.weight * r.answer_tokens for r in rows)
         loss = 0.0
         for part in passes(rows, self.config.tokens_per_pass, self.device):

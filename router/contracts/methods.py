@@ -37,7 +37,8 @@ class SoftLabelSettings(_Settings):
     ``recorded``, the likeliest tokens that came with its answers. ``mixed`` is β of ``jsd`` and α of the skewed
     divergences. Of a server and of records only ``top`` tokens' probabilities at most are known, at temperature 1;
     ``rest`` says what becomes of the others. ``alignment``: ``exact`` lets a recorded teacher have another tokenizer:
-    its tokens count where one of the student's has the same text.
+    its tokens count where one of the student's has the same text. ``api_key_env`` names the environment variable
+    that holds the server's key.
     """
 
     name: Literal["soft-label"] = "soft-label"
@@ -49,6 +50,7 @@ class SoftLabelSettings(_Settings):
     rest: Literal["tail", "sampled", "truncated"] = "tail"
     top: int = Field(20, gt=0, le=200)
     alignment: Literal["exact"] | None = None
+    api_key_env: str | None = None
 
 
 class OnPolicySettings(_Settings):

@@ -1,0 +1,86 @@
+"""Reasoning: the student learns what the teacher thought, and to answer without saying it.
+
+After Hsieh et al., "Distilling Step-by-Step! Outperforming Larger Language Models with Less Training Data and Smaller
+Model Sizes", 2023: answering and thinking are two tasks of one student, told apart by a mark in the prompt, so that
+what it learns by thinking serves an answer given at once. There the second task's output is the rationale alone; here
+it is the rationale and then the answer, as the teacher wrote them, so that a client that puts the mark into its prompt
+gets the worked answer, which a small student needs where it must calculate. Without the mark nothing is thought aloud:
+the rationale costs no token where it is not wanted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from distiller.data.rows import Row
+from distiller.training.batches import Encoded, encode
+from distiller.training.methods.hard import HardLabel
+from router.errors import TrainingError
+
+_THOUGHTS = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+_FINAL = re.compile(r"\n(?=####[^\n]*\Z)")
+
+
+@dataclass(frozen=True)
+class Reasoning(HardLabel):
+    """Cross-entropy on the answer, and on rationale and answer where ``marker`` stands in the prompt.
+
+    ``weight``: what a row's second task counts beside its first, however much longer it is, as the paper weighs the
+    means of two losses.
+    """
+
+    marker: str
+    weight: float
+
+    def encode(self, rows: Iterable[Row], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
+        """Each row once, and once more with the mark where it has a rationale and that fits.
+
+        Raises:
+            TrainingError: no row has a rationale.
+        """
+        made: list[Encoded] = []
+        left_out = reasoned = seen = 0
+        for row in rows:
+            seen += 1
+            rationale, answer = parted(row)
+            plain, too_long = encode([replace(row, answer=answer)], tokenizer, max_tokens)
+            made += plain
+            left_out += too_long
+            if not rationale:
+                continue
+            reasoned += 1
+            worked = replace(row, messages=marked(row.messages, self.marker), answer=f"{rationale}\n{answer}")
+            for thought in encode([worked], tokenizer, max_tokens)[0]:
+                answer_tokens = plain[0].answer_tokens if plain else thought.answer_tokens
+                weight = row.weight * self.weight * answer_tokens / thought.answer_tokens
+                made.append(replace(thought, weight=weight))
+        if seen and not reasoned:
+            raise TrainingError(
+                "no answer holds a rationale: the method needs answers with <think>...</think> or a last line that "
+                "begins with ####, or records whose messages have reasoning_content"
+            )
+        return made, left_out
+
+
+def parted(row: Row) -> tuple[str, str]:
+    """The rationale, "" where there is none, and the answer without it.
+
+    A rationale is what the API told apart from the answer; else what stands between the marks of a thinking model; else
+    all before a last line that begins with ``####``, which then is the answer.
+    """
+    if row.rationale:
+        return row.rationale.strip(), row.answer
+    if thoughts := _THOUGHTS.match(row.answer):
+        return thoughts[1].strip(), row.answer[thoughts.end() :]
+    worked, *final = _FINAL.split(row.answer.rstrip(), maxsplit=1)
+    return (worked.strip(), final[0]) if final and worked.strip() else ("", row.answer)
+
+
+def marked(messages: list[dict[str, str]], marker: str) -> list[dict[str, str]]:
+    """The prompt with the mark behind the last thing said. There, since not every template has system messages, and
+    since a prompt's two tasks then begin alike."""
+    *before, last = messages
+    return [*before, {**last, "content": f"{last['content']}\n\n{marker}"}]
