@@ -32,6 +32,7 @@ from harness import (
     running,
     write_result,
 )
+from measures import Outcomes, apgr, at_share
 from openai import AsyncOpenAI
 from rich.console import Console
 from rich.table import Table
@@ -148,45 +149,36 @@ def usd(item: Item, by_student: bool, args: argparse.Namespace) -> float:
     return args.teacher_usd * (count_tokens(item.prompt) + 4 * count_tokens(item.teacher_text)) / 1e6
 
 
-def frontier(items: Sequence[Item], rank: np.ndarray, args: argparse.Namespace) -> list[Row]:
-    """Quality and cost when the share ``e`` of lowest ``rank`` is escalated. ``rank``: float[n], high means student."""
-    order = np.argsort(rank, kind="stable")
-    student = np.array([i.student_right for i in items])[order]
-    teacher = np.array([i.teacher_right for i in items])[order]
-    cheap = np.array([usd(i, True, args) for i in items])[order]
-    dear = np.array([usd(i, False, args) for i in items])[order]
+def outcomes(items: Sequence[Item], args: argparse.Namespace) -> Outcomes:
+    return Outcomes(
+        np.array([i.student_right for i in items]),
+        np.array([i.teacher_right for i in items]),
+        np.array([usd(i, True, args) for i in items]),
+        np.array([usd(i, False, args) for i in items]),
+    )
+
+
+def frontier(rank: np.ndarray, known: Outcomes) -> list[Row]:
+    """Quality and cost at every twentieth escalated. ``rank``: float[n], high goes to the teacher first."""
     points = []
-    for escalated in np.linspace(0, 1, 21):
-        k = round(escalated * len(items))
-        right = teacher[:k].sum() + student[k:].sum()
-        cost = dear[:k].sum() + cheap[k:].sum()
-        points.append(
-            {
-                "escalated": round(float(escalated), 2),
-                "accuracy": round(float(right) / len(items), 4),
-                "usd_per_1000": round(1000 * float(cost) / len(items), 5),
-            }
-        )
+    for escalated in np.linspace(0, 1, 21).tolist():
+        _, accuracy, usd_per_1000 = at_share(rank, known, escalated)
+        figures = {"accuracy": round(accuracy, 4), "usd_per_1000": round(usd_per_1000, 5)}
+        points.append({"escalated": round(escalated, 2), **figures})
     return points
-
-
-def apgr(points: Sequence[Row]) -> float:
-    """Average performance gap recovered over the escalation axis (RouteLLM, arXiv 2406.18665)."""
-    low, high = points[0]["accuracy"], points[-1]["accuracy"]
-    recovered = [(p["accuracy"] - low) / (high - low) for p in points]
-    return float(np.trapezoid(recovered, [p["escalated"] for p in points]))
 
 
 def rows_of(test: Sequence[Served], args: argparse.Namespace) -> list[Row]:
     """Our policy as it was served, then each ranking's frontier."""
     items = [s.item for s in test]
     rng = np.random.default_rng(args.seed)
+    known = outcomes(items, args)
     ranks = {
-        "locum frontier": np.array([s.score if s.score is not None else 0.0 for s in test]),
+        "locum frontier": np.array([-s.score if s.score is not None else 0.0 for s in test]),
         "random": rng.random(len(test)),
-        "oracle": np.array([float(i.student_right) - float(i.teacher_right) for i in items]),
+        "oracle": known.teacher.astype(float) - known.student,
     }
-    lines = {name: frontier(items, rank, args) for name, rank in ranks.items()}
+    lines = {name: frontier(rank, known) for name, rank in ranks.items()}
     made: list[Row] = [
         {
             "name": "locum",
@@ -198,7 +190,9 @@ def rows_of(test: Sequence[Served], args: argparse.Namespace) -> list[Row]:
         {"name": "always-student", **lines["random"][0]},
         {"name": "always-teacher", **lines["random"][-1]},
     ]
-    made += [{"name": name, "apgr": round(apgr(line), 4), "frontier": line} for name, line in lines.items()]
+    made += [
+        {"name": name, "apgr": round(apgr(ranks[name], known), 4), "frontier": line} for name, line in lines.items()
+    ]
     return made
 
 
