@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from router.contracts.guarded import read_guarded
 from router.contracts.records import Record
 from router.errors import BundleError
 from router.policy import Policy
+from router.scoring.encoder import kept_encoder
 from router.settings import Settings
 from router.store.base import open_readonly
 
@@ -47,6 +48,7 @@ class Material:
         guarded = read_guarded(self.bundles)
         self._changed_at = guarded.changed_at if guarded else 0.0
         key = {"kind": kind.value, "parent": self.parent_id, "policy": policy.version, "seed": seed}
+        key["data"] = datasets.VERSION
         self.work = Work.open(settings.work(policy.name), key)
 
     @property
@@ -101,7 +103,8 @@ class Material:
         with closing(open_readonly(self.settings)) as log:
             out = self.work.folder / DATASET
             records = read(log.records(self.policy.name))
-            datasets.build(records, self.policy, out, self.configs.dataset, self.own(DATASET))
+            encoder = partial(kept_encoder, self.settings.cache)
+            datasets.build(records, self.policy, out, self.configs.dataset, self.own(DATASET), encoder=encoder)
         kept = self.own(ANSWERS)
         keep_answers(self.work.folder / INCUMBENT, [*(read_answers(kept).values() if kept else ()), *answers])
         return {"tally": asdict(tally), "weights": weights}
