@@ -1,0 +1,145 @@
+"""Which kinds of the traffic are thin, or the student fails at; what there is to show of each."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from distiller.data.failures import asked
+from distiller.data.rows import Row
+from router.scoring.clusters import Seen, kinds
+from router.scoring.encoder import Encoder
+
+LEAST_SHOWN = 3
+"""Rows to train on, of one form, below which there is nothing to write like."""
+LEAST_WRONG, WRONG_SHARE = 3, 0.25
+"""Verdicts against the student, and their share of all, from which on it fails at a kind; it must be more than its
+share of all traffic, since where a student fails at everything it lacks training, not examples of one kind."""
+MOST_ROWS = 20_000
+"""Newest rows that are looked at: more are not told apart better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What requests of one kind have in common beside their last turn: what stands before it, and how the answer is
+    asked for. ``shots`` are last turns of rows that may be trained on."""
+
+    before: tuple[Mapping[str, str], ...]
+    options: Mapping[str, object]
+    task: str | None
+    shots: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of requests that more are wanted of.
+
+    ``rows`` are all that were seen, ``train`` those to train on, ``synthetic`` among them those written before.
+    ``judged``: how often the student's answer had a verdict, ``wrong`` how often it was not acceptable.
+    """
+
+    name: str
+    why: Literal["failing", "thin"]
+    wanted: int
+    rows: int
+    train: int
+    synthetic: int
+    judged: int
+    wrong: int
+    forms: tuple[Form, ...] = field(repr=False)
+
+
+def weak_kinds(
+    train: Sequence[Row], others: Sequence[Row], per_cluster: int, encoder: Encoder | None
+) -> tuple[list[Kind], list[str]]:
+    """(the kinds that more is wanted of, most wanted first; the names of those that have too little to show).
+
+    Args:
+        train: rows that may be trained on, earlier synthetic ones among them: what is shown to a teacher is of these.
+        others: rows that only measure. They tell where the student fails, and are shown to nobody.
+    """
+    measured = [(row, False) for row in others]
+    everything = sorted([*((row, True) for row in train), *measured], key=lambda x: x[0].created_at)[-MOST_ROWS:]
+    verdicts = [row.student_ok for row, _ in everything if row.student_ok is not None]
+    overall = verdicts.count(False) / len(verdicts) if verdicts else 0.0
+    weak, bare = [], []
+    for name, members in _parted(everything, encoder).items():
+        kind = _kind(name, members, per_cluster, overall)
+        if kind is None:
+            continue
+        if kind.forms:
+            weak.append(kind)
+        else:
+            bare.append(name)
+    return sorted(weak, key=lambda k: (k.why != "failing", -k.wrong, -k.rows, k.name)), sorted(bare)
+
+
+Member = tuple[Row, bool]
+"""A row, and whether it may be trained on."""
+
+
+def _parted(rows: Sequence[Member], encoder: Encoder | None) -> dict[str, list[Member]]:
+    """Kinds within each task tag; of a tag what is of no named kind is one by itself."""
+    by_task: dict[str | None, list[Member]] = defaultdict(list)
+    for member in rows:
+        by_task[member[0].task].append(member)
+    found: dict[str, list[Member]] = defaultdict(list)
+    for task, members in by_task.items():
+        named = kinds([_seen(row, i) for i, (row, _) in enumerate(members)], encoder)
+        rest = set(range(len(members)))
+        for name, group in named.items():
+            places = {s.place for s in group}
+            rest -= places
+            found[f"{task}: {name}" if task else name] += [members[i] for i in sorted(places)]
+        if task and rest:
+            found[task] += [members[i] for i in sorted(rest)]
+    return dict(found)
+
+
+def _seen(row: Row, place: int) -> Seen:
+    return Seen(row.request_id, row.created_at, asked(row), row.user or row.conversation_id, place, None)
+
+
+def _kind(name: str, members: Sequence[Member], per_cluster: int, overall: float) -> Kind | None:
+    """None where nothing more is wanted."""
+    train = [row for row, trainable in members if trainable]
+    written = sum(row.synthetic for row in train)
+    verdicts = [row.student_ok for row, _ in members if row.student_ok is not None]
+    wrong = verdicts.count(False)
+    fails = wrong >= LEAST_WRONG and wrong / len(verdicts) >= max(WRONG_SHARE, 1.0001 * overall)
+    wanted = per_cluster - (written if fails else len(train))
+    if wanted <= 0:
+        return None
+    return Kind(
+        name=name,
+        why="failing" if fails else "thin",
+        wanted=wanted,
+        rows=len(members),
+        train=len(train),
+        synthetic=written,
+        judged=len(verdicts),
+        wrong=wrong,
+        forms=_forms([row for row in train if not row.synthetic]),
+    )
+
+
+def _forms(rows: Sequence[Row]) -> tuple[Form, ...]:
+    """The forms with enough to show, most usual first. Rows in the middle of a conversation have none: a new last
+    turn would have to fit what was said before."""
+    alike: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.messages and row.messages[-1]["role"] == "user" and len(_roles(row)) == len(row.messages):
+            alike[repr((row.messages[:-1], sorted(row.options.items()), row.task))].append(row)
+    enough = [found for found in alike.values() if len(found) >= LEAST_SHOWN]
+    return tuple(
+        Form(tuple(found[0].messages[:-1]), found[0].options, found[0].task, tuple(found))
+        for found in sorted(enough, key=len, reverse=True)
+    )
+
+
+def _roles(row: Row) -> list[str]:
+    """The roles of a conversation's opening: instructions, then one user's turn."""
+    counts = Counter(m["role"] for m in row.messages)
+    return ["system"] * counts["system"] + ["user"] if counts["user"] == 1 and not counts["assistant"] else []

@@ -1,0 +1,96 @@
+"""What a run of synthesis would do: which kinds are weak, who would be asked, and what that would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from distiller.data import dataset as datasets
+from distiller.data.files import read
+from distiller.data.rights import right_to
+from distiller.data.rows import Row
+from distiller.synthesis.estimate import estimated_usd
+from distiller.synthesis.kinds import Kind, weak_kinds
+from distiller.synthesis.shelf import kept
+from router.contracts.decision import Tier
+from router.contracts.records import Answer
+from router.contracts.records import Kind as Purpose
+from router.errors import PolicyError, TrainingError
+from router.judging import judge_backends
+from router.paid import Backend, teacher_of
+from router.policy import Policy
+from router.scoring.encoder import Encoder
+from router.settings import Settings
+from router.store.base import open_readonly
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be written. ``bare`` are weak kinds that have too little to show; ``estimates`` in USD, by kind."""
+
+    teacher: Backend
+    judging: Mapping[str, Backend]
+    right: str
+    kinds: list[Kind]
+    bare: list[str]
+    estimates: dict[str, Decimal]
+    train: list[Row]
+    measured: list[Row]
+
+
+def planned(
+    policy: Policy,
+    settings: Settings,
+    env: Mapping[str, str],
+    encoder: Encoder | None,
+    *,
+    folder: Path,
+    per_cluster: int | None = None,
+) -> Plan:
+    """Reads the log and says which kinds are weak. Asks nobody.
+
+    Args:
+        folder: where the dataset that it looks at is, or is put.
+
+    Raises:
+        TrainingError: the teacher's answers may not be trained on.
+        PolicyError: nobody knows what it costs, or it has no key.
+    """
+    right = _right(policy)
+    teacher, judging = teacher_of(policy, env), judge_backends(policy, env)
+    for backend in (teacher, *judging.values()):
+        if backend.lacks_key:
+            raise PolicyError(f"policy {policy.name}: the environment has no API key for {backend.label}")
+    found = _dataset(policy, settings, folder)
+    train, measured = read(found.train), [*read(found.dev), *read(found.holdout)]
+    kinds, bare = weak_kinds(train, measured, per_cluster or policy.distil.synthetic.per_cluster, encoder)
+    estimates = {kind.name: estimated_usd(kind, policy.judge, teacher, judging) for kind in kinds}
+    return Plan(teacher, judging, right, kinds, bare, estimates, train, measured)
+
+
+def _right(policy: Policy) -> str:
+    """By what right the teacher's answers may be trained on. Raises TrainingError where there is none."""
+    teacher = policy.teacher
+    answer = Answer(
+        tier=Tier.TEACHER, kind=Purpose.TRAINED, model=teacher.model, training_rights=teacher.training_rights
+    )
+    right = right_to(answer, policy)
+    if right is None:
+        raise TrainingError(
+            f"policy {policy.name}: nothing is asked of {teacher.model}, since its answers may not be trained on "
+            f"(training_rights: {teacher.training_rights.value}). If you have the right, say so in the policy: "
+            f"teacher.i_have_the_right_to_train_on: [{teacher.model}]"
+        )
+    return right
+
+
+def _dataset(policy: Policy, settings: Settings, folder: Path) -> datasets.Dataset:
+    """The dataset that the run looks at: of one that was killed, the same as before, else of the log as it is."""
+    if (folder / datasets.DATASET).is_file():
+        return datasets.load(folder)
+    with closing(open_readonly(settings)) as log:
+        records = (record for _, record in log.records(policy.name))
+        return datasets.build(records, policy, folder, written=kept(settings, policy))
