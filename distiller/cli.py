@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from distiller.commands import bundles, dataset, export, rounds
+from distiller.commands import bundles, dataset, export, rounds, synthesize
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,3 +18,4 @@ app.command()(bundles.rollback)
 app.command()(bundles.activate)
 app.add_typer(dataset.app, name="dataset")
 app.command()(export.export)
+app.command()(synthesize.synthesize)

@@ -25,6 +25,7 @@ class Shown:
         self._console = console
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        self._tenth = 0
         self._start = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -39,6 +40,9 @@ class Shown:
         self._console.print(f"[dim]{passed:6.0f} s[/]  [bold]{name}[/]  {detail}", highlight=False)
 
     def step(self, done: int, of: int, note: str = "") -> None:
+        if not self._console.is_terminal:
+            self._line(done, of, note)
+            return
         if self._bar is None:
             figures = (MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
             columns = (TextColumn("          "), BarColumn(), *figures)
@@ -47,7 +51,14 @@ class Shown:
             self._task = self._bar.add_task("", total=of, note=note)
         self._bar.update(self._task, completed=done, total=of, note=note)
 
+    def _line(self, done: int, of: int, note: str) -> None:
+        """Where no bar can move: a line every tenth."""
+        if (tenth := done * 10 // max(1, of)) > self._tenth:
+            self._tenth = tenth
+            self._console.print(f"          {done}/{of} {note}".rstrip(), highlight=False)
+
     def _close(self) -> None:
+        self._tenth = 0
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from router.errors import LocumError
 from router.policy import Policy
 from router.settings import Settings
 
@@ -16,6 +18,17 @@ console = Console()
 DEFAULT = Path("policies/default.yaml")
 PolicyFile = Annotated[Path, typer.Option("--policy", "-p", help="Policy file: it names the student and the target.")]
 Seed = Annotated[int, typer.Option(help="Seed of training and fitting: the same log and seed give the same student.")]
+
+
+def usd_option(name: str, value: str) -> Decimal:
+    """An amount in US dollars as it was typed. Raises LocumError where it is none."""
+    try:
+        found = Decimal(value)
+    except InvalidOperation:
+        found = Decimal("NaN")
+    if not found.is_finite() or found < 0:
+        raise LocumError(f"{name} {value!r}: say an amount in US dollars, such as 2.00")
+    return found
 
 
 def say_live(policy: Policy, settings: Settings, bundle: str | None) -> None:
