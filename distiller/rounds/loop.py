@@ -6,6 +6,7 @@ after its last finished stage, and inside training and evaluation after the last
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,6 +14,7 @@ from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from distiller.config import TrainConfig
 from distiller.evaluation import evaluate
@@ -29,6 +31,7 @@ from distiller.rounds.reports import Configs, RoundReport, Silent, Tell
 from distiller.rounds.trigger import Due, nothing_to_tune
 from distiller.rounds.tuning import retuned, share_of
 from distiller.rounds.work import one_round_at_a_time, remember
+from distiller.synthesis.run import synthesize
 from distiller.training.train import train
 from router.contracts.bundles import DatasetRef, activate, read_active
 from router.contracts.encoders import EncoderKind
@@ -86,12 +89,14 @@ class Round:
         self.policy, self.settings, self.tell = material.policy, material.settings, material.tell
         self.work, self.folder = material.work, material.work.folder
         self._judges = Judges(material.policy.judge)
-        self.judge_usd = Decimal(0)
+        self.paid_usd = Decimal(0)
+        self.synthetic_run: str | None = None
 
     def train(self) -> RoundReport:
         """From the log to a promoted or a rejected student."""
         m = self.material
         try:
+            self._write_synthetic()
             student, training = self._trained()
         except TrainingError as e:
             return self._report(None, (f"nothing was trained: {e}",), ({}, {}), (0.0, 0.0))
@@ -150,7 +155,7 @@ class Round:
             return answers
         self.tell.stage(stage, f"judging {len(questions)} answers")
         found = self.work.stage(f"{stage}-judged", lambda: self._judge(questions, path))
-        self.judge_usd += Decimal(found["usd"])
+        self.paid_usd += Decimal(found["usd"])
         judged = read_answers(path)
         return {name: judged[name] for name in answers}
 
@@ -158,6 +163,22 @@ class Round:
         return judge_answers(
             self.policy, questions, kept, encoder=partial(self._encoder, "static"), on_verdict=self.tell.step
         )
+
+    def _write_synthetic(self) -> None:
+        """Where the policy pays for it: has the teacher write for weak kinds, before the dataset that takes it in is
+        built. Raises TrainingError where its answers may not be trained on."""
+        usd = self.policy.distil.synthetic.usd
+        if not usd:
+            return
+        run = str(self.work.stage("synthesis-run", lambda: {"run": uuid4().hex})["run"])
+
+        def write() -> dict[str, Any]:
+            encoder = partial(self._encoder, "static")
+            where = self.policy, self.settings, os.environ
+            return asdict(synthesize(*where, usd=usd, encoder=encoder, tell=self.tell, seed=self.seed, run=run))
+
+        self.paid_usd += Decimal(self.work.stage("synthesize", write)["cost_usd"])
+        self.synthetic_run = run
 
     def _trained(self) -> tuple[Path, dict[str, Any]]:
         """The candidate's Hugging Face folder, and the training's own report."""
@@ -257,7 +278,7 @@ class Round:
         """Writes the bundle and makes it live; the running proxy follows the pointer by itself."""
         bundles = self.material.bundles
         self.tell.stage("publish", "writing the bundle, manifest last")
-        draft = replace(draft, seconds=sum(self.work.seconds.values()), judge_usd=self.judge_usd)
+        draft = replace(draft, seconds=sum(self.work.seconds.values()), paid_usd=self.paid_usd)
         found = self.work.stage("publish", lambda: {"bundle": write_bundle(bundles, self.policy, draft).bundle_id})
         bundle = str(found["bundle"])
         if read_active(bundles).bundle != bundle:
@@ -288,7 +309,9 @@ class Round:
             share=shares[0],
             incumbent_share=shares[1],
             seconds=dict(self.work.seconds),
-            cost_usd=str(round_cost_usd(sum(self.work.seconds.values()), self.policy, self.judge_usd)),
+            cost_usd=str(round_cost_usd(sum(self.work.seconds.values()), self.policy, self.paid_usd)),
             tally=asdict(m.tally),
             resumed=self.work.resumed,
+            paid_usd=str(self.paid_usd),
+            synthetic_run=self.synthetic_run,
         )

@@ -20,6 +20,7 @@ from distiller.rounds.publish import ANSWERS, DATASET, GGUF, INT8, LEARNT, STUDE
 from distiller.rounds.reports import Configs, Tell
 from distiller.rounds.trigger import Due, Tally
 from distiller.rounds.work import Work
+from distiller.synthesis.shelf import kept as kept_rows
 from router.contracts.bundles import Manifest, read_active, read_manifest
 from router.contracts.decision import Reason
 from router.contracts.guarded import read_guarded
@@ -104,7 +105,10 @@ class Material:
             out = self.work.folder / DATASET
             records = read(log.records(self.policy.name))
             encoder = partial(kept_encoder, self.settings.cache)
-            datasets.build(records, self.policy, out, self.configs.dataset, self.own(DATASET), encoder=encoder)
+            written = kept_rows(self.settings, self.policy)
+            datasets.build(
+                records, self.policy, out, self.configs.dataset, self.own(DATASET), written=written, encoder=encoder
+            )
         kept = self.own(ANSWERS)
         keep_answers(self.work.folder / INCUMBENT, [*(read_answers(kept).values() if kept else ()), *answers])
         return {"tally": asdict(tally), "weights": weights}
@@ -126,7 +130,7 @@ class Material:
         after it count too, since it has never seen them, and audited rows too old for the holdout."""
         rows = datasets.read(self.dataset.dev)
         if self.kind is Due.CALIBRATE:
-            rows += [r for r in datasets.read(self.dataset.train) if r.created_at > self._made_at()]
+            rows += [r for r in datasets.read(self.dataset.train) if r.created_at > self._made_at() and not r.synthetic]
             rows += self._too_old
         return self._questions(newest(rows, self.configs.evaluate.max_dev))
 

@@ -48,8 +48,8 @@ class Draft:
     exported to, ``form`` the one that was judged and serves; ``trained_on`` the training split's file, of which
     the bundle keeps the request ids, so that it is known what went into it; ``learnt`` the holdout's requests that
     the scorer learnt from, by id; ``answers`` the student's kept answers to the evaluation's questions.
-    ``train_seconds`` is training alone, ``seconds`` the whole round, which is what it cost beside ``judge_usd``,
-    paid to judges.
+    ``train_seconds`` is training alone, ``seconds`` the whole round, which is what it cost beside ``paid_usd``,
+    paid to judges and for synthetic data.
     """
 
     scorer: Scorer
@@ -67,7 +67,7 @@ class Draft:
     gate: dict[str, Any] = field(default_factory=dict)
     train_seconds: float = 0.0
     seconds: float = 0.0
-    judge_usd: Decimal = Decimal(0)
+    paid_usd: Decimal = Decimal(0)
 
 
 def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None = None) -> Manifest:
@@ -117,7 +117,7 @@ def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None 
         evaluation=draft.evaluation,
         gate=draft.gate,
         train_seconds=draft.train_seconds,
-        cost_usd=str(round_cost_usd(draft.seconds, policy, draft.judge_usd)),
+        cost_usd=str(round_cost_usd(draft.seconds, policy, draft.paid_usd)),
     )
     for path in folder.rglob("*"):
         if path.is_file():
@@ -126,10 +126,10 @@ def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None 
     return manifest
 
 
-def round_cost_usd(seconds: float, policy: Policy, judge_usd: Decimal = Decimal(0)) -> Decimal:
-    """What the training machine's time and the judges cost, in USD."""
+def round_cost_usd(seconds: float, policy: Policy, paid_usd: Decimal = Decimal(0)) -> Decimal:
+    """What the training machine's time cost, and what was paid to judges and for synthetic data, in USD."""
     machine = Decimal(str(round(seconds, 3))) * policy.distil.usd_per_hour / 3600
-    return (machine + judge_usd).quantize(Decimal("0.000001"))
+    return (machine + paid_usd).quantize(Decimal("0.000001"))
 
 
 def new_id(now: float, *content: str) -> str:

@@ -44,7 +44,8 @@ class RoundReport:
     ``bundle`` is the new one, None where nothing was published, and ``reasons`` say why. ``share`` is
     the share of the traffic that the student is expected to serve at the target, ``acceptable_rate``
     how often it is right on all of it, each beside the incumbent's on the same rows. ``seconds`` by
-    stage; ``tally`` is what the log held, for the next trigger.
+    stage; ``tally`` is what the log held, for the next trigger. ``paid_usd`` is what of the cost was paid to judges and
+    for synthetic data, ``synthetic_run`` the run that wrote that.
     """
 
     policy: str
@@ -63,6 +64,8 @@ class RoundReport:
     cost_usd: str
     tally: dict[str, int]
     resumed: bool = False
+    paid_usd: str = "0"
+    synthetic_run: str | None = None
 
     @property
     def promoted(self) -> bool:
