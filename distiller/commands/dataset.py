@@ -48,6 +48,7 @@ def build(
     from distiller.data.against import read_prompts  # noqa: PLC0415
     from distiller.data.tables import dataset_table  # noqa: PLC0415
     from distiller.data.telling import Telling  # noqa: PLC0415
+    from distiller.synthesis.shelf import kept  # noqa: PLC0415
     from router.scoring.encoder import kept_encoder  # noqa: PLC0415
 
     chosen, settings = load_policy(policy), Settings.from_env()
@@ -62,6 +63,7 @@ def build(
             out,
             config,
             against=prompts,
+            written=kept(settings, chosen),
             encoder=partial(kept_encoder, settings.cache),
             tell=tell,
         )

@@ -67,7 +67,7 @@ def sketches(prompts: Sequence[tuple[str, str]]) -> list[Sketch]:
 def smallest(texts: Sequence[str], most: int) -> list[U32]:
     """Of each text its ``most`` smallest distinct shingles' hashes, ascending. Many texts at once are fastest."""
     codes = [np.frombuffer(t.encode("utf-32-le", "replace"), np.uint32) for t in texts]
-    sizes = np.array([max(len(c), SHINGLE) for c in codes])
+    sizes = np.array([max(len(c), SHINGLE) for c in codes], np.int64)
     joined = np.zeros(int(sizes.sum()) + SHINGLE, np.uint32)
     starts = np.concatenate(([0], np.cumsum(sizes)))
     for start, code in zip(starts, codes, strict=False):
