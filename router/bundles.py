@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 from pydantic import ValidationError
@@ -32,13 +33,31 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Live:
     """What serves now, swapped as one. ``student`` is None while none is ready; ``bundle`` None is the
-    base student alone, without scorer and thresholds. ``wary``: more is to be audited than usual."""
+    base student alone, without scorer and thresholds. ``wary``: more is to be audited than usual; ``audit_rate``:
+    at least that share, whatever is usual."""
 
     bundle: str | None = None
     scorer: Scorer | None = None
     thresholds: Thresholds | None = None
     student: Target | None = None
     wary: bool = False
+    audit_rate: float = 0.0
+
+
+class Serving(Protocol):
+    """What serves one policy now."""
+
+    @property
+    def live(self) -> Live: ...
+
+    @property
+    def canary(self) -> Live | None:
+        """What serves a share of the conversations beside it, None where nothing does."""
+        ...
+
+    def live_for(self, conversation_id: str) -> Live:
+        """What serves this conversation: the same one for all its requests, as long as both serve."""
+        ...
 
 
 class BundleWatcher:
@@ -48,6 +67,9 @@ class BundleWatcher:
     anyway. A bundle that does not load is refused: what was live stays, ``problem`` says why, and
     it is tried again every ``retry_seconds``. A student that goes away leaves scorer and thresholds
     in place.
+
+    ``canary``: it follows the pointer's canary instead. While there is none, or its student is not ready, ``live``
+    is empty.
 
     Args:
         encoders: loads the encoder that a scorer was fitted with; called off-thread whenever a scorer that needs
@@ -66,6 +88,7 @@ class BundleWatcher:
         on_swap: Callable[[Live, Live], None] = lambda old, new: None,
         poll_seconds: float = 0.2,
         retry_seconds: float = 5.0,
+        canary: bool = False,
     ) -> None:
         self.live = Live()
         self.problem: str | None = None
@@ -76,6 +99,7 @@ class BundleWatcher:
         self._on_swap = on_swap
         self._poll_seconds = poll_seconds
         self._retry_seconds = retry_seconds
+        self._canary = canary
         self._manifest: Manifest | None = None  # of the live bundle
         self._refused: tuple[str | None, float] | None = None  # (bundle, not again before)
 
@@ -87,13 +111,16 @@ class BundleWatcher:
 
     async def refresh(self) -> None:
         """Looks once, and swaps if something changed. Call it once before serving."""
-        student = await self._students.find(self._manifest)
+        student = await self._students.find(self._manifest) if self._manifest or not self._canary else None
         if student != self.live.student:
             self._swap(replace(self.live, student=student), self._manifest)
         bundle: str | None = None
         try:
             bundle = self._pointed()
             if bundle == self.live.bundle:
+                self._settled()
+            elif bundle is None and self._canary:
+                self._swap(Live(), None)
                 self._settled()
             elif self._refused is None or self._refused[0] != bundle or time.monotonic() >= self._refused[1]:
                 await self._move_to(bundle)
@@ -103,7 +130,7 @@ class BundleWatcher:
     async def _move_to(self, bundle: str | None) -> None:
         manifest = None if bundle is None else verify(self._folder, bundle, self._policy.name)
         student = await self._students.find(manifest)
-        if student is None and self.live.student is not None:
+        if student is None and (self._canary or self.live.student is not None):
             self.problem = f"waiting for the student of {bundle or 'the base'} to be ready"
             return
         if manifest is None or bundle is None:
@@ -111,19 +138,25 @@ class BundleWatcher:
         else:
             folder = self._folder / bundle / manifest.scorer
             scorer = await asyncio.to_thread(Scorer.load_whole, folder, self._encoders)
-            self._swap(Live(bundle, scorer, manifest.thresholds, student), manifest)
+            trial = self._policy.distil.trial if self._canary else None
+            rate = trial.audit_rate if trial else 0.0
+            self._swap(Live(bundle, scorer, manifest.thresholds, student, audit_rate=rate), manifest)
         self._settled()
 
     def _pointed(self) -> str | None:
         try:
-            return read_active(self._folder).bundle
+            active = read_active(self._folder)
         except ValidationError as e:
             raise BundleError(f"{self._folder} has a damaged pointer: {_first(e)}") from e
+        if not self._canary:
+            return active.bundle
+        return active.canary.bundle if active.canary and self._policy.distil.trial else None
 
     def _swap(self, new: Live, manifest: Manifest | None) -> None:
         old, self.live, self._manifest = self.live, new, manifest
         if old.bundle != new.bundle:
-            log.info("bundle swapped", policy=self._policy.name, old=old.bundle, new=new.bundle)
+            event = "canary swapped" if self._canary else "bundle swapped"
+            log.info(event, policy=self._policy.name, old=old.bundle, new=new.bundle)
         if old.student != new.student:
             log.info("student changed", policy=self._policy.name, old=old.student, new=new.student)
         self._on_swap(old, new)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import structlog
 from router.acceptance import Seen, Wanted, judge_answer, wanted
 from router.answering import Relay, ask_whole, request_for, wished
 from router.audit import Auditor, Quiet
-from router.bundles import Live
+from router.bundles import Live, Serving
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Kind
 from router.deadlines import Deadlines
@@ -56,13 +55,13 @@ class Shared:
 
 
 class Cascade:
-    """Serves one policy's requests. ``live()`` says what serves now; each request keeps what it began with."""
+    """Serves one policy's requests. ``serving`` says by what; each request keeps what it began with."""
 
     def __init__(
         self,
         policy: Policy,
         backends: Backends,
-        live: Callable[[], Live],
+        serving: Serving,
         routing: Routing,
         shared: Shared,
         *,
@@ -71,7 +70,7 @@ class Cascade:
         self.policy = policy
         self.backends = backends
         self._version = policy.version
-        self._live, self._routing, self._shared, self._tiers = live, routing, shared, shared.tiers
+        self._serving, self._routing, self._shared, self._tiers = serving, routing, shared, shared.tiers
         self._samples = Samples(self._tiers, judges, backends.prices)
         self._aside = Aside()
         self._quiet = Quiet()
@@ -80,7 +79,7 @@ class Cascade:
             ask=self._audit,
             judges=judges,
             store=shared.store,
-            student_ready=lambda: live().student is not None,
+            student_ready=lambda: serving.live.student is not None,
             observe=shared.metrics.observe_audit,
             budget=routing.audit_budget,
             quiet=self._quiet if policy.student.engine else None,
@@ -88,7 +87,12 @@ class Cascade:
 
     @property
     def live(self) -> Live:
-        return self._live()
+        return self._serving.live
+
+    @property
+    def canary(self) -> Live | None:
+        """What serves a share of the conversations beside it."""
+        return self._serving.canary
 
     def reachable(self, backend: Backend) -> bool:
         """Whether the backend would be asked now: its circuit is closed, and its key is there if it needs one."""
@@ -104,7 +108,7 @@ class Cascade:
         No upstream's failure is raised: it is answered. A cancellation (the client left) is recorded
         with status 499 and passed on.
         """
-        began, live, left = time.perf_counter(), self._live(), False
+        began, live, left = time.perf_counter(), self._serving.live_for(chat.conversation_id), False
         if live.scorer is not None and live.scorer.slow:
             seen, left = await self._aside.look_at(chat.body, live.scorer)
         else:
@@ -325,7 +329,7 @@ class Cascade:
         Raises:
             UpstreamError, UpstreamRefused: there is none.
         """
-        target = exchange.live.student or self._live().student
+        target = exchange.live.student or self.live.student
         if tier is Tier.TEACHER:
             backend = self.backends.teachers[0]
         elif target is not None:

@@ -19,7 +19,7 @@ from router.audit import Missed
 from router.bundles import Live
 from router.contracts.bundles import Thresholds, read_manifest
 from router.contracts.decision import Deferral, Reason, Tier
-from router.contracts.guarded import Guarded, read_guarded, write_guarded
+from router.contracts.guarded import CANARY_GUARDED, GUARDED, Guarded, read_guarded, write_guarded
 from router.contracts.records import Record
 from router.decide import audit_rate
 from router.errors import StoreError
@@ -156,6 +156,7 @@ class Guard:
 
     Args:
         base: what serves by the bundle's own word.
+        canary: that is a canary's: what is found goes to a file of its own, and to no metric.
         records: the log, read in pages off the event loop.
         changed: told every ``live`` that differs from the one before.
     """
@@ -169,8 +170,10 @@ class Guard:
         records: Records,
         metrics: Metrics,
         changed: Callable[[Live], None] = lambda live: None,
+        canary: bool = False,
     ) -> None:
         self._policy, self._settings = policy, settings
+        self._canary = canary
         self._base, self._records, self._metrics, self._changed = base, records, metrics, changed
         self._from, self._live = Live(), Live()
         self._watch: Watch | None = None
@@ -184,6 +187,11 @@ class Guard:
         if base is not self._from:
             self._from, self._live = base, self._held(base)
         return self._live
+
+    @property
+    def found(self) -> Guarded | None:
+        """What the audits of the bundle that serves have shown; None before any was read."""
+        return self._told if self._told and self._told.bundle == self._base().bundle else None
 
     async def run(self, poll_seconds: float = 1.0) -> None:
         """Refreshes every ``poll_seconds`` until cancelled."""
@@ -241,8 +249,9 @@ class Guard:
         found, told = _found(watch, self._live), self._told
         kept = await asyncio.to_thread(self._keep, found)
         self._told = found
-        rate = audit_rate(self._policy, self._live.thresholds, self._live.wary)
-        self._metrics.observe_guard(self._policy.name, found, rate)
+        if not self._canary:
+            rate = audit_rate(self._policy, self._live.thresholds, self._live.wary)
+            self._metrics.observe_guard(self._policy.name, found, rate)
         if found.alarm == (told is not None and told.bundle == found.bundle and told.alarm):
             return
         if found.alarm:
@@ -253,9 +262,10 @@ class Guard:
     def _keep(self, found: Guarded) -> Guarded:
         """Writes the file; an earlier bundle's alarm is still the last change of the traffic."""
         folder = self._settings.bundles(self._policy.name)
-        before = read_guarded(folder)
+        file = CANARY_GUARDED if self._canary else GUARDED
+        before = read_guarded(folder, file)
         kept = found.model_copy(update={"changed_at": max(found.changed_at, before.changed_at if before else 0.0)})
-        write_guarded(folder, kept)
+        write_guarded(folder, kept, file)
         return kept
 
 

@@ -139,6 +139,7 @@ class Metrics:
         self.student_up = g("student_up", "1 where the live student answers.", "policy")
         self.threshold = g("threshold", "Score (route) or probability (accept) to pass.", "policy", "stage")
         self.bundle_info = g("bundle_info", "1 for the live bundle, 0 for one that was.", "policy", "bundle")
+        self.canary_share = g("canary_share", "Share of the conversations that a canary serves; 0: none.", "policy")
         self.objective = g("objective", "What routing aims at: the target of its kind.", "policy", "kind")
         self.strange_share = g("strange_share", "Share of requests that are strange to the live scorer.", "policy")
         self.new_cluster = g("new_cluster_requests", "Requests of a new kind, by its name.", "policy", "cluster")
@@ -156,6 +157,7 @@ class Metrics:
         """Announces a policy at start-up: its objective (parity, student_share, usd_per_day, threshold), and
         its money at 0. A counter born at its first increment is one that Prometheus' increase() never sees."""
         self.objective.labels(policy, objective).set(target)
+        self.canary_share.labels(policy).set(0)
         self.counterfactual.labels(policy).inc(0)
         self.embeddings_usd.labels(policy).inc(0)
         for verdict in get_args(Verdict):
@@ -231,13 +233,23 @@ class Metrics:
         if before != name:
             if before is not None:
                 self.bundle_info.labels(policy, before).set(0)
-            for tier in Tier:
-                for result in ("acceptable", "unacceptable"):  # born at 0, or increase() would miss the first
-                    self.audits.labels(policy, name, tier.value, result).inc(0)
+            self._bear_audits(policy, name)
         self.bundle_info.labels(policy, name).set(1)
         self.student_up.labels(policy).set(student_up)
         for stage, threshold in (("route", route), ("accept", accept)):
             self.threshold.labels(policy, stage).set(float("nan") if threshold is None else threshold)
+
+    def _bear_audits(self, policy: str, bundle: str) -> None:
+        """Counters born at their first increment are ones whose first increment increase() misses."""
+        for tier in Tier:
+            for result in ("acceptable", "unacceptable"):
+                self.audits.labels(policy, bundle, tier.value, result).inc(0)
+
+    def observe_canary(self, policy: str, bundle: str | None, share: float) -> None:
+        """Which bundle serves a ``share`` of the conversations beside the live one; None: none does."""
+        self.canary_share.labels(policy).set(share)
+        if bundle is not None:
+            self._bear_audits(policy, bundle)
 
     def observe_guard(self, policy: str, found: Guarded, audit_rate: float) -> None:
         """What the audits of the live bundle have shown, and how often there is one now; idempotent."""

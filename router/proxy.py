@@ -16,6 +16,7 @@ import structlog
 from router.api.models import Catalog
 from router.budget import DAY_SECONDS
 from router.bundles import BundleWatcher, Live
+from router.canary import Split
 from router.cascade import Cascade, Shared
 from router.contracts.encoders import EncoderKind
 from router.contracts.rounds import HISTORY, training_costs
@@ -28,7 +29,7 @@ from router.scoring.encoder import Encoder
 from router.settings import Settings
 from router.shared import SharedState
 from router.store.base import Records
-from router.students import students_of
+from router.students import Students, students_of
 from router.tiers import Backends
 
 log = structlog.get_logger(__name__)
@@ -42,6 +43,7 @@ class Served:
 
     cascade: Cascade
     watcher: BundleWatcher
+    split: Split
     following: tuple[asyncio.Task[None], ...]
     routing: Routing
 
@@ -96,8 +98,7 @@ class Proxy:
         for path, why in self._wrong.items():
             found[self._policies[path].name].append(f"its file was not taken over, what it said before stays: {why}")
         for name, served in self._served.items():
-            if (problem := served.watcher.problem) is not None:
-                found[name].append(problem)
+            found[name] += [p for p in (served.watcher.problem, served.split.problem) if p is not None]
         return found
 
     async def start(self, shared: Shared) -> None:
@@ -165,11 +166,11 @@ class Proxy:
             check_judges(policy, self._env)
 
     async def _serve(self, policy: Policy, routing: Routing) -> Served:
-        metrics = self.shared.metrics
+        metrics, students = self.shared.metrics, students_of(policy, self._settings, self._env)
         watcher = BundleWatcher(
             policy,
             self._settings,
-            students=students_of(policy, self._settings, self._env),
+            students=students,
             encoders=self._encoders,
             on_swap=lambda *_: self._swapped(policy, guard.live),
         )
@@ -184,15 +185,39 @@ class Proxy:
         kind, target = _objective(policy)
         metrics.observe_policy(policy.name, objective=kind, target=target)
         self._swapped(policy, watcher.live)
+        backends = Backends(policy, self._env)
+        split = self._split(policy, guard, students, backends)
         await watcher.refresh()
         await guard.refresh()
+        await split.refresh()
         judges = judges_of(policy, self._env, self.shared.tiers, partial(self._encoders, "static"))
-        cascade = Cascade(policy, Backends(policy, self._env), lambda: guard.live, routing, self.shared, judges=judges)
+        cascade = Cascade(policy, backends, split, routing, self.shared, judges=judges)
         following = (
             background(watcher.run(), f"bundles of {policy.name}"),
             background(guard.run(), f"guard over {policy.name}"),
+            background(split.run(), f"canaries of {policy.name}"),
         )
-        return Served(cascade, watcher, following, routing)
+        return Served(cascade, watcher, split, following, routing)
+
+    def _split(self, policy: Policy, guard: Guard, students: Students, backends: Backends) -> Split:
+        """What serves: the live bundle, and canaries."""
+        canary = BundleWatcher(policy, self._settings, students=students, encoders=self._encoders, canary=True)
+        records, metrics = self.shared.store, self.shared.metrics
+        trial = Guard(policy, self._settings, base=lambda: canary.live, records=records, metrics=metrics, canary=True)
+        declared = policy.distil.trial
+
+        def changed(bundle: str | None) -> None:
+            metrics.observe_canary(policy.name, bundle, declared.share if declared and bundle else 0.0)
+
+        return Split(
+            policy,
+            self._settings,
+            guard=guard,
+            watcher=canary,
+            trial=trial,
+            is_failing=lambda student: self.shared.tiers.is_open(backends.student(student)),
+            changed=changed,
+        )
 
     def _swapped(self, policy: Policy, live: Live) -> None:
         thresholds, metrics = live.thresholds, self.shared.metrics

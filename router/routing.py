@@ -26,6 +26,8 @@ from router.scoring.worth import Extra, worth
 from router.shared import SharedState
 
 NOTHING = Decimal(0)
+SCORERS = 2
+"""How many scorers judge a policy's traffic at once: the live bundle's, and a canary's."""
 
 
 class Routing:
@@ -35,7 +37,8 @@ class Routing:
     def __init__(self, policy: Policy, state: SharedState, *, clock: Callable[[], float] = time.time) -> None:
         self._policy, self._extra = policy, Extra.of(Prices.of(policy))
         self._conversations = Conversations(policy.name, state)
-        self._share, self._share_of, self._pace = ShareThreshold(), "", Pace()
+        self._shares: dict[str, ShareThreshold] = {}
+        self._pace = Pace()
         self._workers = state.workers
         self._clock = clock
         served = state.account(policy.name, "served")
@@ -58,7 +61,7 @@ class Routing:
         held = self._worth(look, features, live.scorer) if look and live.scorer else None
         prior = 0.0 if look else prior_score(features)
         compared = (look.score if held is None else held) if look else prior
-        rate = audit_rate(policy, live.thresholds, live.wary)
+        rate = max(live.audit_rate, audit_rate(policy, live.thresholds, live.wary))
         state = RoutingState(
             student_ready=live.student is not None,
             escalated=chat.has_assistant_turn and self._conversations.escalated(chat.conversation_id),
@@ -93,15 +96,15 @@ class Routing:
             return None
         kind = "share" if aim.usd_per_day is None else "money"
         scored_by = f"{kind} {live.bundle}" if live.scorer and live.bundle else "prior"
-        if scored_by != self._share_of:
-            self._share, self._share_of = ShareThreshold(), scored_by
-        self._share.observe(score)
+        followed = self._shares.pop(scored_by, None) or ShareThreshold()
+        self._shares = dict([*self._shares.items(), (scored_by, followed)][-SCORERS:])
+        followed.observe(score)
         share = aim.student_share
         if share is None:
             self._pace.observe(self._clock())
             left_usd, left_seconds = self._spent.left_today()
             share = self._pace.student_share(left_usd / self._workers, left_seconds)  # each worker paces its part
-        return self._share.threshold(share)
+        return followed.threshold(share)
 
     def cached_share(self, conversation_id: str) -> float:
         """The share of input that the teacher's prompt cache served last in this conversation, 0 to 1."""

@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 Answered = TypeVar("Answered")
 NOTHING: Mapping[str, Any] = {}
 OPENAI_URL = "https://api.openai.com/v1"
+STUDENTS = 4
+"""How many of a policy's student versions are remembered: what is live and a canary, each before a swap and after."""
 RETRIES = {Tier.STUDENT: 1, Tier.TEACHER: 2}
 
 
@@ -38,7 +40,7 @@ class Backends:
         first, *others = policy.teacher.model, *policy.teacher.fallbacks
         self.teachers = (self._teacher(first, policy.teacher.url), *(self._teacher(m, None) for m in others))
         self.embeddings = self._embeddings()
-        self._student: tuple[Target, Backend] | None = None  # the last one asked for
+        self._students: dict[Target, Backend] = {}  # the last few asked for
 
     def _teacher(self, model: str, url: str | None) -> Backend:
         declared = self._policy.teacher
@@ -73,9 +75,10 @@ class Backends:
 
     def student(self, target: Target) -> Backend:
         """The student version at ``target``. One served here is shown under the policy's name for it."""
-        if self._student is None or self._student[0] is not target:
-            self._student = (target, self._student_at(target))
-        return self._student[1]
+        if target not in self._students:
+            kept = list(self._students.items())[1 - STUDENTS :]
+            self._students = dict([*kept, (target, self._student_at(target))])
+        return self._students[target]
 
     def _student_at(self, target: Target) -> Backend:
         declared = self._policy.student

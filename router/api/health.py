@@ -20,6 +20,7 @@ def state_of(cascade: Cascade) -> dict[str, Any]:
     return {
         "policy": cascade.policy.name,
         "bundle": live.bundle,
+        "canary": cascade.canary.bundle if cascade.canary else None,
         "student": {
             "ready": student is not None and cascade.reachable(student),
             "version": live.student.version if live.student else None,

@@ -7,7 +7,10 @@ pointer that activation and rollback replace atomically.
 
 from __future__ import annotations
 
+import fcntl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,12 +103,36 @@ class Manifest(BaseModel):
     cost_usd: str = "0"
 
 
+class Canary(BaseModel):
+    """A bundle that serves a share of the conversations beside the live one, until it is kept or rolled back."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bundle: str
+    began_at: float
+
+
+class Ended(BaseModel):
+    """How the last canary ended: ``kept``, so that it was made live, or rolled back; and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bundle: str
+    began_at: float
+    at: float
+    kept: bool
+    reasons: tuple[str, ...]
+
+
 class Active(BaseModel):
-    """The pointer: which bundle is live, and which was before it. None is the base student alone."""
+    """The pointer: which bundle is live, and which was before it; None is the base student alone. Beside it the
+    canary, if one is under way, and how the last one ended."""
 
     bundle: str | None
     previous: str | None = None
     changed_at: float = 0.0
+    canary: Canary | None = None
+    ended: Ended | None = None
 
 
 def read_active(folder: Path) -> Active:
@@ -116,22 +143,72 @@ def read_active(folder: Path) -> Active:
         return Active(bundle=None)
 
 
-def activate(folder: Path, bundle: str | None) -> Active:
-    """Points the policy at ``bundle``, atomically, and remembers the one before for rollback.
+def activate(folder: Path, bundle: str | None, reasons: tuple[str, ...] = ("by hand",)) -> Active:
+    """Points the policy at ``bundle``, atomically, and remembers the one before for rollback. A canary under way
+    ends with it, for these ``reasons``: kept where it is what is activated, else rolled back.
 
     Raises:
         FileNotFoundError: the bundle has no manifest, so it is not complete.
     """
+    with _changing(folder):
+        return _pointed(folder, bundle, reasons)
+
+
+def rollback(folder: Path) -> Active:
+    """Ends the canary under way; without one, points the policy back at what was live before, so that a second call
+    undoes the first."""
+    with _changing(folder):
+        now = read_active(folder)
+        return _pointed(folder, now.bundle if now.canary else now.previous, ("by hand",))
+
+
+def begin_canary(folder: Path, bundle: str) -> Active:
+    """Lets ``bundle`` serve beside the live one, in the place of a canary under way. Raises FileNotFoundError where
+    it is not complete."""
+    _must_be_complete(folder, bundle)
+    with _changing(folder):
+        canary = Canary(bundle=bundle, began_at=time.time())
+        return _written(folder, read_active(folder).model_copy(update={"canary": canary}))
+
+
+def end_canary(folder: Path, bundle: str, *, kept: bool, reasons: tuple[str, ...]) -> Active | None:
+    """Makes the canary live, or rolls it back. Whoever comes second changes nothing: None where ``bundle`` is no
+    canary any more."""
+    with _changing(folder):
+        now = read_active(folder)
+        if now.canary is None or now.canary.bundle != bundle:
+            return None
+        return _pointed(folder, bundle if kept else now.bundle, reasons)
+
+
+def _pointed(folder: Path, bundle: str | None, reasons: tuple[str, ...]) -> Active:
+    _must_be_complete(folder, bundle)
+    now, at = read_active(folder), time.time()
+    moved = {"bundle": bundle, "previous": now.bundle, "changed_at": at} if bundle != now.bundle else {}
+    ended = now.ended
+    if (canary := now.canary) is not None:
+        kept = bundle == canary.bundle
+        ended = Ended(bundle=canary.bundle, began_at=canary.began_at, at=at, kept=kept, reasons=reasons)
+    return _written(folder, now.model_copy(update={**moved, "canary": None, "ended": ended}))
+
+
+def _must_be_complete(folder: Path, bundle: str | None) -> None:
     if bundle is not None and not (folder / bundle / MANIFEST).is_file():
         raise FileNotFoundError(f"no complete bundle {bundle!r} in {folder}")
-    active = Active(bundle=bundle, previous=read_active(folder).bundle, changed_at=time.time())
+
+
+def _written(folder: Path, active: Active) -> Active:
     write_atomically(folder / ACTIVE, active.model_dump_json().encode())
     return active
 
 
-def rollback(folder: Path) -> Active:
-    """Points the policy back at what was live before; a second call undoes the first."""
-    return activate(folder, read_active(folder).previous)
+@contextmanager
+def _changing(folder: Path) -> Iterator[None]:
+    """One at a time: proxies, supervisor and learning all may. The lock is the kernel's; a kill leaves none behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{ACTIVE}.lock").open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def read_manifest(folder: Path, bundle: str) -> Manifest:

@@ -38,6 +38,23 @@ class Synthetic(BaseModel):
     per_cluster: int = Field(50, gt=0)
 
 
+class Canary(BaseModel):
+    """What a new student does before it is made live: it serves a ``share`` of the conversations beside the live one.
+
+    Of those, ``audit_rate`` is audited if that is more than usual (within ``audit.usd_per_day``). At ``min_audits``,
+    or after ``max_hours``, the live student is asked what they were asked, and the gate's tests, at the margin that
+    so many audits resolve, keep it or roll it back. It is rolled back at once where its server fails repeatedly or
+    its own audits prove parity broken. ``share: 0`` is none: what passed the gate is live at once.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: float = Field(0.1, ge=0, le=0.5)
+    audit_rate: float = Field(0.2, ge=0, le=1)
+    min_audits: int = Field(100, gt=0)
+    max_hours: float = Field(24.0, gt=0)
+
+
 class Distil(BaseModel):
     """When and how the unattended cycle makes a better student.
 
@@ -45,7 +62,8 @@ class Distil(BaseModel):
     ``usd_per_hour`` is what an hour of the training machine costs; it counts against the saving.
     ``method``: how the student learns from the teacher, with that method's own settings.
     Where a round costs something, ``watch`` starts none that is not expected to pay itself back by what it saves
-    within ``payback_days``.
+    within ``payback_days``. ``canary``: how a new student is tried on live traffic before it takes the place of a
+    live bundle; null: not at all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,3 +80,9 @@ class Distil(BaseModel):
     payback_days: float = Field(90.0, gt=0)
     synthetic: Synthetic = Synthetic()
     gate: Gate = Gate()
+    canary: Canary | None = Canary()
+
+    @property
+    def trial(self) -> Canary | None:
+        """The canary's settings; None where there is none."""
+        return self.canary if self.canary is not None and self.canary.share else None

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from router.contracts.files import write_atomically
 
 GUARDED = "guarded.json"
+CANARY_GUARDED = "guarded-canary.json"
+"""The same of the canary: its alarm says nothing of what is live."""
 
 
 class Guarded(BaseModel):
@@ -36,15 +38,15 @@ class Guarded(BaseModel):
     wary: bool = False
 
 
-def read_guarded(folder: Path) -> Guarded | None:
+def read_guarded(folder: Path, file: str = GUARDED) -> Guarded | None:
     """What was found last of the policy whose bundles are in ``folder``; None where none was guarded yet, or the
     file is damaged: the guard writes it anew."""
     try:
-        return Guarded.model_validate_json((folder / GUARDED).read_bytes())
+        return Guarded.model_validate_json((folder / file).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
 
 
-def write_guarded(folder: Path, found: Guarded) -> None:
+def write_guarded(folder: Path, found: Guarded, file: str = GUARDED) -> None:
     """Replaces it atomically. All workers write the same, since all read the same records."""
-    write_atomically(folder / GUARDED, found.model_dump_json().encode())
+    write_atomically(folder / file, found.model_dump_json().encode())

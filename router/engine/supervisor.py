@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import orjson
 from pydantic import ValidationError
 
-from router.contracts.bundles import Active, read_active, read_manifest
+from router.contracts.bundles import Active, end_canary, read_active, read_manifest
 from router.contracts.files import sha256_of, weights_of, write_atomically
 from router.engine.base import Engine, Version
 from router.engine.embedded import Embedded
@@ -27,6 +27,8 @@ POLL_SECONDS = 0.2
 #: How long a version that nothing points at any more is kept for the requests that began with it.
 GRACE_SECONDS = 10.0
 STABLE_SECONDS = 60.0
+#: From so many failures on, none of them long ago, a canary is rolled back.
+FAILURES = 3
 
 
 @dataclass(slots=True)
@@ -112,7 +114,7 @@ class Supervisor:
             self._publish()
             self._report(f"student {self._policy.name}: its process died; starting it again")
             for name in lost:
-                self._backoff_of(name).failed(now)
+                self._failed(name, "its process died")
         wanted = self._wanted()
         for version in wanted:
             if version.name in self._engine.versions:
@@ -122,12 +124,14 @@ class Supervisor:
         await self._forget({v.name for v in wanted})
 
     def _wanted(self) -> list[Version]:
-        """What the pointer asks for, the live one first, and the one before it for an instant rollback."""
+        """What the pointer asks for, the live one first; then the canary, else the one before it for an instant
+        rollback: two at most."""
         try:
             active = read_active(self._folder)
         except ValidationError:
             active = Active(bundle=None)  # the proxies report a damaged pointer
-        versions = dict.fromkeys(self._version(bundle) for bundle in (active.bundle, active.previous))
+        second = active.canary.bundle if active.canary else active.previous
+        versions = dict.fromkeys(self._version(bundle) for bundle in (active.bundle, second))
         return [v for v in versions if v is not None]
 
     def _version(self, bundle: str | None) -> Version | None:
@@ -150,9 +154,7 @@ class Supervisor:
             await asyncio.to_thread(self._verify, version)
             await self._engine.load(version)
         except (EngineError, BundleError) as e:
-            backoff = self._backoff_of(version.name)
-            backoff.failed(time.monotonic())
-            if backoff.failures == 1:
+            if self._failed(version.name, f"it does not start: {e}") == 1:
                 self._report(f"student {self._policy.name}: {version.name} does not start: {e}")
             return
         self._publish()
@@ -187,6 +189,15 @@ class Supervisor:
         for name in due:
             with suppress(EngineError):  # a process that died has forgotten it too
                 await self._engine.unload(name)
+
+    def _failed(self, name: str, why: str) -> int:
+        """How often this version failed by now. A canary that does so repeatedly is rolled back."""
+        backoff = self._backoff_of(name)
+        backoff.failed(time.monotonic())
+        reasons = (f"its engine failed {backoff.failures} times: {why}",)
+        if backoff.failures >= FAILURES and end_canary(self._folder, name, kept=False, reasons=reasons):
+            self._report(f"student {self._policy.name}: the canary {name} is rolled back: {reasons[0]}")
+        return backoff.failures
 
     def _backoff_of(self, name: str) -> Backoff:
         return self._backoff.setdefault(name, Backoff())
