@@ -30,11 +30,10 @@ def peak_mb(device: str) -> float:
 
 def locum(job: Job) -> list[float]:
     """Each step's seconds in Locum's loop; every weight moves, where the product by itself holds the embedding."""
-    from distiller.training.methods.make import make  # noqa: PLC0415
-
     from distiller.config import TrainConfig  # noqa: PLC0415
     from distiller.training.batches import Encoded  # noqa: PLC0415
     from distiller.training.learner import Learner  # noqa: PLC0415
+    from distiller.training.methods.make import make  # noqa: PLC0415
 
     config = TrainConfig(
         method="soft-label" if job["kind"] == "soft" else "hard-label",
@@ -46,7 +45,7 @@ def locum(job: Job) -> list[float]:
     )
     rows = [Encoded(tuple(tokens), start, 1.0) for tokens, start in job["rows"]]
     student = Path(job["student"])
-    learner = Learner(config, student, make(config, student, teacher=job["teacher"]))
+    learner = Learner(config, student, make(config, student))
     took = []
     for step, at in enumerate(range(0, len(rows), job["batch"])):
         began = time.perf_counter()

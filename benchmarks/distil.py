@@ -1,0 +1,273 @@
+"""Every method of distillation beside plain fine-tuning on gold labels and beside no training, on the same data.
+
+Three parts, each with SmolLM2-135M-Instruct and the product's own code for dataset, training and serving:
+
+- `intents`: Banking77. The teacher is GPT-4 by its recorded labels; the student learns from so many of them and
+  names the intents of unseen messages. Accuracy is against the gold labels, `of_teacher` beside the teacher's own
+  accuracy on the messages it labelled, `auroc` how well the mean log-probability of the student's answer tells
+  right from wrong (deferral).
+- `whitebox`: SmolLM2-135M-Instruct is the teacher of a student cut from it, 12 of its 30 layers. Every method sees
+  the same texts (GSM8K's questions with worked solutions) once; perplexity, the share of tokens at which student and
+  teacher agree on the likeliest, and KL(teacher || student) are on unseen ones.
+- `reasoning`: GSM8K. Without a rationale the student learns the final number, with one both; it is right where its
+  last number is the gold one.
+
+    python benchmarks/distil.py --data ../shared/data --out benchmarks/results/distil.json --home DIR
+
+Hours on a CPU. Each trained student and each of its answers is kept in --home: a run that was cut off, or one with
+another --part or --only, goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import Row, conditions, read_jsonl, write_result
+from intents import STUDENT, answers, messages, policy, record, text_of
+from rich.console import Console
+from rich.table import Table
+from whitebox import nearness
+
+from distiller.config import DatasetConfig, TrainConfig
+from distiller.data.dataset import Dataset, build, read
+from distiller.data.dataset import load as load_dataset
+from distiller.evaluation.asking import StudentAnswer
+from distiller.evaluation.calibration import auroc
+from distiller.evaluation.serving import Form
+from distiller.training.batches import encode
+from distiller.training.progressive import even, shrink, trained
+from router.contracts.methods import (
+    ConfidenceSettings,
+    FeatureSettings,
+    HardLabelSettings,
+    MethodSettings,
+    OnPolicySettings,
+    ProgressiveSettings,
+    ReasoningSettings,
+    SoftLabelSettings,
+)
+from router.contracts.records import Record
+from router.engine.weights import base_student
+from router.settings import Settings
+
+CUT = 12
+"""Layers of the white-box student."""
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every part works with."""
+
+    args: argparse.Namespace
+    console: Console
+    base: Path
+
+    def wanted(self, name: str) -> bool:
+        return not self.args.only or any(name.startswith(o) for o in self.args.only)
+
+    def dataset(self, folder: Path, records: Sequence[Record]) -> Dataset:
+        """These records as the product makes a dataset of them, kept where it is there already."""
+        try:
+            return load_dataset(folder)
+        except FileNotFoundError:
+            return build(records, policy(), folder, DatasetConfig(dev_share=0.02, max_rows=None))
+
+    def train(self, folder: Path, method: MethodSettings, data: Dataset, start: Path, **changes: Any) -> Row:
+        """The trained student in ``folder/student``, and what training it took."""
+        kept = folder / "trained.json"
+        if not kept.exists():
+            self.console.print(f"[bold]{folder.name}[/]: training", highlight=False)
+            config = replace(TrainConfig(method=method, epochs=self.args.epochs, seed=self.args.seed), **changes)
+            report = trained(config, start, data, folder / "student")
+            took = {"train_rows": report.rows, "train_tokens": report.tokens, "train_seconds": round(report.seconds)}
+            kept.write_text(json.dumps(took))
+        found: Row = json.loads(kept.read_bytes())
+        return found
+
+
+def intents(bench: Bench) -> Iterator[Row]:
+    """Banking77 by GPT-4's labels."""
+    args, home = bench.args, bench.args.home / "intents"
+    rows = read_jsonl(args.data / "banking77.jsonl.gz")
+    random.Random(args.seed).shuffle(rows)
+    taught = [r for r in rows if r["gpt4"]][: args.labels]
+    unseen = [r for r in rows if not r["gpt4"]][: args.test]
+    teacher = sum(r["gpt4"] == r["gold"] for r in taught) / len(taught)
+    about = {"part": "intents"}
+    yield {"name": "always-teacher (GPT-4, recorded)", **about, "accuracy": round(teacher, 4), "of_teacher": 1.0}
+    names = len({r["gold"] for r in rows})
+    yield {"name": "random", **about, "accuracy": round(1 / names, 4), "of_teacher": round(1 / names / teacher, 4)}
+    plans: list[tuple[str, str, MethodSettings | None]] = [
+        ("no training", "gpt4", None),
+        ("plain fine-tuning on gold", "gold", HardLabelSettings()),
+        ("locum hard-label", "gpt4", HardLabelSettings()),
+        *((f"locum confidence, doubt {d}", "gpt4", ConfidenceSettings(doubt=d)) for d in (0.05, 0.2)),
+    ]
+    for name, label, method in plans:
+        if not bench.wanted(name):
+            continue
+        folder, took = home / name.replace(" ", "-"), {}
+        if method is not None:
+            data = bench.dataset(home / f"dataset-{label}", messages(taught, label))
+            took = bench.train(folder, method, data, bench.base)
+        said = answers(
+            Form(folder / "student" if method else bench.base),
+            messages(unseen, "gold", len(rows), audited=True),
+            folder,
+        )
+        right = np.array([text_of(a) == r["gold"] for a, r in zip(said, unseen, strict=True)])
+        yield {"name": name, **about, **took, **deferral(said, right), "accuracy": round(float(right.mean()), 4),
+               "of_teacher": round(float(right.mean()) / teacher, 4), "tested": len(unseen)}  # fmt: skip
+
+
+def deferral(said: Sequence[StudentAnswer], right: np.ndarray) -> Row:
+    """How well the answers' mean log-probability tells the right ones: AUROC, None where all are alike."""
+    means = np.array([a.signals.mean_logprob if a.signals else -99.0 for a in said])
+    found = auroc(means, right) if 0 < right.sum() < len(right) else None
+    return {"auroc": None if found is None else round(found, 4)}
+
+
+def whitebox(bench: Bench) -> Iterator[Row]:
+    """A cut student and the whole one as its teacher."""
+    from transformers import AutoTokenizer  # noqa: PLC0415  (heavy)
+
+    args, home = bench.args, bench.args.home / "whitebox"
+    rows = read_jsonl(args.data / "gsm8k_gold_train.jsonl.gz")
+    random.Random(args.seed).shuffle(rows)
+    learnt, unseen = rows[: args.texts], rows[args.texts : args.texts + args.unseen_texts]
+    data = bench.dataset(home / "dataset", worked(learnt))
+    held = bench.dataset(home / "unseen", worked(unseen, audited=True))
+    tests, _ = encode(read(held.holdout), AutoTokenizer.from_pretrained(bench.base), 1024)
+    cut = home / "cut"
+    if not cut.exists():
+        shrink(bench.base, cut, even(CUT, 30))
+    teacher = str(bench.base)
+    soft: Callable[..., SoftLabelSettings] = lambda **more: SoftLabelSettings(teacher=teacher, **more)  # noqa: E731
+    plans: list[tuple[str, MethodSettings | None]] = [
+        ("no training", None),
+        ("plain fine-tuning on the texts", HardLabelSettings()),
+        ("locum soft-label, forward KL", soft(mix=1.0)),
+        ("locum soft-label, forward KL with half cross-entropy", soft(mix=0.5)),
+        ("locum soft-label, reverse KL", soft(mix=1.0, divergence="reverse")),
+        ("locum soft-label, JSD", soft(mix=1.0, divergence="jsd")),
+        ("locum soft-label, skewed KL", soft(mix=1.0, divergence="skewed", mixed=0.1)),
+        ("locum feature", FeatureSettings(teacher=teacher, mix=1.0)),
+        ("locum on-policy", OnPolicySettings(teacher=teacher, share=0.5, max_new_tokens=64)),
+        ("locum progressive, 20 then 12 layers", ProgressiveSettings(layers=(20, CUT), mix=1.0)),
+    ]
+    about = {"part": "whitebox", "tested": len(tests)}
+    yield {"name": "always-teacher", **about, **nearness(bench.base, bench.base, tests)}
+    for name, method in plans:
+        if not bench.wanted(name):
+            continue
+        folder, took = home / re.sub(r"[^a-z0-9]+", "-", name.lower()), {}
+        folder.mkdir(parents=True, exist_ok=True)
+        if method is not None:
+            chain = isinstance(method, ProgressiveSettings)  # two trainings on half the tokens each: the same budget
+            took = bench.train(
+                folder, method, data, bench.base if chain else cut, epochs=0.5 if chain else 1.0, batch_size=16,
+                learning_rate=args.whitebox_rate, freeze_embeddings=True,
+            )  # fmt: skip
+        yield {"name": name, **about, **took, **nearness(folder / "student" if method else cut, bench.base, tests)}
+
+
+def reasoning(bench: Bench) -> Iterator[Row]:
+    """GSM8K with the worked solution, and with the final number alone."""
+    args, home = bench.args, bench.args.home / "reasoning"
+    rows = read_jsonl(args.data / "gsm8k_gold_train.jsonl.gz")
+    random.Random(args.seed + 1).shuffle(rows)
+    learnt, unseen = rows[: args.problems], rows[args.problems : args.problems + args.unseen_problems]
+    data = bench.dataset(home / "dataset", worked(learnt))
+    finals = bench.dataset(home / "finals", worked([{**r, "answer": final(r["answer"])} for r in learnt]))
+    marker = ReasoningSettings().marker
+    asked: list[tuple[str, str | None, Dataset, MethodSettings | None]] = [
+        ("no training", None, data, None),
+        ("hard-label on the final number", None, finals, HardLabelSettings()),
+        ("hard-label on the worked solution", None, data, HardLabelSettings()),
+        ("locum reasoning, answering at once", None, data, ReasoningSettings()),
+        ("locum reasoning, asked to think", marker, data, ReasoningSettings()),
+    ]
+    for name, system, learned, method in asked:
+        if not bench.wanted(name):
+            continue
+        student, took = bench.base, {}
+        if method is not None:
+            folder = home / ("locum-reasoning" if method.name == "reasoning" else name.replace(" ", "-"))
+            took = bench.train(folder, method, learned, bench.base, epochs=args.reasoning_epochs)
+            student = folder / "student"
+        tests = worked(unseen, len(rows), audited=True, system=system)
+        said = answers(Form(student), tests, home / f"asked-{name.replace(' ', '-')}")
+        right = [final(text_of(a)) == final(r["answer"]) for a, r in zip(said, unseen, strict=True)]
+        tokens = sum(a.output_tokens for a in said) / len(said)
+        yield {"name": name, "part": "reasoning", **took, "accuracy": round(sum(right) / len(right), 4),
+               "output_tokens": round(tokens, 1), "tested": len(right)}  # fmt: skip
+
+
+def worked(rows: Sequence[Row], first: int = 0, *, audited: bool = False, system: str | None = None) -> list[Record]:
+    """GSM8K's rows as records of the log."""
+    return [record(r["question"], r["answer"], first + i, audited=audited, system=system) for i, r in enumerate(rows)]
+
+
+def final(text: str) -> str:
+    """The last number in a text as it is compared, "" where there is none: 1,200.0 is 1200."""
+    numbers = NUMBER.findall(text)
+    return f"{float(numbers[-1].replace(',', '')):g}" if numbers else ""
+
+
+PARTS = {"intents": intents, "whitebox": whitebox, "reasoning": reasoning}
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    for part in PARTS:
+        found = [r for r in rows if r["part"] == part]
+        if not found:
+            continue
+        columns = list(dict.fromkeys(c for r in found for c in r if c != "part"))
+        view = Table(title=part, header_style="bold")
+        for column in columns:
+            view.add_column(column)
+        for row in found:
+            view.add_row(*("" if row.get(c) is None else str(row[c]) for c in columns))
+        console.print(view)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    about = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about.add_argument("--data", type=Path, required=True, help="folder with the recorded traffic")
+    about.add_argument("--out", type=Path, required=True)
+    about.add_argument("--home", type=Path, required=True, help="students and answers are kept here")
+    about.add_argument("--part", action="append", choices=list(PARTS), help="repeat for several; without it all")
+    about.add_argument("--only", action="append", default=[], metavar="NAME", help="methods whose name begins so")
+    about.add_argument("--labels", type=int, default=3000, help="intents: messages to learn from")
+    about.add_argument("--test", type=int, default=1000, help="intents: unseen messages")
+    about.add_argument("--epochs", type=float, default=3.0, help="intents: passes over them")
+    about.add_argument("--texts", type=int, default=1000, help="whitebox: texts to learn from, once")
+    about.add_argument("--unseen-texts", type=int, default=150)
+    about.add_argument("--whitebox-rate", type=float, default=5e-4)
+    about.add_argument("--problems", type=int, default=1000, help="reasoning: problems to learn from")
+    about.add_argument("--unseen-problems", type=int, default=300)
+    about.add_argument("--reasoning-epochs", type=float, default=2.0)
+    about.add_argument("--seed", type=int, default=0)
+    args, console = about.parse_args(given), Console()
+    bench = Bench(args, console, base_student(STUDENT, Settings.from_env().cache))
+    rows: list[Row] = []
+    for part in args.part or PARTS:
+        for row in PARTS[part](bench):
+            rows.append(row)
+            console.print(row)
+    show(rows, console)
+    how = {k: v for k, v in vars(args).items() if k not in ("data", "out", "home", "part", "only")}
+    write_result(args.out, "distil", conditions(**how, student="SmolLM2-135M-Instruct"), rows)
+
+
+if __name__ == "__main__":
+    main()
