@@ -36,7 +36,7 @@ class Logged:
     ``settled``: for each policy the tier it goes to before any score is asked for, None where the score
     decides. ``replies`` are what serving left, by tier; ``paired`` what an audit added. ``features`` only
     where no score was recorded; else ``gain`` and ``teacher_tokens`` are as it was decided by, too. ``follow_up``: the
-    conversation had an answer before.
+    conversation had an answer before. ``judge``: whose word the audit's verdict is, and ``judge_usd`` what that cost.
     """
 
     bundle: str | None
@@ -52,6 +52,9 @@ class Logged:
     paired: dict[Tier, Reply]
     propensity: float
     acceptable: bool | None
+    task: str | None
+    judge: str | None
+    judge_usd: float
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
@@ -114,6 +117,9 @@ def _logged(record: Record, policies: Sequence[Policy]) -> Logged:
         paired=paired,
         propensity=decision.propensity,
         acceptable=audit.acceptable if audit else None,
+        task=record.task,
+        judge=audit.judge if audit else None,
+        judge_usd=float(audit.judge_usd) if audit else 0.0,
     )
 
 

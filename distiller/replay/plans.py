@@ -78,19 +78,9 @@ def oracle_sample(traffic: Traffic) -> Sample:
     right = np.where(traffic.to_teacher, 0.0, traffic.acceptable.astype(np.float64))
     guess = np.where(traffic.to_teacher, 0.0, traffic.guess)
     nothing = np.zeros(len(traffic))
-    return Sample(
-        served=right,
-        guess_served=guess,
-        bad=nothing,
-        guess_bad=nothing,
-        cost=right * traffic.student + (1 - right) * traffic.teacher,
-        guess_cost=guess * traffic.student_seen + (1 - guess) * traffic.teacher_seen,
-        alone=traffic.teacher,
-        guess_alone=traffic.teacher_seen,
-        noise=nothing,
-        audited=traffic.audited,
-        propensity=traffic.propensity,
-    )
+    cost = right * traffic.student + (1 - right) * traffic.teacher
+    guess_cost = guess * traffic.student_seen + (1 - guess) * traffic.teacher_seen
+    return _outcomes(traffic, (right, guess), (nothing, nothing), (cost, guess_cost), nothing)
 
 
 def _leaves(traffic: Traffic, plan: Plan, accept: Floats) -> Floats:
@@ -132,19 +122,33 @@ def _sample(
     explored = np.where(traffic.to_student, 0.0, audit.explore * (1 - audit.rate))
     asks = asked.astype(np.float64) * (1 - explored)
     served, guess_served = asks * leaves, asks * guess_leaves
-    rate, paid = audit.rate, _paid(traffic, guess_served, audit)
+    rate, paid, free = audit.rate, _paid(traffic, guess_served, audit), ~traffic.to_teacher
     guess_bad = 1 - (traffic.guess if least is None else np.maximum(traffic.guess, min(least, 1.0)))
-    guess_other = paid * guess_served * traffic.teacher_seen + (1 - asks) * traffic.student_seen
-    other = paid * served * traffic.teacher + (1 - asks) * traffic.student
-    audits = rate * np.where(traffic.to_teacher, 0.0, 1.0)
-    noise = rate * (1 - rate) * guess_other**2 + explored * (1 - explored) * asked * traffic.teacher_seen**2
+    guess_teacher, teacher = guess_served * traffic.teacher_seen, served * traffic.teacher
+    guess_other = paid * (guess_teacher + traffic.verdict_seen) + (1 - asks) * traffic.student_seen
+    other = paid * (teacher + traffic.verdict) + (1 - asks) * traffic.student
+    cost = asks * traffic.student + (1 - served) * traffic.teacher + rate * free * other
+    guess_cost = asks * traffic.student_seen + (1 - guess_served) * traffic.teacher_seen + rate * free * guess_other
+    noise = rate * (1 - rate) * free * guess_other**2 + explored * (1 - explored) * asked * traffic.teacher_seen**2
+    bad = (~traffic.acceptable).astype(np.float64)
+    return _outcomes(traffic, (served, guess_served), (bad, guess_bad), (cost, guess_cost), noise)
+
+
+def _outcomes(
+    traffic: Traffic,
+    served: tuple[Floats, Floats],
+    bad: tuple[Floats, Floats],
+    cost: tuple[Floats, Floats],
+    noise: Floats,
+) -> Sample:
+    """Each pair is what is known where audited, and what is guessed of every request."""
     return Sample(
-        served=served,
-        guess_served=guess_served,
-        bad=(~traffic.acceptable).astype(np.float64),
-        guess_bad=guess_bad,
-        cost=asks * traffic.student + (1 - served) * traffic.teacher + audits * other,
-        guess_cost=asks * traffic.student_seen + (1 - guess_served) * traffic.teacher_seen + audits * guess_other,
+        served=served[0],
+        guess_served=served[1],
+        bad=bad[0],
+        guess_bad=bad[1],
+        cost=cost[0],
+        guess_cost=cost[1],
         alone=traffic.teacher,
         guess_alone=traffic.teacher_seen,
         noise=noise,
@@ -154,7 +158,8 @@ def _sample(
 
 
 def _paid(traffic: Traffic, served: Floats, audit: AuditPart) -> float:
-    """The share of the teacher's audits that the day's cap pays for."""
-    wanted = Decimal(audit.rate * float(served @ traffic.teacher_seen))
+    """The share that the day's cap pays for of the teacher's audits and of the judge's verdicts."""
+    verdicts = traffic.verdict_seen @ ~traffic.to_teacher
+    wanted = Decimal(audit.rate * float(served @ traffic.teacher_seen + verdicts))
     cap = audit.usd_per_day * Decimal(max(traffic.days, 1 / 24))
     return 1.0 if wanted <= cap or wanted == 0 else float(cap / wanted)

@@ -121,6 +121,10 @@ def _small_print(replay: Replay) -> Text:
         f"same input, output tokens by the audited pairs' mean ratio ({traffic.output_ratio:.2f} student to teacher, "
         f"{traffic.pairs:,} pairs), mended by what audits found. Audits and exploration are in cost and share."
     )
+    if replay.policy.judge.paid or any(judge.paid for judge in replay.policy.judge.tasks.values()):
+        said += " So are verdicts, by what those in this log cost."
+    if traffic.unpriced:
+        said += f" What {', '.join(traffic.unpriced)} costs is not: it gave no verdict in this log."
     if not traffic.scored_answers:
         said += " The bundle's scorer is not at hand, so only routing could be replayed, not the cascade."
     return Text(said, style="dim")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from distiller.replay.log import Logged, Reply
 from router.contracts.decision import Tier
+from router.contracts.judges import USERS_WORD
 from router.contracts.records import Usage
 from router.errors import StoreError
 from router.policy import Policy
@@ -37,6 +39,8 @@ class Traffic:
             escalating it gains for its cost (``router.scoring.worth``): with affinity the conversation's lowest so far.
         guess: P(acceptable), the request's own score.
         days: time from first to last request.
+        verdict: what judging the pair costs by the policy's judges.
+        unpriced: those of them that cost money, but gave no verdict in this log, so that nobody knows how much.
         output_ratio: the student's output tokens over the teacher's, in audited pairs.
         scored_answers: ``accept`` looks at answers; otherwise no plan can hold one back.
     """
@@ -52,6 +56,9 @@ class Traffic:
     student: Floats
     teacher_seen: Floats
     teacher: Floats
+    verdict_seen: Floats
+    verdict: Floats
+    unpriced: tuple[str, ...]
     audited: Bools
     acceptable: Bools
     propensity: Floats
@@ -115,6 +122,7 @@ def traffic_of(
     teacher = [_costs(row, Tier.TEACHER, ratio, cached, prices) for row in kept]
     accepts = [_accepts(row, look.score, scorer) for row, look in scored]
     compared = scores if by_score else _compared(policy, kept, looks, Extra.of(prices))
+    verdicts, unpriced = _verdicts(kept, policy)
     upward = policy.conversation.affinity == "upward"
     times = [row.created_at for row in kept]
     return Traffic(
@@ -129,6 +137,9 @@ def traffic_of(
         student=np.array([known for _, known in student]),
         teacher_seen=np.array([seen for seen, _ in teacher]),
         teacher=np.array([known for _, known in teacher]),
+        verdict_seen=np.array([seen for seen, _ in verdicts]),
+        verdict=np.array([known for _, known in verdicts]),
+        unpriced=unpriced,
         audited=np.array([_has_verdict(row) for row in kept]),
         acceptable=np.array([row.acceptable is True for row in kept]),
         propensity=np.array([row.propensity for row in kept]),
@@ -147,6 +158,33 @@ def _has_verdict(row: Logged) -> bool:
     """An audit that judged the pair, both of which are known."""
     whole = {*row.replies, *row.paired} == {*Tier}
     return row.acceptable is not None and row.propensity > 0 and whole
+
+
+def _verdicts(rows: Sequence[Logged], policy: Policy) -> tuple[list[tuple[float, float]], tuple[str, ...]]:
+    """USD of a verdict on each request by the judge whom the policy gives it to: (guessed from that judge's others,
+    known where it gave one), and the judges of whom nothing is known."""
+    spent: defaultdict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.judge is not None and row.acceptable is not None:
+            spent[row.judge].append(row.judge_usd)
+
+    @cache
+    def usual(label: str) -> float | None:
+        known = [usd for name in _said_by(label) for usd in spent[name]]
+        return sum(known) / len(known) if known else None
+
+    judges = [policy.judge.for_task(row.task) for row in rows]
+    paid = [judge.label if judge.paid else None for judge in judges]
+    found = []
+    for row, label in zip(rows, paid, strict=True):
+        seen = (usual(label) or 0.0) if label else 0.0
+        found.append((seen, row.judge_usd if label and row.judge in _said_by(label) else seen))
+    return found, tuple(sorted(label for label in {*filter(None, paid)} if usual(label) is None))
+
+
+def _said_by(label: str) -> tuple[str, ...]:
+    """Under which names a judge's verdicts stand: a user may have spoken since, in another's place."""
+    return (label, USERS_WORD) if label.startswith(USERS_WORD) else (label,)
 
 
 def _look(row: Logged, scorer: Scorer | None) -> Look | None:

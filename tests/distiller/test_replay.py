@@ -5,12 +5,14 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from rich.console import Console
 
 from distiller.replay.log import read_jsonl, read_log
 from distiller.replay.page import page
@@ -18,6 +20,7 @@ from distiller.replay.plans import Plan, Way, random_sample, sample_of
 from distiller.replay.plot import plot
 from distiller.replay.report import plan_of
 from distiller.replay.report import replay as replayed
+from distiller.replay.tables import table
 from distiller.replay.traffic import Traffic, bundle_of, traffic_of
 from router.contracts.bundles import Evidence, Thresholds
 from router.contracts.decision import Decision, Reason, Tier
@@ -51,6 +54,40 @@ def test_audits_and_exploration_are_in_cost_and_share() -> None:
     capped = figures(sample_of(traffic, Plan(0.5), without.model_copy(update={"rate": 0.1, "usd_per_day": Decimal(0)})))
     assert audited["cost"].estimate > capped["cost"].estimate > plain["cost"].estimate  # type: ignore[operator]
     assert explored["share"].estimate == pytest.approx(0.9 * plain["share"].estimate)  # type: ignore[operator]
+
+
+LLM = {"name": "llm", "model": "judge", "usd_per_million": {"input": 1, "output": 1}}
+
+
+def judged(recorded: Recorded, **audit: Any) -> list[Record]:
+    return [replace(r, audit=replace(r.audit, **audit) if r.audit else None) for r in recorded.records()]
+
+
+def test_a_judge_that_costs_is_in_the_cost_by_what_its_verdicts_cost() -> None:
+    recorded = Recorded()
+    records = judged(recorded, judge="llm:judge", judge_usd=Decimal("0.01"))
+    dear, free = policy(judge=LLM), policy()
+    with_judge, without = read(records, dear), read(records, free)
+    assert with_judge.unpriced == () and with_judge.verdict_seen == pytest.approx(0.01)
+    audit = dear.audit  # one in five, and nearly no cap
+    costs = [figures(sample_of(t, Plan(0.5), audit))["cost"] for t in (with_judge, without)]
+    assert costs[0].estimate - costs[1].estimate == pytest.approx(0.2 * 0.01)  # type: ignore[operator]
+    capped = audit.model_copy(update={"usd_per_day": Decimal(0)})
+    assert figures(sample_of(with_judge, Plan(0.5), capped))["cost"].estimate == pytest.approx(
+        figures(sample_of(without, Plan(0.5), capped))["cost"].estimate
+    )
+
+
+def test_a_judge_of_whom_the_log_has_no_verdict_is_named_as_not_counted() -> None:
+    records = judged(Recorded(300), judge="normalised")
+    by = policy(judge={"name": "feedback", "otherwise": LLM})
+    traffic = read(records, by)
+    assert traffic.unpriced == ("feedback, else llm:judge",) and not traffic.verdict.any()
+    said = StringIO()
+    Console(file=said, width=1000).print(table(replayed(traffic, by, None, ahead=100)))
+    assert "What feedback, else llm:judge costs is not: it gave no verdict in this log" in said.getvalue()
+    spoken = judged(Recorded(300), judge="feedback", judge_usd=Decimal("0.5"))  # by users, since it had judged
+    assert read(spoken, by).verdict_seen == pytest.approx(0.5)
 
 
 def test_bundles_are_never_pooled() -> None:
