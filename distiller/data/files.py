@@ -49,6 +49,16 @@ def request_ids(path: Path) -> Iterator[str]:
         yield from batch.column(0).to_pylist()
 
 
+def owners(path: Path) -> Iterator[tuple[str, str | None, str | None]]:
+    """Of each row in a split's file the request id, the user's alias and the conversation's. Of one that an older
+    Locum wrote (JSON lines) the id alone."""
+    if path.suffix == ".jsonl":
+        yield from ((request_id, None, None) for request_id in request_ids(path))
+        return
+    for batch in _batches(path, ["request_id", "user", "conversation_id"]):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
 def ids(path: Path) -> frozenset[str]:
     """The same, in no order."""
     return frozenset(request_ids(path))

@@ -21,6 +21,13 @@ class Scored(NamedTuple):
     novelty: float | None
 
 
+class Traces(NamedTuple):
+    """What there is of a user or of a conversation: records by id, and conversations that are nobody else's."""
+
+    request_ids: tuple[str, ...] = ()
+    conversations: frozenset[str] = frozenset()
+
+
 class Records(Protocol):
     """The reading side; safe beside any number of writers, in this process or another."""
 
@@ -90,6 +97,19 @@ class Store(Records, Protocol):
         ...
 
 
+class Eraser(Protocol):
+    """Takes records away for good, beside any number of writers and readers."""
+
+    def find(self, *, user: str | None = None, conversation: str | None = None) -> Traces:
+        """All that is there of a user, by the client's word for them, or else of a conversation."""
+        ...
+
+    def erase(self, traces: Traces) -> int:
+        """Erases the records with all that was added to them, and what clients asked to be kept of the conversations;
+        returns how many records there were. What the disk held of them is overwritten."""
+        ...
+
+
 def open_store(settings: Settings, policies: Sequence[Policy]) -> Store:
     """Opens the store for writing, with each policy's word on text, redaction and retention.
 
@@ -106,3 +126,10 @@ def open_readonly(settings: Settings) -> Records:
     from router.store.reader import SqliteReader  # noqa: PLC0415
 
     return SqliteReader(settings.records_db)
+
+
+def open_eraser(settings: Settings) -> Eraser:
+    """Opens the store to erase from it; where nothing was ever recorded there is nothing to find."""
+    from router.store.eraser import SqliteEraser  # noqa: PLC0415
+
+    return SqliteEraser(settings.records_db, settings.home / "responses.db")

@@ -1,0 +1,170 @@
+"""Erasing what a user or a conversation left: records, kept answers, rows of the round under way. What was learnt from
+them stays learnt, so every bundle and every dataset that they went into is named.
+
+Whose a row is, is told by its request's id and by the aliases in a dataset: so rows are found too whose records were
+dropped before, at the end of their retention. Of a bundle only ids are known; those of such records are found as long
+as a dataset with their rows is there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from distiller.data import files, known
+from distiller.data.dataset import DATASET as DATASET_FILE
+from distiller.data.dataset import SPLITS, TRAIN
+from distiller.data.dropping import drop
+from distiller.data.rows import alias
+from distiller.evaluation.asking import keep_answers, read_answers
+from distiller.rounds.publish import ANSWERS, DATASET, LEARNT, has_weights, manifests
+from distiller.rounds.work import CURRENT, ROUND, one_round_at_a_time
+from router.errors import DatasetError
+from router.settings import Settings
+from router.store.base import Traces, open_eraser
+
+BUILT = "stage-dataset.json"
+INCUMBENT = "incumbent.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class BundleUse:
+    """How many of the requests went into a bundle: into the student's training, into the scorer's, and how many
+    answers to them are kept with it. ``serves``: its weights are still there."""
+
+    policy: str
+    bundle: str
+    trained: int
+    scorer: int
+    answers: int
+    serves: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetUse:
+    """Rows of the requests in a dataset, by split, and what was exported from it. ``round``: it is that of a round
+    under way, from which they are taken out."""
+
+    folder: Path
+    rows: dict[str, int]
+    exports: tuple[Path, ...]
+    round: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """All that there is of somebody. ``requests`` are those of ``traces``, and those that only datasets know of."""
+
+    traces: Traces
+    requests: frozenset[str]
+    bundles: tuple[BundleUse, ...]
+    datasets: tuple[DatasetUse, ...]
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.requests or self.traces.conversations)
+
+
+def look(settings: Settings, *, user: str | None = None, conversation: str | None = None) -> Left:
+    """What a user, by the client's word for them, or else a conversation left. Changes nothing.
+
+    Raises:
+        StoreError: the records cannot be read.
+        DatasetError: a dataset cannot be read.
+    """
+    traces = open_eraser(settings).find(user=user, conversation=conversation)
+    who = alias(user) if user is not None else None
+    which = alias(conversation) if conversation is not None else None
+    requests = set(traces.request_ids)
+    there = known.datasets(settings.home)
+    for at in there:
+        for path in _splits(at.folder):
+            found = files.owners(path)
+            requests.update(i for i, u, c in found if (who and u == who) or (which and c == which))
+    uses = [_use(at, requests, settings) for at in there]
+    return Left(
+        traces,
+        frozenset(requests),
+        tuple(use for policy in _policies(settings) for use in _bundles(settings, policy, requests)),
+        tuple(use for use in uses if use.rows),
+    )
+
+
+def erase(settings: Settings, left: Left, *, user: str | None = None, conversation: str | None = None) -> int:
+    """Erases the records, the answers kept with bundles, and the rows of rounds under way; returns how many records.
+    A proxy that runs goes on; what it had not written yet is erased too.
+
+    Raises:
+        RoundRunning: a round is under way just now, and reads what is to be erased.
+        StoreError: the records cannot be written.
+    """
+    with one_round_at_a_time(settings):
+        store = open_eraser(settings)
+        erased = store.erase(left.traces)
+        late = store.find(user=user, conversation=conversation)
+        erased += store.erase(late)
+        requests = left.requests.union(late.request_ids)
+        for policy in _policies(settings):
+            for manifest in manifests(settings.bundles(policy)):
+                _drop_answers(settings.bundles(policy) / manifest.bundle_id / ANSWERS, requests)
+        for folder in sorted(settings.home.glob(f"work/*/{CURRENT}")):
+            _clear_round(folder, requests)
+    return erased
+
+
+def _policies(settings: Settings) -> list[str]:
+    return sorted(p.name for p in (settings.home / "bundles").glob("*/"))
+
+
+def _splits(folder: Path) -> Iterator[Path]:
+    for split in SPLITS:
+        yield from (p for p in (folder / f"{split}.parquet", folder / f"{split}.jsonl") if p.is_file())
+
+
+def _use(at: known.Known, requests: Collection[str], settings: Settings) -> DatasetUse:
+    counts = {path.stem: sum(i in requests for i in files.request_ids(path)) for path in _splits(at.folder)}
+    current = at.folder.parent.name == CURRENT and at.folder.is_relative_to(settings.home.resolve())
+    return DatasetUse(at.folder, {split: n for split, n in counts.items() if n}, at.exports, current)
+
+
+def _bundles(settings: Settings, policy: str, requests: Collection[str]) -> Iterator[BundleUse]:
+    bundles = settings.bundles(policy)
+    for manifest in manifests(bundles):
+        folder = bundles / manifest.bundle_id
+        lists = (folder / DATASET / f"{TRAIN}.jsonl", folder / LEARNT)
+        trained, scorer = (sum(i in requests for i in files.request_ids(p)) if p.is_file() else 0 for p in lists)
+        answers = sum(i in requests for i in read_answers(folder / ANSWERS))
+        if trained or scorer or answers:
+            yield BundleUse(policy, manifest.bundle_id, trained, scorer, answers, has_weights(bundles, manifest))
+
+
+def _drop_answers(path: Path, requests: Collection[str]) -> None:
+    answers = read_answers(path)
+    if not answers.keys() & requests:
+        return
+    fresh = path.with_name(f"{path.name}.fresh")
+    fresh.unlink(missing_ok=True)
+    keep_answers(fresh, (a for name, a in answers.items() if name not in requests))
+    fresh.replace(path)
+
+
+def _clear_round(folder: Path, requests: Collection[str]) -> None:
+    """Takes the rows out of an unfinished round; where its student has learnt from some, training begins anew."""
+    if not (folder / BUILT).is_file() or not (folder / DATASET / DATASET_FILE).is_file():
+        shutil.rmtree(folder / DATASET, ignore_errors=True)  # half built, and built again from what is left
+        (folder / BUILT).unlink(missing_ok=True)
+        return
+    for answers in (folder / ANSWERS, folder / INCUMBENT):
+        _drop_answers(answers, requests)
+    if not any(i in requests for path in _splits(folder / DATASET) for i in files.request_ids(path)):
+        return
+    try:
+        learnt = TRAIN in drop(folder / DATASET, requests)
+    except DatasetError:  # an older Locum's, of whose round nothing can be used
+        shutil.rmtree(folder)
+        return
+    for path in folder.iterdir() if learnt else ():
+        if path.name not in (ROUND, BUILT, DATASET, INCUMBENT):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,103 @@
+"""Erasing records from SQLite, beside a proxy that goes on writing."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+from router.errors import StoreError
+from router.store.base import Traces
+from router.store.opening import newer, patiently
+from router.store.reader import BUSY_SECONDS, DB_VERSION
+
+AT_ONCE = 200
+"""Records in one transaction: a writer beside it waits for a few milliseconds."""
+SCAN_ROWS = 20_000
+"""Records that one read looks at: the log can be checkpointed between two."""
+CHECKPOINT_SECONDS = 5.0
+RESPONSES_VERSION = 1
+"""Of ``router.api.responses.kept``, whose file this is."""
+
+_T = TypeVar("_T")
+_WHO = "json_extract(body, '$.user')"
+_WHICH = "json_extract(body, '$.conversation_id')"
+
+
+class SqliteEraser:
+    """See ``Eraser``. ``responses``: the file of the responses that clients asked to be kept.
+
+    Every method raises StoreError where a database cannot be read or written, or a newer Locum wrote it.
+    """
+
+    def __init__(self, records: Path, responses: Path) -> None:
+        self._records, self._responses = records, responses
+
+    def find(self, *, user: str | None = None, conversation: str | None = None) -> Traces:
+        return self._on(self._records, DB_VERSION, lambda db: _find(db, user, conversation)) or Traces()
+
+    def erase(self, traces: Traces) -> int:
+        ids, mine = traces.request_ids, sorted(traces.conversations)
+        self._on(self._responses, RESPONSES_VERSION, lambda db: _delete(db, "responses", "conversation", mine))
+        return self._on(self._records, DB_VERSION, lambda db: _delete(db, "records", "request_id", ids)) or 0
+
+    def _on(self, path: Path, version: int, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
+        """None where there is no such database."""
+        if not path.exists():
+            return None
+        try:
+            with closing(patiently(lambda: _opened(path, version), BUSY_SECONDS)) as db:
+                return work(db)
+        except sqlite3.Error as e:
+            raise StoreError(f"cannot erase from {path}: {e}") from e
+
+
+def _opened(path: Path, version: int) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        written = db.execute("PRAGMA user_version").fetchone()[0]
+        if written > version:
+            raise StoreError(newer(path, written, version))
+        db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten, not only let go of
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _find(db: sqlite3.Connection, user: str | None, conversation: str | None) -> Traces:
+    column, value = (_WHO, user) if user is not None else (_WHICH, conversation)
+    found = list(_scan(db, f"SELECT request_id, {_WHICH} FROM records WHERE {column} = ?", value))
+    conversations = {str(which) for _, which in found}
+    if user is not None and conversations:
+        others = _scan(db, f"SELECT request_id, {_WHICH} FROM records WHERE {_WHO} IS NOT ?", user)
+        conversations.difference_update([str(which) for _, which in others])
+    if conversation is not None:
+        conversations = {conversation}
+    return Traces(tuple(str(request_id) for request_id, _ in found), frozenset(conversations))
+
+
+def _scan(db: sqlite3.Connection, query: str, value: object) -> Iterator[tuple[object, object]]:
+    """The query over all records, some of them at a time."""
+    last = db.execute("SELECT MAX(seq) FROM records").fetchone()[0] or 0
+    for first in range(0, last, SCAN_ROWS):
+        yield from db.execute(f"{query} AND seq > ? AND seq <= ?", (value, first, first + SCAN_ROWS)).fetchall()
+
+
+def _delete(db: sqlite3.Connection, table: str, column: str, values: Sequence[str]) -> int:
+    """Deletes in small transactions, then takes the text out of the write-ahead log too."""
+    deleted = 0
+    for first in range(0, len(values), AT_ONCE):
+        some = values[first : first + AT_ONCE]
+        marks = ",".join("?" * len(some))
+        deleted += db.execute(f"DELETE FROM {table} WHERE {column} IN ({marks})", tuple(some)).rowcount
+    deadline = time.monotonic() + CHECKPOINT_SECONDS
+    while deleted and db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if time.monotonic() > deadline:
+            raise StoreError(
+                f"{deleted} rows were deleted, but a reader keeps what they said in the write-ahead log; call it again"
+            )
+    return deleted
