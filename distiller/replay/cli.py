@@ -70,10 +70,8 @@ def replay(
 
         out.mkdir(parents=True, exist_ok=True)
         (out / "replay.html").write_text(page(found), encoding="utf-8")
-        drawn = plot(found, out / "replay.png")
-        console.print(f"\n{out / 'replay.html'}{f' and {drawn}' if drawn else ''} written", highlight=False)
-        if drawn is None:
-            console.print("[yellow]no plot: matplotlib is not installed (pip install matplotlib)[/]")
+        plot(found, out / "replay.png")
+        console.print(f"\n{out / 'replay.html'} and {out / 'replay.png'} written", highlight=False)
 
 
 def tune(

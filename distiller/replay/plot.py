@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,8 @@ COLOURS = {Way.ROUTING: "#2563eb", Way.CASCADE: "#d97706", Way.BOTH: "#059669"}
 GREY, INK = "#6b7280", "#111827"
 
 
-def plot(replay: Replay, path: Path) -> Path | None:
-    """Draws parity against cost for every threshold, intervals as bands; None without matplotlib."""
-    if find_spec("matplotlib") is None:
-        return None
+def plot(replay: Replay, path: Path) -> None:
+    """Draws parity against cost for every threshold, intervals as bands."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (a second to load, and no display needed this way)
 
     figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
@@ -43,7 +40,6 @@ def plot(replay: Replay, path: Path) -> Path | None:
     axes.grid(alpha=0.25, lw=0.6)
     axes.legend(frameon=False, loc="lower right", fontsize=9)
     figure.savefig(path)
-    return path
 
 
 def _line(axes: Any, way: Way, points: Sequence[Point]) -> None:
