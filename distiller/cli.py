@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from distiller.commands import bundles, dataset, export, rounds, synthesize
+from distiller.commands import bundles, dataset, export, forget, rounds, synthesize
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,5 +17,6 @@ app.command(name="list")(bundles.list_bundles)
 app.command()(bundles.rollback)
 app.command()(bundles.activate)
 app.add_typer(dataset.app, name="dataset")
+app.command()(forget.forget)
 app.command()(export.export)
 app.command()(synthesize.synthesize)
