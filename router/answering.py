@@ -37,7 +37,8 @@ from router.upstream.sse import (
 )
 
 LATER = 1
-"""The priority of what nobody waits for: the embedded engine begins it after what somebody does."""
+"""The priority of what nobody waits for: the embedded engine begins it after what somebody does. Beside the audit's
+``Quiet`` it is needed, since that knows this worker's clients alone, and waits for a moment only."""
 SAMPLING = frozenset({"top_p", "top_k", "min_p", "typical_p"})
 """Fields by which a client narrows what may be drawn."""
 _USAGE = re.compile(rb'"usage":\s*\{')

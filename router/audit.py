@@ -71,7 +71,11 @@ def _keyed(purpose: str) -> hashlib.blake2b:
 
 
 class Quiet:
-    """Where clients are served: a context manager around each of them. Audits wait until nobody is there."""
+    """Where clients are served: a context manager around each of them. Audits wait until nobody is there.
+
+    Beside the engine's ``priority`` this is needed, since that orders only who begins: an answer under way is slowed
+    by whoever joins its batch, and llama-server knows no priority.
+    """
 
     def __init__(self) -> None:
         self._served = 0
