@@ -52,7 +52,7 @@ def synthesize(
     most = chosen.distil.synthetic.usd if usd is None else usd_option("--usd", usd)
     if dry_run:
         with tempfile.TemporaryDirectory() as folder:
-            encoder = load_encoder(settings.cache)
+            encoder = partial(load_encoder, settings.cache)
             found = planned(chosen, settings, os.environ, encoder, folder=Path(folder), per_cluster=per_cluster)
             _show_plan(found, most)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
@@ -45,7 +45,7 @@ def planned(
     policy: Policy,
     settings: Settings,
     env: Mapping[str, str],
-    encoder: Encoder | None,
+    encoder: Callable[[], Encoder | None],
     *,
     folder: Path,
     per_cluster: int | None = None,
@@ -66,7 +66,7 @@ def planned(
             raise PolicyError(f"policy {policy.name}: the environment has no API key for {backend.label}")
     found = _dataset(policy, settings, folder)
     train, measured = read(found.train), [*read(found.dev), *read(found.holdout)]
-    kinds, bare = weak_kinds(train, measured, per_cluster or policy.distil.synthetic.per_cluster, encoder)
+    kinds, bare = weak_kinds(train, measured, per_cluster or policy.distil.synthetic.per_cluster, encoder())
     estimates = {kind.name: estimated_usd(kind, policy.judge, teacher, judging) for kind in kinds}
     return Plan(teacher, judging, right, kinds, bare, estimates, train, measured)
 

@@ -80,7 +80,7 @@ def synthesize(
     folder = settings.work(policy.name) / FOLDER
     begun = _begun(policy, settings, folder, run)
     tell.stage("synthesize", "looking for kinds that are thin, or that the student fails at")
-    plan = planned(policy, settings, env, encoder(), folder=folder / DATASET, per_cluster=per_cluster)
+    plan = planned(policy, settings, env, encoder, folder=folder / DATASET, per_cluster=per_cluster)
     wanted = {kind.name: kind.wanted for kind in plan.kinds}
     tell.stage("synthesize", f"{sum(wanted.values())} requests of {len(wanted)} kinds, for at most {usd} USD")
     calls = folder / CALLS

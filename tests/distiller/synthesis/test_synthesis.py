@@ -51,7 +51,7 @@ def test_a_kind_that_the_student_fails_at_is_found_and_only_training_rows_are_sh
     teacher: Teacher, encoder: Encoder, tmp_path: Path
 ) -> None:
     policy, settings, _ = home(tmp_path, teacher)
-    plan = planned(policy, settings, {}, encoder, folder=tmp_path / "data", per_cluster=8)
+    plan = planned(policy, settings, {}, lambda: encoder, folder=tmp_path / "data", per_cluster=8)
     (kind,) = plan.kinds
     assert "kubernetes" in kind.name
     assert (kind.why, kind.wanted, kind.rows, kind.judged, kind.wrong) == ("failing", 8, 15, 5, 5)
@@ -63,7 +63,7 @@ def test_a_kind_that_the_student_fails_at_is_found_and_only_training_rows_are_sh
 
 def test_a_thin_kind_is_filled_up_to_what_the_policy_wants(teacher: Teacher, encoder: Encoder, tmp_path: Path) -> None:
     policy, settings, _ = home(tmp_path, teacher)
-    plan = planned(policy, settings, {}, encoder, folder=tmp_path / "data", per_cluster=50)
+    plan = planned(policy, settings, {}, lambda: encoder, folder=tmp_path / "data", per_cluster=50)
     failing, *thin = plan.kinds
     assert (failing.why, failing.wanted) == ("failing", 50)
     assert len(thin) == 3  # what may be asked of a card; the fourth is all that is left, and has no name
@@ -174,7 +174,7 @@ def test_the_asked_form_is_kept(teacher: Teacher, encoder: Encoder, tmp_path: Pa
     schema = {"type": "object", "properties": {"team": {"type": "string"}}, "required": ["team"]}
     form = {"type": "json_schema", "json_schema": {"name": "team", "schema": schema}}
     policy, settings, _ = home(tmp_path, teacher, judge="json")
-    plan = planned(policy, settings, {}, encoder, folder=tmp_path / "data", per_cluster=5)
+    plan = planned(policy, settings, {}, lambda: encoder, folder=tmp_path / "data", per_cluster=5)
     assert plan.kinds
     from distiller.synthesis.filters import is_whole  # noqa: PLC0415
 
