@@ -36,21 +36,22 @@ MEASURED_ROWS = 64
 def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> TrainReport:
     """Trains by any method: as ``train`` does, or down the chain that ``config.method`` names.
 
-    A first student as deep as the one given is that one, trained with hard labels. A chain that was cut off goes on
-    in the training that it was in, if called again with the same arguments.
+    A first student as deep as the one given is that one, trained with hard labels; deeper ones are passed over, so that
+    the next round goes on with what the last one made. A chain that was cut off goes on in the training that it was in,
+    if called again with the same arguments.
 
     Raises:
-        TrainingError: as ``train``; or the chain's students do not get smaller.
+        TrainingError: as ``train``; or the student has fewer layers than any of the chain.
     """
     settings = config.method
     if not isinstance(settings, ProgressiveSettings):
         return train(config, student, dataset, out)
-    _demand_shrinking(settings, depth(student))
+    chain = _chain(settings, depth(student))
     place = out.with_name(f"{out.name}.chain-{_name(config, student, dataset)}")
     place.mkdir(parents=True, exist_ok=True)
     last = student
-    for n, layers in enumerate(settings.layers):
-        final = n == len(settings.layers) - 1
+    for n, layers in enumerate(chain):
+        final = n == len(chain) - 1
         link = out if final else place / f"{layers}-layers"
         start: Path = last
         how: MethodSettings = HardLabelSettings()
@@ -148,12 +149,11 @@ def _taught(settings: ProgressiveSettings, teacher: Path) -> SoftLabelSettings:
     return SoftLabelSettings(teacher=str(teacher), **same)
 
 
-def _demand_shrinking(settings: ProgressiveSettings, given: int) -> None:
-    chain = (given, *settings.layers)
-    if chain[1] > given or any(b >= a for a, b in pairwise(chain[1:])):
-        raise TrainingError(
-            f"layers must shrink from the student's {given}: {', '.join(map(str, settings.layers))} do not"
-        )
+def _chain(settings: ProgressiveSettings, given: int) -> tuple[int, ...]:
+    """The students' depths, less what a student that is down the chain already has behind it."""
+    if chain := tuple(layers for layers in settings.layers if layers <= given):
+        return chain
+    raise TrainingError(f"the student has {given} layers, fewer than any of the chain: {settings.layers}")
 
 
 def _name(config: TrainConfig, student: Path, dataset: Dataset) -> str:

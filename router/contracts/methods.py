@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DivergenceKind = Literal["forward", "reverse", "jsd", "skewed", "skewed-reverse"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -89,6 +90,7 @@ class FeatureSettings(_Settings):
 class ProgressiveSettings(_Settings):
     """A chain of shrinking students, ``layers`` deep one after another, each taught by the last with soft labels.
 
+    The first is taught by the student given, unless it is as deep: then it is that one, taught by the teacher's text.
     ``keep``: which layers stay, ``even`` or those that change what passes through them most (``influence``).
     """
 
@@ -99,6 +101,12 @@ class ProgressiveSettings(_Settings):
     mixed: Inside = 0.5
     temperature: float = Field(1.0, gt=0)
     mix: Share = 0.5
+
+    @model_validator(mode="after")
+    def _shrinks(self) -> Self:
+        if any(after >= before for before, after in pairwise(self.layers)):
+            raise ValueError("layers: each student of the chain must have fewer than the last")
+        return self
 
 
 class ConfidenceSettings(_Settings):

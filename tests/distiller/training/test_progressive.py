@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from distiller.config import TrainConfig
@@ -110,8 +111,24 @@ def test_a_chain_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, monkeypat
     assert all(torch.equal(w, again[name]) for name, w in whole.items())
 
 
-@pytest.mark.parametrize("layers", [(5,), (3, 3), (2, 3)])
-def test_a_chain_that_does_not_shrink_is_refused(tmp_path: Path, layers: tuple[int, ...]) -> None:
-    base, data = deep(tmp_path / "base"), dataset(tmp_path / "data", 60)
-    with pytest.raises(TrainingError, match="layers must shrink from the student's 4"):
-        trained(replace(CONFIG, method=ProgressiveSettings(layers=layers)), base, data, tmp_path / "out")
+def test_a_student_that_is_down_the_chain_already_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, data = deep(tmp_path / "base", 2), dataset(tmp_path / "data", 60)
+    runs: list[Any] = []
+
+    def watched(config: TrainConfig, start: Path, data: Any, out: Path) -> Any:
+        runs.append((config.method, start))
+        return train(config, start, data, out)
+
+    monkeypatch.setattr(progressive, "train", watched)
+    trained(replace(CONFIG, method=ProgressiveSettings(layers=(3, 2))), base, data, tmp_path / "out")
+    assert runs == [(HardLabelSettings(), base)] and depth(tmp_path / "out") == 2
+    with pytest.raises(TrainingError, match="the student has 2 layers, fewer than any"):
+        trained(replace(CONFIG, method=ProgressiveSettings(layers=(4, 3))), base, data, tmp_path / "other")
+
+
+@pytest.mark.parametrize("layers", [(), (3, 3), (2, 3), (0,)])
+def test_a_chain_that_does_not_shrink_is_refused(layers: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError, match="layers"):
+        ProgressiveSettings(layers=layers)
