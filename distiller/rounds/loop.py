@@ -32,7 +32,7 @@ from distiller.rounds.trigger import Due, nothing_to_tune
 from distiller.rounds.tuning import retuned, share_of
 from distiller.rounds.work import one_round_at_a_time, remember
 from distiller.synthesis.run import synthesize
-from distiller.training.train import train
+from distiller.training.progressive import trained
 from router.contracts.bundles import DatasetRef, activate, read_active
 from router.contracts.encoders import EncoderKind
 from router.engine.weights import base_gguf, base_student
@@ -188,7 +188,7 @@ class Round:
         self.tell.stage("train", f"{m.dataset.counts['train']} rows, {m.dataset.new} of them new")
 
         def learn() -> dict[str, Any]:
-            return {k: v for k, v in asdict(train(config, start, m.dataset, out)).items() if k != "folder"}
+            return {k: v for k, v in asdict(trained(config, start, m.dataset, out)).items() if k != "folder"}
 
         found = self.work.stage("train", learn)
         self.work.seconds["train"] = round(found["seconds"], 3)  # of a resumed run, all of it
