@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.api.endpoint import Asked, json_object, model_of
+from router.api.endpoint import Asked
+from router.bodies import json_object, model_of
 from router.errors import BadRequest
 
 PATH = "/v1/chat/completions"

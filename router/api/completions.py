@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 
 from router.api.chat import check
-from router.api.endpoint import Asked, json_object, model_of
+from router.api.endpoint import Asked
+from router.bodies import json_object, model_of
 from router.errors import BadRequest
 from router.exchange import Headers, Sink
 from router.upstream.sse import encode, parse, split

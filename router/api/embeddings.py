@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from router.api.endpoint import json_object, model_of
 from router.api.models import Catalog
+from router.bodies import json_object, model_of
 from router.cascade import Cascade, Shared
 from router.contracts.records import Usage
 from router.errors import BadRequest, LocumError, NotFound, UpstreamError, UpstreamRefused

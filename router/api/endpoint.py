@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import orjson
-
 from router.api.entrance import Arrived
 from router.api.models import Catalog
 from router.contracts.decision import Tier
@@ -60,32 +58,6 @@ class Routed:
                 await cascade.serve(chat, out)
         else:
             await cascade.serve(chat, out)
-
-
-def json_object(content: bytes) -> dict[str, Any]:
-    """The body as an object.
-
-    Raises:
-        BadRequest: it is none, or nests deeper than some 240 levels.
-    """
-    try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError as e:
-        raise BadRequest(f"the request is not valid JSON: {e}") from e
-    if not isinstance(body, dict):
-        raise BadRequest("the request must be a JSON object")
-    try:  # reading takes deeper nesting than writing: what could be neither passed on nor kept is told now
-        orjson.dumps([[[[[[[[body]]]]]]]])
-    except TypeError as e:
-        raise BadRequest("the request is nested too deeply") from e
-    return body
-
-
-def model_of(body: dict[str, Any]) -> str:
-    """The model asked for. Raises BadRequest where none is named."""
-    if not isinstance(body.get("model"), str) or not body["model"]:
-        raise BadRequest("'model' must be given, as a string", param="model")
-    return str(body["model"])
 
 
 def chat_request(request_id: str, headers: Mapping[bytes, bytes], asked: Asked, tier: Tier | None) -> ChatRequest:

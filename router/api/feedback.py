@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from router.api.endpoint import json_object
+from router.bodies import json_object
 from router.cascade import Shared
 from router.contracts.records import Record
 from router.errors import BadRequest, NotFound

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from router.bodies import json_object
 from router.engine import wire
 from router.engine.batching import Scheduler
 from router.engine.forms import Form
@@ -190,12 +191,8 @@ def _json(body: Any, status: int = 200) -> Response:
 
 
 def _fields(raw: bytes, *names: str) -> Sequence[str]:
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as e:
-        raise BadRequest(f"the body is not valid JSON: {e}") from e
-    given = [body.get(n) for n in names] if isinstance(body, dict) else []
-    values = [v for v in given if isinstance(v, str) and v]
+    body = json_object(raw)
+    values = [v for n in names if isinstance(v := body.get(n), str) and v]
     if len(values) != len(names):
         raise BadRequest(f"the body must be an object with {' and '.join(names)}")
     return values

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from router.abilities import heeded_by
+from router.bodies import json_object, model_of
 from router.engine.generation import Sampling, Token
 from router.errors import BadRequest
 
@@ -69,17 +70,10 @@ def parse(raw: bytes) -> Chat:
         BadRequest: no JSON object, a field has an impossible value, or one asks for what this engine does not
             do; ``param`` names it.
     """
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as e:
-        raise BadRequest(f"the body is not valid JSON: {e}") from e
-    if not isinstance(body, dict):
-        raise BadRequest("the body must be a JSON object")
+    body = json_object(raw)
     if (field := HEEDED.unheeded(body)) is not None:
         raise BadRequest(f"this student does nothing with {field!r}: leave it out, or ask the teacher", param=field)
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise BadRequest("you must provide a model", param="model")
+    model = model_of(body)
     logprobs = bool(body.get("logprobs"))
     seed = body.get("seed")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):

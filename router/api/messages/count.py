@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import orjson
 
-from router.api.endpoint import json_object
 from router.api.entrance import Arrived
 from router.api.messages.request import chat_of
 from router.api.models import Catalog
+from router.bodies import json_object
 from router.exchange import JSON
 from router.scoring.features import extract
 

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 import orjson
 
-from router.api.endpoint import Asked, json_object
+from router.api.endpoint import Asked
 from router.api.entrance import Asgi
 from router.api.messages.answer import Question, message_of
 from router.api.messages.errors import from_openai
 from router.api.messages.request import chat_of, wants_thinking
 from router.api.messages.stream import MessageStream
 from router.api.wire import Message, Receive, Scope, Send
+from router.bodies import json_object
 from router.exchange import JSON, Headers, Sink
 from router.upstream.sse import split
 

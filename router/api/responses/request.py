@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.api.endpoint import model_of
 from router.api.responses.items import string
+from router.bodies import model_of
 from router.errors import BadRequest
 
 OWN = frozenset(

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from router.api.endpoint import Asked, conversation_of, json_object
+from router.api.endpoint import Asked, conversation_of
 from router.api.entrance import given_key
 from router.api.models import Catalog
 from router.api.responses.answer import Response, Turn
@@ -15,6 +15,7 @@ from router.api.responses.items import REFERENCE, Item, Transcript, listed, new_
 from router.api.responses.kept import History, KeptResponses, Terms
 from router.api.responses.request import chat_body, check
 from router.api.responses.sink import ResponseSink
+from router.bodies import json_object
 from router.errors import NotStored, PreviousNotStored
 from router.policy import Policy
 
