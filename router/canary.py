@@ -31,6 +31,7 @@ class Split:
         guard: holds the live bundle to the policy's promise.
         watcher, trial: follow and guard the canary.
         is_failing: whether a student's circuit is open: it failed several times in a row.
+        answered: how often a student has answered.
         changed: told which canary serves, None when none does.
     """
 
@@ -43,14 +44,16 @@ class Split:
         watcher: BundleWatcher,
         trial: Guard,
         is_failing: Callable[[Target], bool],
+        answered: Callable[[Target], int],
         changed: Callable[[str | None], None],
     ) -> None:
         declared = policy.distil.trial
         self._share = declared.share if declared else 0.0
         self._policy, self._folder = policy.name, settings.bundles(policy.name)
         self._guard, self._watcher, self._trial = guard, watcher, trial
-        self._is_failing, self._changed = is_failing, changed
+        self._is_failing, self._answered, self._changed = is_failing, answered, changed
         self._told: str | None = None
+        self._answers_before: int | None = None  # the live student's, when the canary was first seen to fail
 
     @property
     def live(self) -> Live:
@@ -68,10 +71,11 @@ class Split:
         return f"canary: {self._watcher.problem}" if self._watcher.problem else None
 
     def live_for(self, conversation_id: str) -> Live:
+        """The live one serves all while the canary's circuit is open."""
         canary = self.canary
-        if canary is not None and drawn(f"{canary.bundle} {conversation_id}", self._share, "canary"):
-            return canary
-        return self.live
+        if canary is None or not drawn(f"{canary.bundle} {conversation_id}", self._share, "canary"):
+            return self.live
+        return self.live if canary.student is None or self._is_failing(canary.student) else canary
 
     async def run(self, poll_seconds: float = 0.5) -> None:
         """Refreshes every ``poll_seconds`` until cancelled."""
@@ -95,13 +99,15 @@ class Split:
         await self._watcher.refresh()
 
     def _harm(self, canary: Live) -> str | None:
-        """Why the canary may serve no longer. Where the live student fails too, it is not the canary's fault."""
-        found = self._trial.found
+        """Why the canary may serve no longer. That its server fails is its fault only if the live student answers
+        meanwhile: both may be behind one that is down."""
+        found, live = self._trial.found, self.live.student
         if found is not None and found.alarms:
             return f"its audits prove parity broken: between {found.lower:.1%} and {found.upper:.1%} since the alarm"
-        live = self.live.student
-        if canary.student is not None and self._is_failing(canary.student):
-            if live is None or self._is_failing(live):
-                return None
-            return "its server failed several times in a row, and the live student's did not"
+        if canary.student is None or live is None or not self._is_failing(canary.student):
+            self._answers_before = None
+        elif self._answers_before is None:
+            self._answers_before = self._answered(live)
+        elif self._answered(live) > self._answers_before:
+            return "its server failed several times in a row while the live student answered"
         return None

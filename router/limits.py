@@ -65,6 +65,7 @@ class CircuitBreaker:
         self, failures: int = 5, open_seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._limit, self._open_seconds, self._clock = failures, open_seconds, clock
+        self.successes = 0
         self._failures = 0
         self._opened_at: float | None = None
         self._probing = False
@@ -107,6 +108,7 @@ class CircuitBreaker:
             self._opened_at = self._clock()
 
     def succeeded(self) -> None:
+        self.successes += 1
         self._failures, self._opened_at = 0, None
 
 

@@ -202,7 +202,7 @@ class Proxy:
     def _split(self, policy: Policy, guard: Guard, students: Students, backends: Backends) -> Split:
         """What serves: the live bundle, and canaries."""
         canary = BundleWatcher(policy, self._settings, students=students, encoders=self._encoders, canary=True)
-        records, metrics = self.shared.store, self.shared.metrics
+        records, metrics, tiers = self.shared.store, self.shared.metrics, self.shared.tiers
         trial = Guard(policy, self._settings, base=lambda: canary.live, records=records, metrics=metrics, canary=True)
         declared = policy.distil.trial
 
@@ -215,7 +215,8 @@ class Proxy:
             guard=guard,
             watcher=canary,
             trial=trial,
-            is_failing=lambda student: self.shared.tiers.is_open(backends.student(student)),
+            is_failing=lambda student: tiers.is_open(backends.student(student)),
+            answered=lambda student: tiers.successes(backends.student(student)),
             changed=changed,
         )
 

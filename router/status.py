@@ -17,7 +17,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from router.contracts.bundles import Manifest, read_active, read_manifest
+from router.contracts.bundles import Active, Manifest, read_active, read_manifest
 from router.contracts.decision import Tier
 from router.contracts.guarded import read_guarded
 from router.contracts.records import Kind
@@ -149,10 +149,24 @@ def _live(policy: Policy, settings: Settings) -> RenderableType:
     if active.changed_at:
         table.add_row("since", date(active.changed_at))
         table.add_row("before it", _bundle(folder, active.previous))
+    if canary := _canary(policy, active):
+        table.add_row("canary", canary)
     table.add_row("thresholds", _thresholds(folder, active.bundle))
     table.add_row("guard", _guard(policy, settings, active.bundle))
     table.add_row("students ready", _students(policy, settings))
     return table
+
+
+def _canary(policy: Policy, active: Active) -> str | None:
+    """What is tried beside the live bundle, or how the last one that was ended."""
+    if active.canary is not None:
+        trial = policy.distil.trial
+        serves = f"serves {share(trial.share)} of the conversations" if trial else "serves none: the policy has no more"
+        return f"{active.canary.bundle} {serves} since {date(active.canary.began_at)}"
+    if (ended := active.ended) is None:
+        return None
+    word = "kept" if ended.kept else "rolled back"
+    return f"{ended.bundle} was {word} at {date(ended.at)}: {'; '.join(ended.reasons)}"
 
 
 def _bundle(folder: Path, bundle: str | None) -> str:

@@ -192,6 +192,10 @@ class Tiers:
         """Whether the backend's circuit is open: it would not be asked now."""
         return self._breakers.of(backend.name).is_open
 
+    def successes(self, backend: Backend) -> int:
+        """How often the backend has answered, as far as this process asked it."""
+        return self._breakers.of(backend.name).successes
+
     async def whole(
         self, backend: Backend, body: Mapping[str, Any], waited: Waited, *, wished: Mapping[str, Any] = NOTHING
     ) -> Reply:

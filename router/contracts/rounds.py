@@ -16,11 +16,18 @@ HISTORY = "rounds.jsonl"
 SYNTHETIC = "synthetic"
 """The kind of a line in the history that is no round: what was paid for synthetic data, by hand or in a round. A round
 that ended names its run (``synthetic_run``), and its own cost holds that."""
+CANARY = "canary"
+"""The kind of one that tells how a canary ended."""
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
     """The finished rounds of one policy, by its work folder, oldest first."""
-    return [line for line in _lines(folder) if line.get("kind") != SYNTHETIC]
+    return [line for line in _lines(folder) if line.get("kind") not in (SYNTHETIC, CANARY)]
+
+
+def canaries(folder: Path) -> list[dict[str, Any]]:
+    """How canaries ended, oldest first: ``kept`` or not, the ``reasons``, by how many ``audits``, at what cost."""
+    return [line for line in _lines(folder) if line.get("kind") == CANARY]
 
 
 def synthetic_spending(folder: Path) -> list[dict[str, Any]]:

@@ -6,10 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from router.contracts.bundles import DatasetRef, Manifest, StudentRef, Thresholds, activate
+from router.contracts.bundles import (
+    DatasetRef,
+    Manifest,
+    StudentRef,
+    Thresholds,
+    activate,
+    begin_canary,
+    end_canary,
+    read_active,
+)
 from router.contracts.files import sha256_of
 from router.engine.base import Place, Version
-from router.engine.supervisor import Supervisor
+from router.engine.supervisor import FAILURES, Supervisor
 from router.errors import EngineError
 from router.settings import Settings
 from tests.router.engine.conftest import policy_for
@@ -105,3 +114,40 @@ async def test_llama_servers_file_is_checked_too_and_an_old_bundles_weights_are_
     again, said = supervisor(settings, engine, "llama-server")
     await again.tick()
     assert not engine.loaded and len(said) == 2
+
+
+async def test_a_canary_is_loaded_beside_what_is_live_in_the_place_of_what_was_before(tmp_path: Path) -> None:
+    settings, engine = Settings(home=tmp_path), Shelf()
+    for name in ("b0", "b1", "b2"):
+        bundle(settings, name)
+    folder = settings.bundles("default")
+    activate(folder, "b0")
+    activate(folder, "b1")
+    watching, _ = supervisor(settings, engine)
+    await watching.tick()
+    assert set(engine.loaded) == {"b0", "b1"}
+    begin_canary(folder, "b2")
+    await watching.tick()
+    await watching.tick()
+    assert set(engine.loaded) == {"b1", "b2"}, "two at most"
+    end_canary(folder, "b2", kept=True, reasons=())
+    await watching.tick()
+    assert set(engine.loaded) == {"b1", "b2"}, "what was live stays for an instant rollback"
+
+
+async def test_a_canary_whose_engine_dies_three_times_is_rolled_back(tmp_path: Path) -> None:
+    settings, engine = Settings(home=tmp_path), Shelf()
+    for name in ("b1", "b2"):
+        bundle(settings, name)
+    folder = settings.bundles("default")
+    activate(folder, "b1")
+    begin_canary(folder, "b2")
+    watching, said = supervisor(settings, engine)
+    for _ in range(FAILURES):
+        assert read_active(folder).canary is not None
+        engine.dying = frozenset({"b2"})
+        await watching.tick()
+    ended = read_active(folder).ended
+    assert ended is not None and not ended.kept and "its engine failed 3 times" in ended.reasons[0]
+    assert any("the canary b2 is rolled back" in line for line in said)
+    assert read_active(folder).bundle == "b1"
