@@ -18,6 +18,7 @@ PROBE_TIMEOUT_SECONDS = 5.0
 #: A busy server may answer late; one that misses this many probes in a row is taken for dead.
 PROBES_TO_MISS = 4
 STOP_SECONDS = 10.0
+PORTS_TO_TRY = 3
 
 
 class ServerProcess:
@@ -78,8 +79,17 @@ class ServerProcess:
             EngineError: it ended, or was not ready in time; the message has its last words.
         """
         await self.stop()
-        if not self._fixed and not (self.port and _is_free(self._host, self.port)):
-            self.port = _free_port(self._host)
+        for left in reversed(range(PORTS_TO_TRY)):
+            if not self._fixed and not (self.port and _is_free(self._host, self.port)):
+                self.port = _free_port(self._host)
+            try:
+                await self._start()
+                break
+            except EngineError:  # between picking a port and binding it another may have taken it
+                if self._fixed or not left or _is_free(self._host, self.port):
+                    raise
+
+    async def _start(self) -> None:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._missed, began = 0, self._log.stat().st_size if self._log.exists() else 0
         tether = [sys.executable, "-m", "router.engine.tether", str(os.getpid())]
@@ -129,7 +139,7 @@ class ServerProcess:
 
     async def _until_ready(self, log_began: int) -> None:
         deadline = time.monotonic() + self._start_seconds
-        while not await self._answers():
+        while not await self._answers() or self.exited:  # where it ended, somebody else answers there
             if self.exited:
                 code = self._process.returncode if self._process else None
                 raise EngineError(f"{self.name} ended with code {code}: {self._last_words(log_began)}")

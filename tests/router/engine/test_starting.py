@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -79,6 +80,26 @@ async def test_a_restart_keeps_the_address_and_shows_the_lines(tmp_path: Path) -
     await process.stop()
     assert lines == ["serving", "serving"]
     assert (tmp_path / "log").read_text() == "serving\nserving\n"
+
+
+async def test_a_port_that_another_took_meanwhile_is_given_up_for_the_next(tmp_path: Path) -> None:
+    took: list[socket.socket] = []
+
+    def command(port: int) -> list[str]:
+        if not took:
+            took.append(socket.socket())
+            took[0].bind(("127.0.0.1", port))
+        return [sys.executable, "-c", SERVER, str(port), "meek"]
+
+    process = ServerProcess("it", command, tmp_path / "log")
+    await process.start()
+    taken = took[0].getsockname()[1]
+    assert await process.healthy() and process.port != taken
+    assert "Address already in use" in (tmp_path / "log").read_text()
+    await process.stop()
+    with pytest.raises(EngineError, match="Address already in use"):
+        await server(tmp_path / "log", port=taken).start()
+    took[0].close()
 
 
 async def test_a_stubborn_server_is_killed(tmp_path: Path) -> None:
