@@ -21,6 +21,10 @@ FEW_ROWS = 16
 """Up to so many rows torch's kernel for eight-bit weights is quicker than writing them out (measured on AVX-512)."""
 
 
+ALIGNED = 16
+"""That kernel reads so many bytes at once: at other addresses it crashes, and of other widths it sums amiss."""
+
+
 def is_int8(folder: Path) -> bool:
     """Whether a student's folder holds eight-bit weights."""
     return (folder / INT8_WEIGHTS).is_file()
@@ -39,7 +43,7 @@ def load_int8(folder: Path, dtype: torch.dtype) -> Any:
     config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
     with torch.device("meta"):
         network: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
-    tensors = load_file(folder / INT8_WEIGHTS)
+    tensors = {name: aligned(tensor) for name, tensor in load_file(folder / INT8_WEIGHTS).items()}
     if config.get_text_config().tie_word_embeddings:
         _tie(network, tensors)
     linear, embedding = _modules()
@@ -61,6 +65,11 @@ def load_int8(folder: Path, dtype: torch.dtype) -> Any:
     if (folder / "generation_config.json").is_file():
         network.generation_config = GenerationConfig.from_pretrained(str(folder), local_files_only=True)
     return network
+
+
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor where torch's kernel can read it: in a mapped file it may lie at any byte, and the process dies."""
+    return tensor.clone() if tensor.data_ptr() % ALIGNED else tensor
 
 
 def _tie(network: Any, tensors: dict[str, torch.Tensor]) -> None:
@@ -95,7 +104,7 @@ def _modules() -> tuple[Any, Any]:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """(…, columns) -> (…, rows)."""
             flat = x.reshape(-1, x.shape[-1])
-            if len(flat) <= FEW_ROWS and flat.device.type == "cpu":
+            if len(flat) <= FEW_ROWS and flat.device.type == "cpu" and flat.shape[1] % ALIGNED == 0:
                 out = torch._weight_int8pack_mm(flat.contiguous(), self.levels, self.scale)
             else:
                 out = torch.nn.functional.linear(flat, self.levels.to(x.dtype)) * self.scale

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from distiller.forms.int8 import quantised, to_int8
 from router.contracts.forms import INT8_SCALE, INT8_WEIGHTS
-from router.engine.int8 import FEW_ROWS, load_int8
+from router.engine.int8 import FEW_ROWS, _modules, aligned, load_int8
 from router.engine.model import Model
 from router.errors import EngineError
 from tests.distiller.tiny_student import student
@@ -79,3 +79,15 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     save_file(load_file(out / INT8_WEIGHTS) | {"model.extra": torch.zeros(1)}, out / INT8_WEIGHTS)
     with pytest.raises(EngineError, match=r"model\.extra"):
         load_int8(out, torch.float32)
+
+
+@pytest.mark.parametrize("columns", [64, 40])
+def test_weights_that_lie_at_odd_bytes_or_are_of_odd_width_compute_the_same(tmp_path: Path, columns: int) -> None:
+    """A name of odd length shifts what follows it in the file; torch's kernel dies of that, or sums amiss."""
+    levels = torch.randint(-127, 127, (413, columns), dtype=torch.int8)
+    save_file({"a": torch.zeros(3, dtype=torch.int8), "levels": levels}, tmp_path / "odd.safetensors")
+    linear, _ = _modules()
+    whole = linear(aligned(load_file(tmp_path / "odd.safetensors")["levels"]), torch.rand(413), torch.bfloat16, None)
+    x = torch.randn(2, columns, dtype=torch.bfloat16)
+    expected = (x.float() @ levels.float().T) * whole.scale.float()
+    assert (whole(x).float() - expected).abs().max() < 0.02 * expected.abs().max()
