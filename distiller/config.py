@@ -8,6 +8,9 @@ from typing import Literal
 from router.contracts.methods import HardLabelSettings, MethodSettings
 from router.policy import Policy
 
+Launcher = Literal["none", "torchrun", "ray"]
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetConfig:
@@ -39,10 +42,18 @@ class DatasetConfig:
 class TrainConfig:
     """How a student is trained. Lengths are tokens of prompt and answer together; longer rows are left out.
 
-    ``precision``: ``auto`` is bfloat16 where the hardware multiplies it natively, else float32;
-    the weights that the optimiser moves are float32 either way. ``freeze_layers``: that many of
-    the lowest layers stay as they are. ``threads`` None leaves torch's choice. A checkpoint is
-    written every ``checkpoint_seconds``, and every ``checkpoint_steps`` where that is set.
+    ``method``: what a step minimises. ``precision``: ``auto`` is bfloat16 where the
+    hardware multiplies it natively, else float32; the weights that the optimiser moves are float32
+    either way. ``freeze_layers``: that many of the lowest layers stay as they are. ``threads`` None
+    leaves torch's choice. A checkpoint is written every ``checkpoint_seconds``, and every
+    ``checkpoint_steps`` where that is set.
+
+    ``patience``: after so many measurements of the dev loss that were no better than the best one,
+    the run ends, and the weights of the best one are kept; ``evaluations`` of them are spread over
+    the whole run. 0: the whole run, its last weights. ``tokens_per_pass`` None is what fills the
+    device; ``packing`` and ``compile`` None are what pays there: both on a GPU, neither on a CPU.
+    ``activation_checkpointing`` computes activations twice and holds few. ``launcher``: who starts
+    the ``processes``, one a device. ``track``: where losses are sent beside the report.
     """
 
     method: MethodSettings = field(default_factory=HardLabelSettings)
@@ -51,7 +62,7 @@ class TrainConfig:
     learning_rate: float = 2e-4
     batch_size: int = 32
     max_tokens: int = 1024
-    tokens_per_pass: int = 2048
+    tokens_per_pass: int | None = None
     warmup_share: float = 0.06
     weight_decay: float = 0.01
     clip_norm: float = 1.0
@@ -62,6 +73,14 @@ class TrainConfig:
     freeze_embeddings: bool = True
     freeze_layers: int = 0
     lora_rank: int = 16
+    patience: int = 0
+    evaluations: int = 10
+    packing: bool | None = None
+    compile: bool | None = None
+    activation_checkpointing: bool = False
+    launcher: Launcher = "none"
+    processes: int = 1
+    track: Tracker | None = None
     checkpoint_seconds: float = 120.0
     checkpoint_steps: int | None = None
 

@@ -2,15 +2,17 @@
 
 Prompts of one application begin alike (the template's head, the system prompt). A causal model
 sees that beginning the same in every row, so a pass computes it once and lets all its rows attend
-to it; the gradient is the same as if each row had carried it. Rows of like length sit together, so
-that little is padded.
+to it; the gradient is the same as if each row had carried it. Other rows of like length sit together,
+so that little is padded; or, where attention to rows of any length costs no more (a GPU), one behind
+the other, so that nothing is.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from distiller.data.rows import Row
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 SHORTEST_PREFIX = 8
 """Tokens that rows must share before computing them apart is worth a pass."""
+
+SAVING = 0.25
+"""Where rows can be packed, the share of a group's tokens from which on computing its beginning once saves more."""
 
 _FEWEST_ALIKE = 4
 _BUCKET_STEPS = 8
@@ -45,13 +50,23 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Documents:
+    """Where packed rows begin. positions: (1, length), each row's from 0. starts: (rows + 1,) int32, the end too."""
+
+    positions: Tensor
+    starts: Tensor
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pass:
     """One forward pass. ``real_tokens`` is what the rows hold, shared prefixes counted in each row.
 
     prefix: (1, shared) token ids, or None. tokens: (rows, length) ids after the prefix, padded on
-    the right. at: (answer positions,) indices into the flattened (rows * length) outputs whose next
-    token is an answer's. targets, weights: (answer positions,). known: what is known of a teacher's distribution at
-    the answer positions, None where it is of no row.
+    the right; of packed rows (1, length), and ``documents`` says where each begins. at: (answer
+    positions,) indices into the flattened (rows * length) outputs whose next token is an answer's.
+    targets, weights: (answer positions,). known: what is known of a teacher's distribution at the
+    answer positions, None where it is of no row.
     """
 
     prefix: Tensor | None
@@ -60,6 +75,7 @@ class Pass:
     targets: Tensor
     weights: Tensor
     real_tokens: int
+    documents: Documents | None = None
     known: SparseTargets | None = None
 
 
@@ -108,38 +124,101 @@ def plan(rows: Sequence[Encoded], epochs: float, batch_size: int, seed: int) -> 
     return steps[:wanted]
 
 
-def passes(rows: Sequence[Encoded], tokens_per_pass: int, device: str) -> Iterator[Pass]:
-    """The step's rows in passes of at most ``tokens_per_pass`` padded tokens (a longer row goes alone)."""
-    for group in _alike(rows):
+def passes(
+    rows: Sequence[Encoded], tokens_per_pass: int, device: str, packing: bool = False, sharing: bool = True
+) -> Iterator[Pass]:
+    """The step's rows in passes of at most ``tokens_per_pass`` computed tokens (a longer row goes alone).
+
+    ``packing``: put rows one behind the other where that computes less. ``sharing``: compute what rows begin with once.
+    """
+    groups = _alike(rows) if sharing else [list(rows)]
+    if packing:
+        worth = [sharing and _saved(g) >= SAVING for g in groups]
+        lone = [r for g, shares in zip(groups, worth, strict=True) if not shares for r in g]
+        yield from packed_passes(lone, tokens_per_pass, device)
+        groups = [g for g, shares in zip(groups, worth, strict=True) if shares]
+    for group in groups:
         waiting: list[Encoded] = []
         for row in sorted(group, key=lambda r: len(r.tokens)):
             if waiting and (len(waiting) + 1) * len(row.tokens) > tokens_per_pass:
-                yield tensors(waiting, device)
+                yield tensors(waiting, device, sharing)
                 waiting = []
             waiting.append(row)
-        yield tensors(waiting, device)
+        yield tensors(waiting, device, sharing)
+
+
+def packed_passes(rows: Sequence[Encoded], tokens_per_pass: int, device: str) -> Iterator[Pass]:
+    """The rows one behind the other, in their order, in as few passes as that order allows."""
+    waiting: list[Encoded] = []
+    for row in rows:
+        if waiting and sum(len(r.tokens) for r in waiting) + len(row.tokens) > tokens_per_pass:
+            yield packed(waiting, device)
+            waiting = []
+        waiting.append(row)
+    if waiting:
+        yield packed(waiting, device)
 
 
 def tensors(rows: Sequence[Encoded], device: str, share: bool = True) -> Pass:
     """One pass over these rows; ``share`` False computes every row's beginning for itself."""
-    import torch  # noqa: PLC0415  (heavy)
-
     shared = shared_prefix(rows) if share else 0
     length = max(len(r.tokens) for r in rows) - shared
-    tokens = torch.zeros(len(rows), length, dtype=torch.long)  # (rows, length)
-    at: list[int] = []
-    for i, row in enumerate(rows):
-        tokens[i, : len(row.tokens) - shared] = torch.tensor(row.tokens[shared:])
-        at += range(i * length + row.start - shared - 1, i * length + len(row.tokens) - shared - 1)
+    tokens = [[*r.tokens[shared:], *[0] * (length - len(r.tokens) + shared)] for r in rows]  # (rows, length)
+    firsts = [i * length - shared for i in range(len(rows))]
+    return _pass(rows, firsts, tokens, device, prefix=rows[0].tokens[:shared])
+
+
+def packed(rows: Sequence[Encoded], device: str) -> Pass:
+    """One pass over these rows with nothing padded; attention ends where a row does."""
+    import torch  # noqa: PLC0415  (heavy)
+
+    starts = [0, *accumulate(len(r.tokens) for r in rows)]
+    documents = Documents(
+        positions=_there([[i for r in rows for i in range(len(r.tokens))]], device),
+        starts=_there(starts, device, torch.int32),
+        longest=max(len(r.tokens) for r in rows),
+    )
+    return _pass(rows, starts[:-1], [[t for r in rows for t in r.tokens]], device, documents=documents)
+
+
+def idle(row: Encoded, device: str, shared: bool, packing: bool) -> Pass:
+    """A pass of the kind asked for, over a row that counts for nothing: for a process that has no such pass itself."""
+    row = replace(row, weight=0.0)
+    if not shared:
+        return packed([row], device) if packing else tensors([row], device)
+    return _pass([row], [-1], [row.tokens[1:]], device, prefix=row.tokens[:1])
+
+
+def _pass(
+    rows: Sequence[Encoded],
+    firsts: Sequence[int],
+    tokens: Sequence[Sequence[int]],
+    device: str,
+    *,
+    prefix: Sequence[int] = (),
+    documents: Documents | None = None,
+) -> Pass:
+    """``firsts``: where each row's first token is, or would be, among the flattened outputs."""
+    ends = [first + len(row.tokens) - 1 for first, row in zip(firsts, rows, strict=True)]
+    at = [i for end, row in zip(ends, rows, strict=True) for i in range(end - row.answer_tokens, end)]
     return Pass(
-        prefix=torch.tensor([rows[0].tokens[:shared]], device=device) if shared else None,
-        tokens=tokens.to(device),
-        at=torch.tensor(at, device=device),
-        targets=torch.tensor([t for r in rows for t in r.tokens[r.start :]], device=device),
-        weights=torch.tensor([r.weight for r in rows for _ in range(r.answer_tokens)], device=device),
+        prefix=_there([prefix], device) if prefix else None,
+        tokens=_there(tokens, device),
+        at=_there(at, device),
+        targets=_there([t for r in rows for t in r.tokens[r.start :]], device),
+        weights=_there([r.weight for r in rows for _ in range(r.answer_tokens)], device),
         real_tokens=sum(len(r.tokens) for r in rows),
+        documents=documents,
         known=joined([(r.known, r.answer_tokens) for r in rows], device),
     )
+
+
+def _there(values: Sequence[Any], device: str, dtype: Any = None) -> Tensor:
+    """The values as a tensor on the device, without waiting for a GPU to have them."""
+    import torch  # noqa: PLC0415
+
+    tensor = torch.tensor(values, dtype=dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
 
 
 def shared_prefix(rows: Sequence[Encoded]) -> int:
@@ -150,6 +229,11 @@ def shared_prefix(rows: Sequence[Encoded]) -> int:
     first, last = min(r.tokens for r in rows), max(r.tokens for r in rows)
     shared = next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
     return shared if shared >= SHORTEST_PREFIX else 0
+
+
+def _saved(rows: Sequence[Encoded]) -> float:
+    """The share of the rows' tokens that need not be computed if their beginning is computed once."""
+    return shared_prefix(rows) * (len(rows) - 1) / sum(len(r.tokens) for r in rows)
 
 
 def _alike(rows: Sequence[Encoded]) -> list[list[Encoded]]:

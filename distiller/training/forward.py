@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from distiller.training.attention import use_packed
 from distiller.training.batches import Pass
 
 if TYPE_CHECKING:
@@ -28,18 +29,48 @@ class Outputs:
 def answers(model: Any, part: Pass, output_weight: Tensor, layers: tuple[int, ...] = ()) -> Outputs:
     """Runs a causal language model's decoder over the pass; logits are left to who needs them.
 
-    A shared beginning is computed once: every row attends to its keys and values.
+    A shared beginning is computed once: every row attends to its keys and values. Packed rows attend each to itself.
     """
     decoder = model.get_decoder()
-    cache = None
-    if part.prefix is not None:
-        cache = decoder(part.prefix, use_cache=True).past_key_values
-        cache.batch_repeat_interleave(len(part.tokens))
-    out = decoder(
-        part.tokens, past_key_values=cache, use_cache=cache is not None, output_hidden_states=bool(layers)
-    )  # each state: (rows, length, width)
+    if part.documents is not None:
+        out = _packed(model, part, bool(layers))
+    elif part.prefix is not None:
+        before = decoder(part.prefix, use_cache=True)
+        before.past_key_values.batch_repeat_interleave(len(part.tokens))
+        out = decoder(
+            part.tokens, past_key_values=before.past_key_values, use_cache=True, output_hidden_states=bool(layers)
+        )
+    else:
+        out = decoder(part.tokens, use_cache=False, output_hidden_states=bool(layers))
+    hidden = out.last_hidden_state.flatten(0, 1)[part.at]  # of (rows, length, width)
+    if part.prefix is not None and _sharded(decoder):
+        # Of the last layer only keys and values are used here, and a sharded layer makes its weights whole again for
+        # the backward pass when the gradient of its output comes: there has to be one.
+        hidden = hidden + 0 * before.last_hidden_state.sum()
     return Outputs(
-        hidden=out.last_hidden_state.flatten(0, 1)[part.at],
+        hidden=hidden,
         output_weight=output_weight,
         layers={i: out.hidden_states[i].flatten(0, 1)[part.at] for i in layers},
     )
+
+
+def _packed(model: Any, part: Pass, layers: bool) -> Any:
+    documents = part.documents
+    assert documents is not None
+    use_packed(model)
+    return model.get_decoder()(
+        part.tokens,
+        position_ids=documents.positions,
+        # A ready mask is taken as it is: transformers would else look for rows in the positions, and wait for the GPU.
+        attention_mask=documents.positions.new_ones((1, 1, 1, 1)).bool(),
+        use_cache=False,
+        output_hidden_states=layers,
+        cu_seq_lens_q=documents.starts,
+        max_length_q=documents.longest,
+    )
+
+
+def _sharded(module: Any) -> bool:
+    from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415  (heavy)
+
+    return any(isinstance(m, FSDPModule) for m in module.modules())

@@ -1,89 +1,110 @@
 """The student while it learns: what of it moves, in which precision, and one optimiser step.
 
-The optimiser moves float32 weights; where the hardware multiplies bfloat16, the passes run in it
-(autocast), so what is trained is what will be served. A base student's weights lie exactly on
-bfloat16's grid, where a small update rounds back to nothing and the first steps would be lost: each
-weight therefore starts at a random point of the interval that rounds to it. The student is
-unchanged by that, and small updates show in the share of weights that they tip over.
+A base student's weights lie exactly on bfloat16's grid, where a small update rounds back to nothing and
+the first steps would be lost: each weight therefore starts at a random point of the interval that rounds
+to it. The student is unchanged by that, and small updates show in the share of weights that they tip over.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distiller.config import TrainConfig
-from distiller.training.batches import Encoded, Pass, passes
+from distiller.training import memory
+from distiller.training.attention import can_pack, use_packed
+from distiller.training.batches import Encoded, Pass, idle, passes
 from distiller.training.forward import answers
 from distiller.training.methods.base import Method
-from distiller.training.rounding import spread_within_rounding
+from distiller.training.place import Place
+from distiller.training.sharding import blocks, clip, gathered, sharded, whole
+from distiller.training.student import finished, has_bf16, in_bfloat16, load, spread
+from router.errors import TrainingError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
+log = logging.getLogger(__name__)
+
+TOKENS_PER_PASS = {"cpu": 2048, "cuda": 8192}
+"""What fills the hardware: more only takes memory."""
+
 
 class Learner:
     """The student while it learns: the model, what of it moves, and one optimiser step.
 
-    ``weights`` are the moving ones by name, float32. Draws from torch's generator while being made, never later.
+    ``weights`` are the moving ones by name, float32; ``learning`` are these and the method's own.
+    ``tokens_per_pass`` is halved where the memory does not suffice. Draws from torch's generator while
+    being made, and later only if the method does.
     """
 
-    def __init__(self, config: TrainConfig, student: Path, method: Method) -> None:
-        import torch  # noqa: PLC0415
-        from transformers import AutoModelForCausalLM  # noqa: PLC0415
-        from transformers.utils import logging  # noqa: PLC0415
-
-        logging.disable_progress_bar()  # the round shows its own
-        self.config, self.method = config, method
-        self.device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, config: TrainConfig, student: Path, method: Method, place: Place | None = None) -> None:
+        self.config, self.method, self._folder = config, method, student
+        self.place = place or Place(config.device)
+        self.device = self.place.device
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(self.device))
-        self.model: Any = AutoModelForCausalLM.from_pretrained(
-            student,
-            dtype=torch.float32,
-            # torch's fused attention on a CPU has a slow backward pass: written out, a step takes a third less.
-            attn_implementation="eager" if self.device == "cpu" else "sdpa",
-        )
-        self.model.to(self.device).train()
-        self._whole: Any = _adapted(self.model, config) if config.tuning == "lora" else self.model
-        if config.tuning == "full":
-            _freeze(self.model, config)
-        self.weights: dict[str, Tensor] = {n: p for n, p in self._whole.named_parameters() if p.requires_grad}
-        self._learning = [*self.weights.values(), *method.parameters.values()]
+        kind = self.device.split(":", maxsplit=1)[0]
+        self.tokens_per_pass = config.tokens_per_pass or TOKENS_PER_PASS.get(kind, TOKENS_PER_PASS["cuda"])
+        loaded = load(config, student, self.device)
+        self.model = loaded.model
         if self.bf16 and config.tuning == "full":
-            for name, weight in self.weights.items():
-                if weight.ndim == 2 and name not in _embeddings(self.model):
-                    spread_within_rounding(weight)
-        self.optimizer: Optimizer = torch.optim.AdamW(
-            [
-                {"params": [w for w in self._learning if w.ndim >= 2], "weight_decay": config.weight_decay},
-                {"params": [w for w in self._learning if w.ndim < 2], "weight_decay": 0.0},
-            ],
-            fused=True,
-        )
-        output = self.model.get_output_embeddings().weight
-        self._output = output if output.requires_grad else output.detach().to(torch.bfloat16 if self.bf16 else None)
+            spread(loaded)
+        self._within: Any = lambda work: work()
+        if self.place.processes > 1:
+            self._within = sharded(self.model, self.place.processes, self.device, self.bf16)
+            self.weights: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        else:
+            self.weights = in_bfloat16(loaded) if self.bf16 else loaded.moving
+        self._rounded = list(loaded.moving.values()) if self.bf16 and self.place.processes == 1 else []
+        for own in method.parameters.values():
+            own.data = own.data.to(self.device)
+        self.learning = {**self.weights, **{f"method.{n}": p for n, p in method.parameters.items()}}
+        self.optimizer = _optimizer(self.learning, config)
+        self._prepare(kind)
+
+    def _prepare(self, kind: str) -> None:
+        """What is done for speed or memory, as the configuration or else the device asks for it."""
+        config, gpu = self.config, kind == "cuda"
+        self.packing = can_pack(self.model) and (gpu if config.packing is None else config.packing)
+        if self.packing:
+            use_packed(self.model)
+        if config.activation_checkpointing:
+            self.model.activation_checkpointing_enable()
+        if gpu if config.compile is None else config.compile:
+            for block in blocks(self.model):
+                block.compile()
 
     def step(self, rows: Sequence[Encoded], learning_rate: float, step: int) -> float:
-        """Optimiser step number ``step`` over these rows; returns the mean loss in nats per answer token."""
-        import torch  # noqa: PLC0415
+        """Optimiser step number ``step`` over these rows; returns the mean loss in nats per answer token.
 
-        with self._autocast():
-            rows = self.method.rows(rows, step, self.model)
-        total = sum(r.weight * r.answer_tokens for r in rows)
-        loss = 0.0
-        for part in passes(rows, self.config.tokens_per_pass, self.device):
-            mean = self._summed(part) / total
-            mean.backward()  # type: ignore[no-untyped-call]
-            loss += mean.item()
-        torch.nn.utils.clip_grad_norm_(self._learning, self.config.clip_norm, foreach=True)
+        Of several processes each takes its share of the rows; the loss is that of all.
+
+        Raises:
+            TrainingError: out of memory, however few rows are computed at once.
+        """
+        mine = self._chosen(rows[self.place.rank :: self.place.processes], step)
+        total = self.place.total(sum(r.weight * r.answer_tokens for r in mine))
+        loss = self._graded(mine, rows[0], total)
+        self.place.average([p.grad for p in self.method.parameters.values() if p.grad is not None])
+        clip(list(self.learning.values()), self.config.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss
+        self.optimizer.zero_grad(set_to_none=False)
+        self.renew()
+        return self.place.total(loss)
+
+    def renew(self) -> None:
+        """Makes the bfloat16 copy anew from the weights behind it."""
+        import torch  # noqa: PLC0415  (heavy)
+
+        if self._rounded:
+            with torch.no_grad():
+                torch._foreach_copy_(self._rounded, list(self.weights.values()))
 
     def loss(self, rows: Sequence[Encoded]) -> float | None:
         """Mean loss over rows it does not learn from; None without rows."""
@@ -91,63 +112,92 @@ class Learner:
 
         if not rows:
             return None
+        mine = rows[self.place.rank :: self.place.processes]
         with torch.no_grad():
-            summed = sum(self._summed(p).item() for p in passes(rows, self.config.tokens_per_pass, self.device))
-        return summed / sum(r.weight * r.answer_tokens for r in rows)
+            summed = sum(self._summed(p).item() for p in self._passes(mine, rows[0]))
+        return self.place.total(summed) / sum(r.weight * r.answer_tokens for r in rows)
+
+    def finished(self, weights: dict[str, Tensor] | None = None) -> Any:
+        """The student with the weights as they are, or with these, in bfloat16. All processes must call it."""
+        found = weights or self.whole_weights()
+        return finished(self.config, self._folder, found, rounds=not (self.bf16 and self.config.tuning == "full"))
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """A copy of ``weights``, whole and on the CPU. All processes must call it."""
+        return {name: whole(weight).clone() for name, weight in self.weights.items()}
+
+    def _chosen(self, rows: Sequence[Encoded], step: int) -> Sequence[Encoded]:
+        """The method's choice of rows. One that looks at a split student gets it whole."""
+        if self.place.processes == 1 or type(self.method).rows is Method.rows:
+            return self.method.rows(rows, step, self.model)
+        found: Sequence[Encoded] = self._within(
+            lambda: gathered(self.model, lambda: self.method.rows(rows, step, self.model))
+        )
+        return found
+
+    def _graded(self, rows: Sequence[Encoded], spare: Encoded, total: float) -> float:
+        """Adds up the gradients of the rows' loss over ``total``; returns that loss. Halves passes that don't fit."""
+        import torch  # noqa: PLC0415
+
+        while True:
+            loss = torch.zeros((), device=self.device)  # read once: a GPU is not waited for after each pass
+            try:
+                for part in self._passes(rows, spare):
+                    mean = self._summed(part) / total
+                    # Several processes' gradients are averaged, and theirs is a sum.
+                    (mean * self.place.processes).backward()  # type: ignore[no-untyped-call]
+                    loss += mean.detach()
+                return loss.item()
+            except RuntimeError as error:
+                if not memory.out_of_memory(error):
+                    raise
+                if self.place.processes > 1:
+                    raise TrainingError(
+                        f"out of memory with {self.tokens_per_pass} tokens a pass; with several processes a run "
+                        f"cannot go on from there: start it with fewer (--tokens-per-pass), or more processes"
+                    ) from error
+                self.tokens_per_pass = memory.halved(self.tokens_per_pass, rows)
+            log.warning("out of memory: going on with %d tokens a pass", self.tokens_per_pass)
+            self.optimizer.zero_grad(set_to_none=False)
+            for parameter in self._rounded:
+                parameter.grad = None
+            memory.forget_cached(self.device)
+
+    def _passes(self, rows: Sequence[Encoded], spare: Encoded) -> list[Pass]:
+        """The rows' passes. Of several processes all take as many of each kind, since they gather layers together."""
+        sharing = not self.config.activation_checkpointing  # which computes a layer twice, but its keys once
+        parts = list(passes(rows, self.tokens_per_pass, self.device, self.packing, sharing)) if rows else []
+        if self.place.processes == 1:
+            return parts
+        kinds = [[p for p in parts if (p.prefix is not None) == shared] for shared in (True, False)]
+        most = [max(c) for c in zip(*self.place.everybodys([len(k) for k in kinds]), strict=True)]
+        for shared, (kind, count) in enumerate(zip(kinds, most, strict=True)):
+            kind += [idle(spare, self.device, not shared, self.packing) for _ in range(int(count) - len(kind))]
+        return [p for kind in kinds for p in kind]
 
     def _summed(self, part: Pass) -> Tensor:
         """The pass's weighted loss, summed over its answer tokens."""
+        found: Tensor = self._within(lambda: self._loss(part))
+        return found
+
+    def _loss(self, part: Pass) -> Tensor:
+        output = self.model.get_output_embeddings().weight
+        computed = answers(self.model, part, output, self.method.layers)
         with self._autocast():
-            return self.method.loss(answers(self.model, part, self._output, self.method.layers), part)
+            return self.method.loss(computed, part)
 
     def _autocast(self) -> AbstractContextManager[Any]:
+        """For what a method computes by itself, whose own weights are float32."""
         import torch  # noqa: PLC0415
 
         if not self.bf16:
             return nullcontext()
         return torch.autocast(self.device.split(":", maxsplit=1)[0], dtype=torch.bfloat16)
 
-    def finished(self) -> Any:
-        """The trained model in bfloat16, adapters merged in."""
-        import torch  # noqa: PLC0415
 
-        model = self._whole.merge_and_unload() if self.config.tuning == "lora" else self.model
-        if not (self.bf16 and self.config.tuning == "full"):
-            with torch.random.fork_rng():
-                torch.manual_seed(self.config.seed)
-                for weight in model.parameters():
-                    if weight.ndim == 2:
-                        spread_within_rounding(weight.data)
-        return model.to(torch.bfloat16)
-
-
-def has_bf16(device: str) -> bool:
-    """Whether the hardware multiplies bfloat16 natively; emulated it would be slower than float32."""
+def _optimizer(weights: dict[str, Tensor], config: TrainConfig) -> Optimizer:
     import torch  # noqa: PLC0415
 
-    if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if device == "cpu" and cpuinfo.is_file() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _freeze(model: Any, config: TrainConfig) -> None:
-    if config.freeze_embeddings:
-        model.get_input_embeddings().weight.requires_grad_(False)
-        model.get_output_embeddings().weight.requires_grad_(False)
-    for layer in model.get_decoder().layers[: config.freeze_layers]:
-        layer.requires_grad_(False)
-
-
-def _embeddings(model: Any) -> set[str]:
-    ours = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
-    return {n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in ours}
-
-
-def _adapted(model: Any, config: TrainConfig) -> Any:
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
-
-    return get_peft_model(
-        model, LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
-    )
+    wide, narrow = ([w for w in weights.values() if (w.ndim >= 2) == is_wide] for is_wide in (True, False))
+    groups = [{"params": wide, "weight_decay": config.weight_decay}, {"params": narrow, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, fused=True)

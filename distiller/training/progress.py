@@ -9,9 +9,12 @@ from typing import TextIO
 
 
 class Meter:
-    """Shows step, loss, tokens/s and time to go on ``stream``. A context manager; call ``show`` after each step."""
+    """Shows step, loss, dev loss, tokens/s and time to go on ``stream``. A context manager; call ``show`` after each
+    step, and ``measured`` when there is a dev loss. ``silent`` says nothing: another process does."""
 
-    def __init__(self, label: str, steps: int, done: int = 0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, label: str, steps: int, done: int = 0, stream: TextIO | None = None, silent: bool = False
+    ) -> None:
         from rich.console import Console  # noqa: PLC0415  (only a running command shows progress)
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
@@ -19,6 +22,7 @@ class Meter:
         self._label, self._steps, self._first = label, steps, done
         self._tenth = done * 10 // steps
         self._tokens, self._started = 0, time.monotonic()
+        self._dev, self._silent = "", silent
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -26,7 +30,7 @@ class Meter:
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=Console(file=self._stream),
-            disable=not self._stream.isatty(),
+            disable=silent or not self._stream.isatty(),
         )
         self._task = self._bar.add_task(label, total=steps, completed=done, figures="")
 
@@ -39,14 +43,18 @@ class Meter:
     ) -> None:
         self._bar.stop()
 
+    def measured(self, dev_loss: float | None) -> None:
+        """The dev loss as it is now; None: there are no dev rows."""
+        self._dev = "" if dev_loss is None else f" · dev {dev_loss:.3f}"
+
     def show(self, step: int, loss: float, tokens: int) -> None:
         """``step`` steps are done; the last had this loss and this many tokens."""
         self._tokens += tokens
         seconds = max(time.monotonic() - self._started, 1e-9)
-        figures = f"loss {loss:.3f} · {self._tokens / seconds:,.0f} tok/s"
+        figures = f"loss {loss:.3f}{self._dev} · {self._tokens / seconds:,.0f} tok/s"
         self._bar.update(self._task, completed=step, figures=figures)
         tenth = step * 10 // self._steps
-        if self._bar.disable and tenth > self._tenth:
+        if self._bar.disable and not self._silent and tenth > self._tenth:
             self._tenth = tenth
             to_go = seconds / max(step - self._first, 1) * (self._steps - step)
             print(

@@ -80,7 +80,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path, monke
     monkeypatch.setattr(Learner, "step", cut)
     with pytest.raises(Cut):
         train(config, base, data, tmp_path / "cut")
-    assert (tmp_path / "cut.checkpoint").is_file() and not (tmp_path / "cut").exists()
+    assert (tmp_path / "cut.checkpoint").is_dir() and not (tmp_path / "cut").exists()
     resumed = train(config, base, data, tmp_path / "cut")
     assert resumed.resumed and len(calls) == 8 + whole.steps - 6
     assert (resumed.steps, resumed.tokens, resumed.last_loss) == (whole.steps, whole.tokens, whole.last_loss)
@@ -91,10 +91,11 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path, monke
 
 def test_another_runs_checkpoint_is_not_resumed(tmp_path: Path) -> None:
     learner = Learner(CONFIG, student(tmp_path / "base"), HardLabel())
-    file = tmp_path / "c.checkpoint"
-    Checkpoint(file, "one run", 60, None).save(Progress(step=3), learner.weights, learner.optimizer)
-    assert Checkpoint(file, "another", 60, None).resume(learner.weights, learner.optimizer) is None
-    found = Checkpoint(file, "one run", 60, None).resume(learner.weights, learner.optimizer)
+    learner.step(prompts(tmp_path, ["w9", "w10 w11"]), 1e-3, 0)
+    kept, place = tmp_path / "c.checkpoint", learner.place
+    Checkpoint(kept, "one run", 60, None, place).save(Progress(step=3), learner.weights, learner.optimizer)
+    assert Checkpoint(kept, "another", 60, None, place).resume(learner.weights, learner.optimizer) is None
+    found = Checkpoint(kept, "one run", 60, None, place).resume(learner.weights, learner.optimizer)
     assert found is not None and found.step == 3
 
 

@@ -1,0 +1,80 @@
+"""Starting a run in several processes, one a device: by torchrun on this machine, by Ray Train on a cluster.
+
+What runs is read from a file: the processes share nothing else, and on a cluster they share the file system that the
+dataset, the student and the result lie on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from distiller.config import TrainConfig
+from router.errors import TrainingError
+
+
+def launched(config: TrainConfig, student: Path, dataset: Path, out: Path) -> None:
+    """Runs the training in ``config.processes`` processes and waits for its end.
+
+    Raises:
+        TrainingError: a process failed, or the launcher's package is missing.
+    """
+    plain = TypeAdapter(TrainConfig).dump_python(config, mode="json") | {"launcher": "none"}
+    paths = {"student": student, "dataset": dataset, "out": out}
+    job = {"config": plain, **{name: str(path.absolute()) for name, path in paths.items()}}
+    {"torchrun": _torchrun, "ray": _ray}[config.launcher](job, config)
+
+
+def work(job: dict[str, Any]) -> None:
+    """What each process does."""
+    from distiller.data.dataset import load  # noqa: PLC0415
+    from distiller.training.train import run  # noqa: PLC0415  (which starts launches)
+
+    config = TypeAdapter(TrainConfig).validate_python(job["config"])
+    run(config, Path(job["student"]), load(Path(job["dataset"])), Path(job["out"]))
+
+
+def _torchrun(job: dict[str, Any], config: TrainConfig) -> None:
+    """torch's own launcher, which ends all processes when one fails, and itself when this process does."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.processes}"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "job.json"
+        path.write_text(json.dumps(job))
+        tethered = [sys.executable, "-m", "router.engine.tether", str(os.getpid()), *torchrun]
+        done = subprocess.run([*tethered, "-m", "distiller.training.launch", str(path)], check=False)
+    if done.returncode:
+        raise TrainingError(f"training in {config.processes} processes failed (exit code {done.returncode}), see above")
+
+
+def _ray(job: dict[str, Any], config: TrainConfig) -> None:
+    """Ray Train, on the cluster that ``RAY_ADDRESS`` names, or one of its own on this machine."""
+    if find_spec("ray") is None:
+        raise TrainingError("--launcher ray needs its package: pip install 'locum[ray]'")
+    import torch  # noqa: PLC0415  (heavy)
+    from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
+    from ray.train.torch import TorchTrainer  # noqa: PLC0415
+
+    gpu = torch.cuda.is_available() if config.device is None else config.device.startswith("cuda")
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = TorchTrainer(
+            work,
+            train_loop_config=job,
+            scaling_config=ScalingConfig(num_workers=config.processes, use_gpu=gpu),
+            run_config=RunConfig(storage_path=folder),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:  # of several kinds, none of which can be mended here
+            raise TrainingError(f"training on Ray failed: {error}") from error
+
+
+if __name__ == "__main__":
+    work(json.loads(Path(sys.argv[1]).read_bytes()))

@@ -1,0 +1,58 @@
+"""Two processes over gloo, each with its part of the weights, end where one process ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from distiller.config import TrainConfig
+from distiller.data.dataset import Dataset, build
+from distiller.training.train import train
+from tests.distiller.tiny_student import policy, routing_records, student
+
+CONFIG = TrainConfig(
+    epochs=2, learning_rate=3e-3, batch_size=16, precision="fp32", device="cpu", threads=1, freeze_embeddings=False,
+    weight_decay=0.0,
+)  # fmt: skip
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
+
+
+CASES: list[dict[str, Any]] = [
+    {"packing": True},
+    {"precision": "bf16"},
+    {"tuning": "lora", "learning_rate": 1e-2},
+]
+SYSTEM = "w1 w2 w3 w4 w5 w6 w7 w8 w9 w10"
+
+
+def with_system_prompt(folder: Path) -> Dataset:
+    """Rows that begin alike, and some that don't."""
+    records = routing_records(120)
+    for record in records[::3] + records[1::3]:
+        assert record.request is not None
+        record.request["messages"].insert(0, {"role": "system", "content": SYSTEM})
+    return build(records, policy(), folder)
+
+
+@pytest.mark.parametrize("how", CASES)
+def test_two_processes_learn_what_one_does(tmp_path: Path, how: dict[str, Any]) -> None:
+    base, data, config = student(tmp_path / "base"), with_system_prompt(tmp_path / "data"), replace(CONFIG, **how)
+    one = train(config, base, data, tmp_path / "one")
+    two = train(replace(config, launcher="torchrun", processes=2), base, data, tmp_path / "two")
+    assert two.processes == 2 and (two.steps, two.tokens) == (one.steps, one.tokens)
+    near = 0.05 if config.precision == "bf16" else 1e-4
+    assert two.first_loss == pytest.approx(one.first_loss, rel=near)
+    assert two.last_loss == pytest.approx(one.last_loss, rel=near)
+    assert two.dev_loss == pytest.approx(one.dev_loss, rel=near)
+    ours, theirs = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    step = 2**-7  # of bfloat16, in which both were written
+    tolerance = 0.02 if config.precision == "bf16" else 1e-3
+    assert all(torch.allclose(w, theirs[n], rtol=step, atol=tolerance) for n, w in ours.items())
