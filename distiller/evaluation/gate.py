@@ -141,6 +141,21 @@ def judge(
     return Verdict(not reasons, tuple(reasons or [str(overall), why]), tuple(found), *shares)
 
 
+def no_worse(outcomes: Sequence[Outcome], config: GateConfig = GateConfig()) -> Verdict:
+    """Whether live traffic shows a canary worse than the incumbent, overall or on a slice; a gain was shown before.
+
+    The same tests on fewer rows, so each at the margin that these rows resolve, the overall one too: an equal
+    candidate fails any of them with probability 1 - ``power`` at most. Without rows nothing speaks against it.
+    """
+    pairs = [o for o in outcomes if o.incumbent is not None]
+    if not pairs:
+        return Verdict(True, ("no audit compares the two: the gate's word holds",), (), 0.0, 0.0)
+    groups = _slices(pairs, config)
+    found = tuple(_compare("", name, rows, config, len(groups)) for name, rows in groups)
+    failed = tuple(str(v) for v in found if not v.passed)
+    return Verdict(not failed, failed or (str(found[0]),), found, 0.0, 0.0)
+
+
 def _by_form(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
     forms: dict[str, list[Outcome]] = {}
     for outcome in outcomes:

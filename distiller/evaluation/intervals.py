@@ -27,8 +27,10 @@ class Resamples:
 
     def __init__(self, n: int, seed: int = 0, draws: int = DRAWS, confidence: float = CONFIDENCE) -> None:
         self._n, self._confidence = n, confidence
-        rng = np.random.default_rng(seed)
-        self._counts = rng.multinomial(n, np.full(n, 1 / n), draws).astype(np.float32) if n else None  # (draws, n)
+        drawn = np.random.default_rng(seed).integers(0, max(1, n), (draws, n))
+        flat = (drawn + n * np.arange(draws)[:, None]).ravel()
+        counts = np.bincount(flat, minlength=draws * n).astype(np.float32).reshape(draws, n)
+        self._counts = counts if n else None  # how often each draw has each question
 
     def rate(self, hits: Sequence[bool]) -> Interval:
         """The share of hits, (n,). Where all or none are, no draw differs, and the exact limits stand in."""

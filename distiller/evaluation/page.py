@@ -161,7 +161,9 @@ def _deferral(rows: Sequence[Values]) -> str:
     if not rows:
         return ""
     dots = [f'<i style="background:{colour}"></i>' for colour in COLOURS]
-    told = [[SIGNALS.get(r["name"], r["name"]), _number(r["auroc"][0], 3), _range(r["auroc"], _three)] for r in rows]
+    told = [
+        [str(SIGNALS.get(r["name"], r["name"])), _number(r["auroc"][0], 3), _range(r["auroc"], _three)] for r in rows
+    ]
     drawn = curves({r["name"]: r["curve"] for r in rows}, "share of the traffic kept, surest first")
     table = _table(["signal", "AUROC", "95%"], told, marks=dots)
     words = (

@@ -105,7 +105,9 @@ def _by_slice(
 
 
 def _retention(questions: Sequence[Question], asked: Asked, seed: int) -> dict[str, Any]:
-    told = {"acceptable": limits(Resamples(len(questions), seed).rate([asked.grades[q.request_id] for q in questions]))}
+    told: dict[str, Any] = {
+        "acceptable": limits(Resamples(len(questions), seed).rate([asked.grades[q.request_id] for q in questions]))
+    }
     pairs = [p for p in (_rights(q, asked.answers[q.request_id]) for q in questions) if p is not None]
     if len(pairs) >= LEAST:
         student, teacher = [s for s, _ in pairs], [t for _, t in pairs]

@@ -19,24 +19,27 @@ from uuid import uuid4
 from distiller.config import TrainConfig
 from distiller.evaluation import evaluate
 from distiller.evaluation.asking import Question, StudentAnswer, read_answers
-from distiller.evaluation.gate import LEAST_ROWS, judge
+from distiller.evaluation.gate import LEAST_ROWS, Outcome, judge
 from distiller.evaluation.judging import judge_answers
 from distiller.evaluation.serving import Form
-from distiller.forms.gguf import to_gguf
+from distiller.evaluation.slices import with_rarity
+from distiller.forms.export import export, has_gguf
 from distiller.rounds.fit_scorer import fit_bundle_scorer, parted
 from distiller.rounds.material import INCUMBENT, Material
-from distiller.rounds.publish import ANSWERS, DATASET, GGUF, STUDENT, Draft, prune, round_cost_usd, write_bundle
+from distiller.rounds.publish import ANSWERS, DATASET, GGUF, INT8, STUDENT, Draft, prune, round_cost_usd, write_bundle
 from distiller.rounds.refresh import Refreshed, refreshed
 from distiller.rounds.reports import Configs, RoundReport, Silent, Tell
+from distiller.rounds.told import write_report
 from distiller.rounds.trigger import Due, nothing_to_tune
 from distiller.rounds.tuning import retuned, share_of
-from distiller.rounds.work import one_round_at_a_time, remember
+from distiller.rounds.work import CanaryRunning, one_round_at_a_time, remember, unfinished
 from distiller.synthesis.run import synthesize
 from distiller.training.progressive import trained
-from router.contracts.bundles import DatasetRef, activate, read_active
+from router.contracts.bundles import DatasetRef, activate, begin_canary, read_active
 from router.contracts.encoders import EncoderKind
-from router.engine.weights import base_gguf, base_student
-from router.errors import BundleError, EngineError, TrainingError
+from router.contracts.forms import FormName, gguf_form
+from router.engine.weights import base_student
+from router.errors import BundleError, TrainingError
 from router.policy import Policy
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer
@@ -66,10 +69,14 @@ def run_round(
 
     Raises:
         RoundRunning: another process works on a round in the same home.
+        CanaryRunning: the student that a round would begin with is not settled yet.
         BundleError: the live bundle's weights are gone.
         EngineError: a student cannot be served, or its base weights cannot be had.
     """
     with one_round_at_a_time(settings):
+        canary = read_active(settings.bundles(policy.name)).canary
+        if canary and unfinished(settings.work(policy.name)) is None:
+            raise CanaryRunning(canary.bundle)
         configs, tell = configs or Configs(), tell or Silent()
         material = Material(policy, settings, kind=kind, seed=seed, configs=configs, tell=tell)
         work = Round(material, seed, encoders)
@@ -100,26 +107,28 @@ class Round:
             student, training = self._trained()
         except TrainingError as e:
             return self._report(None, (f"nothing was trained: {e}",), ({}, {}), (0.0, 0.0))
-        gguf = self._gguf(student)
-        answers = self._ask("evaluate", Form(student, gguf), ANSWERS, [*m.dev, *m.holdout])
+        int8, gguf = self._exported(student)
+        answers = self._ask("evaluate", Form(int8 or student, gguf), ANSWERS, [*m.dev, *m.holdout])
         before = self._ask("incumbent", m.incumbent, INCUMBENT, m.holdout)
         draft = self._fitted(answers, ANSWERS)
         shares = share_of(draft.thresholds, self.policy), self._incumbent_share(before)
         self.tell.stage("gate", f"paired with the incumbent on {len(m.holdout)} audited requests")
-        rows = evaluate.outcomes(m.holdout, self._grades(answers), self._grades(before))
+        rows = self._compared(draft.scorer, self._grades(answers), self._grades(before))
         verdict = judge(rows, *shares, m.gate)
         if not verdict.promoted:
             return self._report(None, verdict.reasons, (answers, before), shares)
         draft = replace(
             draft,
             student=student,
+            int8=int8,
             gguf=gguf,
+            form=self.policy.student.served_form,
             trained_on=m.dataset.train,
             gate=verdict.as_dict(),
             evaluation={**draft.evaluation, "train": training},
             train_seconds=training["seconds"],
         )
-        return self._report(self._published(draft), verdict.reasons, (answers, before), shares)
+        return self._report(self._published(draft, answers, before), verdict.reasons, (answers, before), shares)
 
     def calibrate(self) -> RoundReport:
         """The same student; thresholds certified anew on all that the audits have shown since.
@@ -141,12 +150,14 @@ class Round:
         draft = replace(
             draft,
             student=m.own(STUDENT),
+            int8=m.own(INT8),
             gguf=m.own(GGUF),
+            form=m.parent.student.form if m.parent else None,
             trained_on=m.own(f"{DATASET}/train.jsonl"),
             dataset=m.parent.dataset if m.parent else draft.dataset.model_copy(update={"train": 0, "rights": {}}),
             gate={"promoted": True, "reasons": [reason]},
         )
-        return self._report(self._published(draft), (reason,), (answers, answers), shares)
+        return self._report(self._published(draft, answers, {}), (reason,), (answers, answers), shares)
 
     def _ask(self, stage: str, student: Form, kept: str, questions: Sequence[Question]) -> Answers:
         """A student's answers, judged as far as that takes something; what cannot be had twice is kept."""
@@ -194,15 +205,18 @@ class Round:
         self.work.seconds["train"] = round(found["seconds"], 3)  # of a resumed run, all of it
         return out, found
 
-    def _gguf(self, student: Path) -> Path | None:
-        """The candidate for llama.cpp; None where no GGUF of its base is known to give the form."""
-        try:
-            base = base_gguf(self.policy.student.model)
-        except EngineError:
-            return None
-        out = self.folder / GGUF
-        self.tell.stage("export", "writing the GGUF")
-        self.work.stage("export", lambda: {"gguf": str(to_gguf(student, base, out))})
+    def _exported(self, student: Path) -> tuple[Path | None, Path | None]:
+        """The candidate in eight bits, where the policy says so, and as a GGUF, where its base student's own is
+        known; the policy's engine reads one of them, or the weights as trained."""
+        form = self.policy.student.served_form
+        int8 = self._export(student, form, INT8) if form == "int8" else None
+        gguf = self._export(student, gguf_form(form), GGUF) if has_gguf(self.policy.student.model) else None
+        return int8, gguf
+
+    def _export(self, student: Path, form: FormName, name: str) -> Path:
+        out = self.folder / name
+        self.tell.stage("export", f"writing {form}")
+        self.work.stage(f"export-{form}", lambda: {"to": str(export(student, form, out, self.policy.student.model))})
         return out
 
     def _fitted(self, answers: Answers, kept: str, live: Scorer | None = None) -> Draft:
@@ -274,16 +288,34 @@ class Round:
     def _grades(self, answers: Answers) -> dict[str, bool]:
         return evaluate.grade([*self.material.dev, *self.material.holdout], answers, self._judges)
 
-    def _published(self, draft: Draft) -> str:
-        """Writes the bundle and makes it live; the running proxy follows the pointer by itself."""
+    def _compared(self, scorer: Scorer, candidate: Mapping[str, bool], incumbent: Mapping[str, bool]) -> list[Outcome]:
+        """The gate's rows, in the form that will serve."""
+        questions = with_rarity(self.material.holdout, scorer)
+        return evaluate.outcomes(questions, candidate, incumbent, self.policy.student.served_form)
+
+    def _published(self, draft: Draft, answers: Answers, before: Answers) -> str:
+        """Writes the bundle and lets it serve; the running proxy follows the pointer by itself."""
         bundles = self.material.bundles
         self.tell.stage("publish", "writing the bundle, manifest last")
         draft = replace(draft, seconds=sum(self.work.seconds.values()), paid_usd=self.paid_usd)
         found = self.work.stage("publish", lambda: {"bundle": write_bundle(bundles, self.policy, draft).bundle_id})
         bundle = str(found["bundle"])
-        if read_active(bundles).bundle != bundle:
-            activate(bundles, bundle)
+        grades, parents = self._grades(answers), self._grades(before)
+        write_report(bundle, self.material, draft, answers=answers, grades=grades, before=parents)
+        self._make_live(bundle)
         return bundle
+
+    def _make_live(self, bundle: str) -> None:
+        """A new student is tried beside a live bundle first, where the policy says so; once only, though the round
+        be killed after it and go on."""
+        active, bundles = read_active(self.material.bundles), self.material.bundles
+        tried = {active.canary.bundle if active.canary else None, active.ended.bundle if active.ended else None}
+        if bundle == active.bundle or bundle in tried:
+            return
+        if self.material.kind is Due.TRAIN and active.bundle is not None and self.policy.distil.trial:
+            begin_canary(bundles, bundle)
+        else:
+            activate(bundles, bundle)
 
     def _report(
         self,
