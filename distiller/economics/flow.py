@@ -1,0 +1,131 @@
+"""The money of one policy's traffic, by who served: what was spent, and what the teacher alone would have cost."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from router.contracts.decision import Tier
+from router.contracts.prices import Price
+from router.contracts.records import Answer, Kind, Record, Usage
+from router.pricing import cost_usd, counterfactual_usd
+
+DAY_SECONDS = 86_400
+LEAST_DAYS = 1 / 24
+"""Traffic of less than an hour counts as an hour's."""
+LEAST_SERVED = 30
+"""Requests of one tier below which what goes with serving them is not read from the log."""
+
+STUDENT, TEACHER = Tier.STUDENT, Tier.TEACHER
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """USD per million tokens to reckon with. ``teacher`` None, and ``student_given`` False: each answer's own cost, as
+    it was recorded. ``student`` is always needed: what the teacher answered is priced by it too."""
+
+    student: Price
+    student_given: bool = False
+    teacher: Price | None = None
+
+    def cost(self, answer: Answer) -> Decimal:
+        price = self.teacher if answer.tier is TEACHER else self.student if self.student_given else None
+        return answer.cost_usd if price is None else cost_usd(answer.usage, price)
+
+    def alone(self, record: Record) -> Decimal:
+        """What the teacher alone would have cost; at a price that is given no prompt cache is reckoned with for what
+        the student served."""
+        if self.teacher is None or not record.answers:
+            return record.counterfactual_usd
+        served = record.answers[0]
+        return counterfactual_usd(served.usage, self.teacher, cached_share=None if served.tier is TEACHER else 0.0)
+
+
+@dataclass(slots=True)
+class Flow:
+    """Sums over answered requests; amounts are US dollars.
+
+    ``served``: requests by the tier that served. ``own``: what its answers to them cost; ``beside``: what was spent
+    beside on them (audits with their judge, discarded answers). ``alone``: what the teacher alone would have cost.
+    ``swapped``: what the teacher's tokens would have cost at the student's price. ``by_kind`` is all spending by
+    purpose. ``tokens`` are those of what was served.
+    """
+
+    first_at: float = 0.0
+    last_at: float = 0.0
+    served: Counter[Tier] = field(default_factory=Counter)
+    own: dict[Tier, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    beside: dict[Tier, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    alone: Decimal = Decimal(0)
+    swapped: Decimal = Decimal(0)
+    by_kind: dict[Kind, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    tokens: Usage = field(default_factory=Usage)
+
+    def add(self, record: Record, rates: Rates) -> None:
+        """Counts one record; one that nobody answered counts nothing."""
+        if record.tier is None or not record.answers:
+            return
+        self.first_at = min(self.first_at, record.created_at) if self.requests else record.created_at
+        self.last_at = max(self.last_at, record.created_at)
+        self.served[record.tier] += 1
+        self.alone += rates.alone(record)
+        audit = record.audit
+        for answer in [*record.answers, *([audit.answer] if audit and audit.answer else [])]:
+            usd = rates.cost(answer)
+            self.by_kind[answer.kind] += usd
+            (self.own if answer.kind is Kind.SERVED else self.beside)[record.tier] += usd
+        if audit:
+            self.by_kind[Kind.JUDGED] += audit.judge_usd
+            self.beside[record.tier] += audit.judge_usd
+        usage = record.answers[0].usage
+        self.tokens.input_tokens += usage.input_tokens
+        self.tokens.output_tokens += usage.output_tokens
+        if record.tier is TEACHER:
+            self.swapped += cost_usd(usage, rates.student)
+
+    @property
+    def requests(self) -> int:
+        return self.served.total()
+
+    @property
+    def days(self) -> float:
+        return max(LEAST_DAYS, (self.last_at - self.first_at) / DAY_SECONDS)
+
+    @property
+    def requests_per_day(self) -> float:
+        return self.requests / self.days
+
+    @property
+    def share(self) -> float:
+        """The student's share."""
+        return self.served[STUDENT] / max(1, self.requests)
+
+    @property
+    def spent(self) -> Decimal:
+        return sum(self.by_kind.values(), Decimal(0))
+
+    @property
+    def saved_per_request(self) -> Decimal:
+        """Signed, net of all that was spent on requests; rounds are not in it."""
+        return (self.alone - self.spent) / max(1, self.requests)
+
+    def moved_per_request(self, audit_rate: float) -> Decimal:
+        """What one more request is worth that the student serves instead of the teacher, signed: the teacher's answers
+        to what it serves now, with all beside them, less the same tokens at the student's price with what goes beside
+        what the student serves (by ``audit_rate`` where it serves too little to tell)."""
+        teacher, student = self.served[TEACHER], self.served[STUDENT]
+        if not teacher:
+            return Decimal(0)
+        answer = self.own[TEACHER] / teacher
+        beside = self.beside[STUDENT] / student if student >= LEAST_SERVED else Decimal(str(audit_rate)) * answer
+        return answer + self.beside[TEACHER] / teacher - self.swapped / teacher - beside
+
+
+def flow_of(records: Iterable[Record], rates: Rates) -> Flow:
+    """The sums over all records."""
+    flow = Flow()
+    for record in records:
+        flow.add(record, rates)
+    return flow
