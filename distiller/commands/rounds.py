@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from distiller.commands.common import DEFAULT, PolicyFile, Seed, console, say_live
+from distiller.economics.scales import Scales
 from distiller.rounds.trigger import Due, Tally, count, due
 from distiller.rounds.work import unfinished
 from router.contracts.bundles import read_active
@@ -54,7 +55,7 @@ def run(
     """
     chosen, settings = load_policy(policy), Settings.from_env()
     if not force and not no_train and unfinished(settings.work(chosen.name)) is None:
-        wanted, why = _due(chosen, settings, _tally(chosen, settings))
+        wanted, why = _due(chosen, settings, _tally(chosen, settings), Scales(settings))
         if wanted is not Due.TRAIN:
             console.print(f"No round is due: {why}. Use --force to run one anyway.")
             raise typer.Exit(0)
@@ -69,17 +70,19 @@ def watch(
 ) -> None:
     """Run rounds by themselves: train when enough new records are there, tune when the audits have grown.
 
-    A round starts at `distil.min_new_records` trainable records that no round has used yet. Between
+    A round starts at `distil.min_new_records` trainable records that no round has used yet; where one
+    costs money (`distil.usd_per_hour`), only if it is expected to pay within `distil.payback_days`. Between
     them, scorer and thresholds are tuned anew whenever the audited requests have grown by half: more
     evidence certifies a looser threshold, so that the student may carry more.
     """
     settings = Settings.from_env()
     tallies: dict[Path, Tally] = {}
+    scales = Scales(settings)
     while True:
         pause = interval
         for file in policy:
             try:
-                tallies[file] = _look(load_policy(file), settings, tallies.get(file, NOTHING), seed)
+                tallies[file] = _look(load_policy(file), settings, tallies.get(file, NOTHING), scales, seed)
             except LocumError as e:
                 if once:
                     raise
@@ -95,7 +98,7 @@ def status(policy: PolicyFile = DEFAULT) -> None:
     chosen, settings = load_policy(policy), Settings.from_env()
     active = read_active(settings.bundles(chosen.name))
     rounds = history(settings.work(chosen.name))
-    wanted, why = _due(chosen, settings, _tally(chosen, settings))
+    wanted, why = _due(chosen, settings, _tally(chosen, settings), Scales(settings))
     console.print(
         f"live: {active.bundle or 'the base student alone'}; before it: {active.previous or 'the base student'}"
     )
@@ -110,15 +113,19 @@ def status(policy: PolicyFile = DEFAULT) -> None:
             console.print(f"  {reason}", highlight=False)
 
 
-def _due(policy: Policy, settings: Settings, tally: Tally) -> tuple[Due | None, str]:
-    """The round that is due, by the log, by the rounds that ended, and by what the guard found."""
-    return due(policy, tally, history(settings.work(policy.name)), read_guarded(settings.bundles(policy.name)))
+def _due(policy: Policy, settings: Settings, tally: Tally, scales: Scales) -> tuple[Due | None, str]:
+    """The round that is due, by the log, by the rounds that ended, by what the guard found, and by whether it pays."""
+    rounds, guarded = history(settings.work(policy.name)), read_guarded(settings.bundles(policy.name))
+    wanted, why = due(policy, tally, rounds, guarded)
+    if wanted is not Due.TRAIN or (worth := scales.worth(policy)) is None:
+        return wanted, why
+    return due(policy, tally, rounds, guarded, worth)
 
 
-def _look(policy: Policy, settings: Settings, known: Tally, seed: int) -> Tally:
+def _look(policy: Policy, settings: Settings, known: Tally, scales: Scales, seed: int) -> Tally:
     """Runs the round that is due, or was interrupted; returns what the log holds by now."""
     tally = _tally(policy, settings, known)
-    wanted, why = _due(policy, settings, tally)
+    wanted, why = _due(policy, settings, tally, scales)
     interrupted = unfinished(settings.work(policy.name))
     if interrupted is not None:
         wanted, why = interrupted, "a round was interrupted"

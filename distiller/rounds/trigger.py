@@ -9,6 +9,7 @@ from math import ceil, log
 from typing import Any
 
 from distiller.data.rights import admissible
+from distiller.economics.worth import Worth
 from distiller.evaluation.gate import LEAST_ROWS
 from router.contracts.decision import NOVEL
 from router.contracts.guarded import Guarded
@@ -90,7 +91,11 @@ def nothing_to_tune(right: int) -> str | None:
 
 
 def due(
-    policy: Policy, tally: Tally, rounds: Sequence[Mapping[str, Any]], guarded: Guarded | None = None
+    policy: Policy,
+    tally: Tally,
+    rounds: Sequence[Mapping[str, Any]],
+    guarded: Guarded | None = None,
+    worth: Worth | None = None,
 ) -> tuple[Due | None, str]:
     """Which round is due, if any, and why or why not.
 
@@ -98,12 +103,13 @@ def due(
     grown by half (more evidence certifies a looser threshold), or many of the new ones were strange to its scorer,
     and some of them spoke for it. Where parity broke
     since the last round, a new student is what helps, and ``HASTE`` of the records are enough; tuning is the
-    guard's meanwhile.
+    guard's meanwhile. Elsewhere none is trained that would not pay.
 
     Args:
         rounds: the finished rounds, promoted or not, oldest first: what was rejected once is not tried
             again on the same data.
         guarded: what the guard over the live bundle found.
+        worth: the next training round, weighed; None where it costs nothing, or nobody can tell.
     """
     trained = next((r["tally"]["trainable"] for r in reversed(rounds) if r["kind"] == Due.TRAIN), 0)
     before = rounds[-1]["tally"]["audited"] if rounds else 0
@@ -113,14 +119,17 @@ def due(
         wanted = ceil(HASTE * wanted)
     if new >= wanted and tally.audited < LEAST_ROWS:
         return None, f"{new} new trainable records, but {tally.audited} of {LEAST_ROWS} audited requests to judge by"
-    if new >= wanted:
+    waits = f"{new} of {wanted} new trainable records"
+    if new >= wanted and worth is not None and not worth.pays and not broke:
+        waits = f"{new} new trainable records, but {worth.why}"
+    elif new >= wanted:
         return Due.TRAIN, f"{new} new trainable records{', and parity broke' if broke else ''}"
     strange = tally.strange - (rounds[-1]["tally"].get("strange", 0) if rounds else 0)
     is_new = strange >= max(LEAST_STRANGE, STRANGE * (tally.audited - before))
     enough = max(enough_audits(policy), 0 if is_new else ceil(before * GROWTH))
     if tally.audited >= enough and (hopeless := nothing_to_tune(tally.acceptable)):
-        return None, f"{new} of {wanted} new trainable records; {hopeless}"
+        return None, f"{waits}; {hopeless}"
     if tally.audited >= enough:
         why = f", {strange} of the new ones strange to the scorer" if is_new else ""
         return Due.CALIBRATE, f"{tally.audited} audited requests, {before} at the last round{why}"
-    return None, f"{new} of {wanted} new trainable records, {tally.audited} of {enough} audited requests"
+    return None, f"{waits}, {tally.audited} of {enough} audited requests"
