@@ -52,8 +52,8 @@ class Shown:
         self._bar.update(self._task, completed=done, total=of, note=note)
 
     def _line(self, done: int, of: int, note: str) -> None:
-        """Where no bar can move: a line every tenth."""
-        if (tenth := done * 10 // max(1, of)) > self._tenth:
+        """Where no bar can move: a line every tenth, of each thing that is counted anew."""
+        if (tenth := done * 10 // max(1, of)) != self._tenth:
             self._tenth = tenth
             self._console.print(f"          {done}/{of} {note}".rstrip(), highlight=False)
 

@@ -18,7 +18,7 @@ from router.contracts.bundles import Thresholds
 from router.policy import Policy
 from router.scoring.encoder import Encoder
 from router.scoring.estimator import Scorer
-from router.scoring.learned import Example
+from router.scoring.learned import Example, OnStep, untold
 
 LEAST_DEV = 60
 """Dev examples below which a third of the holdout is taken for fitting as well."""
@@ -28,16 +28,22 @@ Bools = npt.NDArray[np.bool_]
 
 
 def fit_bundle_scorer(
-    dev: Sequence[Example], holdout: Sequence[Example], policy: Policy, encoder: Encoder | None, seed: int = 0
+    dev: Sequence[Example],
+    holdout: Sequence[Example],
+    policy: Policy,
+    encoder: Encoder | None,
+    seed: int = 0,
+    *,
+    on_step: OnStep = untold,
 ) -> tuple[Scorer, Thresholds, dict[str, Any]]:
     """A scorer fitted on ``dev``, thresholds certified on ``holdout``, and a report of both for the manifest.
 
     ``holdout`` must be a sample of the traffic that the student did not train on, uniform or weighted. Where ``dev``
     is short of ``LEAST_DEV``, a third of the holdout, fixed by a hash of the text, helps to fit and no
-    longer certifies; the report says so.
+    longer certifies; the report says so. ``on_step`` is told how far the fit is.
     """
     fitting, certifying = parted(dev, holdout)
-    scorer = Scorer.fit(fitting, encoder, seed)
+    scorer = Scorer.fit(fitting, encoder, seed, on_step=on_step)
     sample = Sample.seen_by(scorer, certifying, policy)
     known = np.array([e.acceptable for e in fitting], np.bool_)
     thresholds = tuned(scorer, known, sample, policy)

@@ -230,7 +230,9 @@ class Round:
         with self.work.timed("fit"):
             if live is None or m.parent is None:
                 encoder = self._encoder(self.policy.scorer.encoder)
-                scorer, thresholds, fit = fit_bundle_scorer(dev, holdout, self.policy, encoder, self.seed)
+                scorer, thresholds, fit = fit_bundle_scorer(
+                    dev, holdout, self.policy, encoder, self.seed, on_step=self.tell.step
+                )
                 learnt = m.audited_ids(e.request_id for e in parted(dev, holdout)[0])
             else:
                 found = self._refreshed(live, holdout)

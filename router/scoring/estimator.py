@@ -25,7 +25,7 @@ from router.contracts.records import Signals
 from router.scoring import keeping, learning, linear
 from router.scoring.encoder import Encoder
 from router.scoring.features import STRUCTURE, Features
-from router.scoring.learned import Example, Learned
+from router.scoring.learned import Example, Learned, OnStep, untold
 from router.scoring.linear import Floats
 from router.scoring.neighbours import Opinion
 from router.scoring.ngrams import I64, hashed_ngrams
@@ -112,13 +112,16 @@ class Scorer:
         self.held_out_gain_: Floats | None = None
 
     @classmethod
-    def fit(cls, examples: Sequence[Example], encoder: Encoder | None, seed: int = 0) -> Self:
-        """Learns from judged requests, oldest first; without an encoder from structure and n-grams alone.
+    def fit(
+        cls, examples: Sequence[Example], encoder: Encoder | None, seed: int = 0, *, on_step: OnStep = untold
+    ) -> Self:
+        """Learns from judged requests, oldest first; without an encoder from structure and n-grams alone. 100,000
+        take a minute: ``on_step`` is told how far it is.
 
         With fewer than two examples of either outcome every score is the share of acceptable ones, by
         Laplace's rule of succession.
         """
-        fit = learning.learn(examples, encoder, seed)
+        fit = learning.learn(examples, encoder, seed, on_step)
         scorer = cls(encoder, fit.learned)
         scorer.held_out_, scorer.held_out_accept_, scorer.held_out_gain_ = fit.held_out, fit.accepts, fit.gains
         return scorer

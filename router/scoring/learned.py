@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,13 @@ from router.scoring.lengths import Lengths
 from router.scoring.neighbours import Neighbours
 from router.scoring.reading import F32, Familiarity, Weights
 from router.scoring.templates import Templates
+
+OnStep = Callable[[int, int, str], None]
+"""Told how far a long fit is: so many done, of how many, of what."""
+
+
+def untold(done: int, of: int, what: str) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from router.scoring import answer_head, linear
 from router.scoring.answer_head import AnswerHead
 from router.scoring.blend import Blend
 from router.scoring.encoder import Encoder
-from router.scoring.learned import Example, Learned, gram_table, side_by_side
+from router.scoring.learned import Example, Learned, OnStep, gram_table, side_by_side, untold
 from router.scoring.lengths import Lengths
 from router.scoring.linear import Bools, Floats
 from router.scoring.neighbours import Judged, Neighbours
@@ -19,6 +19,8 @@ from router.scoring.ngrams import BUCKETS
 from router.scoring.reading import ANY_STRUCTURE, F32, Blocks, Familiarity, Reader, Reading, Weights, usual_structure
 from router.scoring.templates import Templates
 
+TOLD_EVERY = 500
+"""Examples that are read between two steps of progress."""
 STRENGTHS = (0.02, 0.1, 0.5, 2.0, 8.0)
 LEAST_BOTH = 100
 """Examples that tell of student and teacher apart, from which on each has a head of its own."""
@@ -46,7 +48,7 @@ class _Heads:
     strengths: tuple[float, ...]
 
 
-def learn(examples: Sequence[Example], encoder: Encoder | None, seed: int) -> Fit:
+def learn(examples: Sequence[Example], encoder: Encoder | None, seed: int, on_step: OnStep = untold) -> Fit:
     """See ``Scorer.fit``."""
     labels, weights = _labels(examples)
     if min(int(labels.sum()), int((~labels).sum())) < 2:
@@ -54,10 +56,14 @@ def learn(examples: Sequence[Example], encoder: Encoder | None, seed: int) -> Fi
     templates = Templates.fit([e.features.last_user for e in examples])
     usual = usual_structure([e.features for e in examples])
     reader = Reader(encoder, templates, usual)
-    readings = [reader(e.features) for e in examples]
+    readings = []
+    for e in examples:
+        readings.append(reader(e.features))
+        if len(readings) % TOLD_EVERY == 0 or len(readings) == len(examples):
+            on_step(len(readings), len(examples), "examples read")
     blocks = Blocks.fit(readings)
     familiarity = blocks.familiarity(readings)
-    heads = _heads(examples, readings, blocks, seed)
+    heads = _heads(examples, readings, blocks, seed, on_step)
     neighbours, blend = None, Blend()
     held_out, held_gain = 1 / (1 + np.exp(-heads.logits)), heads.differences
     if encoder is not None:
@@ -132,7 +138,9 @@ def _constant(encoder: Encoder | None, labels: Bools, weights: Floats) -> Fit:
     return Fit(learned, np.full(len(labels), p), np.full(len(labels), p))
 
 
-def _heads(examples: Sequence[Example], readings: Sequence[Reading], blocks: Blocks, seed: int) -> _Heads:
+def _heads(
+    examples: Sequence[Example], readings: Sequence[Reading], blocks: Blocks, seed: int, on_step: OnStep
+) -> _Heads:
     """Two heads where enough labels tell of both tiers, else one for what is acceptable."""
     matrix = blocks.matrix(readings)
     labels, weights = _labels(examples)
@@ -141,13 +149,13 @@ def _heads(examples: Sequence[Example], readings: Sequence[Reading], blocks: Blo
     teacher = np.array([bool(e.teacher) for e in examples])[both]
     rarest = min((int((y == v).sum()) for y in (student, teacher) for v in (True, False)), default=0)
     if len(both) < LEAST_BOTH or rarest < 2:
-        fitted = linear.fit(matrix, labels, weights, STRENGTHS, seed)
+        fitted = linear.fit(matrix, labels, weights, STRENGTHS, seed, on_step=_part(on_step, 0, 1))
         unfolded = blocks.unfold(fitted.linear, fitted.platt)
         return _Heads((unfolded,), _logits(fitted.held_out), None, (fitted.strength,))
     found, said = [], []
     told = matrix if len(both) == len(matrix) else matrix[both]
-    for y in (student, teacher):
-        fitted = linear.fit(told, y, weights[both], STRENGTHS, seed)
+    for head, y in enumerate((student, teacher)):
+        fitted = linear.fit(told, y, weights[both], STRENGTHS, seed, on_step=_part(on_step, head, 2))
         rest = fitted.platt.many(matrix.times(fitted.linear.weights) + fitted.linear.bias)  # for those not fitted on
         rest[both] = fitted.held_out
         found.append(fitted)
@@ -159,6 +167,11 @@ def _heads(examples: Sequence[Example], readings: Sequence[Reading], blocks: Blo
         teacher_right - right,
         tuple(f.strength for f in found),
     )
+
+
+def _part(on_step: OnStep, part: int, parts: int) -> Callable[[int, int], None]:
+    """Tells how far one of several regressions is, of all of them."""
+    return lambda done, of: on_step(part * of + done, parts * of, "regressions")
 
 
 def _both(examples: Sequence[Example]) -> linear.Ints:

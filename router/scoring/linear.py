@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,23 +128,37 @@ def logit(probability: float, bound: float = 1e-4) -> float:
     return math.log(p / (1 - p))
 
 
-def fit(x: Rows, labels: Bools, weights: Floats, strengths: tuple[float, ...], seed: int) -> Fitted:
+def fit(
+    x: Rows,
+    labels: Bools,
+    weights: Floats,
+    strengths: tuple[float, ...],
+    seed: int,
+    *,
+    on_step: Callable[[int, int], None] = lambda done, of: None,
+) -> Fitted:
     """Fits on ``x`` (n, d). Needs both classes at least twice.
 
     Of ``strengths`` (the inverse of the penalty on squared weights, ascending) the most regularised is taken whose
-    held-out loss is within ``INDIFFERENT`` of the best.
+    held-out loss is within ``INDIFFERENT`` of the best. ``on_step`` is told how far it is, once for every strength,
+    and once for what is held out and for all together.
     """
-    folds, few = _folds(labels, seed), _few(labels, seed)
+    folds, few, of = _folds(labels, seed), _few(labels, seed), len(strengths) + 2
     turned = x[few].turned() if len(few) < x.width else None
     sample = turned.rows if turned else x[few]
-    losses = [_loss(sample, labels[few], weights[few], c, folds[few]) for c in strengths]
+    losses = []
+    for done, strength in enumerate(strengths, 1):
+        losses.append(_loss(sample, labels[few], weights[few], strength, folds[few]))
+        on_step(done, of)
     best = next(c for c, loss in zip(strengths, losses, strict=True) if loss <= min(losses) + INDIFFERENT)
-    if turned and len(few) == len(x):
-        logits = _held_out(turned.rows, labels, weights, best, folds)
-        found = _regress(turned.rows, labels, weights, best)
+    whole = turned is not None and len(few) == len(x)
+    rows = turned.rows if turned and whole else x
+    logits = _held_out(rows, labels, weights, best, folds)
+    on_step(of - 1, of)
+    found = _regress(rows, labels, weights, best)
+    if turned and whole:
         found = Linear(turned.back(found.weights), found.bias)
-    else:
-        logits, found = _held_out(x, labels, weights, best, folds), _regress(x, labels, weights, best)
+    on_step(of, of)
     platt = Platt.fit(logits, labels, weights)
     return Fitted(found, platt, platt.many(logits), best)
 

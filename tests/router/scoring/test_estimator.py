@@ -168,6 +168,20 @@ def test_a_clients_tag_counts_where_it_tells_something(encoder: Encoder) -> None
     assert easy > unknown > hard and easy > 0.85 and hard < 0.35
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_a_long_fit_tells_how_far_it_is(encoder: Encoder, both: bool) -> None:
+    told: list[tuple[int, int, str]] = []
+    known = [replace(e, student=e.acceptable, teacher=True) if both else e for e in examples(1200)]
+    if both:
+        known[:20] = [replace(e, teacher=False) for e in known[:20]]
+    scorer = Scorer.fit(known, encoder, on_step=lambda *step: told.append(step))
+    regressions = 7 * len(scorer.learned.bias)  # five strengths, what is held out, and all together
+    assert [step for step in told if step[2] == "examples read"] == [
+        (n, 1200, "examples read") for n in (500, 1000, 1200)
+    ]
+    assert told[3:] == [(n, regressions, "regressions") for n in range(1, regressions + 1)]
+
+
 def test_fresh_judgements_move_the_scores_of_their_like_without_a_refit(encoder: Encoder) -> None:
     scorer = Scorer.fit(examples(400), encoder)
     turned = [replace(e, acceptable=not e.acceptable, request_id=f"new{i}") for i, e in enumerate(examples(200, 5))]
