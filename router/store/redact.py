@@ -37,7 +37,7 @@ def _card_ok(match: str) -> bool:
 
 def _iban_ok(match: str) -> bool:
     """Mod 97 (ISO 13616); the pattern has seen to each country's length."""
-    compact = match.replace(" ", "")
+    compact = match.replace(" ", "").replace("-", "")
     return int("".join(str(int(c, 36)) for c in compact[4:] + compact[:4])) % 97 == 1
 
 
@@ -66,7 +66,7 @@ def _named_ok(value: str) -> bool:
     """What stands behind "password:" or "api_key=" and is not a word, a number or a placeholder."""
     kinds = (str.isdigit, str.isalpha, lambda c: not c.isalnum())
     mixed = sum(any(is_kind(c) for c in value) for is_kind in kinds) >= 2 and any(map(str.isdigit, value))
-    return mixed or (len(value) >= 16 and _bits(value) > 3.5)
+    return mixed or (len(value) >= 16 and _bits(value) > 3.3)
 
 
 def _random_ok(value: str) -> bool:
@@ -126,7 +126,7 @@ _IBAN_COUNTRIES = (
 _IBAN = (
     r"(?i)(?<![A-Z0-9])(?=[A-Z]{2}\d\d)(?:"
     + "|".join(
-        rf"(?:{'|'.join(group[2:].split())})\d\d(?: ?[A-Z0-9]){{{int(group[:2]) - 4}}}"
+        rf"(?:{'|'.join(group[2:].split())})\d\d(?:[ -]?[A-Z0-9]){{{int(group[:2]) - 4}}}"
         for group in re.split(r" (?=\d\d)", _IBAN_COUNTRIES)
     )
     + r")(?![A-Z0-9])"
@@ -140,28 +140,36 @@ _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _IPV4 = rf"(?<![\w.])(?<!version )(?<!Version )(?:{_OCTET}\.){{3}}{_OCTET}(?![\w]|\.\d)"
 _IPV6 = r"(?<![\w:.])[0-9A-Fa-f]{0,4}+(?::[0-9A-Fa-f]{0,4}+){2,7}(?![\w:])"
 _PHONE_PLUS = r"\+(?<![\w+].)\d{1,3}(?:[ .-]?\(?\d{1,12}\)?){1,7}(?!\d)"
-_PHONE_US = r"\d(?<![\w.-].)\d\d[-. ]\d{3}[-. ]\d{4}(?![\w-])"
-_PHONE_AREA = r"\(\d{3}\) ?\d{3}[-. ]\d{4}(?![\w-])"
+_PHONE_US = r"\d(?<![\w.-].)(?:\d\d|[-. ]\d{3})[-. ]\d{3}[-. ]\d{4}(?![\w-])"
+_PHONE_AREA = r"\((?:\d{3}\) ?\d{3}[-. ]\d{4}|0\d{1,4}\) ?\d{4,9})(?![\w-])"
+_PHONE_BARE = r"0(?<![\w.,/:#=-].)(?:1[5-7]\d{8,9}|7\d{9}|[67]\d{8}|\d(?:\.\d\d){4})(?![\w-])(?![.,:]\d)"
 _PHONE_ZERO = r"0(?<![\w.,/:-].)(?<!\d .)(?:0\d{1,3}|\d{1,4})(?:[ /-]\d{2,8}){1,4}(?![\w-])(?![.,:]\d)"
 _PHONE_WORDS = ("phone", "mobile", "tel", "cell", "call", "fax", "whatsapp")
 _PHONE_NAMED = (
-    rf"(?i:{'|'.join(_PHONE_WORDS)})[a-z]{{0,6}}\W{{1,4}}(?:(?:no|number|is|me|us|at|on)\W{{1,3}}){{0,3}}"
-    r"(?P<hit>\d{8,15}+)(?!\w)"
+    r"[pmtcfwPMTCFW](?i:hone|obile|el|ell|all|ax|hatsapp)[a-z]{0,6}\W{1,4}"
+    r"(?:(?:no|number|is|me|us|at|on)\W{1,3}){0,3}(?P<hit>\d{8,15}+)(?!\w)"
 )
-_PEM = r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z0-9 ]{0,30}PRIVATE KEY-----|\Z)"
+_PEM = (
+    r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?s:.*?)(?:-----END [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----|\Z)"
+)
 _JWT = r"e(?<![\w-].)yJ[\w-]{5,}+\.[\w-]{5,}+\.[\w-]*+"
 _KEYS = (  # known vendors' prefixes, less their first letter
-    r"[ASdghnprswxy](?<![\w-].)(?:k-[\w-]{16,}+|k_(?:live|test)_\w{10,}+|h[pousr]_\w{20,}+|ithub_pat_\w{20,}+"
-    r"|lpat-[\w-]{16,}+|ox[abeoprs]-[\w-]{10,}+|(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}(?!\w)|Iza[\w-]{30,}+"
-    r"|a29\.[\w-]{20,}+|f_\w{20,}+|sk_\w{20,}+|pm_\w{30,}+|ypi-[\w-]{20,}+|hsec_\w{20,}+|op_v1_\w{40,}+"
-    r"|G\.[\w-]{16,}+\.[\w-]{16,}+)"
+    r"[AENPSdfghklnprstvwxy](?<![\w-].)(?:k-[\w-]{16,}+|k_(?:live|test)_\w{10,}+|h[pousr]_\w{20,}+"
+    r"|ithub_pat_\w{20,}+|lpat-[\w-]{16,}+|ox[abeoprs]-[\w-]{10,}+|(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}(?!\w)"
+    r"|Iza[\w-]{30,}+|a29\.[\w-]{20,}+|[fw]_\w{20,}+|sk_\w{20,}+|pm_\w{30,}+|ypi-[\w-]{20,}+|hsec_\w{20,}+"
+    r"|op_v1_\w{40,}+|G\.[\w-]{16,}+\.[\w-]{16,}+|K[0-9a-f]{32}(?!\w)|(?:ai|plx|vapi|vly|skey|ey)-[\w-]{20,}+"
+    r"|8_\w{20,}+|api[\w-]{30,}+|(?:in_api|hp(?:at|ss|ca|pa)|ckr_pat|igd|tn|csk|sv2_[a-z]{2}|ecret|bp|l(?:sa|c))_[\w-]{20,}+"
+    r"|(?:MAK|RAK)-[\w-]{20,}+|TATT[\w=-]{20,}+|v[sb]\.[\w-]{20,}+|p\.[a-z]{2,4}\.\w{20,}+|AA\w{30,}+"
+    r"|q0[a-z]{3}-[\w-]{20,}+|GE-SECRET-KEY-\w{20,}+)"
 )
+_WEBHOOK = r"(?<=hooks\.slack\.com/)(?P<hit>[\w/]{20,}+)"
 _BEARER = r"(?i:\b(?:bearer|basic))\s{1,4}(?P<hit>[\w.~+/-]{16,}+=*)"
 _USERINFO = r"(?<=://)(?P<hit>[^\s/:@]{1,64}+:[^\s/@]{1,128}+)(?=@)"
 _NAMED_WORDS = ("key", "secret", "token", "passw", "passphrase", "pwd")
 _NAMED = (
     r"[aApPsStT](?i:pi[_-]?key|ccess[_-]?key|rivate[_-]?key|ecret(?:[_-]?(?:access[_-]?)?key)?|oken|assword|asswd"
-    r"|assphrase|wd)"
+    r"|assphrase|asswort|wd)"
     r"(?:\\?[\"'])?\s{0,3}(?:[:=]|\bis\b)\s{0,3}(?:\\?[\"'])?(?P<hit>[^\s\"'\\,;()\[\]{}<>$]{6,}+)"
 )
 _RANDOM = r"[:=]\s?[\"']?(?P<hit>[\w+/-]{32,}+={0,2})"
@@ -172,6 +180,7 @@ _FINDERS: dict[str, tuple[_Finder, ...]] = {
         _Finder(re.compile(_PEM), needs=("private key",), digits=False),
         _Finder(re.compile(_JWT), needs=("eyj",), digits=False),
         _Finder(re.compile(_KEYS), _token_ok),
+        _Finder(re.compile(_WEBHOOK), needs=("hooks.slack.com/",)),
         _Finder(re.compile(_BEARER), _token_ok, needs=("bearer", "basic")),
         _Finder(re.compile(_USERINFO), needs=("://",), digits=False),
         _Finder(re.compile(_NAMED), _named_ok, needs=_NAMED_WORDS, beside=(":", "=", "is"), digits=False),
@@ -185,6 +194,7 @@ _FINDERS: dict[str, tuple[_Finder, ...]] = {
         _Finder(re.compile(_PHONE_US), _phone_ok, again=True),
         _Finder(re.compile(_PHONE_AREA), _phone_ok, needs=("(",), again=True),
         _Finder(re.compile(_PHONE_ZERO), _phone_ok, needs=("0",), again=True),
+        _Finder(re.compile(_PHONE_BARE), _phone_ok, needs=("0",), again=True),
         _Finder(re.compile(_PHONE_NAMED), _phone_ok, needs=_PHONE_WORDS, again=True),
     ),
     "ip": (

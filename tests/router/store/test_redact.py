@@ -7,6 +7,21 @@ import pytest
 
 from router.store.redact import KINDS, _finders, _tells, redact, redact_json
 
+TAIL = "Ab12Cd34Ef56Gh78Ij90Kl12Mn34Op56Qr78"
+HEX = "0123456789abcdef" * 2
+VENDORS = [
+    *(f"{prefix}{TAIL}" for prefix in (
+        "sk-", "sk-ant-api03-", "gsk_", "xai-", "r8_", "AIza", "ghp_", "github_pat_", "glpat-", "hf_", "npm_", "fw_",
+        "lin_api_", "secret_", "ntn_", "hvs.", "dp.pt.", "nvapi-", "tvly-", "pcsk_", "figd_", "dckr_pat_",
+        "tskey-auth-", "sq0atp-", "sk_live_", "rk_live_", "whsec_", "ATATT3xFfGF0", "EAA", "ya29.", "AGE-SECRET-KEY-1",
+    )),
+    *(f"{prefix}{HEX}" for prefix in (
+        "sk-or-v1-", "pplx-", "dapi", "shpat_", "key-", "sbp_", "SK", "lsv2_pt_", "pypi-",
+    )),
+    f"glsa_{TAIL}_01234567", f"PMAK-{HEX}-{HEX}", "NRAK-ABCDEFGHIJ0123456789ABCDEFG", "ASIAY34FZKBOKMUTVV7A",
+    "xoxb-123456789012-1234567890123-AbCdEfGhIjKlMnOpQrStUvWx",
+]  # fmt: skip
+
 PLANTED = [
     ("email", "write to ada.lovelace+x@mail.example.co.uk, please", "write to [EMAIL], please"),
     ("email", "<jürgen@exämple.de>.", "<[EMAIL]>."),
@@ -35,6 +50,16 @@ PLANTED = [
     ("secret", 'my password is "Tr0ub4dor&3"', 'my password is "[SECRET]"'),
     ("secret", r"{\"api_key\": \"a1b2c3d4e5\"}", r"{\"api_key\": \"[SECRET]\"}"),
     ("secret", "X_SIGNING=aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dF", "X_SIGNING=[SECRET]"),
+    ("secret", "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQOY\n-----END PGP PRIVATE KEY BLOCK-----.", "[SECRET]."),
+    (
+        "secret",
+        "Passwort: geheim123, 'password': 'correct-horse-battery-staple'",
+        "Passwort: [SECRET], 'password': '[SECRET]'",
+    ),
+    ("secret", "https://hooks.slack.com/services/T01/B04/a1B2c3D4e5F6g7H8", "https://hooks.slack.com/[SECRET]"),
+    *(("secret", f"use {key} now", "use [SECRET] now") for key in VENDORS),
+    ("phone", "1-800-555-0199, 06.12.34.56.78, (030) 1234567, 01712345678", "[PHONE], [PHONE], [PHONE], [PHONE]"),
+    ("iban", "DE89-3704-0044-0532-0130-00", "[IBAN]"),
 ]
 
 INNOCENT = [
@@ -54,6 +79,9 @@ INNOCENT = [
     "DE12 is a road, GB99 too",
     "rooms 101 102 103 104, scores 10 20 30 40 50 60",
     "3.14159265358979323846, 4111.1111",
+    "the secret_santa_list and a key-value-store, an api_reference, dp.table.columns, shp_files, monkey-patching",
+    "padded 0001234567, item 0812345678, part no. 01.02.03, release 10.06.12.34",
+    "call tell and fax, mobile-first, a cell of 12345678 rows",
 ]
 
 
