@@ -27,11 +27,12 @@ def list_bundles(policy: PolicyFile = DEFAULT) -> None:
 def rollback(policy: PolicyFile = DEFAULT) -> None:
     """Go back to the bundle before: student, scorer and thresholds together, without a restart.
 
-    Call it again to undo it.
+    Call it again to undo it. While a canary is under way it ends that instead, and what is live stays.
     """
     chosen, settings = load_policy(policy), Settings.from_env()
     bundles = settings.bundles(chosen.name)
-    _must_serve(bundles, read_active(bundles).previous)
+    active = read_active(bundles)
+    _must_serve(bundles, active.bundle if active.canary else active.previous)
     say_live(chosen, settings, rollback_bundle(bundles).bundle)
 
 
@@ -39,7 +40,7 @@ def activate(
     bundle: Annotated[str, typer.Argument(help="A bundle's id from `locum distill list`, or `base`.")],
     policy: PolicyFile = DEFAULT,
 ) -> None:
-    """Make a bundle live, whatever the gate said; `base` is the student without any bundle."""
+    """Make a bundle live, whatever the gate said; `base` is the student without any bundle. A canary ends with it."""
     chosen, settings = load_policy(policy), Settings.from_env()
     bundles, wanted = settings.bundles(chosen.name), None if bundle == "base" else bundle
     _must_serve(bundles, wanted)

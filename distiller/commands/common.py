@@ -31,7 +31,7 @@ def usd_option(name: str, value: str) -> Decimal:
     return found
 
 
-def say_live(policy: Policy, settings: Settings, bundle: str | None) -> None:
+def say_live(policy: Policy, settings: Settings, bundle: str | None, canary: bool = False) -> None:
     from distiller.rounds.live import wait_until_live  # noqa: PLC0415
 
-    console.print(wait_until_live(settings, policy.name, bundle), highlight=False)
+    console.print(wait_until_live(settings, policy.name, bundle, canary=canary), highlight=False)

@@ -51,9 +51,12 @@ def run(
 
     A candidate goes live only if, on audited traffic it was never trained on, it is proven no worse than
     the live student, overall and on every large slice, and can carry a larger share of the traffic at the
-    policy's target. A killed round goes on where it stopped when you call it again.
+    policy's target. Beside a live bundle it serves a share of the conversations first (`distil.canary`), and no
+    round starts until it is kept or rolled back. A killed round goes on where it stopped when you call it again.
     """
     chosen, settings = load_policy(policy), Settings.from_env()
+    if _canary_goes_on(chosen, settings) and not force:
+        raise typer.Exit(0)
     if not force and not no_train and unfinished(settings.work(chosen.name)) is None:
         wanted, why = _due(chosen, settings, _tally(chosen, settings), Scales(settings))
         if wanted is not Due.TRAIN:
@@ -73,7 +76,8 @@ def watch(
     A round starts at `distil.min_new_records` trainable records that no round has used yet; where one
     costs money (`distil.usd_per_hour`), only if it is expected to pay within `distil.payback_days`. Between
     them, scorer and thresholds are tuned anew whenever the audited requests have grown by half: more
-    evidence certifies a looser threshold, so that the student may carry more.
+    evidence certifies a looser threshold, so that the student may carry more. A canary is kept or rolled back by its
+    own audits, beside the live student on the same prompts.
     """
     settings = Settings.from_env()
     tallies: dict[Path, Tally] = {}
@@ -102,6 +106,7 @@ def status(policy: PolicyFile = DEFAULT) -> None:
     console.print(
         f"live: {active.bundle or 'the base student alone'}; before it: {active.previous or 'the base student'}"
     )
+    _show_canary(chosen, settings)
     console.print(f"next: {f'a round to {wanted} is due' if wanted else 'no round is due'}: {why}")
     if interrupted := unfinished(settings.work(chosen.name)):
         console.print(f"a round to {interrupted} was interrupted; `locum distill run` goes on with it")
@@ -123,7 +128,9 @@ def _due(policy: Policy, settings: Settings, tally: Tally, scales: Scales) -> tu
 
 
 def _look(policy: Policy, settings: Settings, known: Tally, scales: Scales, seed: int) -> Tally:
-    """Runs the round that is due, or was interrupted; returns what the log holds by now."""
+    """Ends the canary, or runs the round that is due or was interrupted; returns what the log holds by now."""
+    if _canary_goes_on(policy, settings):
+        return known
     tally = _tally(policy, settings, known)
     wanted, why = _due(policy, settings, tally, scales)
     interrupted = unfinished(settings.work(policy.name))
@@ -143,11 +150,41 @@ def _round(policy: Policy, settings: Settings, kind: Due, seed: int, keep_work: 
     with Shown(console) as tell:
         report = run_round(policy, settings, kind=kind, seed=seed, keep_work=keep_work, tell=tell)
     console.print(round_table(report))
+    canary = read_active(settings.bundles(policy.name)).canary
     if report.bundle:
-        say_live(policy, settings, report.bundle)
+        say_live(policy, settings, report.bundle, canary=canary is not None and canary.bundle == report.bundle)
     else:
         console.print("[yellow]Nothing was published; what was live stays live.[/]")
     return report
+
+
+def _canary_goes_on(policy: Policy, settings: Settings) -> bool:
+    """Looks at the canary, if there is one, and ends it where it is time to; whether it goes on. A round that was
+    interrupted goes first: it may be the canary's own."""
+    active = read_active(settings.bundles(policy.name))
+    if (active.canary is None and active.ended is None) or unfinished(settings.work(policy.name)) is not None:
+        return False
+    from distiller.rounds.canary import look  # noqa: PLC0415  (features and engines: only a canary pays for them)
+    from distiller.show import Shown  # noqa: PLC0415
+
+    with Shown(console) as tell:
+        looked = look(policy, settings, tell=tell)
+    if looked is not None:
+        console.print(f"[bold]{policy.name}[/]: {looked.told}", highlight=False)
+    return looked is not None and looked.under_way
+
+
+def _show_canary(policy: Policy, settings: Settings) -> None:
+    active = read_active(settings.bundles(policy.name))
+    if active.canary is None and active.ended is None:
+        return
+    from distiller.rounds.canary import told_of, under_way  # noqa: PLC0415
+
+    if (trial := under_way(policy, settings)) is not None:
+        due = f"; `locum distill watch` ends it now, by {trial.due}" if trial.due else ""
+        console.print(f"{trial.told}{due}", highlight=False)
+    elif active.ended is not None:
+        console.print(told_of(active.ended), highlight=False)
 
 
 def _tally(policy: Policy, settings: Settings, known: Tally = NOTHING) -> Tally:

@@ -11,19 +11,28 @@ from typing import Any
 from router.settings import Settings
 
 
-def wait_until_live(settings: Settings, policy: str, bundle: str | None, seconds: float = 120.0) -> str:
-    """One sentence on whether the proxy of this home serves ``bundle`` (None: the base student alone)."""
-    name = bundle or "the base student"
+def wait_until_live(
+    settings: Settings, policy: str, bundle: str | None, seconds: float = 120.0, canary: bool = False
+) -> str:
+    """One sentence on whether the proxy of this home serves ``bundle`` (None: the base student alone), or tries it as
+    a ``canary``."""
+    name, how = bundle or "the base student", "a canary beside what is live" if canary else "live"
     url = proxy_url(settings)
     if url is None:
         return f"{name} is active; no proxy is running in {settings.home}, the next one starts with it"
     start = time.monotonic()
     while (waited := time.monotonic() - start) < seconds:
         found = _policy_state(url, policy)
-        if found is not None and found.get("bundle") == bundle and found.get("student", {}).get("ready"):
-            return f"{name} is live at {url} after {waited:.1f} s"
+        if found is not None and _serves(found, bundle, canary):
+            return f"{name} is {how} at {url} after {waited:.1f} s"
         time.sleep(0.2)
     return f"{name} is active, but {url} did not serve it within {seconds:.0f} s: see {settings.logs}"
+
+
+def _serves(found: dict[str, Any], bundle: str | None, canary: bool) -> bool:
+    if canary:
+        return found.get("canary") == bundle
+    return found.get("bundle") == bundle and bool(found.get("student", {}).get("ready"))
 
 
 def proxy_url(settings: Settings) -> str | None:

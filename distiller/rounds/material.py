@@ -16,7 +16,7 @@ from distiller.evaluation.asking import Question, StudentAnswer, keep_answers, r
 from distiller.evaluation.evaluate import live_answer, newest, question
 from distiller.evaluation.gate import GateConfig
 from distiller.evaluation.serving import Form, way_to
-from distiller.rounds.publish import ANSWERS, DATASET, GGUF, INT8, LEARNT, STUDENT, has_weights, manifests, same_student
+from distiller.rounds.publish import ANSWERS, DATASET, LEARNT, has_weights, manifests, same_student, served_form
 from distiller.rounds.reports import Configs, Tell
 from distiller.rounds.trigger import Due, Tally
 from distiller.rounds.work import Work
@@ -68,7 +68,7 @@ class Material:
     @property
     def incumbent(self) -> Form:
         """The live student as it serves: the live bundle's, or the base student."""
-        return Form(self.own(INT8) or self.own(STUDENT) or self.policy.student.model, self.own(GGUF))
+        return served_form(self.bundles, self.parent_id, self.policy.student.model)
 
     @cached_property
     def dataset(self) -> datasets.Dataset:

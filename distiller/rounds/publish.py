@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.data.files import request_ids
+from distiller.evaluation.serving import Form
 from router.contracts.bundles import (
     MANIFEST,
     DatasetRef,
@@ -171,16 +172,24 @@ def has_weights(bundles: Path, manifest: Manifest) -> bool:
     return path is None or (bundles / manifest.bundle_id / path).is_dir()
 
 
+def served_form(bundles: Path, bundle: str | None, base: str) -> Form:
+    """A bundle's student as engines read it; ``base``, the base student's name, where it brought none of its own."""
+    home = bundles / bundle if bundle else None
+    own = [home / name for name in (INT8, STUDENT) if home and (home / name).is_dir()]
+    gguf = home / GGUF if home and (home / GGUF).is_file() else None
+    return Form(own[0] if own else base, gguf)
+
+
 def prune(bundles: Path, keep: int = 5) -> list[str]:
     """Removes the weights of all but the newest ``keep`` bundles that have some, and torn bundles whole.
 
-    The live bundle and the one before it always keep theirs. Manifests, scorers and evaluations stay.
+    The live bundle, the one before it and a canary always keep theirs. Manifests, scorers and evaluations stay.
 
     Returns:
         The bundles whose weights, or whole folders, were removed.
     """
     active = read_active(bundles)
-    safe = {active.bundle, active.previous}
+    safe = {active.bundle, active.previous, active.canary.bundle if active.canary else None}
     own = [m.bundle_id for m in manifests(bundles) if m.student.path and has_weights(bundles, m)]
     old = [name for name in own[: max(0, len(own) - keep)] if name not in safe]
     for name in old:

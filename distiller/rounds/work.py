@@ -25,6 +25,16 @@ class RoundRunning(LocumError):
     """Another process works on a round in the same home."""
 
 
+class CanaryRunning(LocumError):
+    """A canary is under way: which student is the live one is not settled."""
+
+    def __init__(self, bundle: str) -> None:
+        super().__init__(
+            f"the canary {bundle} is under way: `locum distill watch` ends it by its audits, `locum distill rollback` "
+            f"at once, `locum distill activate {bundle}` makes it live"
+        )
+
+
 @contextmanager
 def one_round_at_a_time(settings: Settings) -> Iterator[None]:
     """Holds the home's lock. It is the kernel's, so that a killed round leaves none behind.
