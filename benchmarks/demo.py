@@ -66,7 +66,7 @@ def policy(teacher_url: str) -> Row:
         "objective": {"parity": {"at_least": 0.95, "confidence": 0.9}},
         "audit": {"rate": 0.05, "warmup_rate": 0.3, "usd_per_day": 5, "concurrency": 8},
         "judge": "json",
-        "distil": {"min_new_records": 200, "epochs": 3, "usd_per_hour": 0.1},
+        "distil": {"min_new_records": 200, "epochs": 3, "usd_per_hour": 0.1, "canary": None},
     }
 
 

@@ -77,7 +77,7 @@ def policy(teacher_url: str, args: argparse.Namespace) -> Row:
             "concurrency": 8,
         },
         "judge": "normalised",
-        "distil": {"min_new_records": args.round_size, "epochs": args.epochs, "usd_per_hour": 0.1},
+        "distil": {"min_new_records": args.round_size, "epochs": args.epochs, "usd_per_hour": 0.1, "canary": None},
     }
 
 

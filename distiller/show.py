@@ -82,19 +82,15 @@ def round_table(report: RoundReport) -> Table:
 def bundle_table(bundles: Path, policy: Policy) -> Table:
     """Every complete bundle, the live one marked."""
     active = read_active(bundles)
-    canary = active.canary.bundle if active.canary else None
+    marks = {
+        active.previous: "before",
+        active.canary.bundle if active.canary else None: "canary",
+        active.bundle: "live",
+    }
     table = Table("", Column("bundle", no_wrap=True), "parent", "trained on", "right", "share", "USD")
     table.caption_justify, verdicts = "left", []
     for m in manifests(bundles):
-        mark = (
-            "live"
-            if m.bundle_id == active.bundle
-            else "canary"
-            if m.bundle_id == canary
-            else "before"
-            if m.bundle_id == active.previous
-            else ""
-        )
+        mark = marks.get(m.bundle_id, "")
         rate = m.evaluation.get("holdout", {}).get("acceptable_rate")
         verdicts += [f"…{m.bundle_id[-6:]}  {reason}" for reason in m.gate.get("reasons", ())]
         table.add_row(
