@@ -59,10 +59,11 @@ def replay(
 
     chosen = [load_policy(file) for file in (policy, against) if file]
     log = _Log.read(chosen, source, since, bundle)
-    found = replayed(log.traffic(0), chosen[0], log.thresholds, ahead=ahead)
-    if against is not None:
-        name = chosen[1].name if chosen[1].name != chosen[0].name else against.stem
-        found.policies.append(outlook_of(name, log.traffic(1), chosen[1], log.thresholds, ahead=ahead))
+    with console.status("trying every threshold"):
+        found = replayed(log.traffic(0), chosen[0], log.thresholds, ahead=ahead)
+        if against is not None:
+            name = chosen[1].name if chosen[1].name != chosen[0].name else against.stem
+            found.policies.append(outlook_of(name, log.traffic(1), chosen[1], log.thresholds, ahead=ahead))
     console.print(table(found))
     if out is not None:
         from distiller.replay.page import page  # noqa: PLC0415

@@ -56,13 +56,18 @@ class Plan:
 def sample_of(traffic: Traffic, plan: Plan, audit: AuditPart) -> Sample:
     """The plan's outcomes, audits and exploration of ``audit`` included in cost and share."""
     asked = traffic.to_student | ((traffic.score >= plan.route) & ~traffic.to_teacher)
-    leaves = _leaves(traffic, plan, traffic.accept)
-    held = plan.accept is not None
-    guess_leaves = _leaves(traffic, plan, traffic.accept_seen) if held else np.ones(len(traffic))
-    if held:
-        unseen = np.isnan(traffic.accept_seen) & ~traffic.to_student
-        guess_leaves[unseen] = leaving_by_score(traffic, leaves)[unseen]
-    return _sample(traffic, asked, leaves, guess_leaves, audit, least=plan.accept)
+    if plan.accept is None:
+        everything = np.ones(len(traffic))
+        return _sample(traffic, asked, everything, everything, audit)
+    leaves = _leaves(traffic, plan.accept, traffic.accept, traffic.acceptable)
+    guess_leaves = _leaves(traffic, plan.accept, traffic.accept_seen)
+    drawn = _drawn(traffic, plan.accept)
+    guess_drawn = drawn.copy()
+    unseen = np.isnan(traffic.accept_seen) & ~traffic.to_student
+    guess_leaves[unseen] = by_score(traffic, leaves)[unseen]
+    guess_drawn[unseen] = by_score(traffic, drawn)[unseen]
+    extra = drawn * traffic.student, guess_drawn * traffic.student_seen
+    return _sample(traffic, asked, leaves, guess_leaves, audit, least=plan.accept, extra=extra)
 
 
 def random_sample(traffic: Traffic, share: float, audit: AuditPart) -> Sample:
@@ -83,16 +88,30 @@ def oracle_sample(traffic: Traffic) -> Sample:
     return _outcomes(traffic, (right, guess), (nothing, nothing), (cost, guess_cost), nothing)
 
 
-def _leaves(traffic: Traffic, plan: Plan, accept: Floats) -> Floats:
-    """Whether an answer is let out: 1 or 0. What was settled for the student is never held back."""
-    if plan.accept is None:
-        return np.ones(len(traffic))
-    out: Bools = (accept >= plan.accept) | traffic.to_student
-    return out.astype(np.float64)
+def _leaves(traffic: Traffic, least: float, accept: Floats, acceptable: Bools | None = None) -> Floats:
+    """Whether an answer is let out, or how probably where only samples could lift it, as far as ``acceptable`` tells.
+    What was settled for the student is never held back."""
+    out: Bools = accept >= least
+    found = out.astype(np.float64)
+    if (third := traffic.third) is not None:
+        known = ~np.isnan(third.alone) & ~np.isnan(accept)
+        by_samples = np.where(third.drawn(least), third.lifted(least, acceptable), third.alone >= least)
+        found[known] = by_samples[known]
+    found[traffic.to_student] = 1.0
+    return found
 
 
-def leaving_by_score(traffic: Traffic, leaves: Floats) -> Floats:
-    """P(the answer is let out | the request's score), (n,), by the mean over known answers of like score.
+def _drawn(traffic: Traffic, least: float) -> Floats:
+    """How many samples are drawn beside each answer: (n,)."""
+    third = traffic.third
+    if third is None:
+        return np.zeros(len(traffic))
+    return np.where(third.drawn(least) & ~traffic.to_student, float(third.samples), 0.0)
+
+
+def by_score(traffic: Traffic, known_of: Floats) -> Floats:
+    """What is to be expected of an answer by its request's score, (n,): the mean of ``known_of``, (n,), over known
+    answers of like score, of whether they are let out, say.
 
     A guess: it only has to be made alike for audited requests and others, since what it misses on the
     audited corrects it.
@@ -103,9 +122,9 @@ def leaving_by_score(traffic: Traffic, leaves: Floats) -> Floats:
     bins = int(np.clip(known.sum() // LEAST_IN_BIN, 1, MOST_BINS))
     edges = np.quantile(traffic.guess[known], np.linspace(0, 1, bins + 1)[1:-1])
     where = np.searchsorted(edges, traffic.guess, side="right")
-    total = np.bincount(where[known], leaves[known], bins)
+    total = np.bincount(where[known], known_of[known], bins)
     count = np.bincount(where[known], minlength=bins)
-    mean = np.divide(total, count, out=np.full(bins, leaves[known].mean()), where=count > 0)
+    mean = np.divide(total, count, out=np.full(bins, known_of[known].mean()), where=count > 0)
     return np.asarray(mean[where])
 
 
@@ -117,8 +136,10 @@ def _sample(
     audit: AuditPart,
     *,
     least: float | None = None,
+    extra: tuple[Floats, Floats] | None = None,
 ) -> Sample:
-    """``asked``: whether, or how probably, the student is asked; ``leaves``: whether its answer then leaves."""
+    """``asked``: whether, or how probably, the student is asked; ``leaves``: whether its answer then leaves;
+    ``extra``: what more than one answer of the student costs where it is asked, known and guessed."""
     explored = np.where(traffic.to_student, 0.0, audit.explore * (1 - audit.rate))
     asks = asked.astype(np.float64) * (1 - explored)
     served, guess_served = asks * leaves, asks * guess_leaves
@@ -130,6 +151,8 @@ def _sample(
     cost = asks * traffic.student + (1 - served) * traffic.teacher + rate * free * other
     guess_cost = asks * traffic.student_seen + (1 - guess_served) * traffic.teacher_seen + rate * free * guess_other
     noise = rate * (1 - rate) * free * guess_other**2 + explored * (1 - explored) * asked * traffic.teacher_seen**2
+    if extra is not None:
+        cost, guess_cost = cost + asks * extra[0], guess_cost + asks * extra[1]
     bad = (~traffic.acceptable).astype(np.float64)
     return _outcomes(traffic, (served, guess_served), (bad, guess_bad), (cost, guess_cost), noise)
 

@@ -125,6 +125,8 @@ def _small_print(replay: Replay) -> Text:
         said += " So are verdicts, by what those in this log cost."
     if traffic.unpriced:
         said += f" What {', '.join(traffic.unpriced)} costs is not: it gave no verdict in this log."
+    if traffic.third is not None:
+        said += " So are samples; how many they lift is by what the bundle learned, but where the log has them."
     if not traffic.scored_answers:
         said += " The bundle's scorer is not at hand, so only routing could be replayed, not the cascade."
     return Text(said, style="dim")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from distiller.replay.log import Logged, Reply
+from distiller.replay.third_look import ThirdLook
 from router.contracts.decision import Tier
 from router.contracts.judges import USERS_WORD
 from router.contracts.records import Usage
 from router.errors import StoreError
 from router.policy import Policy
-from router.pricing import Prices, cost_usd
+from router.pricing import Prices, cost_usd, counterfactual_usd
 from router.scoring.estimator import Look, Scorer
 from router.scoring.worth import Extra, worth
 
@@ -43,6 +44,8 @@ class Traffic:
         unpriced: those of them that cost money, but gave no verdict in this log, so that nobody knows how much.
         output_ratio: the student's output tokens over the teacher's, in audited pairs.
         scored_answers: ``accept`` looks at answers; otherwise no plan can hold one back.
+        third: what samples would do, None where the policy or the bundle draws none; ``accept`` knows of those that
+            the log has, as certifying does.
     """
 
     bundle: str | None
@@ -66,6 +69,7 @@ class Traffic:
     output_ratio: float
     pairs: int
     scored_answers: bool
+    third: ThirdLook | None
     left_out: dict[str, int]
 
     def __len__(self) -> int:
@@ -120,7 +124,8 @@ def traffic_of(
     prices, ratio, pairs, cached = Prices.of(policy), *_ratio(kept), _cached_share(kept)
     student = [_costs(row, Tier.STUDENT, ratio, cached, prices) for row in kept]
     teacher = [_costs(row, Tier.TEACHER, ratio, cached, prices) for row in kept]
-    accepts = [_accepts(row, look.score, scorer) for row, look in scored]
+    third = _third(policy, scored, scorer, prices)
+    accepts = [_accepts(row, look.score, scorer, third is not None) for row, look in scored]
     compared = scores if by_score else _compared(policy, kept, looks, Extra.of(prices))
     verdicts, unpriced = _verdicts(kept, policy)
     upward = policy.conversation.affinity == "upward"
@@ -147,6 +152,7 @@ def traffic_of(
         output_ratio=ratio,
         pairs=pairs,
         scored_answers=scorer is not None,
+        third=third,
         left_out={
             "of other bundles": len(rows) - len(mine),
             "without a score": len(mine) - len(kept),
@@ -212,14 +218,34 @@ def _input_tokens(row: Logged) -> int:
     return next((reply.usage.input_tokens for reply in row.replies.values()), 0)
 
 
-def _accepts(row: Logged, score: float, scorer: Scorer | None) -> tuple[float, float]:
+def _third(
+    policy: Policy, scored: Sequence[tuple[Logged, Look]], scorer: Scorer | None, prices: Prices
+) -> ThirdLook | None:
+    head = scorer.learned.head if scorer else None
+    agreement = head.agreement if head else None
+    if head is None or agreement is None or agreement.samples > policy.accept.samples:
+        return None
+    answers = []
+    for row, look in scored:
+        reply = row.replies.get(Tier.STUDENT) or row.paired.get(Tier.STUDENT)
+        usage = reply.usage if reply else Usage()
+        costs = float(cost_usd(usage, prices.student)), float(counterfactual_usd(usage, prices.teacher()))
+        answers.append((look.score, reply.signals if reply else None, costs))
+    return ThirdLook.of(head, agreement, answers)
+
+
+def _accepts(row: Logged, score: float, scorer: Scorer | None, sampled: bool) -> tuple[float, float]:
     seen, paired = row.replies.get(Tier.STUDENT), row.paired.get(Tier.STUDENT)
-    known = _accept(seen, score, scorer)
-    return known, _accept(paired, score, scorer) if seen is None else known
+    known = _accept(seen, score, scorer, sampled)
+    return known, _accept(paired, score, scorer, sampled) if seen is None else known
 
 
-def _accept(reply: Reply | None, score: float, scorer: Scorer | None) -> float:
-    return float("nan") if reply is None or scorer is None else scorer.accept(score, reply.signals)
+def _accept(reply: Reply | None, score: float, scorer: Scorer | None, sampled: bool) -> float:
+    """``sampled``: the log's samples count, as they do for a policy that draws some."""
+    if reply is None or scorer is None:
+        return float("nan")
+    signals = reply.signals
+    return scorer.accept(score, signals if sampled or signals is None else replace(signals, agreement=None))
 
 
 def _lowest(rows: Sequence[Logged], scores: Sequence[float], which: int) -> list[float]:
