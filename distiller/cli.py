@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from distiller.commands import bundles, dataset, economics, export, forget, rounds, synthesize
+from distiller.commands import bundles, dataset, economics, evaluate, export, forget, rounds, synthesize
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +18,7 @@ app.command()(bundles.rollback)
 app.command()(bundles.activate)
 app.add_typer(dataset.app, name="dataset")
 app.command()(forget.forget)
+app.command()(evaluate.evaluate)
 app.command()(export.export)
 app.command()(synthesize.synthesize)
 app.command()(economics.economics)
