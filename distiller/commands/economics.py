@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,7 +43,7 @@ def economics(
         str, typer.Option("--serving-usd-per-hour", help="The student's machine, where its token price lacks it.")
     ] = "0",
     requests_per_day: Annotated[
-        float | None, typer.Option("--requests-per-day", min=0, help="By default as the log says.")
+        float | None, typer.Option("--requests-per-day", min=0.001, help="By default as the log says.")
     ] = None,
     hours: Annotated[
         float | None, typer.Option("--hours", min=0, help="Of the next round; by default as before.")
@@ -102,8 +103,9 @@ def _flow(policy: Policy, settings: Settings, student: Price | None, teacher: Pr
 
 def _tell(policy: str, flow: Flow, settings: Settings, inputs: Inputs, out: Path | None) -> None:
     from distiller.economics.report import economics as reckoned  # noqa: PLC0415
-    from distiller.economics.scales import rounds_of  # noqa: PLC0415
+    from distiller.economics.scales import data_usd, rounds_of  # noqa: PLC0415
 
+    inputs = replace(inputs, data_usd=data_usd(settings, policy, flow.first_at))
     found = reckoned(flow, rounds_of(settings, policy), inputs)
     _show(policy, found)
     if out is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from distiller.economics.flow import Flow
+from distiller.economics.flow import DAY_SECONDS, Flow
 from distiller.economics.worth import (
     Gain,
     Line,
@@ -21,6 +21,7 @@ from distiller.economics.worth import (
     trainings,
     weighed,
 )
+from router.contracts.records import Kind
 
 MONTH = 30
 """Days of a month, everywhere here."""
@@ -37,7 +38,8 @@ class Inputs:
     """What is reckoned with beside the log and the history. None: as they say.
 
     ``serving_usd_per_hour`` is what the student's own machine costs all the time, where that is not in its price per
-    token. ``hours`` is how long the next round takes, ``gain`` the student share that it adds.
+    token. ``hours`` is how long the next round takes, ``gain`` the student share that it adds. ``data_usd`` was paid
+    for synthetic data beside the rounds, while the traffic was recorded.
     """
 
     usd_per_hour: Decimal
@@ -48,17 +50,20 @@ class Inputs:
     hours: float | None = None
     gain: float | None = None
     rounds_per_month: float | None = None
+    data_usd: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The last training round: its cost, the student share before and after, and what that is worth."""
+    """The last training round: its cost, the student share before and after, and what that is worth. ``audits`` is
+    about what those cost, with their judges, that it was judged by; a month's saving is net of them already."""
 
     at: float
     bundle: str | None
     cost: RoundCost
     before: float
     after: float
+    audits: Decimal
     usd_per_month: Decimal
     payback_days: float | None
 
@@ -68,9 +73,9 @@ class Economics:
     """Amounts are US dollars; a month is 30 days. Savings are signed and net of audits, judges and discarded answers.
 
     ``alone``: what the teacher alone would cost a month; ``spent``: what requests cost, by purpose; ``fixed``: what a
-    month costs whatever the traffic: the student's machine, and rounds. ``usd_per_moved``: what a request is worth
-    that the student serves instead of the teacher. ``next``: None where nothing tells what a round costs.
-    ``student_pays_from`` and ``round_pays_from``: requests a day; None: at no volume.
+    month costs whatever the traffic: the student's machine, rounds, and synthetic ``data`` beside them.
+    ``usd_per_moved``: what a request is worth that the student serves instead of the teacher. ``next``: None where
+    nothing tells what a round costs. ``student_pays_from`` and ``round_pays_from``: requests a day; None: at no volume.
     """
 
     requests: int
@@ -82,6 +87,7 @@ class Economics:
     spent: dict[str, Decimal]
     serving: Decimal
     rounds: Decimal
+    data: Decimal
     rounds_per_month: float
     rounds_assumed: bool
     usd_per_moved: Decimal
@@ -95,7 +101,7 @@ class Economics:
 
     @property
     def fixed(self) -> Decimal:
-        return self.serving + self.rounds
+        return self.serving + self.rounds + self.data
 
     @property
     def saved(self) -> Decimal:
@@ -135,6 +141,7 @@ class Economics:
                 "saved_usd": str(self.saved),
                 "serving_usd": str(self.serving),
                 "rounds_usd": str(self.rounds),
+                "data_usd": str(self.data),
                 "rounds": self.rounds_per_month,
                 "rounds_assumed": self.rounds_assumed,
                 "saved_net_usd": str(self.saved - self.fixed),
@@ -179,6 +186,7 @@ def _done(done: Done) -> dict[str, Any]:
         "cost": _cost(done.cost),
         "share_before": done.before,
         "share_after": done.after,
+        "audits_usd": str(done.audits),
         "usd_per_month": str(done.usd_per_month),
         "payback_days": done.payback_days,
     }
@@ -200,6 +208,7 @@ def economics(flow: Flow, rounds: Sequence[Line], inputs: Inputs) -> Economics:
     per_month, assumed = _rounds_per_month(flow, rounds, inputs)
     serving = inputs.serving_usd_per_hour * 24 * MONTH
     paid_rounds = Decimal(str(per_month)) * (cost.usd if cost else Decimal(0))
+    data = inputs.data_usd * MONTH / Decimal(str(max(flow.days, LEAST_DAYS)))
     worth = weighed(cost.usd, gain, per_day, moved, inputs.payback_days) if cost else None
     horizon = Decimal(str(inputs.payback_days))
     return Economics(
@@ -212,14 +221,15 @@ def economics(flow: Flow, rounds: Sequence[Line], inputs: Inputs) -> Economics:
         spent={kind.value: usd / n * volume for kind, usd in flow.by_kind.items() if usd},
         serving=serving,
         rounds=paid_rounds,
+        data=data,
         rounds_per_month=per_month,
         rounds_assumed=assumed,
         usd_per_moved=moved,
-        last=_last(rounds, inputs.usd_per_hour, per_day, moved),
+        last=_last(rounds, flow, inputs.usd_per_hour, per_day, moved),
         gain=gain,
         next=worth,
         next_cost=cost,
-        student_pays_from=break_even((serving + paid_rounds) / MONTH, flow.saved_per_request),
+        student_pays_from=break_even((serving + paid_rounds + data) / MONTH, flow.saved_per_request),
         round_pays_from=break_even(cost.usd / horizon, Decimal(str(gain.mean)) * moved) if cost else None,
         payback_days=inputs.payback_days,
     )
@@ -242,13 +252,15 @@ def _rounds_per_month(flow: Flow, rounds: Sequence[Line], inputs: Inputs) -> tup
     return sum(line["at"] >= flow.first_at for line in trainings(rounds)) / flow.days * MONTH, False
 
 
-def _last(rounds: Sequence[Line], usd_per_hour: Decimal, per_day: float, moved: Decimal) -> Done | None:
-    last = next(reversed(trainings(rounds)), None)
-    if last is None:
+def _last(rounds: Sequence[Line], flow: Flow, usd_per_hour: Decimal, per_day: float, moved: Decimal) -> Done | None:
+    done = trainings(rounds)
+    if not done:
         return None
+    last, since = done[-1], done[-2]["at"] if len(done) > 1 else flow.first_at
     cost, before, after = round_cost(last, usd_per_hour), float(last["incumbent_share"]), float(last["share"])
     gained = after - before if last.get("bundle") else 0.0
     usd_per_day = Decimal(str(gained)) * Decimal(str(per_day)) * moved
-    return Done(
-        last["at"], last.get("bundle"), cost, before, after, usd_per_day * MONTH, payback_days(cost.usd, usd_per_day)
-    )
+    days = min(flow.days, max(0.0, (last["at"] - since) / DAY_SECONDS))
+    audits = (flow.by_kind[Kind.AUDITED] + flow.by_kind[Kind.JUDGED]) * Decimal(str(days / flow.days))
+    payback = payback_days(cost.usd, usd_per_day)
+    return Done(last["at"], last.get("bundle"), cost, before, after, audits, usd_per_day * MONTH, payback)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from decimal import Decimal
 
 from distiller.economics.flow import DAY_SECONDS, Rates, flow_of
 from distiller.economics.worth import Line, Worth, expected_gain, next_cost, weighed
-from router.contracts.rounds import canaries, history
+from router.contracts.rounds import canaries, history, synthetic_spending
 from router.policy import Policy
 from router.settings import Settings
 from router.store.base import open_readonly
@@ -45,6 +46,14 @@ class Scales:
         found = weighed(cost.usd, gain, flow.requests_per_day, moved, policy.distil.payback_days)
         self._known = {k: v for k, v in self._known.items() if k[0] != policy.name} | {key: (now, found)}
         return found
+
+
+def data_usd(settings: Settings, policy: str, since: float) -> Decimal:
+    """What was paid since a unix time for synthetic data that no round's cost holds."""
+    work = settings.work(policy)
+    held = {line.get("synthetic_run") for line in history(work)}
+    paid = (s for s in synthetic_spending(work) if s["run"] not in held and s["at"] >= since)
+    return sum((Decimal(s["cost_usd"]) for s in paid), Decimal(0))
 
 
 def rounds_of(settings: Settings, policy: str) -> list[Line]:

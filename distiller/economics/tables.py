@@ -44,6 +44,7 @@ def _month(found: Economics) -> Rows:
         *spent,
         ("saved on requests", f"{_signed(found.saved)} USD"),
         (f"rounds ({found.rounds_per_month:.3g} {rounds})", f"{money(found.rounds)} USD"),
+        *([("synthetic data beside the rounds", f"{money(found.data)} USD")] if found.data else []),
         ("the student's machine", f"{money(found.serving)} USD"),
         ("saved, net of all that", f"{_signed(found.saved - found.fixed)} USD"),
         ("expected after the next round", f"{_signed(found.saved_next - found.fixed)} USD"),
@@ -56,6 +57,7 @@ def _last(found: Economics) -> Rows:
         return [("none yet", "")]
     return [
         ("cost", _cost(done.cost)),
+        ("audits that it was judged by", f"about {money(done.audits)} USD, in the month above already"),
         ("student share", f"{done.before:.1%} -> {done.after:.1%}" + ("" if done.bundle else ", but it was rejected")),
         ("saves a month", f"{_signed(done.usd_per_month)} USD"),
         ("pays itself back in", _days(done.payback_days)),

@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 from distiller.cli import app
 from distiller.economics.flow import Flow
 from distiller.economics.report import Economics, Inputs, economics
-from distiller.rounds.work import remember
 from router.contracts.decision import Tier
 from router.contracts.records import Audit, Kind, Usage
+from router.contracts.rounds import SYNTHETIC
 from router.errors import LocumError
 from router.policy import Policy
 from router.settings import Settings
@@ -75,6 +75,15 @@ def test_the_next_round_and_both_break_evens_by_hand() -> None:
     assert reckoned([line(0.0, 0.4)], gain=0.05, requests_per_day=240.0).next.pays is True  # type: ignore[union-attr]
 
 
+def test_audits_of_the_last_round_and_data_beside_the_rounds_are_told() -> None:
+    first, last = line(0.0, 0.4) | {"at": 86_400.0}, line(0.4, 0.5) | {"at": 6 * 86_400.0}
+    done = reckoned([first, last]).last
+    assert done is not None and done.audits == Decimal("0.04") / 2  # five of the ten days
+    found = reckoned([last], data_usd=Decimal("0.5"))
+    assert found.data == Decimal("1.5")
+    assert found.fixed == found.rounds + Decimal("1.5")
+
+
 def test_where_the_log_is_short_a_round_a_month_is_assumed_and_said() -> None:
     found = reckoned([line(0.0, 0.4)], days=2.0)
     assert (found.rounds_per_month, found.rounds_assumed) == (1.0, True)
@@ -100,6 +109,7 @@ class Home:
     """A policy, a log of the last two days, a round, and the command line."""
 
     def __init__(self, folder: Path, *lines: dict[str, Any]) -> None:
+        folder.mkdir(exist_ok=True)
         self.file = folder / "policy.yaml"
         self.file.write_text(yaml.safe_dump(json.loads(Policy.model_dump_json(policy()))))
         now = time.time()
@@ -147,6 +157,14 @@ def test_prices_are_inputs(tmp_path: Path) -> None:
     assert free["next_round"]["payback_days"] == 0.0
 
 
+def test_data_that_no_round_paid_for_counts(tmp_path: Path) -> None:
+    spent = {"kind": SYNTHETIC, "at": time.time(), "run": "r-1", "cost_usd": "0.7"}
+    alone = Home(tmp_path / "alone", line(0.0, 0.4), spent)
+    held = Home(tmp_path / "held", {**line(0.0, 0.4), "synthetic_run": "r-1"}, spent)
+    assert "synthetic data beside the rounds" in alone().output
+    assert "synthetic data beside the rounds" not in held().output
+
+
 def test_without_history_it_says_what_is_assumed(tmp_path: Path) -> None:
     ran = Home(tmp_path)("--hours", "2")
     assert ran.exit_code == 0
@@ -162,6 +180,5 @@ def test_prices_that_are_none_are_refused(tmp_path: Path, more: tuple[str, ...])
 
 def test_an_empty_log_is_said_to_be_one(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    remember(home.settings.work("p"), line(0.0, 0.4))
     with pytest.raises(LocumError, match="no answered request"):
         raise home("--log-days", "0.01").exception or AssertionError
