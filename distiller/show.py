@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from distiller.evaluation.report import HTML
 from distiller.rounds.publish import has_weights, manifests
 from distiller.rounds.reports import RoundReport
 from distiller.rounds.tuning import share_of
@@ -93,6 +94,8 @@ def bundle_table(bundles: Path, policy: Policy) -> Table:
         mark = marks.get(m.bundle_id, "")
         rate = m.evaluation.get("holdout", {}).get("acceptable_rate")
         verdicts += [f"…{m.bundle_id[-6:]}  {reason}" for reason in m.gate.get("reasons", ())]
+        if (told := bundles / m.bundle_id / HTML).is_file():
+            verdicts.append(f"…{m.bundle_id[-6:]}  {told}")
         table.add_row(
             mark,
             m.bundle_id if has_weights(bundles, m) else f"{m.bundle_id} (weights pruned)",
