@@ -59,7 +59,7 @@ def fused(hidden: Tensor, output_weight: Tensor, weights: Tensor, measure: Measu
         if torch.is_grad_enabled() and (hidden.requires_grad or output_weight.requires_grad):
             total: Tensor = _function().apply(hidden, output_weight, work)
             return total
-        return work.summed(hidden, output_weight, None, None)
+        return work.summed(hidden, output_weight, False, False)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +72,31 @@ class _Work:
     chunk: int
 
     def summed(
-        self, hidden: Tensor, output_weight: Tensor, hidden_grad: Tensor | None, output_grad: Tensor | None
-    ) -> Tensor:
-        """The weighted sum; where gradients are given, the one is filled in and the other added to."""
+        self, hidden: Tensor, output_weight: Tensor, to_hidden: bool, to_output: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The weighted sum, and its gradients to both where they are asked for."""
         import torch  # noqa: PLC0415
 
         output = output_weight.to(self.kind)
         total = hidden.new_zeros((), dtype=at_least_float32(hidden))
-        gradient = hidden_grad is not None or output_grad is not None
+        hidden_grad = torch.zeros_like(hidden) if to_hidden else None
+        output_grad: Tensor | None = None
         for first in range(0, len(hidden), self.chunk):
             piece = slice(first, first + self.chunk)
             states, counts = hidden[piece].to(self.kind), self.weights[piece]
-            losses, slope = self.measure(torch.nn.functional.linear(states, output), piece, gradient)
+            logits = torch.nn.functional.linear(states, output)
+            losses, slope = self.measure(logits, piece, to_hidden or to_output)
             total += (losses * counts).sum()
             if slope is None:
                 continue
             slope = slope.to(self.kind)  # (positions, vocabulary)
+            del logits
             if hidden_grad is not None:
                 hidden_grad[piece] = (slope @ output) * counts[:, None]
-            if output_grad is not None:
-                output_grad += slope.T @ (states * counts[:, None].to(self.kind))
-        return total
+            if to_output:
+                product = slope.T @ (states * counts[:, None].to(self.kind))
+                output_grad = product if output_grad is None else output_grad.to(total.dtype).add_(product)
+        return total, hidden_grad, output_grad
 
 
 def at_least_float32(tensor: Tensor) -> dtype:
@@ -110,18 +114,14 @@ def _function() -> Any:
     class Fused(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, hidden: Tensor, output_weight: Tensor, work: _Work) -> Tensor:
-            grads = [
-                torch.zeros_like(tensor) if needed else None
-                for tensor, needed in zip((hidden, output_weight), ctx.needs_input_grad, strict=False)
-            ]
-            total = work.summed(hidden, output_weight, *grads)
+            total, *grads = work.summed(hidden, output_weight, *ctx.needs_input_grad[:2])
             ctx.save_for_backward(*grads)
             return total
 
         @staticmethod
         @torch.autograd.function.once_differentiable
         def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-            grads = [g * slope.to(g.dtype) if g is not None else None for g in ctx.saved_tensors]
-            return (*grads, None)
+            # Autograd gives them their tensors' types.
+            return (*(g * slope.to(g.dtype) if g is not None else None for g in ctx.saved_tensors), None)
 
     return Fused
