@@ -167,7 +167,9 @@ class Frames:
         every = np.concatenate([s.whole for s in sketches]).astype(np.uint64)
         common = _in(self._known, every)
         for group in self._group:
-            common |= _in(self._known, (np.repeat(group[places], sizes) << np.uint64(32)) | every)
+            owner = np.repeat(group[places], sizes)
+            grouped = owner > 0
+            common[grouped] |= _in(self._known, (owner[grouped] << np.uint64(32)) | every[grouped])
         ends = np.cumsum(sizes)
         return [
             Sketch(s.whole[~common[end - size : end]], s.asked)

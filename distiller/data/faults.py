@@ -26,7 +26,7 @@ def fault(record: Record, judges: Judges) -> Skip | None:
     if _breaks_schema(record, text(teacher.message)):
         return Skip.BREAKS_SCHEMA
     alone = Pair(teacher.message, teacher.message, record.request, record.task, record.request_id)
-    found = judges.now(alone) if judges.immediate(record.task) else None
+    found = judges.now(alone) if judges.absolute(record.task) else None
     return Skip.JUDGED_WRONG if found is not None and found.teacher_acceptable is False else None
 
 

@@ -17,7 +17,7 @@ from distiller.data.shingles import digest, normalise, numbers, sketches
 SLIP = np.dtype(
     [
         ("at", "f8"), ("request", "u8"), ("offset", "i8"), ("length", "u4"), ("sketch", "i8"),
-        ("prompt", "u8"), ("asked", "u8"), ("numbers", "u8"), ("head", "u8"), ("tail", "u8"), ("answer", "u8"),
+        ("prompt", "u8"), ("asked", "u8"), ("numbers", "u8"), ("head", "u8"), ("tail", "u8"),
         ("conversation", "u8"), ("user", "u8"), ("source", "u4"), ("fault", "u1"), ("student_ok", "i1"),
         ("trainable", "?"), ("audited", "?"), ("synthetic", "?"),
     ]
@@ -85,7 +85,7 @@ class Spool:
             slips[i] = (
                 row.created_at, digest(row.request_id), self._at, len(line), self._count + i,
                 digest(whole), digest(asked), digest(numbers(asked)),
-                digest(whole[:EDGE_CHARS]), digest(whole[-EDGE_CHARS:]), digest(normalise(row.answer)),
+                digest(whole[:EDGE_CHARS]), digest(whole[-EDGE_CHARS:]),
                 digest(row.conversation_id), digest(row.user) if row.user else 0,
                 self.sources.setdefault((row.teacher, row.rights), len(self.sources)),
                 code(fault), -1 if row.student_ok is None else int(row.student_ok),

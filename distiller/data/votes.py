@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from distiller.data.copies import Ints
 from distiller.data.rows import Row, Skip
+from distiller.data.shingles import digest, normalise
 from distiller.data.spool import Slips, code
 from router.scoring.judges.judge import Judges
 from router.scoring.judges.pair import Pair
@@ -55,8 +56,11 @@ class Votes:
 
     def _same(self, slips: Slips, voters: NDArray[np.bool_]) -> NDArray[np.uint64]:
         """Each row's answer as a number, the same where the answers say the same."""
-        said = slips["answer"].copy()
-        if len(slips) < 3 or len(np.unique(said[voters])) < 2:  # nothing could be outvoted, or nothing differs
+        said = np.zeros(len(slips), np.uint64)
+        if len(slips) < 3:  # of two none is outvoted
+            return said
+        said[:] = [digest(normalise(self._row(slip).answer)) for slip in slips]
+        if len(np.unique(said[voters])) < 2:
             return said
         places: defaultdict[int, list[int]] = defaultdict(list)
         for i, answer in enumerate(said.tolist()):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -134,8 +135,8 @@ class Features:
             if script == "cjk":
                 return "ja" if re.search("[\u3040-\u30ff]", self.user_window) else "zh"
             return _LANGUAGE_OF_SCRIPT.get(script, "")
-        words = _WORD.findall(self.user_window.lower())
-        votes = {code: sum(w in stops for w in words) for code, stops in _stop_words().items()}
+        words = Counter(_WORD.findall(self.user_window.lower()))
+        votes = {code: sum(map(words.__getitem__, stops & words.keys())) for code, stops in _stop_words().items()}
         best = max(votes, key=votes.__getitem__)
         return best if votes[best] else ""
 

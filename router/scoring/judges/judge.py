@@ -88,6 +88,10 @@ class Judges:
         """Whether ``now`` always has a verdict, and at once: nothing is asked, loaded or run that is not ours."""
         return not isinstance(self._of(task), Llm | OwnCallable | Semantic)
 
+    def absolute(self, task: str | None) -> bool:
+        """Whether ``now`` may know of an answer that it is wrong without comparing it with another."""
+        return isinstance(self._of(task), Labels | Json)
+
     def learn(self, task: str | None, teacher: Message) -> None:
         """Takes a teacher's answer into account before anything is judged: it may be a label."""
         if isinstance(self._of(task), Labels):
