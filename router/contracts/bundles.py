@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from router.contracts.files import write_atomically
 from router.contracts.forms import FormName
@@ -173,17 +173,21 @@ def begin_canary(folder: Path, bundle: str) -> Active:
 
 def end_canary(folder: Path, bundle: str, *, kept: bool, reasons: tuple[str, ...]) -> Active | None:
     """Makes the canary live, or rolls it back. Whoever comes second changes nothing: None where ``bundle`` is no
-    canary any more."""
+    canary any more, or the pointer is damaged."""
     with _changing(folder):
-        now = read_active(folder)
+        try:
+            now = read_active(folder)
+        except ValidationError:
+            return None
         if now.canary is None or now.canary.bundle != bundle:
             return None
         return _pointed(folder, bundle if kept else now.bundle, reasons)
 
 
 def _pointed(folder: Path, bundle: str | None, reasons: tuple[str, ...]) -> Active:
-    _must_be_complete(folder, bundle)
     now, at = read_active(folder), time.time()
+    if bundle != now.bundle:
+        _must_be_complete(folder, bundle)
     moved = {"bundle": bundle, "previous": now.bundle, "changed_at": at} if bundle != now.bundle else {}
     ended = now.ended
     if (canary := now.canary) is not None:

@@ -163,3 +163,39 @@ def test_a_floor_and_a_fixed_threshold_are_held_against_the_score(two_headed: Sc
     for objective in objectives:
         _, decision = escalated(two_headed, objective, make_record)
         assert decision.worth is None and decision.gain is not None
+
+
+def test_a_canary_and_what_is_live_keep_the_share_each_by_its_own_scores(two_headed: Scorer) -> None:
+    changed = policy(0).model_dump(exclude_none=True) | {"objective": {"student_share": 0.5}}
+    routing = Routing(Policy.model_validate(changed), SharedState())
+    target = Target("http://127.0.0.1:7/v1", "s", "s")
+    lives = [
+        Live(bundle="b", student=target, scorer=two_headed, thresholds=ANY),
+        Live(
+            bundle="c",
+            student=target,
+            scorer=Scorer.fit([Example(extract(asked("tax", np.random.default_rng(0))), None, True)] * 8, None),
+            thresholds=ANY,
+        ),
+    ]
+    rng, followed = np.random.default_rng(1), []
+    for n, kind in enumerate(rng.choice(list(KINDS), 800).tolist()):
+        body, live = asked(kind, rng), lives[n % 2]
+        decision = routing.decide(ChatRequest(f"r-{n}", f"c-{n}", body), live, look_at(body, live.scorer))
+        if n >= 400 and n % 2 == 0:
+            followed.append(decision.tier is Tier.STUDENT)
+    assert np.mean(followed) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_canarys_requests_are_audited_at_its_own_rate_and_that_is_what_is_logged(two_headed: Scorer) -> None:
+    routing = Routing(policy(5.0), SharedState())
+    body = {"messages": [{"role": "user", "content": "hello"}]}
+    rates = []
+    for rate in (0.0, 0.7):
+        live = Live("b", two_headed, ANY, Target("http://127.0.0.1:7/v1", "s", "s"), audit_rate=rate)
+        decisions = [
+            routing.decide(ChatRequest(f"r-{n}", "c", body), live, look_at(body, two_headed)) for n in range(200)
+        ]
+        rates.append({d.propensity for d in decisions})
+        assert sum(d.audited for d in decisions) == pytest.approx(200 * decisions[0].propensity, abs=25)
+    assert rates == [{policy(5.0).audit.rate}, {0.7}]

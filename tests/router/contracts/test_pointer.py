@@ -89,6 +89,12 @@ def test_a_hand_on_the_pointer_ends_the_canary(folder: Path) -> None:
     assert other.bundle == "b1" and other.ended is not None and not other.ended.kept
 
 
+def test_what_serves_survives_a_damaged_pointer(folder: Path) -> None:
+    (folder / ACTIVE).write_text("{")
+    assert end_canary(folder, "b2", kept=False, reasons=("it fails",)) is None
+    assert (folder / ACTIVE).read_text() == "{"
+
+
 def test_a_bundle_that_is_not_complete_is_no_canary(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no complete bundle 'b9'"):
         begin_canary(folder, "b9")
