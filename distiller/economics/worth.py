@@ -76,8 +76,8 @@ class Worth:
 
 
 def trainings(rounds: Sequence[Line]) -> list[Line]:
-    """The rounds of a history that trained a student, and told its share."""
-    return [line for line in rounds if line.get("kind") == "train" and line.get("counts", {}).get("train")]
+    """The rounds of a history that trained a student; one that ended before tells neither cost nor gain."""
+    return [line for line in rounds if line.get("kind") == "train" and "train" in line["seconds"]]
 
 
 def part_closed(line: Line) -> float:

@@ -9,7 +9,6 @@ from typing import Any
 
 from distiller.synthesis.journal import Journal
 from distiller.synthesis.purse import Purse, most_usd
-from router.contracts.judges import Llm
 from router.errors import JudgeError, UpstreamError, UpstreamRateLimited, UpstreamRefused
 from router.paid import Backend, Completion, Models, output_limit, surely_unpaid
 from router.scoring.judges.llm import Said
@@ -96,10 +95,10 @@ class Paying:
             pause *= 2
         raise AssertionError("the last try raises or returns")
 
-    async def judge(self, call: str, backend: Backend, judge: Llm, body: Mapping[str, Any]) -> Said:
+    async def judge(self, call: str, backend: Backend, body: Mapping[str, Any]) -> Said:
         """As a judge's ``complete``. Raises JudgeError where it does not answer, and Spent."""
         try:
-            found = await self.ask(call, backend, {**body, **judge.options}, JUDGE_TOKENS)
+            found = await self.ask(call, backend, body, JUDGE_TOKENS)
         except Failed as e:
             raise JudgeError(f"the judge was not answered: {e}") from e
         return Said(text(found.message), found.usd or Decimal(0))

@@ -79,12 +79,11 @@ class Writing:
 
         async def complete(judge: Llm, body: Mapping[str, Any]) -> Said:
             call = f"judge {hashlib.sha256(orjson.dumps(body)).hexdigest()[:24]}"
-            return await paying.judge(call, plan.judging[judge.label], judge, body)
+            return await paying.judge(call, plan.judging[judge.label], body)
 
         self._judges = Judges(policy.judge, complete=complete, encoder=encoder)
-        for form in (form for kind in plan.kinds for form in kind.forms):
-            for shot in form.shots:
-                self._judges.learn(form.task, {"role": "assistant", "content": shot.answer})
+        for row in (*plan.train, *plan.measured):
+            self._judges.learn(row.task, {"role": "assistant", "content": row.answer})
 
     async def run(self) -> list[Row]:
         """The rows, kind by kind."""

@@ -72,7 +72,7 @@ def test_the_next_round_costs_what_the_last_three_did_on_average() -> None:
     assert found is not None
     assert (found.hours, found.machine, found.paid) == (2.0, Decimal(2), Decimal("0.5"))
     assert next_cost([], Decimal(1)) is None
-    nothing = line(0, 0) | {"counts": {"train": 0}}
+    nothing = line(0, 0) | {"seconds": {"dataset": 5.0}}
     assert next_cost([nothing], Decimal(1)) is None  # it ended before it trained
 
 

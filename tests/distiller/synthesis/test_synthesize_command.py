@@ -104,9 +104,8 @@ def test_after_kill_nine_a_run_goes_on_and_no_call_is_made_twice(teacher: Teache
     bodies = [str(seen.body) for seen in teacher.seen]
     assert len(bodies) == len(set(bodies))
     (spent,) = synthetic_spending(settings.work(policy.name))
-    lost = before - 12  # under way when it was killed: paid for, as far as anybody knows
-    assert EACH * (len(bodies) - lost) < Decimal(spent["cost_usd"]) <= Decimal("0.5")
-    assert spent["out"]["under way when an earlier run was killed"] == lost
+    assert spent["out"]["under way when an earlier run was killed"] >= before - 12
+    assert EACH * len(bodies) <= Decimal(spent["cost_usd"]) <= Decimal("0.5")  # what was under way counts as paid
     assert len(kept(settings, policy)) == sum(spent["kept"].values()) > 0
 
 
