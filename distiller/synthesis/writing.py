@@ -85,9 +85,14 @@ class Writing:
         for row in (*plan.train, *plan.measured):
             self._judges.learn(row.task, {"role": "assistant", "content": row.answer})
 
-    async def run(self) -> list[Row]:
-        """The rows, kind by kind."""
-        queue = deque(self.progress)
+    async def run(self) -> None:
+        """Writes for the kinds that the student fails at until they have enough, then for the thin ones; ``progress``
+        has the rows."""
+        for why in ("failing", "thin"):
+            await self._finish(deque(p for p in self.progress if p.kind.why == why))
+
+    async def _finish(self, queue: deque[Progress]) -> None:
+        """Takes turns among the kinds until each has enough."""
 
         async def worker() -> None:
             while queue and not self.stopped:
@@ -101,7 +106,6 @@ class Writing:
                 self._check_failures()
 
         await asyncio.gather(*(worker() for _ in range(WORKERS)))
-        return [row for progress in self.progress for row in progress.rows]
 
     def _check_failures(self) -> None:
         asked, failed = self._paying.calls, self._paying.failed

@@ -206,6 +206,8 @@ def test_the_budget_is_never_exceeded_with_calls_in_flight(teacher: Teacher, enc
     assert Decimal("0.005") < Decimal(report.cost_usd) <= Decimal("0.012")
     assert Decimal(report.cost_usd) == EACH * len(teacher.seen)
     assert 0 < report.rows == len(kept(settings, policy))
+    failing, *thin = report.kept.values()
+    assert failing == report.rows and not any(thin)  # it goes where the student fails first
 
 
 def test_a_budget_that_is_too_small_for_one_call_spends_nothing(
