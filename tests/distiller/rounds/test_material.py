@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from distiller.config import EvaluateConfig
+from distiller.data.rows import Row
 from distiller.rounds.material import Material
 from distiller.rounds.publish import LEARNT, Draft, write_bundle
 from distiller.rounds.reports import Configs, Silent
 from distiller.rounds.trigger import Due
+from distiller.synthesis.shelf import keep
 from router.contracts.bundles import DatasetRef, Thresholds, activate
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.guarded import Guarded, write_guarded
@@ -62,6 +64,18 @@ def audited(at: int) -> Record:
 def holdout(settings: Settings) -> list[str]:
     material = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=Configs(), tell=Silent())
     return [q.request_id for q in material.holdout]
+
+
+def test_what_a_teacher_wrote_by_itself_is_trained_on_and_nothing_is_measured_by_it(tmp_path: Path) -> None:
+    settings, now = Settings(home=tmp_path), int(time.time())
+    with closing(open_store(settings, [POLICY])) as store:
+        store.append(audited(now))
+    asked = [{"role": "user", "content": "a question that no client asked"}]
+    keep(settings, "p", [Row("synthetic-1", "synthetic-1", now + 1.0, asked, "yes", "t", "allowed", synthetic=True)])
+    material = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=Configs(), tell=Silent())
+    assert material.dataset.counts == {"train": 1, "dev": 0, "holdout": 1}
+    assert [q.request_id for q in material.dev] == []
+    assert [q.request_id for q in material.holdout] == [f"r{now}"]
 
 
 def test_audits_from_before_parity_broke_prove_nothing(tmp_path: Path) -> None:
