@@ -12,7 +12,6 @@ import orjson
 
 from router.acceptance import Seen
 from router.contracts.decision import Tier
-from router.contracts.logprobs import packed
 from router.contracts.records import Answer, Kind, Signals
 from router.errors import UpstreamError
 from router.exchange import ChatRequest, Exchange, Headers
@@ -30,7 +29,6 @@ from router.upstream.sse import (
     logprobs_of,
     parse,
     payload,
-    positions_of,
     split,
     tokens_of,
     usage_of,
@@ -119,7 +117,7 @@ async def ask_whole(
         model=found.get("model"),
         seconds=time.perf_counter() - began,
         signals=first.signals,
-        top_logprobs=_packed(entries),
+        top_logprobs=entries or None,
     )
     return Whole(answer, content, list(reply.headers), choices)
 
@@ -127,10 +125,6 @@ async def ask_whole(
 def _recorded(exchange: Exchange, backend: Backend) -> bool:
     """Whether the likeliest tokens of the backend's answer are recorded, whoever asked for them."""
     return backend.tier is Tier.TEACHER and exchange.policy.teacher.top_logprobs > 0
-
-
-def _packed(entries: list[Any] | None) -> str | None:
-    return packed(positions_of(entries)) if entries else None
 
 
 def _seen(backend: Backend, choice: dict[str, Any], hold: int) -> Seen:
@@ -256,5 +250,5 @@ class Relay:
             seconds=time.perf_counter() - self._began,
             first_token_seconds=first_token_seconds,
             signals=self.signals(),
-            top_logprobs=_packed(found.entries),
+            top_logprobs=found.entries or None,
         )

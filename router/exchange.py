@@ -141,7 +141,7 @@ class Exchange:
         seconds: float,
         first_token_seconds: float | None = None,
         signals: Signals | None = None,
-        top_logprobs: str | None = None,
+        top_logprobs: list[Any] | None = None,
     ) -> Answer:
         """Costs one backend's answer. Without reported usage it is estimated from the texts."""
         seen = signals.tokens if signals and signals.complete else 0

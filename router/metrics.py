@@ -121,7 +121,7 @@ class Metrics:
         self.embeddings_usd = c("embeddings_usd", "Spent on embeddings, in USD.", "policy")
         self.dropped = c("records_dropped", "Records that were lost.")
         self.store_errors = c("store_errors", "Writes of records that the disk refused (tried again).")
-        self.unspelled = c("logprobs_redacted", "Answers whose token probabilities spelled what was redacted: lost.")
+        self.unspelled = c("logprobs_dropped", "Answers whose token probabilities were not kept.")
 
     def _make_histograms(self) -> None:
         h = self._histogram

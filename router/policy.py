@@ -89,8 +89,8 @@ class TeacherPart(Part):
 
     ``top_logprobs``: how many of its likeliest tokens to record at each position of its answers, to distil from; 0:
     none. It is asked for them beside what the client asks, where an answer of text alone may be learned from, and
-    the client never sees them; a client that asks for its own gets those, and they are recorded. About 25 bytes
-    a token and position on the disk: at 20, 250 KB for an answer of 500 tokens.
+    the client never sees them; a client that asks for its own gets those, and they are recorded. About 20 bytes
+    a token and position on the disk: at 20, 190 KB for an answer of 500 tokens.
     """
 
     model: str

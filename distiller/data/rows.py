@@ -174,10 +174,10 @@ def row_of(record: Record, policy: Policy, judges: Judges | None = None) -> Row 
     )
 
 
-def _spelling(told: str | None, answer: str) -> str:
+def _spelling(told: object, answer: str) -> str:
     """The recorded tokens, unless they say anything else than the answer does now: what was redacted since, or a
     server's own way with thoughts or with parts of characters."""
-    return told if told and spelled(unpacked(told)).startswith(answer.encode()) else ""
+    return told if isinstance(told, str) and spelled(unpacked(told)).startswith(answer.encode()) else ""
 
 
 def _unusable(record: Record, teacher: Answer | None) -> Skip | None:

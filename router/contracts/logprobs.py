@@ -8,9 +8,11 @@ token as its text, or as a list of its bytes where these alone are no UTF-8 (par
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+BETWEEN_PAUSES = 50
 DIGITS = 4
 """Decimals kept of a logarithm: 0.005% of a probability, beyond what an API's own 16-bit arithmetic repeats."""
 
@@ -30,11 +32,24 @@ class Position:
 
 def packed(positions: Iterable[Position]) -> str:
     """The text to keep them by."""
-    rows = [
+    return _text([
         [_written(p.token), round(p.logprob, DIGITS), [[_written(t), round(lp, DIGITS)] for t, lp in p.top]]
         for p in positions
-    ]
-    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+    ])  # fmt: skip
+
+
+def packed_as_told(entries: Sequence[Any], pause: Callable[[], object] = lambda: None) -> str:
+    """The same from OpenAI's ``logprobs.content``; entries that are malformed are passed over. 20 tokens at each of
+    500 positions take about 10 ms of CPU: ``pause`` is called every millisecond or so."""
+    rows = []
+    for n, entry in enumerate(entries, 1):
+        if (emitted := _told(entry)) is not None:
+            others = entry.get("top_logprobs")
+            top = [_told(other) for other in others] if isinstance(others, list) else []
+            rows.append([*emitted, [other for other in top if other is not None]])
+        if n % BETWEEN_PAUSES == 0:
+            pause()
+    return _text(rows)
 
 
 def unpacked(text: str) -> list[Position]:
@@ -49,6 +64,20 @@ def spelled(positions: Iterable[Position]) -> bytes:
     """All that the emitted tokens say, in UTF-8 where they are whole. It may end in a mark of the end that the
     answer's text does not show."""
     return b"".join([p.token for p in positions])
+
+
+def _text(rows: list[list[Any]]) -> str:
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+
+
+def _told(entry: Any) -> list[Any] | None:
+    try:
+        text, raw, logprob = entry["token"], entry.get("bytes"), round(float(entry["logprob"]), DIGITS)
+        if raw is not None and not (len(raw) == len(text) and text.isascii()):  # the text may stand in for a part
+            return [_written(bytes(raw)), logprob]
+        return [text, logprob] if isinstance(text, str) else None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _written(token: bytes) -> str | list[int]:

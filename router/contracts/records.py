@@ -82,8 +82,8 @@ class Signals:
 class Answer:
     """One tier's answer to the request, served or not. Text is absent where the policy keeps none.
 
-    ``top_logprobs``: a teacher's likeliest tokens at each position (``router.contracts.logprobs``), where the policy
-    asks for them and neither it nor redaction took the text away.
+    ``top_logprobs``: a teacher's likeliest tokens at each position, where the policy asks for them and neither it nor
+    redaction took the text away: packed (``router.contracts.logprobs``), or until they are kept as the API told them.
     """
 
     tier: Tier
@@ -98,7 +98,7 @@ class Answer:
     student_version: str | None = None
     signals: Signals | None = None
     training_rights: Rights = Rights.UNKNOWN
-    top_logprobs: str | None = None
+    top_logprobs: str | list[Any] | None = None
 
 
 @dataclass(slots=True, kw_only=True)

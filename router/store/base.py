@@ -74,7 +74,7 @@ class Store(Records, Protocol):
 
     @property
     def unspelled(self) -> int:
-        """Answers recorded without their tokens' probabilities, since these spell what was redacted."""
+        """Answers recorded without what was told of their tokens: it spells what was redacted, or too much waited."""
         ...
 
     @property

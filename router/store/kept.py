@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from decimal import Decimal
@@ -9,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from router.contracts.logprobs import packed_as_told
 from router.contracts.records import Answer, Audit, Record
 from router.policy import LogPart
 from router.store.redact import redact_json
@@ -47,11 +49,17 @@ def _audit(audit: Audit, rules: LogPart | None) -> dict[str, Any]:
 def _answer(answer: Answer, rules: LogPart | None, unspelled: Callable[[], None] = lambda: None) -> dict[str, Any]:
     kept = _plain(answer, _ANSWER)
     kept["message"] = _text(answer.message, rules)
-    if answer.top_logprobs is not None and kept["message"] != answer.message:
-        del kept["top_logprobs"]
-        if kept["message"] is not None:
-            unspelled()
+    told = kept.pop("top_logprobs", None)
+    if told is not None and kept["message"] == answer.message:
+        kept["top_logprobs"] = told if isinstance(told, str) else packed_as_told(told, _let_others_run)
+    elif told is not None and kept["message"] is not None:
+        unspelled()
     return kept
+
+
+def _let_others_run() -> None:
+    """Lets go of the interpreter's lock: an event loop next door may wait for it."""
+    time.sleep(0)
 
 
 def _plain(of: object, names: tuple[str, ...]) -> dict[str, Any]:

@@ -36,6 +36,8 @@ COMMIT_SECONDS = 0.015
 ROWS_AT_ONCE = 32
 YIELD_ROWS = 16
 RETRY_SECONDS = (0.1, 5.0)
+ROOM_FOR_TOLD = 256
+"""Records that may wait to be written before what a teacher told of its tokens is given up."""
 PAGE_BYTES = 8192  # several records a page: half the cost of SQLite's own
 CHECKPOINT_PAGES = 2000
 PRAGMAS = (f"page_size = {PAGE_BYTES}", f"wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -144,6 +146,10 @@ class SqliteStore(SqliteReader):
         return len(self._waiting) + self._taken
 
     def append(self, record: Record) -> None:
+        if self.depth >= ROOM_FOR_TOLD:  # unpacked they take megabytes
+            for answer in record.answers:
+                self._unspelled += isinstance(answer.top_logprobs, list)
+                answer.top_logprobs = None
         self._put(record)
 
     def follow(self, policies: Sequence[Policy]) -> None:

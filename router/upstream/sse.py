@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from router.contracts.logprobs import Position
 from router.contracts.records import Usage
 from router.pricing import usage_from_openai
 
@@ -131,31 +129,6 @@ def tokens_of(choice: Any, count: int) -> list[str]:
     known = (t for t in entries_of(choice) if isinstance(t, dict))
     texts = (t.get("token") for t in known if isinstance(t.get("logprob"), (int, float)))
     return [text if isinstance(text, str) else "" for text, _ in zip(texts, range(count), strict=False)]
-
-
-def positions_of(entries: Iterable[Any]) -> list[Position]:
-    """The likeliest tokens at each position, by ``entries_of`` its choice; malformed entries are passed over."""
-    found = []
-    for entry in entries:
-        if (emitted := _token(entry)) is not None:
-            others = entry.get("top_logprobs")
-            tops = map(_token, others if isinstance(others, list) else ())
-            found.append(Position(*emitted, tuple([top for top in tops if top is not None])))
-    return found
-
-
-def _token(entry: Any) -> tuple[bytes, float] | None:
-    if not isinstance(entry, dict):
-        return None
-    text, raw, logprob = entry.get("token"), entry.get("bytes"), entry.get("logprob")
-    if not isinstance(text, str) or not isinstance(logprob, (int, float)):
-        return None
-    if isinstance(raw, list):
-        try:
-            return bytes(raw), float(logprob)
-        except (TypeError, ValueError):
-            return None
-    return text.encode(), float(logprob)
 
 
 @dataclass(slots=True)

@@ -199,7 +199,7 @@ def test_lost_records_show_without_being_counted_twice(make_record: MakeRecord) 
     assert got["locum_records_dropped_total{}"] == 4
     assert got["locum_store_errors_total{}"] == 1
     assert got["locum_store_queue_depth{}"] == 5
-    assert got["locum_logprobs_redacted_total{}"] == 2
+    assert got["locum_logprobs_dropped_total{}"] == 2
 
 
 def test_two_objects_share_nothing(make_record: MakeRecord) -> None:

@@ -160,7 +160,7 @@ def test_where_redaction_changes_the_answer_its_tokens_are_dropped_and_counted(r
 
     def counted() -> bool:
         with urlopen(f"{recording.url}/metrics") as reply:
-            return b"locum_logprobs_redacted_total 1.0" in reply.read()
+            return b"locum_logprobs_dropped_total 1.0" in reply.read()
 
     until(counted)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from router.contracts.logprobs import Position, packed, spelled, unpacked
+from router.contracts.logprobs import Position, packed, packed_as_told, spelled, unpacked
 
 HALF = "é".encode()[:1]
 
@@ -23,3 +24,25 @@ def test_what_was_packed_is_read_again_part_characters_too() -> None:
 
 def test_four_decimals_of_a_logarithm_are_kept() -> None:
     assert packed([Position(b"a", -0.123456, ((b"a", -0.123456),))]) == '[["a",-0.1235,[["a",-0.1235]]]]'
+
+
+def test_what_an_api_told_is_packed_alike_and_what_is_malformed_passed_over() -> None:
+    def told(token: str, logprob: Any, raw: list[int] | None, *top: Any) -> dict[str, Any]:
+        return {"token": token, "logprob": logprob, "bytes": raw, "top_logprobs": list(top)}
+
+    entries = [
+        told("caf", -0.25, [99, 97, 102], told("caf", -0.25, None), told("tea", -1.5, None), {"token": "no number"}),
+        told("\ufffd", -0.5, [0xC3]),  # as servers tell part of a character
+        told("é", -0.75, list("é".encode())),
+        told("\\xa9", -1, [0xA9]),  # as OpenAI does
+        {"token": 7, "logprob": 0}, None, told("x", None, None), told("é", -1.0, [900]),
+    ]  # fmt: skip
+    paused: list[bool] = []
+    found = unpacked(packed_as_told(entries * 20, lambda: paused.append(True)))
+    assert found[:4] == [
+        Position(b"caf", -0.25, ((b"caf", -0.25), (b"tea", -1.5))),
+        Position(HALF, -0.5),
+        Position("é".encode(), -0.75),
+        Position(b"\xa9", -1.0),
+    ]
+    assert len(found) == 80 and len(paused) == 3

@@ -22,7 +22,7 @@ from router.errors import StoreError
 from router.policy import LogPart
 from router.store.kept import kept_record
 from router.store.reader import SqliteReader
-from router.store.sqlite import SqliteStore
+from router.store.sqlite import ROOM_FOR_TOLD, SqliteStore
 from tests.fakes import until
 
 MakeRecord = Callable[..., Record]
@@ -174,6 +174,22 @@ def test_several_proxies_share_one_file(path: Path, make_record: MakeRecord) -> 
     children = [subprocess.Popen([*args, str(n)], stdout=subprocess.DEVNULL) for n in range(4)]
     assert [c.wait(timeout=60) for c in children] == [0, 0, 0, 0]
     assert len({r.request_id for _, r in SqliteReader(path).records()}) == 400
+
+
+async def test_where_much_waits_what_a_teacher_told_of_its_tokens_is_given_up_first(
+    path: Path, make_record: MakeRecord
+) -> None:
+    with closing(SqliteStore(path, {"default": LogPart(redact=())}, busy_seconds=0.05)) as store:
+        told = make_record()
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for n in range(ROOM_FOR_TOLD + 1):
+                answer = replace(told.answers[0], top_logprobs=[{"token": "a", "logprob": -0.5}])
+                store.append(replace(told, request_id=f"r-{n}", answers=[answer]))
+            other.rollback()
+        await store.flush()
+        kept = [r.answers[0].top_logprobs for _, r in store.records()]
+        assert kept == ['[["a",-0.5,[]]]'] * ROOM_FOR_TOLD + [None] and store.unspelled == 1
 
 
 async def test_a_full_queue_drops_and_counts_but_never_blocks(path: Path, make_record: MakeRecord) -> None:
