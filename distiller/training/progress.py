@@ -47,11 +47,12 @@ class Meter:
         """The dev loss as it is now; None: there are no dev rows."""
         self._dev = "" if dev_loss is None else f" · dev {dev_loss:.3f}"
 
-    def show(self, step: int, loss: float, tokens: int) -> None:
-        """``step`` steps are done; the last had this loss and this many tokens."""
+    def show(self, step: int, loss: float | None, tokens: int) -> None:
+        """``step`` steps are done; the last had this loss, if any, and this many tokens."""
         self._tokens += tokens
         seconds = max(time.monotonic() - self._started, 1e-9)
-        figures = f"loss {loss:.3f}{self._dev} · {self._tokens / seconds:,.0f} tok/s"
+        said = "" if loss is None else f"loss {loss:.3f}{self._dev} · "
+        figures = f"{said}{self._tokens / seconds:,.0f} tok/s"
         self._bar.update(self._task, completed=step, figures=figures)
         tenth = step * 10 // self._steps
         if self._bar.disable and not self._silent and tenth > self._tenth:

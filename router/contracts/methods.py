@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 DivergenceKind = Literal["forward", "reverse", "jsd", "skewed", "skewed-reverse"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _listed(value: Any) -> Any:
+    """``20,12``, as it is written in a command, is a list."""
+    return value.split(",") if isinstance(value, str) else value
 
 
 class _Settings(BaseModel):
@@ -95,7 +100,7 @@ class ProgressiveSettings(_Settings):
     """
 
     name: Literal["progressive"] = "progressive"
-    layers: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
+    layers: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1), BeforeValidator(_listed)]
     keep: Literal["even", "influence"] = "even"
     divergence: DivergenceKind = "forward"
     mixed: Inside = 0.5

@@ -61,7 +61,7 @@ class ServedTeacher:
                     async with slots:
                         known = await self._known(session, model, row)
                     done += 1
-                    meter.show(done, 0.0, len(row.tokens))
+                    meter.show(done, None, len(row.tokens))
                     return known
 
                 return list(await asyncio.gather(*map(one, made)))

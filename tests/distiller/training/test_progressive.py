@@ -132,3 +132,7 @@ def test_a_student_that_is_down_the_chain_already_goes_on_from_there(
 def test_a_chain_that_does_not_shrink_is_refused(layers: tuple[int, ...]) -> None:
     with pytest.raises(ValidationError, match="layers"):
         ProgressiveSettings(layers=layers)
+
+
+def test_a_chain_may_be_written_as_in_a_command() -> None:
+    assert ProgressiveSettings(layers="20,12").layers == (20, 12)  # type: ignore[arg-type]
