@@ -11,8 +11,9 @@ the rationale costs no token where it is not wanted.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distiller.data.rows import Row
@@ -29,35 +30,35 @@ class Reasoning(HardLabel):
     """Cross-entropy on the answer, and on rationale and answer where ``marker`` stands in the prompt.
 
     ``weight``: what a row's second task counts beside its first, however much longer it is, as the paper weighs the
-    means of two losses.
+    means of two losses. ``seen`` counts rows with and without a rationale.
     """
 
     marker: str
     weight: float
+    seen: Counter[str] = field(default_factory=Counter)
 
     def encode(self, rows: Iterable[Row], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
         """Each row once, and once more with the mark where it has a rationale and that fits.
 
         Raises:
-            TrainingError: no row has a rationale.
+            TrainingError: no row of this split, nor of one before it, has a rationale.
         """
         made: list[Encoded] = []
-        left_out = reasoned = seen = 0
+        left_out = 0
         for row in rows:
-            seen += 1
             rationale, answer = parted(row)
             plain, too_long = encode([replace(row, answer=answer)], tokenizer, max_tokens)
             made += plain
             left_out += too_long
+            self.seen["with" if rationale else "without"] += 1
             if not rationale:
                 continue
-            reasoned += 1
             worked = replace(row, messages=marked(row.messages, self.marker), answer=f"{rationale}\n{answer}")
             for thought in encode([worked], tokenizer, max_tokens)[0]:
                 answer_tokens = plain[0].answer_tokens if plain else thought.answer_tokens
                 weight = row.weight * self.weight * answer_tokens / thought.answer_tokens
                 made.append(replace(thought, weight=weight))
-        if seen and not reasoned:
+        if self.seen["without"] and not self.seen["with"]:
             raise TrainingError(
                 "no answer holds a rationale: the method needs answers with <think>...</think> or a last line that "
                 "begins with ####, or records whose messages have reasoning_content"

@@ -30,6 +30,7 @@ class OpenTeacher:
         if not (self.folder / "config.json").is_file():
             raise TrainingError(f"the teacher must be a folder with a model in Hugging Face's format; {folder} is none")
         _demand_same_tokenizer(student, self.folder)
+        self._loaded: Any = None
 
     @cached_property
     def config(self) -> Any:
@@ -51,14 +52,14 @@ class OpenTeacher:
         from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
         device = part.tokens.device
-        if "model" not in self.__dict__:
-            self.model = AutoModelForCausalLM.from_pretrained(
+        if self._loaded is None:
+            self._loaded = AutoModelForCausalLM.from_pretrained(
                 self.folder,
                 dtype=torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32,
                 attn_implementation="eager" if device.type == "cpu" else "sdpa",
             )
-            self.model.to(device).eval().requires_grad_(False)
-        return self.model
+            self._loaded.to(device).eval().requires_grad_(False)
+        return self._loaded
 
 
 def _demand_same_tokenizer(student: Path, teacher: Path) -> None:

@@ -202,6 +202,16 @@ def test_both_tasks_of_a_rationale_begin_alike_and_weigh_the_same(tmp_path: Path
     assert len(short) == 2 and left_out == 0  # the worked one is too long, and the answer is still learnt
 
 
+def test_a_later_split_may_have_no_rationale(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(student(tmp_path))
+    bare = row([{"role": "user", "content": "w1"}], "cards")
+    method = Reasoning("w0", 1.0)
+    method.encode([replace(bare, rationale="w3")], tokenizer, 100)
+    assert len(method.encode([bare], tokenizer, 100)[0]) == 1
+    with pytest.raises(TrainingError, match="no answer holds a rationale"):
+        Reasoning("w0", 1.0).encode([bare], tokenizer, 100)
+
+
 def test_a_student_that_learnt_reasoning_answers_at_once_unless_it_is_asked_to_think(tmp_path: Path) -> None:
     records = routing_records(120)
     for made in records:
