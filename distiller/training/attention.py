@@ -1,7 +1,9 @@
-"""Attention within each of several rows that lie one behind the other: nothing padded, nothing seen across.
+"""Attention of our own, for what transformers' implementations make slow or cannot do.
 
-Registered with transformers under a name of its own, so that any of its models can be asked to use it. On a GPU it is
-torch's variable-length flash attention; elsewhere, and for passes that aren't packed, torch's scaled dot product.
+Rows that lie one behind the other attend each to itself: nothing padded, nothing seen across. On a GPU that is torch's
+variable-length flash attention. On a CPU, where torch's fused attention has a slow backward pass, attention is
+written out: query heads that share a key head are one matrix, the mask is where the product is added to, and nothing
+is held twice. It is registered with transformers under a name, so that any of its models can be asked to use it.
 """
 
 from __future__ import annotations
@@ -11,26 +13,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-PACKED = "locum_packed"
+    States = tuple[Tensor, Tensor, Tensor]
+
+NAME = "locum"
 
 
-def can_pack(model: Any) -> bool:
-    """Whether every layer of the model attends to all that came before: a window, or a recurrent state that rows would
-    hand on to each other, asks for rows of their own."""
+def suits(model: Any) -> bool:
+    """Whether every layer of the model attends, in the plain way, to all that came before: a window, or a recurrent
+    state that packed rows would hand on to each other, does not."""
     config = model.config
     kinds = set(getattr(config, "layer_types", None) or ("full_attention",))
-    return kinds == {"full_attention"} and bool(getattr(model, "_supports_attention_backend", False))
+    plain = kinds == {"full_attention"} and getattr(config, "attn_logit_softcapping", None) is None
+    return plain and bool(getattr(model, "_supports_attention_backend", False))
 
 
-def use_packed(model: Any) -> None:
-    """Lets the model attend in packed rows too."""
+def use(model: Any) -> None:
+    """Lets the model attend in this way."""
     from transformers import AttentionInterface, AttentionMaskInterface  # noqa: PLC0415  (heavy)
     from transformers.masking_utils import sdpa_mask  # noqa: PLC0415
 
-    if model.config._attn_implementation != PACKED:
-        AttentionInterface.register(PACKED, attend)
-        AttentionMaskInterface.register(PACKED, sdpa_mask)
-        model.set_attn_implementation(PACKED)
+    if model.config._attn_implementation != NAME:
+        AttentionInterface.register(NAME, attend)
+        AttentionMaskInterface.register(NAME, sdpa_mask)
+        model.set_attn_implementation(NAME)
 
 
 def attend(
@@ -45,39 +50,61 @@ def attend(
     max_length_q: int = 0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """As transformers calls it: query (1, heads, length, width), key and value (1, key heads, length, width).
+    """As transformers calls it: query (rows, heads, length, width), key and value (rows, key heads, length, width).
 
-    ``cu_seq_lens_q``: (rows + 1,) int32, where packed rows begin; None: the pass isn't packed. Returns (1, length,
-    heads, width).
+    ``attention_mask``: (rows, 1, length, key length), what may be seen; None: all that came before.
+    ``cu_seq_lens_q``: (packed rows + 1,) int32, where packed rows begin; None: the pass isn't packed. Returns
+    (rows, length, heads, width).
     """
-    if cu_seq_lens_q is None:
+    states, scale = (query, key, value), scaling or query.shape[-1] ** -0.5
+    if cu_seq_lens_q is not None:
+        return _packed(states, cu_seq_lens_q, max_length_q, scale), None
+    if query.is_cuda or kwargs.get("dropout"):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: PLC0415
 
         out: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+            module, query, key, value, attention_mask, scaling=scale, **kwargs
         )
         return out
-    if query.is_cuda:
-        return _flash((query, key, value), cu_seq_lens_q, max_length_q, scaling), None
-    return _row_by_row((query, key, value), cu_seq_lens_q, scaling), None
+    return written_out(states, attention_mask, scale), None
 
 
-def _flash(states: tuple[Tensor, Tensor, Tensor], starts: Tensor, longest: int, scaling: float | None) -> Tensor:
+def written_out(states: States, mask: Tensor | None, scale: float) -> Tensor:
+    """Softmax of the scaled products, times the values; arguments and result as of ``attend``."""
+    import torch  # noqa: PLC0415
+
+    query, key, value = states
+    rows, heads, length, width = query.shape
+    groups, seen = key.shape[1], key.shape[2]
+    shared = heads // groups  # query heads that share a key head
+    lowest = torch.finfo(query.dtype).min
+    if mask is None:
+        mask = torch.ones(1, 1, length, seen, dtype=torch.bool).tril(seen - length)
+    if mask.shape[0] == 1 or mask.stride(0) == 0:  # the same for every row: it is not written out for each
+        one = query.new_zeros(length, seen).masked_fill(~mask[0, 0], lowest)
+        added = one.repeat(shared, 1).expand(rows * groups, -1, -1)
+    else:
+        every = query.new_zeros(mask.shape).masked_fill(~mask, lowest)[:, :, None]
+        added = every.expand(rows, groups, shared, length, seen).reshape(rows * groups, -1, seen)
+    products = torch.baddbmm(
+        added, query.reshape(rows * groups, -1, width), key.reshape(rows * groups, seen, width).mT, alpha=scale
+    )  # (rows * key heads, shared * length, key length)
+    out = torch.bmm(products.softmax(-1), value.reshape(rows * groups, seen, width))
+    return out.view(rows, heads, length, width).transpose(1, 2).contiguous()
+
+
+def _packed(states: States, starts: Tensor, longest: int, scale: float) -> Tensor:
+    """Attention of rows one behind the other: states of one row, (1, heads, length, width)."""
+    import torch  # noqa: PLC0415
+
+    if not states[0].is_cuda:
+        lengths = starts.diff().tolist()
+        split = (torch.split(t, lengths, dim=2) for t in states)
+        return torch.cat([written_out(own, None, scale) for own in zip(*split, strict=True)], dim=1)
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
 
     q, k, v = (t.squeeze(0).transpose(0, 1) for t in states)  # (length, heads, width)
     grouped = q.shape[1] != k.shape[1]
-    out = varlen_attn(q, k, v, starts, starts, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped)
+    out = varlen_attn(q, k, v, starts, starts, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=grouped)
     assert not isinstance(out, tuple)  # nothing beside the output was asked for
     return out.unsqueeze(0)
-
-
-def _row_by_row(states: tuple[Tensor, Tensor, Tensor], starts: Tensor, scaling: float | None) -> Tensor:
-    import torch  # noqa: PLC0415
-
-    lengths = starts.diff().tolist()
-    parts = [
-        torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
-        for q, k, v in zip(*(torch.split(t, lengths, dim=2) for t in states), strict=True)
-    ]
-    return torch.cat(parts, dim=2).transpose(1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distiller.training.attention import use_packed
+from distiller.training import attention
 from distiller.training.batches import Pass
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def answers(model: Any, part: Pass, output_weight: Tensor, layers: tuple[int, ..
 def _packed(model: Any, part: Pass, layers: bool) -> Any:
     documents = part.documents
     assert documents is not None
-    use_packed(model)
+    attention.use(model)
     return model.get_decoder()(
         part.tokens,
         position_ids=documents.positions,

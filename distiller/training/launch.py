@@ -58,10 +58,12 @@ def _ray(job: dict[str, Any], config: TrainConfig) -> None:
     """Ray Train, on the cluster that ``RAY_ADDRESS`` names, or one of its own on this machine."""
     if find_spec("ray") is None:
         raise TrainingError("--launcher ray needs its package: pip install 'locum[ray]'")
-    import torch  # noqa: PLC0415  (heavy)
+    import ray  # noqa: PLC0415  (heavy)
+    import torch  # noqa: PLC0415
     from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
     from ray.train.torch import TorchTrainer  # noqa: PLC0415
 
+    ours = not ray.is_initialized()
     gpu = torch.cuda.is_available() if config.device is None else config.device.startswith("cuda")
     with tempfile.TemporaryDirectory() as folder:
         trainer = TorchTrainer(
@@ -74,6 +76,9 @@ def _ray(job: dict[str, Any], config: TrainConfig) -> None:
             trainer.fit()
         except Exception as error:  # of several kinds, none of which can be mended here
             raise TrainingError(f"training on Ray failed: {error}") from error
+        finally:
+            if ours:
+                ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distiller.config import TrainConfig
-from distiller.training import memory
-from distiller.training.attention import can_pack, use_packed
+from distiller.training import attention, memory
 from distiller.training.batches import Encoded, Pass, idle, passes
 from distiller.training.forward import answers
 from distiller.training.methods.base import Method
@@ -69,9 +68,10 @@ class Learner:
     def _prepare(self, kind: str) -> None:
         """What is done for speed or memory, as the configuration or else the device asks for it."""
         config, gpu = self.config, kind == "cuda"
-        self.packing = can_pack(self.model) and (gpu if config.packing is None else config.packing)
-        if self.packing:
-            use_packed(self.model)
+        ours = attention.suits(self.model)
+        if ours:
+            attention.use(self.model)
+        self.packing = ours and (gpu if config.packing is None else config.packing)
         if config.activation_checkpointing:
             self.model.activation_checkpointing_enable()
         if gpu if config.compile is None else config.compile:

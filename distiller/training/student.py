@@ -39,7 +39,7 @@ def load(config: TrainConfig, folder: Path, device: str) -> Student:
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32,
-        # torch's fused attention on a CPU has a slow backward pass: written out, a step takes a third less.
+        # torch's fused attention on a CPU has a slow backward pass, where ours does not suit either
         attn_implementation="eager" if device == "cpu" else "sdpa",
     )
     model.to(device).train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build
 from distiller.training.train import train
+from router.errors import TrainingError
 from tests.distiller.tiny_student import policy, routing_records, student
 
 CONFIG = TrainConfig(
@@ -56,3 +58,19 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, how: dict[str, Any]) 
     step = 2**-7  # of bfloat16, in which both were written
     tolerance = 0.02 if config.precision == "bf16" else 1e-3
     assert all(torch.allclose(w, theirs[n], rtol=step, atol=tolerance) for n, w in ours.items())
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs the ray extra: pip install 'locum[ray]'")
+def test_two_workers_of_a_ray_cluster_learn_what_one_process_does(tmp_path: Path) -> None:
+    base, data = student(tmp_path / "base"), with_system_prompt(tmp_path / "data")
+    one = train(CONFIG, base, data, tmp_path / "one")
+    two = train(replace(CONFIG, launcher="ray", processes=2), base, data, tmp_path / "two")
+    assert two.processes == 2 and (two.steps, two.tokens) == (one.steps, one.tokens)
+    assert two.last_loss == pytest.approx(one.last_loss, rel=1e-4)
+    assert two.dev_loss == pytest.approx(one.dev_loss, rel=1e-4)
+
+
+def test_a_process_that_fails_fails_the_run(tmp_path: Path) -> None:
+    base, data = student(tmp_path / "base"), with_system_prompt(tmp_path / "data")
+    with pytest.raises(TrainingError, match="training in 2 processes failed"):
+        train(replace(CONFIG, launcher="torchrun", processes=2, max_tokens=4), base, data, tmp_path / "out")
