@@ -3,10 +3,9 @@
     python benchmarks/forms.py --out FILE.json [--student FOLDER]
 
 The student is SmolLM2-135M-Instruct (or a Hugging Face folder trained from it), written in every form and served by
-the engine that reads it: the embedded one (bf16, int8) and llama-server (q8_0, q4_1, q4_0). Each answers the same
-prompts greedily, one at a time and eight at once. Agreement is with the embedded engine's bf16 answers: the share that
-is the same to the last character, and the share of characters before the first difference. The packaged SmolLM2's own
-weights lie on Q4_1's grid, so that this form costs them nothing; a student that was trained on tells the forms apart.
+the engine that reads it: the embedded one (bf16, int8) and llama-server (q8_0, q4_0). Each answers the same prompts
+greedily, one at a time and eight at once. Agreement is with the embedded engine's bf16 answers: the share that is the
+same to the last character, and the share of characters before the first difference.
 """
 
 from __future__ import annotations

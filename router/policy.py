@@ -50,7 +50,7 @@ class StudentPart(Part):
 
     ``form`` is what a round makes of a trained student, evaluates and serves. ``auto``: ``bf16`` for the embedded
     engine, ``q8_0`` for llama-server. The embedded engine reads ``int8`` too (a little over half the memory),
-    llama-server ``q4_1`` and ``q4_0`` (smaller still). A student by URL is published as it was trained. What is
+    llama-server ``q4_0`` (smaller still, and coarse). A student by URL is published as it was trained. What is
     live keeps the form that the gate saw; another one comes with the next trained student.
     """
 

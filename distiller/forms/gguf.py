@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distiller.forms.q4 import q4_0
 from router.contracts.forms import GgufForm
 from router.errors import TrainingError
 
@@ -29,6 +28,10 @@ def to_gguf(hf_folder: Path, base_gguf: Path, out: Path, form: GgufForm = "q8_0"
 
     The matrix that answers are read off (the head, or the embedding where that is the head too) is never coarser than
     Q8_0, since its errors reach the answer whole; llama.cpp's own conversion keeps it finer too.
+
+    Q4_0 is rounded plainly: scales chosen by the weights' squared error lower that by a fifth, and were measured to
+    move the answers further (SmolLM2-135M, distilled: KL 0.77 beside 0.58). Q4_1 is not offered: the packaged SmolLM2's
+    weights lie on its grid, and rounded to it again a student trained from it kept a tenth of what training changed.
 
     ``out`` appears whole or not at all.
 
@@ -53,7 +56,7 @@ def to_gguf(hf_folder: Path, base_gguf: Path, out: Path, form: GgufForm = "q8_0"
                 f"{base_gguf.name} has no tensor {name} of shape {weight.shape}: not this student's base"
             )
         kind = _kind(weight, "q8_0" if name == head else form)
-        writer.add_tensor(name, _in_kind(weight, kind), raw_dtype=kind)
+        writer.add_tensor(name, gguf.quants.quantize(weight, kind), raw_dtype=kind)
     for name, tensor in kept.items():
         shapes.pop(name)
         writer.add_tensor(name, tensor.data, raw_dtype=tensor.tensor_type)
@@ -117,12 +120,6 @@ def _kind(weight: NDArray[np.float32], form: GgufForm) -> Any:
         return kinds.F32
     kind = kinds[form.upper()]
     return kind if weight.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else kinds.F16
-
-
-def _in_kind(weight: NDArray[np.float32], kind: Any) -> Any:
-    import gguf  # noqa: PLC0415
-
-    return q4_0(weight) if kind == gguf.GGMLQuantizationType.Q4_0 else gguf.quants.quantize(weight, kind)
 
 
 def _copy_metadata(base: Any, writer: Any) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-FormName = Literal["bf16", "int8", "q8_0", "q4_1", "q4_0"]
-"""``bf16``: as it was trained. ``int8``: eight bits a weight, one scale for each row. ``q8_0``, ``q4_1`` and ``q4_0``:
-GGUF's blocks of 32 weights at 8.5, 5 and 4.5 bits a weight."""
+FormName = Literal["bf16", "int8", "q8_0", "q4_0"]
+"""``bf16``: as it was trained. ``int8``: eight bits a weight, one scale for each row. ``q8_0`` and ``q4_0``: GGUF's
+blocks of 32 weights at 8.5 and 4.5 bits a weight."""
 
-GgufForm = Literal["q8_0", "q4_1", "q4_0"]
-FormChoice = Literal["auto", "bf16", "int8", "q8_0", "q4_1", "q4_0"]
-FORMS: tuple[FormName, ...] = get_args(FormName)
+GgufForm = Literal["q8_0", "q4_0"]
+FormChoice = Literal["auto", "bf16", "int8", "q8_0", "q4_0"]
 GGUF_FORMS: tuple[GgufForm, ...] = get_args(GgufForm)
 
 READ_BY: Mapping[str | None, tuple[FormName, ...]] = {
