@@ -122,12 +122,13 @@ def traffic_of(
     kept, looks = [row for row, _ in scored], [look for _, look in scored]
     scores = [look.score for look in looks]
     prices, ratio, pairs, cached = Prices.of(policy), *_ratio(kept), _cached_share(kept)
-    student = [_costs(row, Tier.STUDENT, ratio, cached, prices) for row in kept]
-    teacher = [_costs(row, Tier.TEACHER, ratio, cached, prices) for row in kept]
+    student_seen, student = _columns([_costs(row, Tier.STUDENT, ratio, cached, prices) for row in kept])
+    teacher_seen, teacher = _columns([_costs(row, Tier.TEACHER, ratio, cached, prices) for row in kept])
     third = _third(policy, scored, scorer, prices)
-    accepts = [_accepts(row, look.score, scorer, third is not None) for row, look in scored]
+    accept_seen, accept = _columns([_accepts(row, look.score, scorer, third is not None) for row, look in scored])
     compared = scores if by_score else _compared(policy, kept, looks, Extra.of(prices))
     verdicts, unpriced = _verdicts(kept, policy)
+    verdict_seen, verdict = _columns(verdicts)
     upward = policy.conversation.affinity == "upward"
     times = [row.created_at for row in kept]
     return Traffic(
@@ -136,14 +137,14 @@ def traffic_of(
         to_teacher=np.array([row.settled[which] is Tier.TEACHER for row in kept]),
         score=np.array(_lowest(kept, compared, which) if upward else compared),
         guess=np.array(scores),
-        accept_seen=np.array([seen for seen, _ in accepts]),
-        accept=np.array([known for _, known in accepts]),
-        student_seen=np.array([seen for seen, _ in student]),
-        student=np.array([known for _, known in student]),
-        teacher_seen=np.array([seen for seen, _ in teacher]),
-        teacher=np.array([known for _, known in teacher]),
-        verdict_seen=np.array([seen for seen, _ in verdicts]),
-        verdict=np.array([known for _, known in verdicts]),
+        accept_seen=accept_seen,
+        accept=accept,
+        student_seen=student_seen,
+        student=student,
+        teacher_seen=teacher_seen,
+        teacher=teacher,
+        verdict_seen=verdict_seen,
+        verdict=verdict,
         unpriced=unpriced,
         audited=np.array([_has_verdict(row) for row in kept]),
         acceptable=np.array([row.acceptable is True for row in kept]),
@@ -153,11 +154,14 @@ def traffic_of(
         pairs=pairs,
         scored_answers=scorer is not None,
         third=third,
-        left_out={
-            "of other bundles": len(rows) - len(mine),
-            "without a score": len(mine) - len(kept),
-        },
+        left_out={"of other bundles": len(rows) - len(mine), "without a score": len(mine) - len(kept)},
     )
+
+
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
+    """What is seen of every request, and what is known with the audit's help, (n,) each."""
+    seen, known = np.array(pairs, np.float64).T
+    return seen, known
 
 
 def _has_verdict(row: Logged) -> bool:
