@@ -28,7 +28,10 @@ ASKED = 256
 """Shingles kept of its last user turn, once more."""
 EVERYTHING = np.uint32(0xFFFFFFFF)
 
-_WORDS = re.compile(r"\w+|[-+*/^%<>=|&~]")  # an operator may be all that two sums differ in
+_OPERATORS = "-+*/^%<>=|&~"  # one may be all that two sums differ in
+_WORDS = re.compile(rf"[\w{re.escape(_OPERATORS)}]+")
+_KEPT = frozenset(_OPERATORS + "_")
+_ASCII = bytes(ord(chr(b).lower()) if chr(b).isalnum() or chr(b) in _KEPT else 32 for b in range(128)) + bytes(128)
 _NUMBERS = re.compile(r"\d+")
 _PRIME = 0x9E3779B1
 
@@ -43,7 +46,10 @@ class Sketch:
 
 def normalise(text: str) -> str:
     """Lower case, one form of every character, words and operators only: what two equal prompts have in common."""
-    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    if text.isascii():  # twice as fast as the expression
+        words = text.encode().translate(_ASCII).decode().split()
+        return " ".join(words) or " ".join(text.split())
+    folded = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_WORDS.findall(folded)) or " ".join(folded.split())
 
 
@@ -60,12 +66,17 @@ def digest(text: str) -> int:
 def sketches(prompts: Sequence[tuple[str, str]]) -> list[Sketch]:
     """Of each prompt the sketch: all before its last user turn, and that turn, both normalised."""
     wholes = smallest([f"{before} {asked}" if before else asked for before, asked in prompts], WHOLE)
-    askeds = smallest([asked for _, asked in prompts], ASKED)
-    return [Sketch(whole, asked) for whole, asked in zip(wholes, askeds, strict=True)]
+    later = iter(smallest([asked for before, asked in prompts if before], ASKED))
+    return [
+        Sketch(whole, next(later) if before else whole[:ASKED])
+        for whole, (before, _) in zip(wholes, prompts, strict=True)
+    ]
 
 
 def smallest(texts: Sequence[str], most: int) -> list[U32]:
     """Of each text its ``most`` smallest distinct shingles' hashes, ascending. Many texts at once are fastest."""
+    if not texts:
+        return []
     codes = [np.frombuffer(t.encode("utf-32-le", "replace"), np.uint32) for t in texts]
     sizes = np.array([max(len(c), SHINGLE) for c in codes], np.int64)
     joined = np.zeros(int(sizes.sum()) + SHINGLE, np.uint32)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ class Spool:
             slips[i] = (
                 row.created_at, digest(row.request_id), self._at, len(line), self._count + i,
                 digest(whole), digest(asked), digest(numbers(asked)),
-                digest(whole[:EDGE_CHARS]), digest(whole[-EDGE_CHARS:]),
+                *(crc32(edge.encode("utf-8", "replace")) for edge in (whole[:EDGE_CHARS], whole[-EDGE_CHARS:])),
                 digest(row.conversation_id), digest(row.user) if row.user else 0,
                 self.sources.setdefault((row.teacher, row.rights), len(self.sources)),
                 code(fault), -1 if row.student_ok is None else int(row.student_ok),
