@@ -35,9 +35,9 @@ $(READY): pyproject.toml requirements/runtime.txt requirements/dev.txt
 demo: setup ## See the whole loop in one go: no key, no GPU, no Docker; KEEP=1 leaves it running
 	$(BIN)/python benchmarks/demo.py $(if $(KEEP),--keep)
 
-# Other people's clients, for the tests alone: `make demo` need not wait for them.
+# Other people's clients and Ray, for the tests alone: `make demo` need not wait for them.
 $(CLIENTS): $(READY) requirements/clients.txt requirements/apart.txt
-	@echo "locum: installing the clients that the tests run"
+	@echo "locum: installing the clients and the cluster that the tests run"
 	$(PIP) install --quiet --no-deps --require-hashes -r requirements/clients.txt
 	$(PIP) install --quiet --no-deps --require-hashes --upgrade --target $(VENV)/apart -r requirements/apart.txt
 	@touch $@
@@ -67,7 +67,7 @@ lock: setup ## Pin anew after a change of dependencies; UPGRADE=1 takes the newe
 	$(PIP) install --quiet $(UV)
 	$(LOCK) --extra distill -o requirements/runtime.txt
 	$(LOCK) --extra dev -c requirements/runtime.txt -o requirements/dev.txt $$($(NAMES) requirements/runtime.txt)
-	$(LOCK) --extra dev --extra clients -c requirements/runtime.txt -c requirements/dev.txt \
+	$(LOCK) --extra dev --extra clients --extra ray -c requirements/runtime.txt -c requirements/dev.txt \
 	  -o requirements/clients.txt $$($(NAMES) requirements/runtime.txt requirements/dev.txt)
 	cat requirements/runtime.txt requirements/dev.txt requirements/clients.txt \
 	  | sed -n 's/^\([a-z0-9._-]*==.*[^ \]\) *\\*$$/\1/p' | grep -v '^rich==\|^jiter==' >$(VENV)/pins.txt
