@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distiller.config import TrainConfig
-from distiller.data.dataset import Dataset, read
+from distiller.data.dataset import Dataset, scan
 from distiller.training.batches import Encoded, encode, tensors
 from distiller.training.forward import answers
 from distiller.training.train import TrainReport, train
@@ -138,7 +138,7 @@ def _kept(settings: ProgressiveSettings, folder: Path, layers: int, config: Trai
 
     if settings.keep == "even":
         return even(layers, depth(folder))
-    rows = islice(read(dataset.train), MEASURED_ROWS)
+    rows = islice(scan(dataset.train), MEASURED_ROWS)
     encoded, _ = encode(rows, AutoTokenizer.from_pretrained(folder), config.max_tokens)
     changes = influence(folder, encoded)
     return sorted(sorted(range(len(changes)), key=lambda i: -changes[i])[:layers])

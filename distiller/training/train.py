@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from distiller.config import TrainConfig
-from distiller.data.dataset import Dataset, read
+from distiller.data.dataset import Dataset, scan
 from distiller.training.batches import Encoded, plan
 from distiller.training.checkpoints import Checkpoint, Progress
 from distiller.training.launch import launched
@@ -102,8 +102,8 @@ def run(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> Trai
     place = Place(config.device, config.track, str(out.with_name(f"{out.name}.tracking")))
     config = replace(config, device=place.device)
     tokenizer, method = AutoTokenizer.from_pretrained(student), make(config, student)
-    rows, left_out = method.encode(read(dataset.train), tokenizer, config.max_tokens)
-    dev, _ = method.encode((r for r in read(dataset.dev) if r.trainable), tokenizer, config.max_tokens)
+    rows, left_out = method.encode(scan(dataset.train), tokenizer, config.max_tokens)
+    dev, _ = method.encode((r for r in scan(dataset.dev) if r.trainable), tokenizer, config.max_tokens)
     if not rows:
         raise TrainingError(f"no training row of at most {config.max_tokens} tokens ({left_out} longer ones left out)")
     with torch.random.fork_rng():
