@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
-ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 28}
-"""Logits that exist at once: 64 MB of float32 on a CPU, whose caches small pieces suit; 1 GB on a GPU, which
+ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 28}
+"""Logits that exist at once: 32 MB of float32 on a CPU, whose caches small pieces suit; 1 GB on a GPU, which
 multiplies large ones faster and adds to the output embedding's gradient less often."""
+
+_ROWS = 4096
 
 
 class Measure(Protocol):
@@ -95,8 +97,15 @@ class _Work:
                 hidden_grad[piece] = (slope @ output) * counts[:, None]
             if to_output:
                 product = slope.T @ (states * counts[:, None].to(self.kind))
-                output_grad = product if output_grad is None else output_grad.to(total.dtype).add_(product)
+                output_grad = product if output_grad is None else _added(output_grad.to(total.dtype), product)
         return total, hidden_grad, output_grad
+
+
+def _added(total: Tensor, more: Tensor) -> Tensor:
+    """``total`` with ``more`` added, in place and by parts: torch would make ``more`` whole in the finer type."""
+    for part, of in zip(total.split(_ROWS), more.split(_ROWS), strict=True):
+        part.add_(of)
+    return total
 
 
 def at_least_float32(tensor: Tensor) -> dtype:
