@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from distiller.commands import bundles, dataset, economics, evaluate, export, forget, rounds, synthesize
+from distiller.commands import bundles, dataset, economics, evaluate, export, forget, rounds, synthesize, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +17,7 @@ app.command(name="list")(bundles.list_bundles)
 app.command()(bundles.rollback)
 app.command()(bundles.activate)
 app.add_typer(dataset.app, name="dataset")
+app.command()(train.train)
 app.command()(forget.forget)
 app.command()(evaluate.evaluate)
 app.command()(export.export)
