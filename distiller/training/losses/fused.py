@@ -103,8 +103,8 @@ class _Work:
 
 def _added(total: Tensor, more: Tensor) -> Tensor:
     """``total`` with ``more`` added, in place and by parts: torch would make ``more`` whole in the finer type."""
-    for part, of in zip(total.split(_ROWS), more.split(_ROWS), strict=True):
-        part.add_(of)
+    for first in range(0, len(total), _ROWS):
+        total[first : first + _ROWS] += more[first : first + _ROWS]
     return total
 
 
