@@ -118,7 +118,7 @@ class ConfidenceSettings(_Settings):
     """The teacher's text, and doubt where the student gets it wrong. ``doubt``: every token alike, at that share."""
 
     name: Literal["confidence"] = "confidence"
-    doubt: Share = 0.2
+    doubt: Share = 0.1
 
 
 MethodSettings = Annotated[
