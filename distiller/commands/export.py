@@ -16,9 +16,7 @@ from router.settings import Settings
 
 
 def export(
-    form: Annotated[
-        FormName, typer.Option(help="int8: a folder for the embedded engine; q8_0, q4_0: a GGUF file.")
-    ],
+    form: Annotated[FormName, typer.Option(help="int8: a folder for the embedded engine; q8_0, q4_0: a GGUF file.")],
     out: Annotated[Path, typer.Option(help="What to write: a file for a GGUF, a folder for int8.")],
     bundle: Annotated[str | None, typer.Option(help="A bundle's id from `locum distill list`.")] = None,
     student: Annotated[Path | None, typer.Option(help="Instead of a bundle: a student's Hugging Face folder.")] = None,
