@@ -2,8 +2,8 @@
 it, and prints what that took as one line of JSON.
 
 A job has `contender`, `kind` (sft or soft), `student` and `teacher` (Hugging Face folders), `rows` (token ids and
-the answer's start), `batch`, `precision` (bf16 or fp32), `device` and `out`. Every contender gets the same tokens,
-the same number of rows a step, and moves every weight with AdamW.
+the answer's start), `batch`, `at_once` (TRL's rows a pass), `precision` (bf16 or fp32), `device` and `out`. Every
+contender gets the same tokens, the same number of rows a step, and moves every weight with AdamW.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ def locum(job: Job) -> list[float]:
     from distiller.training.batches import Encoded  # noqa: PLC0415
     from distiller.training.learner import Learner  # noqa: PLC0415
     from distiller.training.methods.make import make  # noqa: PLC0415
+    from router.contracts.methods import HardLabelSettings, SoftLabelSettings  # noqa: PLC0415
 
+    soft = SoftLabelSettings(teacher=job["teacher"], divergence="forward", mix=1.0)
     config = TrainConfig(
-        method="soft-label" if job["kind"] == "soft" else "hard-label",
+        method=soft if job["kind"] == "soft" else HardLabelSettings(),
         learning_rate=LEARNING_RATE,
         precision=job["precision"],
         device=job["device"],
         freeze_embeddings=job["contender"] == "locum, embedding held",
-        tokens_per_pass=job["tokens_per_pass"],
     )
     rows = [Encoded(tuple(tokens), start, 1.0) for tokens, start in job["rows"]]
     student = Path(job["student"])
@@ -80,7 +81,8 @@ def trl(job: Job) -> list[float]:
 
     common = {
         "output_dir": job["out"],
-        "per_device_train_batch_size": job["batch"],
+        "per_device_train_batch_size": job["at_once"],
+        "gradient_accumulation_steps": job["batch"] // job["at_once"],
         "max_steps": len(job["rows"]) // job["batch"],
         "learning_rate": LEARNING_RATE,
         "bf16": job["precision"] == "bf16",
