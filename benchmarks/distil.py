@@ -56,6 +56,7 @@ from router.contracts.methods import (
 )
 from router.contracts.records import Record
 from router.engine.weights import base_student
+from router.errors import DatasetError
 from router.settings import Settings
 
 CUT = 12
@@ -78,7 +79,7 @@ class Bench:
         """These records as the product makes a dataset of them, kept where it is there already."""
         try:
             return load_dataset(folder)
-        except FileNotFoundError:
+        except DatasetError:
             return build(records, policy(), folder, DatasetConfig(dev_share=0.02, max_rows=None))
 
     def train(self, folder: Path, method: MethodSettings, data: Dataset, start: Path, **changes: Any) -> Row:
