@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 from harness import Row, conditions, read_jsonl, write_result
-from intents import STUDENT, answers, messages, policy, record, text_of
+from intents import STUDENT, answers, messages, policy, text_of, worked
 from rich.console import Console
 from rich.table import Table
 from whitebox import nearness
@@ -211,11 +211,6 @@ def reasoning(bench: Bench) -> Iterator[Row]:
         tokens = sum(a.output_tokens for a in said) / len(said)
         yield {"name": name, "part": "reasoning", **took, "accuracy": round(sum(right) / len(right), 4),
                "output_tokens": round(tokens, 1), "tested": len(right)}  # fmt: skip
-
-
-def worked(rows: Sequence[Row], first: int = 0, *, audited: bool = False, system: str | None = None) -> list[Record]:
-    """GSM8K's rows as records of the log."""
-    return [record(r["question"], r["answer"], first + i, audited=audited, system=system) for i, r in enumerate(rows)]
 
 
 def final(text: str) -> str:

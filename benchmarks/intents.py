@@ -1,6 +1,6 @@
-"""Banking77's messages as a log would have them, and what a student answers to them in the engine that serves.
+"""Recorded questions as a log would have them, and what a student answers to them in the engine that serves.
 
-What benchmarks on "name the intent" share: the records, the policy, the asking.
+What benchmarks of learning share: Banking77's and GSM8K's records, the policy, the asking.
 """
 
 from __future__ import annotations
@@ -67,3 +67,8 @@ def text_of(answer: StudentAnswer) -> str:
 def messages(rows: Sequence[Row], label: str, first: int = 0, *, audited: bool = False) -> list[Record]:
     """These rows of the file as records, answered by what ``label`` names: ``gold`` or ``gpt4``."""
     return [record(r["text"], r[label], first + i, audited=audited) for i, r in enumerate(rows)]
+
+
+def worked(rows: Sequence[Row], first: int = 0, *, audited: bool = False, system: str | None = None) -> list[Record]:
+    """GSM8K's rows as records of the log."""
+    return [record(r["question"], r["answer"], first + i, audited=audited, system=system) for i, r in enumerate(rows)]

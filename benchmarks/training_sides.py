@@ -60,24 +60,7 @@ def trl(job: Job) -> list[float]:
     """Each step's seconds in TRL: SFTTrainer, or GKDTrainer on the dataset's own answers (lmbda 0)."""
     import torch  # noqa: PLC0415
     from datasets import Dataset  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback  # noqa: PLC0415
-
-    took: list[float] = []
-
-    class Clock(TrainerCallback):
-        began = 0.0
-
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            self.began = time.perf_counter()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            if job["device"].startswith("cuda"):
-                torch.cuda.synchronize()
-            took.append(time.perf_counter() - self.began)
-
-        def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
-            if "loss" in logs:
-                job["losses"].append(float(logs["loss"]))
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
 
     common = {
         "output_dir": job["out"],
@@ -116,9 +99,33 @@ def trl(job: Job) -> list[float]:
             model, teacher, args=GKDConfig(**common, lmbda=0.0, beta=0.0, temperature=1.0),
             train_dataset=Dataset.from_dict(rows), processing_class=tokenizer, data_collator=padded(tokenizer),
         )  # fmt: skip
-    trainer.add_callback(Clock())
+    took: list[float] = []
+    trainer.add_callback(clock(took, job))
     trainer.train()
     return took
+
+
+def clock(took: list[float], job: Job) -> Any:
+    """A callback of TRL's trainers that notes each step's seconds and loss."""
+    import torch  # noqa: PLC0415
+    from transformers import TrainerCallback  # noqa: PLC0415
+
+    class Clock(TrainerCallback):
+        began = 0.0
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if job["device"].startswith("cuda"):
+                torch.cuda.synchronize()
+            took.append(time.perf_counter() - self.began)
+
+        def on_log(self, *_: Any, logs: dict[str, Any], **__: Any) -> None:
+            if "loss" in logs:
+                job["losses"].append(float(logs["loss"]))
+
+    return Clock()
 
 
 def padded(tokenizer: Any) -> Any:

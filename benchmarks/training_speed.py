@@ -33,10 +33,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import Row, conditions, read_jsonl, write_result
+from intents import messages, policy, worked
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from distiller.data.rows import Row as DatasetRow
+from distiller.data.rows import row_of
+from distiller.training.batches import encode
 from router.engine.weights import base_student
 from router.settings import Settings
 
@@ -48,6 +52,8 @@ SHAPES: dict[str, dict[str, int]] = {
              "num_key_value_heads": 2, "vocab_size": 151_936},
 }  # fmt: skip
 """Random weights in the shapes of Qwen2.5's small models."""
+LONGEST = 4096
+"""Tokens of a row: more than any has."""
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 CONTENDERS = {"sft": ("locum", "locum, embedding held", "TRL SFTTrainer"), "soft": ("locum", "TRL GKDTrainer")}
 
@@ -62,32 +68,17 @@ def trl_folder(settings: Settings) -> Path:
     return folder
 
 
-def texts(data: Path, kind: str, count: int, seed: int) -> list[tuple[list[dict[str, str]], str]]:
-    """``count`` prompts and answers, drawn by ``seed``."""
-    if kind == "distinct":
-        rows = read_jsonl(data / "gsm8k_gold_train.jsonl.gz")
-        found = [([{"role": "user", "content": r["question"]}], r["answer"]) for r in rows]
-    else:
-        system = {"role": "system", "content": "Name the intent of the customer's message."}
-        rows = read_jsonl(data / "banking77.jsonl.gz")
-        found = [([system, {"role": "user", "content": r["text"]}], r["gold"]) for r in rows]
-    return random.Random(seed).sample(found, count)
-
-
-def encoded(student: Path, rows: Sequence[tuple[list[dict[str, str]], str]]) -> list[tuple[list[int], int]]:
-    """Tokens and the answer's start, by the student's chat template."""
+def encoded(student: Path, data: Path, kind: str, count: int, seed: int) -> list[tuple[list[int], int]]:
+    """``count`` rows drawn by ``seed``, as tokens with the answer's start."""
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    from distiller.training.batches import end_of_turn  # noqa: PLC0415
-
-    tokenizer = AutoTokenizer.from_pretrained(student)
-    found = []
-    for messages, answer in rows:
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
-        end = tokenizer(answer, add_special_tokens=False)["input_ids"]
-        found.append(([*prompt, *end, end_of_turn(tokenizer)], len(prompt)))
-    return found
+    distinct = kind == "distinct"
+    rows = read_jsonl(data / ("gsm8k_gold_train.jsonl.gz" if distinct else "banking77.jsonl.gz"))
+    drawn = random.Random(seed).sample(rows, count)
+    records = worked(drawn) if distinct else messages(drawn, "gold")
+    found = (row_of(r, policy()) for r in records)
+    made, _ = encode((r for r in found if isinstance(r, DatasetRow)), AutoTokenizer.from_pretrained(student), LONGEST)
+    return [(list(row.tokens), row.start) for row in made]
 
 
 def shaped(name: str, folder: Path, tokenizer_of: Path) -> Path:
@@ -162,7 +153,7 @@ def compare(args: argparse.Namespace, console: Console) -> list[Row]:
         for model in args.model:
             student = base if model == "smollm2" else shaped(model, Path(folder) / model, base)
             for rows in args.rows:
-                tokens = encoded(base, texts(args.data, rows, args.steps * args.batch, args.seed))
+                tokens = encoded(base, args.data, rows, args.steps * args.batch, args.seed)
                 for kind in args.kind:
                     job = {
                         "kind": kind, "student": str(student), "teacher": str(student), "rows": tokens,
