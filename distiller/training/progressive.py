@@ -8,12 +8,10 @@ learning what the last one says.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,7 @@ from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, scan
 from distiller.training.batches import Encoded, encode, tensors
 from distiller.training.forward import answers
-from distiller.training.train import TrainReport, train
+from distiller.training.train import TrainReport, fingerprint, train
 from router.contracts.methods import HardLabelSettings, MethodSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
 
@@ -47,7 +45,7 @@ def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> 
     if not isinstance(settings, ProgressiveSettings):
         return train(config, student, dataset, out)
     chain = _chain(settings, depth(student))
-    place = out.with_name(f"{out.name}.chain-{_name(config, student, dataset)}")
+    place = out.with_name(f"{out.name}.chain-{fingerprint(config, student, dataset, config.processes)[:12]}")
     place.mkdir(parents=True, exist_ok=True)
     last = student
     for n, layers in enumerate(chain):
@@ -154,10 +152,3 @@ def _chain(settings: ProgressiveSettings, given: int) -> tuple[int, ...]:
     if chain := tuple(layers for layers in settings.layers if layers <= given):
         return chain
     raise TrainingError(f"the student has {given} layers, fewer than any of the chain: {settings.layers}")
-
-
-def _name(config: TrainConfig, student: Path, dataset: Dataset) -> str:
-    """Names the chain, so that another's students are not taken for its own."""
-    how = {k: v for k, v in asdict(config).items() if not k.startswith("checkpoint")}
-    what = [how | {"method": config.method.model_dump(mode="json")}, str(student.resolve()), dataset.sha256]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]

@@ -110,7 +110,7 @@ def run(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> Trai
         torch.manual_seed(config.seed)
         learner = Learner(config, student, method, place)
         torch.manual_seed(config.seed + place.rank)  # what a method draws for its rows, each process draws for its own
-        loop = _Run(learner, rows, dev[:DEV_ROWS], out, _fingerprint(config, student, dataset, place.processes))
+        loop = _Run(learner, rows, dev[:DEV_ROWS], out, fingerprint(config, student, dataset, place.processes))
         loop.go()
     report = loop.report(out, left_out)
     _save(learner, tokenizer, report, loop.progress, out)
@@ -224,7 +224,7 @@ class _Run:
         )
 
 
-def _fingerprint(config: TrainConfig, student: Path, dataset: Dataset, processes: int) -> str:
+def fingerprint(config: TrainConfig, student: Path, dataset: Dataset, processes: int) -> str:
     """Names the run: what it starts from, what it learns, how, and by how many."""
     plain = replace(config, launcher="none", processes=processes, track=None)
     plain = replace(plain, checkpoint_seconds=0, checkpoint_steps=None)
