@@ -1,16 +1,17 @@
 """Every method of distillation beside plain fine-tuning on gold labels and beside no training, on the same data.
 
-Three parts, each with SmolLM2-135M-Instruct and the product's own code for dataset, training and serving:
+Four parts, each with SmolLM2-135M-Instruct and the product's own code for dataset, training and serving:
 
 - `intents`: Banking77. The teacher is GPT-4 by its recorded labels; the student learns from so many of them and
   names the intents of unseen messages. Accuracy is against the gold labels, `of_teacher` beside the teacher's own
   accuracy on the messages it labelled, `auroc` how well the mean log-probability of the student's answer tells
-  right from wrong (deferral).
+  right from wrong (deferral). The hard-label student is asked in its quantised forms too.
 - `whitebox`: SmolLM2-135M-Instruct is the teacher of a student cut from it, 12 of its 30 layers. Every method sees
   the same texts (GSM8K's questions with worked solutions) once; perplexity, the share of tokens at which student and
   teacher agree on the likeliest, and KL(teacher || student) are on unseen ones.
 - `reasoning`: GSM8K. Without a rationale the student learns the final number, with one both; it is right where its
   last number is the gold one.
+- `synthetic`: requests of weak kinds written by a simulated teacher; see `synthetic.py`.
 
     python benchmarks/distil.py --data ../shared/data --out benchmarks/results/distil.json --home DIR
 
@@ -31,19 +32,22 @@ from typing import Any
 
 import numpy as np
 from harness import Row, conditions, read_jsonl, write_result
-from intents import STUDENT, answers, messages, policy, text_of, worked
+from intents import DATASET, STUDENT, answers, messages, policy, text_of, worked
 from rich.console import Console
 from rich.table import Table
+from synthetic import synthetic
 from whitebox import nearness
 
-from distiller.config import DatasetConfig, TrainConfig
+from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build, read
 from distiller.data.dataset import load as load_dataset
 from distiller.evaluation.asking import StudentAnswer
 from distiller.evaluation.calibration import auroc
 from distiller.evaluation.serving import Form
+from distiller.forms.export import export
 from distiller.training.batches import encode
 from distiller.training.progressive import even, shrink, trained
+from router.contracts.forms import FormName
 from router.contracts.methods import (
     ConfidenceSettings,
     FeatureSettings,
@@ -61,6 +65,10 @@ from router.settings import Settings
 
 CUT = 12
 """Layers of the white-box student."""
+QUANTISED: tuple[tuple[str, FormName], ...] = (
+    ("embedded", "int8"), ("llama-server", "q8_0"), ("llama-server", "q4_0"),
+)  # fmt: skip
+"""Engines, and the forms they read."""
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
@@ -80,7 +88,7 @@ class Bench:
         try:
             return load_dataset(folder)
         except DatasetError:
-            return build(records, policy(), folder, DatasetConfig(dev_share=0.02, max_rows=None))
+            return build(records, policy(), folder, DATASET)
 
     def train(self, folder: Path, method: MethodSettings, data: Dataset, start: Path, **changes: Any) -> Row:
         """The trained student in ``folder/student``, and what training it took."""
@@ -111,8 +119,15 @@ def intents(bench: Bench) -> Iterator[Row]:
         ("no training", "gpt4", None),
         ("plain fine-tuning on gold", "gold", HardLabelSettings()),
         ("locum hard-label", "gpt4", HardLabelSettings()),
-        *((f"locum confidence, doubt {d}", "gpt4", ConfidenceSettings(doubt=d)) for d in (0.05, 0.2)),
+        *((f"locum confidence, doubt {d}", "gpt4", ConfidenceSettings(doubt=d)) for d in (0.1,)),
     ]
+
+    def row(name: str, student: Form, folder: Path, engine: str = "embedded", **took: Any) -> Row:
+        said = answers(student, messages(unseen, "gold", len(rows), audited=True), folder, engine)
+        right = np.array([text_of(a) == r["gold"] for a, r in zip(said, unseen, strict=True)])
+        return {"name": name, **about, **took, **deferral(said, right), "accuracy": round(float(right.mean()), 4),
+                "of_teacher": round(float(right.mean()) / teacher, 4), "tested": len(unseen)}  # fmt: skip
+
     for name, label, method in plans:
         if not bench.wanted(name):
             continue
@@ -120,14 +135,17 @@ def intents(bench: Bench) -> Iterator[Row]:
         if method is not None:
             data = bench.dataset(home / f"dataset-{label}", messages(taught, label))
             took = bench.train(folder, method, data, bench.base)
-        said = answers(
-            Form(folder / "student" if method else bench.base),
-            messages(unseen, "gold", len(rows), audited=True),
-            folder,
-        )
-        right = np.array([text_of(a) == r["gold"] for a, r in zip(said, unseen, strict=True)])
-        yield {"name": name, **about, **took, **deferral(said, right), "accuracy": round(float(right.mean()), 4),
-               "of_teacher": round(float(right.mean()) / teacher, 4), "tested": len(unseen)}  # fmt: skip
+        yield row(name, Form(folder / "student" if method else bench.base), folder, **took)
+    student = home / "locum-hard-label" / "student"
+    for engine, form in QUANTISED:
+        name = f"locum hard-label, served as {form}"
+        if bench.wanted(name):
+            folder = home / f"hard-label-{form}"
+            folder.mkdir(parents=True, exist_ok=True)
+            place = folder / "weights"
+            if not place.exists():
+                export(student, form, place, STUDENT)
+            yield row(name, Form(student, place) if engine == "llama-server" else Form(place), folder, engine)
 
 
 def deferral(said: Sequence[StudentAnswer], right: np.ndarray) -> Row:
@@ -219,7 +237,7 @@ def final(text: str) -> str:
     return f"{float(numbers[-1].replace(',', '')):g}" if numbers else ""
 
 
-PARTS = {"intents": intents, "whitebox": whitebox, "reasoning": reasoning}
+PARTS = {"intents": intents, "whitebox": whitebox, "reasoning": reasoning, "synthetic": synthetic}
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
@@ -249,6 +267,9 @@ def main(given: Sequence[str] | None = None) -> None:
     about.add_argument("--texts", type=int, default=1000, help="whitebox: texts to learn from, once")
     about.add_argument("--unseen-texts", type=int, default=150)
     about.add_argument("--whitebox-rate", type=float, default=5e-4)
+    about.add_argument("--log", type=int, default=800, help="synthetic: messages in the log that the teacher answered")
+    about.add_argument("--audits", type=int, default=400, help="synthetic: audited ones beside them")
+    about.add_argument("--per-kind", type=int, default=30, help="synthetic: rows wanted of a weak kind")
     about.add_argument("--problems", type=int, default=1000, help="reasoning: problems to learn from")
     about.add_argument("--unseen-problems", type=int, default=300)
     about.add_argument("--reasoning-epochs", type=float, default=2.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness import Row
 
+from distiller.config import DatasetConfig
 from distiller.data.rows import Row as DatasetRow
 from distiller.data.rows import row_of
 from distiller.evaluation.asking import Asker, StudentAnswer
@@ -22,6 +23,7 @@ from router.policy import Policy
 SYSTEM = "Name the intent of the customer's message."
 STUDENT = "smollm2-135m-instruct"
 TEACHER = "recorded-labels"
+DATASET = DatasetConfig(dev_share=0.02, max_rows=None)
 
 
 def record(prompt: str, answer: str, at: int, *, audited: bool = False, system: str | None = SYSTEM) -> Record:
@@ -39,23 +41,24 @@ def record(prompt: str, answer: str, at: int, *, audited: bool = False, system: 
     )  # fmt: skip
 
 
-def policy() -> Policy:
+def policy(teacher: str = "http://127.0.0.1:9/v1") -> Policy:
+    """``teacher``: its URL, where it is asked at all."""
     price = {"input": 0.02, "output": 0.06}
     return Policy.model_validate({
         "name": "intents",
         "student": {"model": STUDENT, "engine": "embedded", "usd_per_million": price},
-        "teacher": {"model": TEACHER, "url": "http://127.0.0.1:9/v1", "training_rights": "allowed",
+        "teacher": {"model": TEACHER, "url": teacher, "training_rights": "allowed",
                     "usd_per_million": price},
         "objective": {"parity": {}},
     })  # fmt: skip
 
 
-def answers(student: Form, records: Sequence[Record], folder: Path) -> list[StudentAnswer]:
+def answers(student: Form, records: Sequence[Record], folder: Path, engine: str = "embedded") -> list[StudentAnswer]:
     """What the student says to each, in the records' order; what ``folder`` has kept is not asked again."""
     rows = [row_of(r, policy()) for r in records]
     questions = [question(r) for r in rows if isinstance(r, DatasetRow)]
     folder.mkdir(parents=True, exist_ok=True)
-    with serving(student, "embedded", folder / "engine.log") as url:
+    with serving(student, engine, folder / "engine.log") as url:
         found = Asker(url, NAME).ask(questions, folder / "answers.jsonl")
     return [found[r.request_id] for r in records]
 
