@@ -210,7 +210,7 @@ def whitebox(bench: Bench) -> Iterator[Row]:
         if method is not None:
             chain = isinstance(method, ProgressiveSettings)  # two trainings on half the tokens each: the same budget
             took = bench.train(
-                folder, method, data, bench.base if chain else cut, epochs=0.5 if chain else 1.0, batch_size=16,
+                folder, method, data, bench.base if chain else cut, epochs=0.5 if chain else 1.0, batch_size=8,
                 learning_rate=args.whitebox_rate, freeze_embeddings=True,
             )  # fmt: skip
         yield {"name": name, **about, **took, **nearness(folder / "student" if method else cut, bench.base, tests)}
@@ -257,6 +257,16 @@ def final(text: str) -> str:
 PARTS = {"intents": intents, "whitebox": whitebox, "reasoning": reasoning, "synthetic": synthetic}
 
 
+def same_settings(home: Path, settings: Row) -> None:
+    """Notes in ``home`` what its students are made with. Raises SystemExit where they were made otherwise."""
+    home.mkdir(parents=True, exist_ok=True)
+    note = home / "settings.json"
+    if note.exists() and (before := json.loads(note.read_bytes())) != settings:
+        other = ", ".join(f"{k}: {before.get(k)}, now {v}" for k, v in settings.items() if before.get(k) != v)
+        raise SystemExit(f"what is kept in {home} was made with other settings ({other}); give another --home")
+    note.write_text(json.dumps(settings))
+
+
 def show(rows: Sequence[Row], console: Console) -> None:
     for part in PARTS:
         found = [r for r in rows if r["part"] == part]
@@ -281,17 +291,19 @@ def main(given: Sequence[str] | None = None) -> None:
     about.add_argument("--labels", type=int, default=3000, help="intents: messages to learn from")
     about.add_argument("--test", type=int, default=1000, help="intents: unseen messages")
     about.add_argument("--epochs", type=float, default=3.0, help="intents: passes over them")
-    about.add_argument("--texts", type=int, default=1000, help="whitebox: texts to learn from, once")
-    about.add_argument("--unseen-texts", type=int, default=150)
+    about.add_argument("--texts", type=int, default=500, help="whitebox: texts to learn from, once")
+    about.add_argument("--unseen-texts", type=int, default=100)
     about.add_argument("--whitebox-rate", type=float, default=5e-4)
     about.add_argument("--log", type=int, default=800, help="synthetic: messages in the log that the teacher answered")
     about.add_argument("--audits", type=int, default=400, help="synthetic: audited ones beside them")
     about.add_argument("--per-kind", type=int, default=30, help="synthetic: rows wanted of a weak kind")
-    about.add_argument("--problems", type=int, default=1000, help="reasoning: problems to learn from")
-    about.add_argument("--unseen-problems", type=int, default=300)
+    about.add_argument("--problems", type=int, default=500, help="reasoning: problems to learn from")
+    about.add_argument("--unseen-problems", type=int, default=150)
     about.add_argument("--reasoning-epochs", type=float, default=2.0)
     about.add_argument("--seed", type=int, default=0)
     args, console = about.parse_args(given), Console()
+    how = {k: v for k, v in vars(args).items() if k not in ("data", "out", "home", "part", "only")}
+    same_settings(args.home, how)
     bench = Bench(args, console, base_student(STUDENT, Settings.from_env().cache))
     rows: list[Row] = []
     for part in args.part or PARTS:
@@ -299,7 +311,6 @@ def main(given: Sequence[str] | None = None) -> None:
             rows.append(row)
             console.print(row)
     show(rows, console)
-    how = {k: v for k, v in vars(args).items() if k not in ("data", "out", "home", "part", "only")}
     write_result(args.out, "distil", conditions(**how, student="SmolLM2-135M-Instruct"), rows)
 
 
