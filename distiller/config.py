@@ -94,6 +94,7 @@ class TrainConfig:
             learning_rate=d.learning_rate,
             batch_size=d.batch_size,
             max_tokens=d.max_tokens,
+            patience=d.patience,
         )
 
 

@@ -60,7 +60,8 @@ class Distil(BaseModel):
 
     A round starts once ``min_new_records`` trainable records are there that no bundle was trained on.
     ``usd_per_hour`` is what an hour of the training machine costs; it counts against the saving.
-    ``method``: how the student learns from the teacher, with that method's own settings.
+    ``method``: how the student learns from the teacher, with that method's own settings. ``patience``: a training ends
+    after so many dev losses that were no better than the best one, whose weights are kept; 0: never early.
     Where a round costs something, ``watch`` starts none that is not expected to pay itself back by what it saves
     within ``payback_days``. ``canary``: how a new student is tried on live traffic before it takes the place of a
     live bundle; null: not at all.
@@ -73,6 +74,7 @@ class Distil(BaseModel):
     learning_rate: float = Field(2e-4, gt=0)
     batch_size: int = Field(32, gt=0)
     max_tokens: int = Field(1024, gt=0)
+    patience: int = Field(0, ge=0)
     tuning: Literal["full", "lora"] = "full"
     method: MethodSettings = HardLabelSettings()
     replay: float = Field(0.1, ge=0, le=1)

@@ -64,10 +64,28 @@ def test_a_run_killed_outright_ends_with_the_weights_of_one_that_was_not(tmp_pat
     assert not (tmp_path / "cut.checkpoint").exists()
 
 
-def test_the_run_ends_when_the_dev_loss_no_longer_falls_and_keeps_the_best_weights(tmp_path: Path) -> None:
+def noise(folder: Path) -> Dataset:
+    """Rows of which nothing generalises."""
     drawn = random.Random(0)
-    told = [record(i, f"w{100 + i % 90} w{i % 80}", drawn.choice(TEAMS)) for i in range(80)]  # nothing that generalises
-    base, data = student(tmp_path / "base"), build(told, policy(), tmp_path / "data")
+    told = [record(i, f"w{100 + i % 90} w{i % 80}", drawn.choice(TEAMS)) for i in range(80)]
+    return build(told, policy(), folder)
+
+
+def test_a_run_killed_past_its_best_dev_loss_still_ends_there(tmp_path: Path) -> None:
+    base, data = student(tmp_path / "base"), noise(tmp_path / "data")
+    config = replace(CONFIG, epochs=40, precision="fp32", patience=12, evaluations=40)
+    whole = train(config, base, data, tmp_path / "whole")
+    assert whole.stopped_early and whole.best_step is not None and whole.best_step + 4 < whole.steps
+    killed(config, base, data, tmp_path / "cut", after=whole.best_step + 4)
+    resumed = train(config, base, data, tmp_path / "cut")
+    assert resumed.resumed
+    assert (resumed.steps, resumed.best_step, resumed.dev_loss) == (whole.steps, whole.best_step, whole.dev_loss)
+    ours = weights_of(tmp_path / "cut")
+    assert all(torch.equal(w, ours[name]) for name, w in weights_of(tmp_path / "whole").items())
+
+
+def test_the_run_ends_when_the_dev_loss_no_longer_falls_and_keeps_the_best_weights(tmp_path: Path) -> None:
+    base, data = student(tmp_path / "base"), noise(tmp_path / "data")
     config = replace(CONFIG, epochs=40, precision="fp32", patience=3, evaluations=40)
     report = train(config, base, data, tmp_path / "out")
     kept = json.loads((tmp_path / "out" / "report.json").read_bytes())
