@@ -77,6 +77,8 @@ def round_table(report: RoundReport) -> Table:
     table.add_row("because", "\n".join(report.reasons))
     took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
     table.add_row("took", f"{took}; {report.cost_usd} USD" + (" (resumed)" if report.resumed else ""))
+    if report.page:
+        table.add_row("in full", report.page)
     return table
 
 

@@ -49,6 +49,8 @@ from router.scoring.shift import Spread
 from router.settings import Settings
 
 Answers = Mapping[str, StudentAnswer]
+REJECTED = "rejected"
+"""Folder of the last rejected student's evaluation, among the policy's work."""
 
 
 def run_round(
@@ -98,6 +100,7 @@ class Round:
         self._judges = Judges(material.policy.judge)
         self.paid_usd = Decimal(0)
         self.synthetic_run: str | None = None
+        self.page: Path | None = None
 
     def train(self) -> RoundReport:
         """From the log to a promoted or a rejected student."""
@@ -115,8 +118,6 @@ class Round:
         self.tell.stage("gate", f"paired with the incumbent on {len(m.holdout)} audited requests")
         rows = self._compared(draft.scorer, self._grades(answers), self._grades(before))
         verdict = judge(rows, *shares, m.gate)
-        if not verdict.promoted:
-            return self._report(None, verdict.reasons, (answers, before), shares)
         draft = replace(
             draft,
             student=student,
@@ -128,6 +129,9 @@ class Round:
             evaluation={**draft.evaluation, "train": training},
             train_seconds=training["seconds"],
         )
+        if not verdict.promoted:
+            self._tell_in(self.settings.work(self.policy.name) / REJECTED, REJECTED, draft, answers, before)
+            return self._report(None, verdict.reasons, (answers, before), shares)
         return self._report(self._published(draft, answers, before), verdict.reasons, (answers, before), shares)
 
     def calibrate(self) -> RoundReport:
@@ -302,10 +306,14 @@ class Round:
         draft = replace(draft, seconds=sum(self.work.seconds.values()), paid_usd=self.paid_usd)
         found = self.work.stage("publish", lambda: {"bundle": write_bundle(bundles, self.policy, draft).bundle_id})
         bundle = str(found["bundle"])
-        grades, parents = self._grades(answers), self._grades(before)
-        write_report(bundle, self.material, draft, answers=answers, grades=grades, before=parents)
+        self._tell_in(bundles / bundle, bundle, draft, answers, before)
         self._make_live(bundle)
         return bundle
+
+    def _tell_in(self, folder: Path, name: str, draft: Draft, answers: Answers, before: Answers) -> None:
+        """Writes the student's evaluation into the folder."""
+        grades, parents = self._grades(answers), self._grades(before)
+        self.page = write_report(name, folder, self.material, draft, answers=answers, grades=grades, before=parents)
 
     def _make_live(self, bundle: str) -> None:
         """A new student is tried beside a live bundle first, where the policy says so; once only, though the round
@@ -348,4 +356,5 @@ class Round:
             resumed=self.work.resumed,
             paid_usd=str(self.paid_usd),
             synthetic_run=self.synthetic_run,
+            page=None if self.page is None else str(self.page),
         )

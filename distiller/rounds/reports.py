@@ -45,7 +45,7 @@ class RoundReport:
     the share of the traffic that the student is expected to serve at the target, ``acceptable_rate``
     how often it is right on all of it, each beside the incumbent's on the same rows. ``seconds`` by
     stage; ``tally`` is what the log held, for the next trigger. ``paid_usd`` is what of the cost was paid to judges and
-    for synthetic data, ``synthetic_run`` the run that wrote that.
+    for synthetic data, ``synthetic_run`` the run that wrote that. ``page`` shows the student's evaluation.
     """
 
     policy: str
@@ -66,6 +66,7 @@ class RoundReport:
     resumed: bool = False
     paid_usd: str = "0"
     synthetic_run: str | None = None
+    page: str | None = None
 
     @property
     def promoted(self) -> bool:

@@ -1,8 +1,9 @@
-"""A round's evaluation as two files in the bundle's folder, for whoever asks how good it is."""
+"""A round's evaluation as two files, for whoever asks how good a student is, or why it was rejected."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from distiller.evaluation.asking import StudentAnswer
 from distiller.evaluation.report import report, write
@@ -13,18 +14,19 @@ from distiller.rounds.publish import Draft
 
 
 def write_report(
-    bundle: str,
+    name: str,
+    folder: Path,
     material: Material,
     draft: Draft,
     *,
     answers: Mapping[str, StudentAnswer],
     grades: Mapping[str, bool],
     before: Mapping[str, bool],
-) -> None:
-    """Writes ``report.json`` and ``report.html`` into the folder of ``bundle``, which is complete without them.
+) -> Path:
+    """Writes ``report.json`` and ``report.html`` of the student ``name`` into ``folder``; returns the page.
 
     Args:
-        answers, grades: the bundle's student on the holdout; ``before``: the live student's grades there.
+        answers, grades: the draft's student on the holdout; ``before``: the live student's grades there.
     """
     policy, holdout = material.policy, [q for q in material.holdout if q.request_id in answers]
     asked = Asked(
@@ -37,7 +39,7 @@ def write_report(
     )
     form = draft.form or policy.student.served_form
     parent = material.parent_id or "the base student"
-    student = Student(bundle, policy.student.model, form, policy.student.engine or "a URL", parent)
+    student = Student(name, policy.student.model, form, policy.student.engine or "a URL", parent)
     told = report(
         student,
         asked,
@@ -47,4 +49,4 @@ def write_report(
         gate=draft.gate,
         training=draft.evaluation.get("train"),
     )
-    write(told, material.bundles / bundle)
+    return write(told, folder)[1]

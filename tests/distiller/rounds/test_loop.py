@@ -182,3 +182,5 @@ def test_a_student_spoiled_by_wrong_answers_is_rejected_and_what_was_live_stays(
     assert any("lower bound" in reason for reason in report.reasons)
     assert read_active(settings.bundles("tickets")) == before
     assert history(settings.work("tickets"))[-1]["bundle"] is None
+    page = settings.work("tickets") / "rejected" / "report.html"
+    assert report.page == str(page) and "Gate: rejected" in page.read_text() and "lower bound" in page.read_text()
