@@ -23,12 +23,13 @@ import openai
 import pytest
 import yaml
 
-from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate
+from router.contracts.bundles import activate
 from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.features import extract
 from router.scoring.learned import Example
 from router.settings import Settings
 from tests.fakes import Script, until, world
+from tests.manifests import complete
 
 DASHBOARDS = Path(__file__).parent.parent / "dashboards"
 DASHBOARD = json.loads((DASHBOARDS / "grafana" / "locum.json").read_text())
@@ -88,17 +89,7 @@ def publish_bundle(settings: Settings) -> None:
     texts += [(f"prove the theorem {n}", False) for n in range(160)]
     examples = [Example(extract({"messages": [{"role": "user", "content": t}]}), None, ok) for t, ok in texts]
     Scorer.fit(examples, encoder=None).save(folder / "b1" / "scorer")
-    manifest = Manifest(
-        bundle_id="b1",
-        policy="default",
-        created_at=time.time(),
-        student=StudentRef(model="small"),
-        features_version=FEATURES_VERSION,
-        thresholds=Thresholds(route=0.5, accept=0.5),
-        dataset=DatasetRef(sha256="0" * 64, train=0, dev=len(examples), holdout=0),
-        cost_usd="0.01",
-    )
-    (folder / "b1" / MANIFEST).write_text(manifest.model_dump_json())
+    complete(folder, "b1", created_at=time.time(), cost_usd="0.01")
     activate(folder, "b1")
 
 

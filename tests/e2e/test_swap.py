@@ -10,13 +10,14 @@ from typing import Any
 import httpx
 from openai import AsyncOpenAI
 
-from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate, rollback
+from router.contracts.bundles import StudentRef, Thresholds, activate, rollback
 from router.contracts.records import Kind
 from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.features import extract
 from router.scoring.learned import Example
 from router.settings import Settings
 from tests.fakes import World, until, world
+from tests.manifests import complete
 
 CLIENTS = 16
 SWAPS = 8
@@ -28,16 +29,8 @@ def publish(folder: Path, bundle: str) -> None:
     (home / "student").mkdir(parents=True)
     examples = [Example(extract(body(n)), None, acceptable=n % 3 > 0) for n in range(12)]
     Scorer.fit(examples, None).save(home / "scorer")
-    manifest = Manifest(
-        bundle_id=bundle,
-        policy="default",
-        created_at=0,
-        student=StudentRef(model=f"tiny-{bundle}", path="student"),
-        features_version=FEATURES_VERSION,
-        thresholds=Thresholds(route=0.5, accept=0),
-        dataset=DatasetRef(sha256="0" * 64, train=8, dev=2, holdout=2),
-    )
-    (home / MANIFEST).write_text(manifest.model_dump_json())
+    student = StudentRef(model=f"tiny-{bundle}", path="student")
+    complete(folder, bundle, student=student, thresholds=Thresholds(route=0.5, accept=0))
 
 
 def body(n: int) -> dict[str, Any]:

@@ -12,15 +12,16 @@ import pytest
 from aiohttp import web
 
 from router.bundles import BundleWatcher, Live, verify
-from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate, rollback
+from router.contracts.bundles import MANIFEST, StudentRef, Thresholds, activate, rollback
 from router.errors import BundleError, EngineError
 from router.policy import Policy
 from router.scoring.encoder import Encoder
 from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.features import extract
 from router.scoring.learned import Example
 from router.settings import Settings
 from router.students import ServedByUrl, Target, students_of
+from tests.manifests import complete
 from tests.tiny import tiny_transformer
 
 HELLO = extract({"messages": [{"role": "user", "content": "hello"}]})
@@ -52,17 +53,11 @@ class Home:
         Scorer.fit([Example(HELLO, None, True)] * examples, None).save(home / "scorer")
         (home / "student").mkdir()
         values: dict[str, Any] = {
-            "bundle_id": id,
             "policy": "p",
-            "created_at": 0.0,
             "student": StudentRef(model=id, path="student" if own else None),
-            "features_version": FEATURES_VERSION,
             "thresholds": Thresholds(route=0.1 * examples, accept=0.5),
-            "dataset": DatasetRef(sha256="0", train=1, dev=1, holdout=1),
         }
-        manifest = Manifest.model_validate(values | changes)
-        (home / MANIFEST).write_text(manifest.model_dump_json())
-        return home
+        return complete(self.folder, id, **values | changes)
 
     def ready(self, *versions: str, port: int = 1) -> None:
         self.settings.run.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,6 @@ import httpx
 import pytest
 
 from router.contracts.bundles import (
-    MANIFEST,
-    DatasetRef,
-    Manifest,
     StudentRef,
     Thresholds,
     activate,
@@ -24,11 +21,12 @@ from router.contracts.bundles import (
 )
 from router.contracts.guarded import CANARY_GUARDED, read_guarded
 from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.features import extract
 from router.scoring.learned import Example
 from router.settings import Settings
 from router.status import show
 from tests.fakes import World, until, world
+from tests.manifests import complete
 
 HELLO = extract({"messages": [{"role": "user", "content": "hello"}]})
 CANARY = {"share": 0.4, "audit_rate": 1.0}
@@ -59,16 +57,8 @@ def trying(tmp_path: Path) -> Iterator[Callable[..., World]]:
 def publish(folder: Path, bundle: str) -> None:
     Scorer.fit([Example(HELLO, None, True)] * 8, None).save(folder / bundle / "scorer")  # every score 0.9
     (folder / bundle / "student").mkdir()
-    manifest = Manifest(
-        bundle_id=bundle,
-        policy="default",
-        created_at=0.0,
-        student=StudentRef(model=bundle, path="student"),
-        features_version=FEATURES_VERSION,
-        thresholds=Thresholds(route=0.5, accept=0.0),
-        dataset=DatasetRef(sha256="0", train=0, dev=0, holdout=0),
-    )
-    (folder / bundle / MANIFEST).write_text(manifest.model_dump_json())
+    student = StudentRef(model=bundle, path="student")
+    complete(folder, bundle, student=student, thresholds=Thresholds(route=0.5, accept=0.0))
 
 
 def state(one: World) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from router.contracts.bundles import DatasetRef, Manifest, StudentRef, Thresholds, activate
+from router.contracts.bundles import activate
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Audit, Record
 from router.drift import Drift, DriftWatch, look
@@ -18,6 +18,7 @@ from router.scoring.shift import BLOCK, Spread
 from router.settings import Settings
 from router.store.base import Scored
 from router.store.sqlite import SqliteStore
+from tests.manifests import complete
 
 MakeRecord = Callable[..., Record]
 USUAL = [f"where is my {card} card number {n}" for n in range(12) for card in ("new", "lost", "virtual")]
@@ -34,19 +35,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def publish(settings: Settings, bundle: str = "b-1", scores: Spread | None = None) -> None:
-    folder = settings.bundles("default") / bundle
-    folder.mkdir(parents=True)
-    manifest = Manifest(
-        bundle_id=bundle,
-        policy="default",
-        created_at=time.time(),
-        student=StudentRef(model="s"),
-        features_version="1",
-        thresholds=Thresholds(route=0.5, accept=0),
-        dataset=DatasetRef(sha256="0", train=1, dev=1, holdout=1),
-        evaluation={"scores": scores.as_dict()} if scores else {},
-    )
-    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    evaluation = {"scores": scores.as_dict()} if scores else {}
+    complete(settings.bundles("default"), bundle, created_at=time.time(), evaluation=evaluation)
     activate(settings.bundles("default"), bundle)
 
 

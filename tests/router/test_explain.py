@@ -15,7 +15,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from router.contracts.bundles import DatasetRef, Evidence, Manifest, StudentRef, Thresholds, activate
+from router.contracts.bundles import Evidence, Thresholds, activate
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
 from router.contracts.records import Record
 from router.errors import StoreError
@@ -31,6 +31,7 @@ from router.settings import Settings
 from router.store.base import open_readonly, open_store
 from router.walk import afterwards, walk
 from tests.fakes import Script, World, until, world
+from tests.manifests import complete
 
 MakeRecord = Callable[..., Record]
 
@@ -50,16 +51,8 @@ def publish(settings: Settings, encoder: Encoder | None = None) -> None:
     evidence = Evidence(
         target=0.9, confidence=0.95, examples=160, served=80, unacceptable=1, risk_bound=0.03, method="exact"
     )
-    manifest = Manifest(
-        bundle_id="b1",
-        policy="default",
-        created_at=time.time(),
-        student=StudentRef(model="tiny"),
-        features_version=FEATURES_VERSION,
-        thresholds=Thresholds(route=0.5, accept=0.5, evidence=evidence),
-        dataset=DatasetRef(sha256="0" * 64, train=0, dev=160, holdout=0),
-    )
-    (folder / "b1" / "manifest.json").write_text(manifest.model_dump_json())
+    thresholds = Thresholds(route=0.5, accept=0.5, evidence=evidence)
+    complete(folder, "b1", created_at=time.time(), thresholds=thresholds)
     activate(folder, "b1")
 
 

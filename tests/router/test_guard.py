@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from router.audit import Missed
 from router.bundles import Live
-from router.contracts.bundles import MANIFEST, DatasetRef, Evidence, Manifest, StudentRef, Thresholds, activate
+from router.contracts.bundles import Evidence, Thresholds, activate
 from router.contracts.decision import Decision, Deferral, Reason, Tier
 from router.contracts.guarded import GUARDED, Guarded, read_guarded
 from router.contracts.records import Audit, Record
@@ -26,13 +26,14 @@ from router.guard import Guard, Sampling, Stage
 from router.metrics import Metrics
 from router.policy import Policy
 from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.features import extract
 from router.scoring.learned import Example
 from router.scoring.monitor import Outcome
 from router.scoring.thresholds import NEVER
 from router.settings import Settings
 from router.store.sqlite import SqliteStore
 from tests.fakes import World, until, world
+from tests.manifests import complete
 from tests.router.conftest import MakeRecord
 
 HELLO = extract({"messages": [{"role": "user", "content": "hello"}]})
@@ -54,16 +55,7 @@ def policy(**changes: Any) -> Policy:
 def publish(settings: Settings, bundle: str, thresholds: Thresholds, scorer: Scorer = SCORER) -> None:
     folder = settings.bundles("default")
     scorer.save(folder / bundle / "scorer")
-    manifest = Manifest(
-        bundle_id=bundle,
-        policy="default",
-        created_at=0.0,
-        student=StudentRef(model="small"),
-        features_version=FEATURES_VERSION,
-        thresholds=thresholds,
-        dataset=DatasetRef(sha256="0" * 64, train=0, dev=0, holdout=0),
-    )
-    (folder / bundle / MANIFEST).write_text(manifest.model_dump_json())
+    complete(folder, bundle, thresholds=thresholds)
     activate(folder, bundle)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ import pytest
 
 from router.bundles import Live
 from router.cascade import Cascade, Shared
-from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate
+from router.contracts.bundles import Thresholds, activate
 from router.exchange import CLIENT_LEFT, ChatRequest
 from router.metrics import Metrics
 from router.policy import Policy
 from router.routing import Routing
 from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.features import extract
 from router.scoring.judges.judge import Judges
 from router.scoring.learned import Example
 from router.scoring.transformer import TransformerEncoder
@@ -31,6 +30,7 @@ from router.tiers import Backends, Tiers
 from router.upstream.litellm_wire import LiteLLMWire
 from router.upstream.openai_wire import OpenAIWire
 from tests.fakes import DEADLINE_SECONDS, FakeUpstream, policy_of, until, world
+from tests.manifests import complete
 from tests.tiny import tiny_transformer
 
 EASY, HARD = "what is my balance", "prove the theorem"
@@ -88,16 +88,7 @@ def scorer(encoder: Watched) -> Scorer:
 def publish(settings: Settings, scorer: Scorer) -> None:
     folder = settings.bundles("default")
     scorer.save(folder / "b1" / "scorer")
-    manifest = Manifest(
-        bundle_id="b1",
-        policy="default",
-        created_at=time.time(),
-        student=StudentRef(model="tiny"),
-        features_version=FEATURES_VERSION,
-        thresholds=Thresholds(route=0.5, accept=0),
-        dataset=DatasetRef(sha256="0", train=0, dev=1, holdout=0),
-    )
-    (folder / "b1" / MANIFEST).write_text(manifest.model_dump_json())
+    complete(folder, "b1", thresholds=Thresholds(route=0.5, accept=0))
     activate(folder, "b1")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from router.contracts.bundles import DatasetRef, Evidence, Manifest, StudentRef, Thresholds, activate
+from router.contracts.bundles import Evidence, Thresholds, activate
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.guarded import Guarded, write_guarded
 from router.contracts.records import Answer, Audit, Kind, Record
@@ -21,6 +21,7 @@ from router.settings import Settings
 from router.status import show
 from router.store.base import open_store
 from tests.fakes import until, world
+from tests.manifests import complete
 
 MakeRecord = Callable[..., Record]
 POLICY = """
@@ -50,22 +51,12 @@ def shown(policy: Path, settings: Settings, hours: float = 24) -> str:
 
 
 def publish(settings: Settings, bundle: str) -> None:
-    folder = settings.bundles("default") / bundle
-    folder.mkdir(parents=True)
     evidence = Evidence(
         target=0.05, confidence=0.95, examples=800, served=600, unacceptable=9, risk_bound=0.021, method="exact"
     )
-    manifest = Manifest(
-        bundle_id=bundle,
-        policy="default",
-        created_at=time.time(),
-        student=StudentRef(model="s"),
-        features_version="1",
-        thresholds=Thresholds(route=0.71, accept=2.0, evidence=evidence),
-        dataset=DatasetRef(sha256="0", train=1, dev=1, holdout=1),
-        cost_usd="0.25",
-    )
-    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    thresholds = Thresholds(route=0.71, accept=2.0, evidence=evidence)
+    values = {"created_at": time.time(), "thresholds": thresholds, "cost_usd": "0.25"}
+    complete(settings.bundles("default"), bundle, **values)
     activate(settings.bundles("default"), bundle)
 
 

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from router.contracts.bundles import (
-    DatasetRef,
-    Manifest,
     StudentRef,
-    Thresholds,
     activate,
     begin_canary,
     end_canary,
@@ -21,6 +18,7 @@ from router.engine.base import Place, Version
 from router.engine.supervisor import FAILURES, Supervisor
 from router.errors import EngineError
 from router.settings import Settings
+from tests.manifests import complete
 from tests.router.engine.conftest import policy_for
 
 
@@ -61,17 +59,8 @@ def bundle(settings: Settings, name: str, **student: Any) -> Path:
     for path in ("student/model.safetensors", "student.int8/int8.safetensors", "student.gguf"):
         (home / path).parent.mkdir(parents=True, exist_ok=True)
         (home / path).write_bytes(f"{name} {path}".encode())
-    manifest = Manifest(
-        bundle_id=name,
-        policy="default",
-        created_at=0,
-        student=StudentRef(model="m", path="student", gguf="student.gguf", **student),
-        features_version="1",
-        thresholds=Thresholds(route=0.5, accept=0.5),
-        dataset=DatasetRef(sha256="", train=0, dev=0, holdout=0),
-    )
-    (home / "manifest.json").write_text(manifest.model_dump_json())
-    return home
+    weights = StudentRef(model="m", path="student", gguf="student.gguf", **student)
+    return complete(settings.bundles("default"), name, student=weights)
 
 
 def supervisor(settings: Settings, engine: Shelf, kind: str = "embedded") -> tuple[Supervisor, list[str]]:
