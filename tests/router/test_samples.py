@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from openai import OpenAI
 
-from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate
+from router.contracts.bundles import Thresholds, activate
 from router.contracts.decision import Deferral, Tier
 from router.contracts.records import Kind
 from router.samples import worth_drawing
 from router.scoring.agreement import Agreement
 from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.features import extract
 from router.scoring.learned import Example
 from router.scoring.signals import summarise
 from router.settings import Settings
 from tests.fakes import Script, World, world
+from tests.manifests import complete
 
 DOUBTFUL = -0.7
 """The token log-probability of answers that only samples can tell apart."""
@@ -58,16 +59,7 @@ def between(scorer: Scorer) -> float:
 def serving(folder: Path, scorer: Scorer, samples: int) -> Iterator[World]:
     bundles = Settings(home=folder / "home").bundles("default")
     scorer.save(bundles / "b1" / "scorer")
-    manifest = Manifest(
-        bundle_id="b1",
-        policy="default",
-        created_at=0.0,
-        student=StudentRef(model="tiny"),
-        features_version=FEATURES_VERSION,
-        thresholds=Thresholds(route=0.0, accept=between(scorer)),
-        dataset=DatasetRef(sha256="0", train=0, dev=0, holdout=0),
-    )
-    (bundles / "b1" / MANIFEST).write_text(manifest.model_dump_json())
+    complete(bundles, "b1", thresholds=Thresholds(route=0.0, accept=between(scorer)))
     activate(bundles, "b1")
     accept = {"hold_tokens": 24, "samples": samples}
     with world(folder, accept=accept, objective={"parity": {"at_least": 0.9}}) as found:

@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 from distiller.cli import app
 from distiller.evaluation.serving import NAME, Form, serving
 from distiller.forms.export import export
-from router.contracts.bundles import DatasetRef, Manifest, StudentRef, Thresholds
+from router.contracts.bundles import StudentRef
 from router.contracts.forms import GGUF_FORMS, INT8_WEIGHTS, READ_BY, GgufForm, form_of
 from router.engine.llama_server import find_binary
 from router.engine.weights import base_student
 from router.errors import BundleError, EngineError, TrainingError
 from router.settings import Settings
 from tests.distiller.tiny_student import policy, student
+from tests.manifests import complete
 
 SMOL = "smollm2-135m-instruct"
 CAPITAL = "What is the capital city of France? Answer in English."
@@ -80,16 +81,7 @@ def test_people_export_a_folder_or_a_bundle(tmp_path: Path, monkeypatch: pytest.
     file.write_text(policy().model_dump_json(exclude_none=True))
     bundles = Settings.from_env().bundles("default")
     kept = student(bundles / "b1" / "student")
-    manifest = Manifest(
-        bundle_id="b1",
-        policy="default",
-        created_at=0,
-        student=StudentRef(model="tiny", path="student"),
-        features_version="1",
-        thresholds=Thresholds(route=0.5, accept=0.5),
-        dataset=DatasetRef(sha256="", train=0, dev=0, holdout=0),
-    )
-    (bundles / "b1" / "manifest.json").write_text(manifest.model_dump_json())
+    complete(bundles, "b1", student=StudentRef(model="tiny", path="student"))
 
     def run(*args: str) -> object:
         out = ["--form", "int8", "--out", str(tmp_path / "out"), "--policy", str(file)]

@@ -14,9 +14,6 @@ from distiller.rounds.canary import look
 from distiller.rounds.loop import run_round
 from distiller.rounds.work import unfinished
 from router.contracts.bundles import (
-    MANIFEST,
-    DatasetRef,
-    Manifest,
     StudentRef,
     Thresholds,
     activate,
@@ -26,7 +23,7 @@ from router.contracts.decision import Tier
 from router.contracts.records import Audit
 from router.contracts.rounds import canaries, history
 from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, extract
+from router.scoring.features import extract
 from router.scoring.learned import Example
 from router.settings import Settings
 from router.store.base import open_store
@@ -39,22 +36,15 @@ from tests.distiller.rounds.test_loop import (  # noqa: F401  (fixtures are used
     transformer,
     write,
 )
+from tests.manifests import complete
 
 
 def live_bundle(bundles: Path, student: Path) -> None:
     """The untrained student with a scorer that trusts nothing: better than that is easily done."""
     features = extract({"messages": [{"role": "user", "content": "hello"}]})
     Scorer.fit([Example(features, None, False)] * 8, None).save(bundles / "weak" / "scorer")
-    manifest = Manifest(
-        bundle_id="weak",
-        policy="tickets",
-        created_at=1.0,
-        student=StudentRef(model=str(student)),
-        features_version=FEATURES_VERSION,
-        thresholds=Thresholds(route=1.5, accept=1.5),
-        dataset=DatasetRef(sha256="", train=0, dev=0, holdout=0),
-    )
-    (bundles / "weak" / MANIFEST).write_text(manifest.model_dump_json())
+    values = {"policy": "tickets", "created_at": 1.0, "student": StudentRef(model=str(student))}
+    complete(bundles, "weak", thresholds=Thresholds(route=1.5, accept=1.5), **values)
     activate(bundles, "weak")
 
 

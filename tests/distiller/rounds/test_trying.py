@@ -20,11 +20,6 @@ from distiller.rounds.canary import look, under_way
 from distiller.rounds.loop import run_round
 from distiller.rounds.work import CanaryRunning
 from router.contracts.bundles import (
-    MANIFEST,
-    DatasetRef,
-    Manifest,
-    StudentRef,
-    Thresholds,
     activate,
     begin_canary,
     end_canary,
@@ -37,6 +32,7 @@ from router.policy import Policy
 from router.settings import Settings
 from router.store.base import open_store
 from tests.fakes import FakeUpstream, Script, policy_of, served
+from tests.manifests import complete
 
 RIGHT = "blue whale"
 
@@ -105,17 +101,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         file.write_text(yaml.safe_dump(values))
         made = Home(Settings.from_env(), Policy.model_validate(values), student, file)
         for name in ("old", "new"):
-            (made.bundles / name).mkdir(parents=True)
-            manifest = Manifest(
-                bundle_id=name,
-                policy="default",
-                created_at=0,
-                student=StudentRef(model="tiny"),
-                features_version="1",
-                thresholds=Thresholds(route=0.5, accept=0.5),
-                dataset=DatasetRef(sha256="", train=0, dev=0, holdout=0),
-            )
-            (made.bundles / name / MANIFEST).write_text(manifest.model_dump_json())
+            complete(made.bundles, name)
         activate(made.bundles, "old")
         begin_canary(made.bundles, "new")
         yield made

@@ -14,14 +14,12 @@ import openai
 import pytest
 
 from router.contracts.bundles import (
-    DatasetRef,
-    Manifest,
     StudentRef,
-    Thresholds,
     activate,
 )
 from router.engine.weights import base_gguf
 from router.students import StartedHere
+from tests.manifests import complete
 from tests.router.engine.conftest import STUDENT, Student
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -211,13 +209,4 @@ def bundle_of(folder: Path, name: str, weights: Path) -> None:
     home.mkdir(parents=True)
     (home / "student").symlink_to(weights)
     (home / "student.gguf").symlink_to(base_gguf(STUDENT))
-    manifest = Manifest(
-        bundle_id=name,
-        policy="default",
-        created_at=0,
-        student=StudentRef(model=STUDENT, path="student", gguf="student.gguf"),
-        features_version="1",
-        thresholds=Thresholds(route=0.5, accept=0.5),
-        dataset=DatasetRef(sha256="", train=0, dev=0, holdout=0),
-    )
-    (home / "manifest.json").write_text(manifest.model_dump_json())
+    complete(folder, name, student=StudentRef(model=STUDENT, path="student", gguf="student.gguf"))
