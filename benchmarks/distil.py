@@ -27,7 +27,7 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,6 +172,31 @@ def deferral(said: Sequence[StudentAnswer], right: np.ndarray) -> Row:
     return {"auroc": None if found is None else round(found, 4)}
 
 
+def whitebox_plans(teacher: Path, cut: Path, warm: Path) -> list[tuple[str, Path, MethodSettings | None]]:
+    """Name, the student to begin with, and how it learns. ``warm`` has had half of the training by plain fine-tuning:
+    where student and teacher have nothing in common some divergences have next to no slope."""
+
+    def soft(**more: Any) -> SoftLabelSettings:
+        return SoftLabelSettings(teacher=str(teacher), **more)
+
+    steep = {
+        "soft-label, reverse KL": soft(mix=1.0, divergence="reverse"),
+        "soft-label, JSD": soft(mix=1.0, divergence="jsd"),
+        "soft-label, skewed KL": soft(mix=1.0, divergence="skewed", mixed=0.1),
+        "on-policy": OnPolicySettings(teacher=str(teacher), share=0.5, max_new_tokens=64),
+    }
+    return [
+        ("no training", cut, None),
+        ("plain fine-tuning on the texts", cut, HardLabelSettings()),
+        ("locum soft-label, forward KL", cut, soft(mix=1.0)),
+        ("locum soft-label, forward KL with half cross-entropy", cut, soft(mix=0.5)),
+        ("locum feature", cut, FeatureSettings(teacher=str(teacher), mix=1.0)),
+        *((f"locum {name}", cut, method) for name, method in steep.items()),
+        *((f"half plain fine-tuning, half locum {name}", warm, method) for name, method in steep.items()),
+        ("locum progressive, 20 then 12 layers", teacher, ProgressiveSettings(layers=(20, CUT), mix=1.0)),
+    ]
+
+
 def whitebox(bench: Bench) -> Iterator[Row]:
     """A cut student and the whole one as its teacher."""
     from transformers import AutoTokenizer  # noqa: PLC0415  (heavy)
@@ -186,33 +211,19 @@ def whitebox(bench: Bench) -> Iterator[Row]:
     cut = home / "cut"
     if not cut.exists():
         shrink(bench.base, cut, even(CUT, 30))
-    teacher = str(bench.base)
-    soft: Callable[..., SoftLabelSettings] = lambda **more: SoftLabelSettings(teacher=teacher, **more)  # noqa: E731
-    plans: list[tuple[str, MethodSettings | None]] = [
-        ("no training", None),
-        ("plain fine-tuning on the texts", HardLabelSettings()),
-        ("locum soft-label, forward KL", soft(mix=1.0)),
-        ("locum soft-label, forward KL with half cross-entropy", soft(mix=0.5)),
-        ("locum soft-label, reverse KL", soft(mix=1.0, divergence="reverse")),
-        ("locum soft-label, JSD", soft(mix=1.0, divergence="jsd")),
-        ("locum soft-label, skewed KL", soft(mix=1.0, divergence="skewed", mixed=0.1)),
-        ("locum feature", FeatureSettings(teacher=teacher, mix=1.0)),
-        ("locum on-policy", OnPolicySettings(teacher=teacher, share=0.5, max_new_tokens=64)),
-        ("locum progressive, 20 then 12 layers", ProgressiveSettings(layers=(20, CUT), mix=1.0)),
-    ]
+    warm = home / "warm" / "student"
+    how = {"epochs": 1.0, "batch_size": 8, "learning_rate": args.whitebox_rate, "freeze_embeddings": True}
+    bench.train(warm.parent, HardLabelSettings(), data, cut, **how | {"epochs": 0.5})
     about = {"part": "whitebox", "tested": len(tests)}
     yield {"name": "always-teacher", **about, **nearness(bench.base, bench.base, tests)}
-    for name, method in plans:
+    for name, start, method in whitebox_plans(bench.base, cut, warm):
         if not bench.wanted(name):
             continue
         folder, took = home / re.sub(r"[^a-z0-9]+", "-", name.lower()), {}
         folder.mkdir(parents=True, exist_ok=True)
-        if method is not None:
-            chain = isinstance(method, ProgressiveSettings)  # two trainings on half the tokens each: the same budget
-            took = bench.train(
-                folder, method, data, bench.base if chain else cut, epochs=0.5 if chain else 1.0, batch_size=8,
-                learning_rate=args.whitebox_rate, freeze_embeddings=True,
-            )  # fmt: skip
+        if method is not None:  # two trainings of half the tokens each are the same budget
+            half = {} if start == cut else {"epochs": 0.5, "seed": args.seed + 1}
+            took = bench.train(folder, method, data, start, **how | half)
         yield {"name": name, **about, **took, **nearness(folder / "student" if method else cut, bench.base, tests)}
 
 
