@@ -27,8 +27,9 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +95,23 @@ class Bench:
 
     def train(self, folder: Path, method: MethodSettings, data: Dataset, start: Path, **changes: Any) -> Row:
         """The trained student in ``folder/student``, and what training it took."""
-        kept = folder / "trained.json"
-        if not kept.exists():
+
+        def learn() -> Row:
             self.console.print(f"[bold]{folder.name}[/]: training", highlight=False)
             config = replace(TrainConfig(method=method, epochs=self.args.epochs, seed=self.args.seed), **changes)
             report = trained(config, start, data, folder / "student")
-            took = {"train_rows": report.rows, "train_tokens": report.tokens, "train_seconds": round(report.seconds)}
-            kept.write_text(json.dumps(took))
-        found: Row = json.loads(kept.read_bytes())
-        return found
+            return {"train_rows": report.rows, "train_tokens": report.tokens, "train_seconds": round(report.seconds)}
+
+        return kept(folder / "trained.json", learn)
+
+
+def kept(path: Path, make: Callable[[], Row]) -> Row:
+    """What ``make`` returns, kept in the file ``path`` and read from there the next time."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(make()))
+    found: Row = json.loads(path.read_bytes())
+    return found
 
 
 def intents(bench: Bench) -> Iterator[Row]:
@@ -220,11 +229,11 @@ def whitebox(bench: Bench) -> Iterator[Row]:
         if not bench.wanted(name):
             continue
         folder, took = home / re.sub(r"[^a-z0-9]+", "-", name.lower()), {}
-        folder.mkdir(parents=True, exist_ok=True)
         if method is not None:  # two trainings of half the tokens each are the same budget
             half = {} if start == cut else {"epochs": 0.5, "seed": args.seed + 1}
             took = bench.train(folder, method, data, start, **how | half)
-        yield {"name": name, **about, **took, **nearness(folder / "student" if method else cut, bench.base, tests)}
+        near = kept(folder / "near.json", partial(nearness, folder / "student" if method else cut, bench.base, tests))
+        yield {"name": name, **about, **took, **near}
 
 
 def reasoning(bench: Bench) -> Iterator[Row]:
