@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 from harness import Row, conditions, read_jsonl, write_result
-from intents import DATASET, STUDENT, answers, messages, policy, text_of, worked
+from intents import DATASET, STUDENT, answers, messages, policy, rightness, text_of, worked
 from rich.console import Console
 from rich.table import Table
 from synthetic import synthetic
@@ -50,7 +50,7 @@ from distiller.evaluation.serving import Form
 from distiller.forms.export import export
 from distiller.training.batches import encode
 from distiller.training.progressive import even, shrink, trained
-from router.contracts.forms import FormName
+from router.contracts.forms import READ_BY
 from router.contracts.methods import (
     ConfidenceSettings,
     FeatureSettings,
@@ -68,9 +68,7 @@ from router.settings import Settings
 
 CUT = 12
 """Layers of the white-box student."""
-QUANTISED: tuple[tuple[str, FormName], ...] = (
-    ("embedded", "int8"), ("llama-server", "q8_0"), ("llama-server", "q4_0"),
-)  # fmt: skip
+QUANTISED = [(engine, form) for engine, forms in READ_BY.items() if engine for form in forms if form != "bf16"]
 """Engines, and the forms they read."""
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
@@ -135,12 +133,12 @@ def intents(bench: Bench) -> Iterator[Row]:
         ("no training", "gpt4", None),
         ("plain fine-tuning on gold", "gold", HardLabelSettings()),
         ("locum hard-label", "gpt4", HardLabelSettings()),
-        *((f"locum confidence, doubt {d}", "gpt4", ConfidenceSettings(doubt=d)) for d in (0.1,)),
+        ("locum confidence, doubt 0.1", "gpt4", ConfidenceSettings(doubt=0.1)),
     ]
 
     def row(name: str, student: Form, folder: Path, engine: str = "embedded", **took: Any) -> Row:
         said = answers(student, messages(unseen, "gold", len(rows), audited=True), folder, engine)
-        right = np.array([text_of(a) == r["gold"] for a, r in zip(said, unseen, strict=True)])
+        right = rightness(said, unseen)
         tells = {**deferral(said, right), **told(float(right.mean())), "tested": len(unseen)}
         return {"name": name, **about, **took, **tells}
 
@@ -188,7 +186,7 @@ def whitebox_plans(teacher: Path, cut: Path, warm: Path) -> list[tuple[str, Path
     def soft(**more: Any) -> SoftLabelSettings:
         return SoftLabelSettings(teacher=str(teacher), **more)
 
-    steep = {
+    flat = {
         "soft-label, reverse KL": soft(mix=1.0, divergence="reverse"),
         "soft-label, JSD": soft(mix=1.0, divergence="jsd"),
         "soft-label, skewed KL": soft(mix=1.0, divergence="skewed", mixed=0.1),
@@ -200,8 +198,8 @@ def whitebox_plans(teacher: Path, cut: Path, warm: Path) -> list[tuple[str, Path
         ("locum soft-label, forward KL", cut, soft(mix=1.0)),
         ("locum soft-label, forward KL with half cross-entropy", cut, soft(mix=0.5)),
         ("locum feature", cut, FeatureSettings(teacher=str(teacher), mix=1.0)),
-        *((f"locum {name}", cut, method) for name, method in steep.items()),
-        *((f"half plain fine-tuning, half locum {name}", warm, method) for name, method in steep.items()),
+        *((f"locum {name}", cut, method) for name, method in flat.items()),
+        *((f"half plain fine-tuning, half locum {name}", warm, method) for name, method in flat.items()),
         ("locum progressive, 20 then 12 layers", teacher, ProgressiveSettings(layers=(20, CUT), mix=1.0)),
     ]
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from harness import Row
+from numpy.typing import NDArray
 
 from distiller.config import DatasetConfig
 from distiller.data.rows import Row as DatasetRow
@@ -55,12 +57,21 @@ def policy(teacher: str = "http://127.0.0.1:9/v1") -> Policy:
 
 def answers(student: Form, records: Sequence[Record], folder: Path, engine: str = "embedded") -> list[StudentAnswer]:
     """What the student says to each, in the records' order; what ``folder`` has kept is not asked again."""
-    rows = [row_of(r, policy()) for r in records]
-    questions = [question(r) for r in rows if isinstance(r, DatasetRow)]
+    questions = [question(r) for r in rows_of(records)]
     folder.mkdir(parents=True, exist_ok=True)
     with serving(student, engine, folder / "engine.log") as url:
         found = Asker(url, NAME).ask(questions, folder / "answers.jsonl")
     return [found[r.request_id] for r in records]
+
+
+def rows_of(records: Sequence[Record]) -> list[DatasetRow]:
+    """The records as a dataset would hold them."""
+    return [row for r in records if isinstance(row := row_of(r, policy()), DatasetRow)]
+
+
+def rightness(said: Sequence[StudentAnswer], rows: Sequence[Row]) -> NDArray[np.bool_]:
+    """Whether each answer names its message's gold intent: (rows,)."""
+    return np.array([text_of(a) == r["gold"] for a, r in zip(said, rows, strict=True)])
 
 
 def text_of(answer: StudentAnswer) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from harness import Body, ReplayServer, Row, last_user_text, read_jsonl
-from intents import DATASET, answers, messages, policy, text_of
+from intents import DATASET, answers, messages, policy, rightness, text_of
 
 from distiller.data.dataset import Dataset, build
 from distiller.evaluation.serving import Form
@@ -107,7 +107,7 @@ def synthetic(bench: Bench) -> Iterator[Row]:
         folder = home / name.replace(" ", "-")
         took = bench.train(folder, HardLabelSettings(), data, bench.base)
         said = answers(Form(folder / "student"), messages(unseen, "gold", len(rows), audited=True), folder)
-        right = np.array([text_of(a) == r["gold"] for a, r in zip(said, unseen, strict=True)])
+        right = rightness(said, unseen)
         seldom = np.array([r["gold"] in rare for r in unseen])
         return {"name": name, "part": "synthetic", **took, "accuracy": round(float(right.mean()), 4),
                 "accuracy_rare": round(float(right[seldom].mean()), 4), "tested": len(unseen)}  # fmt: skip
@@ -115,9 +115,9 @@ def synthetic(bench: Bench) -> Iterator[Row]:
     yield row("the log alone", bench.dataset(home / "dataset-log", learnt))
     student = Form(home / "the-log-alone" / "student")
     asked = messages(measured, "gold", 2 * len(rows), audited=True)
-    said = [text_of(a) for a in answers(student, asked, home / "audits")]
-    truth = [r["gold"] for r in measured]
-    audits = [audited(r, s, right=s == t) for r, s, t in zip(asked, said, truth, strict=True)]
+    said = answers(student, asked, home / "audits")
+    told = zip(asked, said, rightness(said, measured).tolist(), strict=True)
+    audits = [audited(record, text_of(answer), right=right) for record, answer, right in told]
     data, report = written(bench, [*learnt, *audits], pool, home)
     yield {**row("locum synthetic (simulated teacher)", data), **report}
     more = messages(draw.sample(pool, report["written"]), "gold", 3 * len(rows))
@@ -131,7 +131,8 @@ def written(bench: Bench, log: Sequence[Record], pool: Sequence[Row], home: Path
     with ReplayServer("recorded-labels", Writer(pool, encoder()).reply) as teacher, Shown(bench.console) as tell:
         asks = policy(teacher.url)
         if not kept(settings, asks):
-            logged(log, settings, teacher.url)
+            if not settings.records_db.exists():
+                logged(log, settings, teacher.url)
             synthesize(asks, settings, os.environ, usd=USD, encoder=encoder, tell=tell, per_cluster=bench.args.per_kind)
         rows = kept(settings, asks)
         data = build(log, asks, home / "dataset-synthetic", DATASET, written=rows)

@@ -34,13 +34,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import Row, conditions, read_jsonl, write_result
-from intents import messages, policy, worked
+from intents import messages, rows_of, worked
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from distiller.data.rows import Row as DatasetRow
-from distiller.data.rows import row_of
 from distiller.training.batches import encode
 from router.engine.weights import base_student
 from router.settings import Settings
@@ -80,8 +78,7 @@ def encoded(student: Path, data: Path, kind: str, count: int, seed: int) -> list
     rows = read_jsonl(data / ("gsm8k_gold_train.jsonl.gz" if distinct else "banking77.jsonl.gz"))
     drawn = random.Random(seed).sample(rows, count)
     records = worked(drawn) if distinct else messages(drawn, "gold")
-    found = (row_of(r, policy()) for r in records)
-    made, _ = encode((r for r in found if isinstance(r, DatasetRow)), AutoTokenizer.from_pretrained(student), LONGEST)
+    made, _ = encode(rows_of(records), AutoTokenizer.from_pretrained(student), LONGEST)
     return [(list(row.tokens), row.start) for row in made]
 
 
