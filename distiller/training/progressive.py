@@ -20,7 +20,7 @@ from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, scan
 from distiller.training.batches import Encoded, encode, tensors
 from distiller.training.forward import answers
-from distiller.training.train import TrainReport, fingerprint, train
+from distiller.training.train import TrainReport, fingerprint, read_report, train
 from router.contracts.methods import HardLabelSettings, MethodSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
 
@@ -35,7 +35,7 @@ def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> 
     """Trains by any method: as ``train`` does, or down the chain that ``config.method`` names.
 
     A first student as deep as the one given is that one, trained with hard labels; deeper ones are passed over, so that
-    the next round goes on with what the last one made. A chain that was cut off goes on in the training that it was in,
+    the next round goes on with what the last one made. The report counts the chain's trainings together. A chain that was cut off goes on in the training that it was in,
     if called again with the same arguments.
 
     Raises:
@@ -47,7 +47,7 @@ def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> 
     chain = _chain(settings, depth(student))
     place = out.with_name(f"{out.name}.chain-{fingerprint(config, student, dataset, config.processes)[:12]}")
     place.mkdir(parents=True, exist_ok=True)
-    last = student
+    last, took = student, []
     for n, layers in enumerate(chain):
         final = n == len(chain) - 1
         link = out if final else place / f"{layers}-layers"
@@ -57,11 +57,21 @@ def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> 
             start, how = place / f"{layers}-layers.cut", _taught(settings, last)
             if not start.exists():
                 shrink(last, start, _kept(settings, last, layers, config, dataset))
-        if final or not link.exists():
-            report = train(replace(config, method=how), start, dataset, link)
+        again = not final and link.exists()
+        took.append(read_report(link) if again else train(replace(config, method=how), start, dataset, link))
         last = link
     shutil.rmtree(place, ignore_errors=True)
-    return report
+    return _whole(took)
+
+
+def _whole(took: Sequence[TrainReport]) -> TrainReport:
+    """The last link's report with every link's work in it."""
+    steps, tokens, answers = (sum(getattr(r, k) for r in took) for k in ("steps", "tokens", "answer_tokens"))
+    seconds = sum(r.seconds for r in took)
+    rate = tokens / max(seconds, 1e-9)
+    return replace(
+        took[-1], steps=steps, tokens=tokens, answer_tokens=answers, seconds=seconds, tokens_per_second=rate
+    )
 
 
 def depth(folder: Path) -> int:

@@ -68,10 +68,12 @@ def test_each_student_of_the_chain_learns_from_the_last(
 ) -> None:
     base, data = deep(tmp_path / "base"), dataset(tmp_path / "data", 60)
     seen: list[tuple[Any, int, str]] = []
+    took: list[Any] = []
 
     def watched(config: TrainConfig, start: Path, data: Any, out: Path) -> Any:
         seen.append((config.method, depth(start), out.name))
-        return train(config, start, data, out)
+        took.append(train(config, start, data, out))
+        return took[-1]
 
     monkeypatch.setattr(progressive, "train", watched)
     settings = ProgressiveSettings(layers=(4, 3, 2), keep=keep, divergence="reverse", mix=0.7)  # type: ignore[arg-type]
@@ -84,6 +86,8 @@ def test_each_student_of_the_chain_learns_from_the_last(
     assert second.teacher.endswith("4-layers") and third.teacher.endswith("3-layers")
     assert (third.divergence, third.mix) == ("reverse", 0.7)
     assert report.folder == tmp_path / "out" and depth(report.folder) == 2
+    assert report.steps == sum(r.steps for r in took) == 3 * took[0].steps
+    assert (report.tokens, report.seconds) == (sum(r.tokens for r in took), sum(r.seconds for r in took))
     assert (
         report.dev_loss is not None and report.dev_loss_before is not None and report.dev_loss < report.dev_loss_before
     )
