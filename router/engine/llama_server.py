@@ -16,6 +16,9 @@ from router.errors import EngineError
 PARALLEL = 8
 #: Tokens of prompt and answer each of the parallel requests may take.
 CONTEXT_TOKENS = 4096
+#: An open connection holds one of these until its answer is whole, and a health probe that finds none free waits: with
+#: as few as llama.cpp starts by itself, a busy server is taken for dead. As many as a worker of the proxy connects.
+HTTP_THREADS = 1024
 
 
 def binary_path(cache: Path) -> Path:
@@ -88,4 +91,5 @@ def _command(binary: Path, gguf: Path, name: str) -> Callable[[int], list[str]]:
     cores = str(cpu.cores())
     fixed = ["--model", str(gguf), "--alias", name, "--host", "127.0.0.1", "--threads", cores, "--jinja"]
     size = ["--parallel", str(PARALLEL), "--ctx-size", str(PARALLEL * CONTEXT_TOKENS)]
+    size += ["--threads-http", str(HTTP_THREADS)]
     return lambda port: [str(binary), *fixed, *size, "--port", str(port)]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 
@@ -155,6 +156,29 @@ async def test_an_unknown_model_is_404(student: Student) -> None:
     with pytest.raises(openai.NotFoundError) as refused:
         await ask(student, CAPITAL, model="no-such-version")
     assert refused.value.code == "model_not_found"
+
+
+async def test_a_busy_engine_still_says_that_it_lives(student: Student) -> None:
+    """A probe that waits behind requests has the supervisor end a server which only has much to do."""
+    url, answered, first = student.place.url, 0, asyncio.Event()
+    body = {"model": student.place.model, "messages": COLOURS, "temperature": 0, "max_tokens": 4}
+
+    async def keeps_asking() -> None:
+        nonlocal answered
+        async with aiohttp.ClientSession() as session:  # a connection of its own, which it keeps
+            for _ in range(3):
+                async with session.post(f"{url}/chat/completions", json=body, raise_for_status=True) as response:
+                    await response.read()
+                answered += 1
+                first.set()
+
+    asking = [asyncio.create_task(keeps_asking()) for _ in range(24)]
+    await first.wait()
+    async with aiohttp.ClientSession() as session, session.get(url.removesuffix("/v1") + "/health") as response:
+        assert response.status == 200
+    before = answered
+    await asyncio.gather(*asking)
+    assert before <= answered / 2, "the probe waited for answers"
 
 
 async def test_a_second_version_is_served_beside_the_first_and_forgotten_later(student: Student, base: Path) -> None:
