@@ -35,11 +35,11 @@ from typing import Any
 
 import numpy as np
 from harness import Row, conditions, read_jsonl, write_result
-from intents import DATASET, STUDENT, answers, messages, policy, rightness, text_of, worked
+from intents import DATASET, STUDENT, answers, messages, policy, rightness, rows_of, text_of, worked
 from rich.console import Console
 from rich.table import Table
 from synthetic import synthetic
-from whitebox import nearness
+from whitebox import likeliest, nearness
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build, read
@@ -68,6 +68,8 @@ from router.settings import Settings
 
 CUT = 12
 """Layers of the white-box student."""
+TOLD = 5
+"""Likeliest tokens that a recorded white-box teacher tells of."""
 QUANTISED = [(engine, form) for engine, forms in READ_BY.items() if engine for form in forms if form != "bf16"]
 """Engines, and the forms they read."""
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
@@ -186,6 +188,9 @@ def whitebox_plans(teacher: Path, cut: Path, warm: Path) -> list[tuple[str, Path
     def soft(**more: Any) -> SoftLabelSettings:
         return SoftLabelSettings(teacher=str(teacher), **more)
 
+    def recorded(**more: Any) -> SoftLabelSettings:
+        return SoftLabelSettings(teacher="recorded", mix=1.0, **more)
+
     flat = {
         "soft-label, reverse KL": soft(mix=1.0, divergence="reverse"),
         "soft-label, JSD": soft(mix=1.0, divergence="jsd"),
@@ -197,6 +202,8 @@ def whitebox_plans(teacher: Path, cut: Path, warm: Path) -> list[tuple[str, Path
         ("plain fine-tuning on the texts", cut, HardLabelSettings()),
         ("locum soft-label, forward KL", cut, soft(mix=1.0)),
         ("locum soft-label, forward KL with half cross-entropy", cut, soft(mix=0.5)),
+        (f"locum soft-label, forward KL, top {TOLD} recorded", cut, recorded()),
+        (f"locum soft-label, forward KL, top {TOLD} recorded, truncated", cut, recorded(rest="truncated")),
         ("locum feature", cut, FeatureSettings(teacher=str(teacher), mix=1.0)),
         *((f"locum {name}", cut, method) for name, method in flat.items()),
         *((f"half plain fine-tuning, half locum {name}", warm, method) for name, method in flat.items()),
@@ -212,7 +219,10 @@ def whitebox(bench: Bench) -> Iterator[Row]:
     rows = read_jsonl(args.data / "gsm8k_gold_train.jsonl.gz")
     random.Random(args.seed).shuffle(rows)
     learnt, unseen = rows[: args.texts], rows[args.texts : args.texts + args.unseen_texts]
-    data = bench.dataset(home / "dataset", worked(learnt))
+    records = worked(learnt)
+    told = kept(home / "told.json", lambda: {"packed": likeliest(bench.base, rows_of(records), TOLD)})["packed"]
+    records = [replace(r, answers=[replace(r.answers[0], top_logprobs=t)]) for r, t in zip(records, told, strict=True)]
+    data = bench.dataset(home / "dataset-told", records)
     held = bench.dataset(home / "unseen", worked(unseen, audited=True))
     tests, _ = encode(read(held.holdout), AutoTokenizer.from_pretrained(bench.base), 1024)
     cut = home / "cut"

@@ -1,4 +1,4 @@
-"""How near a student is to a teacher with the same tokens, on text that neither was trained on here."""
+"""What a teacher with the same tokens says of texts, and how near a student is to it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distiller.training.batches import Encoded, passes
+from distiller.data.rows import Row
+from distiller.training.batches import Encoded, encode, passes, tensors
 from distiller.training.forward import answers
+from distiller.training.methods.spelling import spellings
+from router.contracts.logprobs import Position, packed
 
 CHUNK = 256
 
@@ -43,3 +46,25 @@ def nearness(student: Path, teacher: Path, rows: Sequence[Encoded], tokens_per_p
         "agreement": round(alike / count, 4),
         "kl": round(kl / count, 4),
     }
+
+
+def likeliest(teacher: Path, rows: Sequence[Row], top: int) -> list[str]:
+    """The teacher's ``top`` likeliest tokens at each token of the rows' answers, packed as records keep them."""
+    import torch  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    model, tokenizer = loaded(teacher), AutoTokenizer.from_pretrained(teacher)
+    spelt = spellings(tokenizer)
+
+    def told(row: Encoded) -> str:
+        part = tensors([row], "cpu")
+        with torch.no_grad():
+            outputs = answers(model, part, model.get_output_embeddings().weight)
+            log_p = torch.log_softmax(outputs.hidden @ outputs.output_weight.T, dim=-1)  # (positions, vocabulary)
+        best, emitted = log_p.topk(top), part.targets.tolist()
+        return packed(
+            Position(spelt[t], float(log_p[i, t]), tuple((spelt[o], lp) for o, lp in zip(others, lps, strict=True)))
+            for i, (t, others, lps) in enumerate(zip(emitted, best.indices.tolist(), best.values.tolist(), strict=True))
+        )
+
+    return [told(row) for row in encode(rows, tokenizer, 1 << 20)[0]]
