@@ -252,15 +252,15 @@ def reasoning(bench: Bench) -> Iterator[Row]:
     learnt, unseen = rows[: args.problems], rows[args.problems : args.problems + args.unseen_problems]
     data = bench.dataset(home / "dataset", worked(learnt))
     finals = bench.dataset(home / "finals", worked([{**r, "answer": final(r["answer"])} for r in learnt]))
-    marker = ReasoningSettings().marker
-    asked: list[tuple[str, str | None, Dataset, MethodSettings | None]] = [
-        ("no training", None, data, None),
-        ("hard-label on the final number", None, finals, HardLabelSettings()),
-        ("hard-label on the worked solution", None, data, HardLabelSettings()),
-        ("locum reasoning, answering at once", None, data, ReasoningSettings()),
-        ("locum reasoning, asked to think", marker, data, ReasoningSettings()),
+    thinking = [{**r, "question": f"{r['question']}\n\n{ReasoningSettings().marker}"} for r in unseen]
+    asked: list[tuple[str, Sequence[Row], Dataset, MethodSettings | None]] = [
+        ("no training", unseen, data, None),
+        ("hard-label on the final number", unseen, finals, HardLabelSettings()),
+        ("hard-label on the worked solution", unseen, data, HardLabelSettings()),
+        ("locum reasoning, answering at once", unseen, data, ReasoningSettings()),
+        ("locum reasoning, asked to think", thinking, data, ReasoningSettings()),
     ]
-    for name, system, learned, method in asked:
+    for name, questions, learned, method in asked:
         if not bench.wanted(name):
             continue
         student, took = bench.base, {}
@@ -268,7 +268,7 @@ def reasoning(bench: Bench) -> Iterator[Row]:
             folder = home / ("locum-reasoning" if method.name == "reasoning" else name.replace(" ", "-"))
             took = bench.train(folder, method, learned, bench.base, epochs=args.reasoning_epochs)
             student = folder / "student"
-        tests = worked(unseen, len(rows), audited=True, system=system)
+        tests = worked(questions, len(rows), audited=True)
         said = answers(Form(student), tests, home / f"asked-{name.replace(' ', '-')}")
         right = [final(text_of(a)) == final(r["answer"]) for a, r in zip(said, unseen, strict=True)]
         tokens = sum(a.output_tokens for a in said) / len(said)

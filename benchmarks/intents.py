@@ -83,6 +83,6 @@ def messages(rows: Sequence[Row], label: str, first: int = 0, *, audited: bool =
     return [record(r["text"], r[label], first + i, audited=audited) for i, r in enumerate(rows)]
 
 
-def worked(rows: Sequence[Row], first: int = 0, *, audited: bool = False, system: str | None = None) -> list[Record]:
+def worked(rows: Sequence[Row], first: int = 0, *, audited: bool = False) -> list[Record]:
     """GSM8K's rows as records of the log."""
-    return [record(r["question"], r["answer"], first + i, audited=audited, system=system) for i, r in enumerate(rows)]
+    return [record(r["question"], r["answer"], first + i, audited=audited, system=None) for i, r in enumerate(rows)]
