@@ -17,6 +17,9 @@ LEAST_SHOWN = 3
 LEAST_WRONG, WRONG_SHARE = 3, 0.25
 """Verdicts against the student, and their share of all, from which on it fails at a kind; it must be more than its
 share of all traffic, since where a student fails at everything it lacks training, not examples of one kind."""
+LONGEST_LABEL, LABELLED = 64, 0.9
+"""Characters of an answer that may be a label, and the share of rows with an answer that others have too from which on
+the answers are labels: there the traffic falls into kinds by them, however few rows one has."""
 MOST_ROWS = 20_000
 """Newest rows that are looked at: more are not told apart better."""
 
@@ -65,7 +68,7 @@ def weak_kinds(
     verdicts = [row.student_ok for row, _ in everything if row.student_ok is not None]
     overall = verdicts.count(False) / len(verdicts) if verdicts else 0.0
     weak, bare = [], []
-    for name, members in _parted(everything, encoder).items():
+    for name, members in _parted(everything, per_cluster, encoder).items():
         kind = _kind(name, members, per_cluster, overall)
         if kind is None:
             continue
@@ -80,22 +83,36 @@ Member = tuple[Row, bool]
 """A row, and whether it may be trained on."""
 
 
-def _parted(rows: Sequence[Member], encoder: Encoder | None) -> dict[str, list[Member]]:
-    """Kinds within each task tag; of a tag what is of no named kind is one by itself."""
-    by_task: dict[str | None, list[Member]] = defaultdict(list)
+def _parted(rows: Sequence[Member], per_cluster: int, encoder: Encoder | None) -> dict[str, list[Member]]:
+    """Kinds within each task tag and, where answers are labels, within each label: one of ``per_cluster`` rows at most
+    is one kind. Of a tag or a label what is of no named kind is one by itself."""
+    by_task: dict[tuple[str, ...], list[Member]] = defaultdict(list)
     for member in rows:
-        by_task[member[0].task].append(member)
+        by_task[(member[0].task,) if member[0].task else ()].append(member)
     found: dict[str, list[Member]] = defaultdict(list)
-    for task, members in by_task.items():
-        named = kinds([_seen(row, i) for i, (row, _) in enumerate(members)], encoder)
-        rest = set(range(len(members)))
-        for name, group in named.items():
-            places = {s.place for s in group}
-            rest -= places
-            found[f"{task}: {name}" if task else name] += [members[i] for i in sorted(places)]
-        if task and rest:
-            found[task] += [members[i] for i in sorted(rest)]
+    for task, of_task in by_task.items():
+        for label, members in _by_label(of_task).items():
+            head, rest = (*task, *label), set(range(len(members)))
+            if not label or len(members) > per_cluster:
+                for name, group in kinds([_seen(row, i) for i, (row, _) in enumerate(members)], encoder).items():
+                    places = {s.place for s in group}
+                    rest -= places
+                    found[": ".join((*head, name))] += [members[i] for i in sorted(places)]
+            if head and rest:
+                found[": ".join(head)] += [members[i] for i in sorted(rest)]
     return dict(found)
+
+
+def _by_label(members: Sequence[Member]) -> dict[tuple[str, ...], list[Member]]:
+    """The rows by their answer where answers are labels, under () those with another; else all under ()."""
+    times = Counter(row.answer for row, _ in members)
+    labels = {answer: n for answer, n in times.items() if n >= LEAST_SHOWN and len(answer) <= LONGEST_LABEL}
+    if sum(labels.values()) < LABELLED * len(members):
+        return {(): list(members)}
+    found: dict[tuple[str, ...], list[Member]] = defaultdict(list)
+    for member in members:
+        found[(member[0].answer,) if member[0].answer in labels else ()].append(member)
+    return found
 
 
 def _seen(row: Row, place: int) -> Seen:

@@ -35,8 +35,8 @@ def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> 
     """Trains by any method: as ``train`` does, or down the chain that ``config.method`` names.
 
     A first student as deep as the one given is that one, trained with hard labels; deeper ones are passed over, so that
-    the next round goes on with what the last one made. The report counts the chain's trainings together. A chain that was cut off goes on in the training that it was in,
-    if called again with the same arguments.
+    the next round goes on with what the last one made. The report counts the chain's trainings together. A chain that
+    was cut off goes on in the training that it was in, if called again with the same arguments.
 
     Raises:
         TrainingError: as ``train``; or the student has fewer layers than any of the chain.
@@ -69,9 +69,7 @@ def _whole(took: Sequence[TrainReport]) -> TrainReport:
     steps, tokens, answers = (sum(getattr(r, k) for r in took) for k in ("steps", "tokens", "answer_tokens"))
     seconds = sum(r.seconds for r in took)
     rate = tokens / max(seconds, 1e-9)
-    return replace(
-        took[-1], steps=steps, tokens=tokens, answer_tokens=answers, seconds=seconds, tokens_per_second=rate
-    )
+    return replace(took[-1], steps=steps, tokens=tokens, answer_tokens=answers, seconds=seconds, tokens_per_second=rate)
 
 
 def depth(folder: Path) -> int:

@@ -11,7 +11,9 @@ import pytest
 
 from distiller.data.dataset import build
 from distiller.data.files import read
+from distiller.data.rows import Row, row_of
 from distiller.rounds.reports import Silent
+from distiller.synthesis.kinds import weak_kinds
 from distiller.synthesis.plan import planned
 from distiller.synthesis.run import Report, synthesize
 from distiller.synthesis.shelf import kept
@@ -53,8 +55,7 @@ def test_a_kind_that_the_student_fails_at_is_found_and_only_training_rows_are_sh
     policy, settings, _ = home(tmp_path, teacher)
     plan = planned(policy, settings, {}, lambda: encoder, folder=tmp_path / "data", per_cluster=8)
     (kind,) = plan.kinds
-    assert "kubernetes" in kind.name
-    assert (kind.why, kind.wanted, kind.rows, kind.judged, kind.wrong) == ("failing", 8, 15, 5, 5)
+    assert (kind.name, kind.why, kind.wanted, kind.rows, kind.judged, kind.wrong) == ("ops", "failing", 8, 15, 5, 5)
     shown = {shot.messages[-1]["content"] for form in kind.forms for shot in form.shots}
     assert len(shown) == kind.train == 9
     assert shown <= set(PODS) - set(PODS[::3])  # none that was audited
@@ -66,8 +67,24 @@ def test_a_thin_kind_is_filled_up_to_what_the_policy_wants(teacher: Teacher, enc
     plan = planned(policy, settings, {}, lambda: encoder, folder=tmp_path / "data", per_cluster=50)
     failing, *thin = plan.kinds
     assert (failing.why, failing.wanted) == ("failing", 50)
-    assert len(thin) == 3  # what may be asked of a card; the fourth is all that is left, and has no name
+    assert len(thin) == 4 and all(kind.name.split(":")[0] == "cards" for kind in thin)  # what may be asked of a card
     assert all((kind.why, kind.wanted, kind.wrong) == ("thin", 50 - kind.train, 0) for kind in thin)
+
+
+def test_where_answers_are_labels_each_is_a_kind_however_few_rows_it_has(
+    teacher: Teacher, encoder: Encoder, tmp_path: Path
+) -> None:
+    policy, *_ = home(tmp_path, teacher)
+
+    def weak(answers: list[str]) -> dict[str, tuple[int, int]]:
+        records = [record(n, text, answer) for n, (text, answer) in enumerate(zip(CARDS, answers, strict=False))]
+        rows = [row for r in records if isinstance(row := row_of(r, policy), Row)]
+        return {kind.name: (kind.rows, kind.wanted) for kind in weak_kinds(rows, [], 20, encoder)[0]}
+
+    assert weak(["usual"] * 20 + ["seldom"] * 3) == {"seldom": (3, 17)}
+    assert weak(["usual"] * 20 + ["seldom"] * 2) == {}, "two are too few to write like"
+    texts = weak([f"an answer of its own, {n}" for n in range(60)])
+    assert len(texts) == 3 and all(rows == 15 for rows, _ in texts.values()), "answers that differ say nothing"
 
 
 def test_what_is_written_is_answered_twice_kept_as_a_clients_request_would_be_and_paid_for(
