@@ -131,6 +131,8 @@ def intents(bench: Bench) -> Iterator[Row]:
     yield {"name": "always-teacher (GPT-4, recorded)", **about, **told(teacher)}
     yield {"name": "always-teacher, intents as often as unseen", **about, **told(there)}
     yield {"name": "random", **about, **told(1 / len({r["gold"] for r in rows}))}
+    for label in ("gold", "gpt4"):
+        yield {"name": f"TF-IDF and logistic regression on {label}", **about, **told(of_words(taught, label, unseen))}
     plans: list[tuple[str, str, MethodSettings | None]] = [
         ("no training", "gpt4", None),
         ("plain fine-tuning on gold", "gold", HardLabelSettings()),
@@ -162,6 +164,19 @@ def intents(bench: Bench) -> Iterator[Row]:
             if not place.exists():
                 export(student, form, place, STUDENT)
             yield row(name, Form(student, place) if engine == "llama-server" else Form(place), folder, engine)
+
+
+def of_words(taught: Sequence[Row], label: str, unseen: Sequence[Row]) -> float:
+    """The accuracy of a classifier that is no language model."""
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  (heavy)
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline, make_union  # noqa: PLC0415
+
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+    model = make_pipeline(make_union(words, letters), LogisticRegression(C=30, max_iter=300, tol=1e-3))
+    model.fit([r["text"] for r in taught], [r[label] for r in taught])
+    return float(model.score([r["text"] for r in unseen], [r["gold"] for r in unseen]))
 
 
 def right_of_teacher(taught: Sequence[Row], unseen: Sequence[Row]) -> tuple[float, float]:
