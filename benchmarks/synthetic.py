@@ -3,8 +3,9 @@
 No language model that can write Banking77's messages is at hand, so the teacher is simulated: asked for new requests
 like those it is shown, it gives the nearest of the messages that were held back from everything else, and answers
 with their recorded gold label. The log, the search for weak kinds, the filters and the budget are the product's own.
-What is measured is therefore where more data goes, not how well a model invents it: `as many at random` are labels
-of held-back messages drawn without looking.
+What is measured is therefore where more data goes, not how well a model invents it. `as many at random` are labels of
+held-back messages drawn without looking: as they come, where no intent is rare, and with the rare ones as seldom as in
+the log, which is what more of the same traffic brings.
 """
 
 from __future__ import annotations
@@ -120,8 +121,13 @@ def synthetic(bench: Bench) -> Iterator[Row]:
     audits = [audited(record, text_of(answer), right=right) for record, answer, right in told]
     data, report = written(bench, [*learnt, *audits], pool, home)
     yield {**row("locum synthetic (simulated teacher)", data), **report}
-    more = messages(draw.sample(pool, report["written"]), "gold", 3 * len(rows))
-    yield row("as many at random", bench.dataset(home / "dataset-random", [*learnt, *more]))
+    count, seldom = report["written"], round(report["written"] * len(few) / len(taught))
+    parts = [[r for r in pool if (r["gold"] in rare) is wanted] for wanted in (True, False)]
+    evenly = draw.sample(pool, count)
+    as_logged = [*draw.sample(parts[0], seldom), *draw.sample(parts[1], count - seldom)]
+    for name, more in (("random", evenly), ("random, rare ones as seldom as in the log", as_logged)):
+        folder = home / f"dataset-{name.replace(' ', '-')}"
+        yield row(f"as many at {name}", bench.dataset(folder, [*learnt, *messages(more, "gold", 3 * len(rows))]))
 
 
 def written(bench: Bench, log: Sequence[Record], pool: Sequence[Row], home: Path) -> tuple[Dataset, Row]:
