@@ -49,6 +49,7 @@ from distiller.evaluation.calibration import auroc
 from distiller.evaluation.serving import Form
 from distiller.forms.export import export
 from distiller.training.batches import encode
+from distiller.training.methods.reasoning import marked
 from distiller.training.progressive import even, shrink, trained
 from router.contracts.forms import READ_BY
 from router.contracts.methods import (
@@ -267,7 +268,8 @@ def reasoning(bench: Bench) -> Iterator[Row]:
     learnt, unseen = rows[: args.problems], rows[args.problems : args.problems + args.unseen_problems]
     data = bench.dataset(home / "dataset", worked(learnt))
     finals = bench.dataset(home / "finals", worked([{**r, "answer": final(r["answer"])} for r in learnt]))
-    thinking = [{**r, "question": f"{r['question']}\n\n{ReasoningSettings().marker}"} for r in unseen]
+    marker = ReasoningSettings().marker
+    thinking = [{**r, "question": marked([{"content": r["question"]}], marker)[-1]["content"]} for r in unseen]
     asked: list[tuple[str, Sequence[Row], Dataset, MethodSettings | None]] = [
         ("no training", unseen, data, None),
         ("hard-label on the final number", unseen, finals, HardLabelSettings()),

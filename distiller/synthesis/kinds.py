@@ -86,32 +86,33 @@ Member = tuple[Row, bool]
 def _parted(rows: Sequence[Member], per_cluster: int, encoder: Encoder | None) -> dict[str, list[Member]]:
     """Kinds within each task tag and, where answers are labels, within each label: one of ``per_cluster`` rows at most
     is one kind. Of a tag or a label what is of no named kind is one by itself."""
-    by_task: dict[tuple[str, ...], list[Member]] = defaultdict(list)
+    by_task: dict[str | None, list[Member]] = defaultdict(list)
     for member in rows:
-        by_task[(member[0].task,) if member[0].task else ()].append(member)
+        by_task[member[0].task].append(member)
     found: dict[str, list[Member]] = defaultdict(list)
     for task, of_task in by_task.items():
         for label, members in _by_label(of_task).items():
-            head, rest = (*task, *label), set(range(len(members)))
-            if not label or len(members) > per_cluster:
-                for name, group in kinds([_seen(row, i) for i, (row, _) in enumerate(members)], encoder).items():
-                    places = {s.place for s in group}
-                    rest -= places
-                    found[": ".join((*head, name))] += [members[i] for i in sorted(places)]
+            head, rest = [part for part in (task, label) if part], set(range(len(members)))
+            whole = label is not None and len(members) <= per_cluster
+            named = {} if whole else kinds([_seen(row, i) for i, (row, _) in enumerate(members)], encoder)
+            for name, group in named.items():
+                places = {s.place for s in group}
+                rest -= places
+                found[": ".join((*head, name))] += [members[i] for i in sorted(places)]
             if head and rest:
                 found[": ".join(head)] += [members[i] for i in sorted(rest)]
     return dict(found)
 
 
-def _by_label(members: Sequence[Member]) -> dict[tuple[str, ...], list[Member]]:
-    """The rows by their answer where answers are labels, under () those with another; else all under ()."""
+def _by_label(members: Sequence[Member]) -> dict[str | None, list[Member]]:
+    """The rows by their answer where answers are labels, under None those with another; else all under None."""
     times = Counter(row.answer for row, _ in members)
     labels = {answer: n for answer, n in times.items() if n >= LEAST_SHOWN and len(answer) <= LONGEST_LABEL}
     if sum(labels.values()) < LABELLED * len(members):
-        return {(): list(members)}
-    found: dict[tuple[str, ...], list[Member]] = defaultdict(list)
+        return {None: list(members)}
+    found: dict[str | None, list[Member]] = defaultdict(list)
     for member in members:
-        found[(member[0].answer,) if member[0].answer in labels else ()].append(member)
+        found[member[0].answer if member[0].answer in labels else None].append(member)
     return found
 
 
