@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distiller.config import TrainConfig
-from distiller.training import attention, memory
+from distiller.training import attention, memory, sparing
 from distiller.training.batches import Encoded, Pass, idle, passes
 from distiller.training.forward import answers
 from distiller.training.methods.base import Method
@@ -50,6 +50,9 @@ class Learner:
         self.tokens_per_pass = config.tokens_per_pass or TOKENS_PER_PASS.get(kind, TOKENS_PER_PASS["cuda"])
         loaded = load(config, student, self.device)
         self.model = loaded.model
+        compiles = kind == "cuda" if config.compile is None else config.compile
+        if not compiles:  # which spares as much by itself
+            sparing.use(self.model)
         if self.bf16 and config.tuning == "full":
             spread(loaded)
         self._within: Any = lambda work: work()
@@ -63,18 +66,18 @@ class Learner:
             own.data = own.data.to(self.device)
         self.learning = {**self.weights, **{f"method.{n}": p for n, p in method.parameters.items()}}
         self.optimizer = _optimizer(self.learning, config)
-        self._prepare(kind)
+        self._prepare(kind, compiles)
 
-    def _prepare(self, kind: str) -> None:
+    def _prepare(self, kind: str, compiles: bool) -> None:
         """What is done for speed or memory, as the configuration or else the device asks for it."""
-        config, gpu = self.config, kind == "cuda"
+        config = self.config
         ours = attention.suits(self.model)
         if ours:
             attention.use(self.model)
-        self.packing = ours and (gpu if config.packing is None else config.packing)
+        self.packing = ours and (kind == "cuda" if config.packing is None else config.packing)
         if config.activation_checkpointing:
             self.model.activation_checkpointing_enable()
-        if gpu if config.compile is None else config.compile:
+        if compiles:
             for block in blocks(self.model):
                 block.compile()
 
