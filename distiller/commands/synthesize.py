@@ -75,7 +75,7 @@ def synthesize(
 def _show_plan(plan: Plan, usd: Decimal) -> None:
     from rich.table import Table  # noqa: PLC0415
 
-    from distiller.synthesis.prompts import to_write  # noqa: PLC0415
+    from distiller.synthesis.prompts import drawn, to_write  # noqa: PLC0415
 
     table = Table("kind", "why", "rows", "to train on", "wrong", "wanted", "about USD", title_justify="left")
     table.title = f"what {plan.teacher.label} would write"
@@ -91,7 +91,8 @@ def _show_plan(plan: Plan, usd: Decimal) -> None:
     console.print(f"about {total:.4f} USD in all, if everything is kept{limit}", highlight=False)
     if plan.kinds:
         console.print("\n[bold]The first of what would be asked:[/]")
-        for message in to_write(plan.kinds[0].forms[0], 0, random.Random(0))["messages"]:
+        form = plan.kinds[0].forms[0]
+        for message in to_write(form, drawn(form, random.Random(0)), 0)["messages"]:
             console.print(f"{message['role']}: {message['content']}", markup=False, highlight=False, style="dim")
 
 

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -49,14 +49,22 @@ def request_ids(path: Path) -> Iterator[str]:
         yield from batch.column(0).to_pylist()
 
 
-def owners(path: Path) -> Iterator[tuple[str, str | None, str | None]]:
-    """Of each row in a split's file the request id, the user's alias and the conversation's. Of one that an older
-    Locum wrote (JSON lines) the id alone."""
+class Owner(NamedTuple):
+    """Whose a row is: the aliases of a user and a conversation, or of a synthetic one the requests that it is like."""
+
+    request_id: str
+    user: str | None = None
+    conversation: str | None = None
+    shown: Sequence[str] = ()
+
+
+def owners(path: Path) -> Iterator[Owner]:
+    """Whose each row in a split's file is. Of one that an older Locum wrote (JSON lines) the id alone is known."""
     if path.suffix == ".jsonl":
-        yield from ((request_id, None, None) for request_id in request_ids(path))
+        yield from map(Owner, request_ids(path))
         return
-    for batch in _batches(path, ["request_id", "user", "conversation_id"]):
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    for batch in _batches(path, ["request_id", "user", "conversation_id", "shown"]):
+        yield from (Owner(*values) for values in zip(*(column.to_pylist() for column in batch.columns), strict=True))
 
 
 def ids(path: Path) -> frozenset[str]:
@@ -113,6 +121,6 @@ def _schema() -> Any:
     other = {
         "created_at": pa.float64(), "weight": pa.float64(), "teacher_tokens": pa.int64(),
         "student_ok": pa.bool_(), "teacher_right": pa.bool_(), "streamed": pa.bool_(), "synthetic": pa.bool_(),
-        "messages": pa.list_(pa.struct([("role", text), ("content", text)])),
+        "messages": pa.list_(pa.struct([("role", text), ("content", text)])), "shown": pa.list_(text),
     }  # fmt: skip
     return pa.schema([(name, other.get(name, text)) for name in _COLUMNS])

@@ -69,7 +69,8 @@ class Row:
     by a judge or a user who could tell without comparing; None where that is not known.
     ``teacher_tokens`` is how long the answer was by the teacher's own count, 0 where unknown. ``options``
     are the request's that shape an answer; ``streamed``: the client had it streamed. ``synthetic``: no client asked
-    it, the teacher wrote prompt and answer; such a row is trained on or left out, and never measures.
+    it, the teacher wrote prompt and answer; such a row is trained on or left out, and never measures. ``shown`` are the
+    ids of the requests that the teacher was shown to write one like them.
     ``top_logprobs`` are the teacher's likeliest tokens where they were recorded and spell ``answer`` from its first
     character on (``router.contracts.logprobs.unpacked`` reads them; tokens that end the answer may follow), else "".
     ``rationale`` is what the teacher thought before it, where its API tells that apart.
@@ -95,6 +96,7 @@ class Row:
     teacher_right: bool | None = None
     teacher_tokens: int = 0
     synthetic: bool = False
+    shown: list[str] = field(default_factory=list)
     top_logprobs: str = ""
     rationale: str = ""
     language: str | None = None

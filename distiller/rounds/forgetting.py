@@ -1,15 +1,16 @@
-"""Erasing what a user or a conversation left: records, kept answers, rows of the round under way. What was learnt from
-them stays learnt, so every bundle and every dataset that they went into is named.
+"""Erasing what a user or a conversation left: records, kept answers, rows of the round under way, and what a teacher
+wrote like them. What was learnt from them stays learnt, so every bundle and every dataset that they went into is named.
 
 Whose a row is, is told by its request's id and by the aliases in a dataset: so rows are found too whose records were
 dropped before, at the end of their retention. Of a bundle only ids are known; those of such records are found as long
-as a dataset with their rows is there.
+as a dataset with their rows is there. A synthetic row is theirs too if the teacher was shown one of their requests to
+write it.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from distiller.data.rows import alias
 from distiller.evaluation.asking import keep_answers, read_answers
 from distiller.rounds.publish import ANSWERS, DATASET, LEARNT, has_weights, manifests
 from distiller.rounds.work import CURRENT, ROUND, one_round_at_a_time
+from distiller.synthesis import shelf
+from distiller.synthesis.run import FOLDER as SYNTHESIS
+from distiller.synthesis.run import give_up
 from router.errors import DatasetError
 from router.settings import Settings
 from router.store.base import Traces, open_eraser
@@ -45,20 +49,23 @@ class BundleUse:
 @dataclass(frozen=True, slots=True)
 class DatasetUse:
     """Rows of the requests in a dataset, by split, and what was exported from it. ``round``: it is that of a round
-    under way, from which they are taken out."""
+    under way, from which they are taken out; ``synthesis``: that of a killed run of synthesis, which is given up."""
 
     folder: Path
     rows: dict[str, int]
     exports: tuple[Path, ...]
     round: bool
+    synthesis: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """All that there is of somebody. ``requests`` are those of ``traces``, and those that only datasets know of."""
+    """All that there is of somebody. ``requests`` are those of ``traces``, those that only datasets know of, and
+    ``synthetic``: the ids of rows that a teacher wrote like one of these."""
 
     traces: Traces
     requests: frozenset[str]
+    synthetic: frozenset[str]
     bundles: tuple[BundleUse, ...]
     datasets: tuple[DatasetUse, ...]
 
@@ -77,24 +84,33 @@ def look(settings: Settings, *, user: str | None = None, conversation: str | Non
     traces = open_eraser(settings).find(user=user, conversation=conversation)
     who = alias(user) if user is not None else None
     which = alias(conversation) if conversation is not None else None
-    requests = set(traces.request_ids)
+    requests, shown = set(traces.request_ids), dict[str, Sequence[str]]()
     there = known.datasets(settings.home)
     for at in there:
         for path in _splits(at.folder):
-            found = files.owners(path)
-            requests.update(i for i, u, c in found if (who and u == who) or (which and c == which))
+            for row in files.owners(path):
+                if (who and row.user == who) or (which and row.conversation == which):
+                    requests.add(row.request_id)
+                if row.shown:
+                    shown[row.request_id] = row.shown
+    for policy in _shelves(settings):
+        shown |= {row.request_id: row.shown for row in shelf.everything(settings, policy)}
+    synthetic = frozenset(name for name, like in shown.items() if not requests.isdisjoint(like))
+    requests |= synthetic
     uses = [_use(at, requests, settings) for at in there]
     return Left(
         traces,
         frozenset(requests),
+        synthetic,
         tuple(use for policy in _policies(settings) for use in _bundles(settings, policy, requests)),
         tuple(use for use in uses if use.rows),
     )
 
 
 def erase(settings: Settings, left: Left, *, user: str | None = None, conversation: str | None = None) -> int:
-    """Erases the records, the answers kept with bundles, and the rows of rounds under way; returns how many records.
-    A proxy that runs goes on; what it had not written yet is erased too.
+    """Erases the records, the answers kept with bundles, the rows of rounds under way and the synthetic ones; returns
+    how many records. A killed run of synthesis that had looked at some is given up, its money booked. A proxy that
+    runs goes on; what it had not written yet is erased too.
 
     Raises:
         RoundRunning: a round is under way just now, and reads what is to be erased.
@@ -111,11 +127,18 @@ def erase(settings: Settings, left: Left, *, user: str | None = None, conversati
                 _drop_answers(settings.bundles(policy) / manifest.bundle_id / ANSWERS, requests)
         for folder in sorted(settings.home.glob(f"work/*/{CURRENT}")):
             _clear_round(folder, requests)
+        for policy in _shelves(settings):
+            shelf.drop(settings, policy, requests)
+            _clear_synthesis(settings, policy, requests)
     return erased
 
 
 def _policies(settings: Settings) -> list[str]:
     return sorted(p.name for p in (settings.home / "bundles").glob("*/"))
+
+
+def _shelves(settings: Settings) -> list[str]:
+    return sorted(p.name for p in (settings.home / "work").glob("*/"))
 
 
 def _splits(folder: Path) -> Iterator[Path]:
@@ -125,8 +148,9 @@ def _splits(folder: Path) -> Iterator[Path]:
 
 def _use(at: known.Known, requests: Collection[str], settings: Settings) -> DatasetUse:
     counts = {path.stem: sum(i in requests for i in files.request_ids(path)) for path in _splits(at.folder)}
-    current = at.folder.parent.name == CURRENT and at.folder.is_relative_to(settings.home.resolve())
-    return DatasetUse(at.folder, {split: n for split, n in counts.items() if n}, at.exports, current)
+    ours, parent = at.folder.is_relative_to(settings.home.resolve()), at.folder.parent.name
+    rows = {split: n for split, n in counts.items() if n}
+    return DatasetUse(at.folder, rows, at.exports, ours and parent == CURRENT, ours and parent == SYNTHESIS)
 
 
 def _bundles(settings: Settings, policy: str, requests: Collection[str]) -> Iterator[BundleUse]:
@@ -168,3 +192,11 @@ def _clear_round(folder: Path, requests: Collection[str]) -> None:
     for path in folder.iterdir() if learnt else ():
         if path.name not in (ROUND, BUILT, DATASET, INCUMBENT):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _clear_synthesis(settings: Settings, policy: str, requests: Collection[str]) -> None:
+    """Gives up a killed run of synthesis that had looked at some of the requests: the teacher's words may echo them."""
+    data = settings.work(policy) / SYNTHESIS / DATASET
+    whole = (data / DATASET_FILE).is_file()  # half built nothing was asked yet
+    if not whole or any(i in requests for path in _splits(data) for i in files.request_ids(path)):
+        give_up(settings, policy, "it was killed, and some of what it had looked at was forgotten since")

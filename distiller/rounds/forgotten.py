@@ -14,8 +14,10 @@ def left_tables(left: Left) -> Iterator[Table]:
     """The records, the bundles that they went into, and the datasets that hold rows of theirs."""
     table = Table(show_header=False, title="records", title_justify="left")
     table.add_row("records to erase", str(len(left.traces.request_ids)))
-    if gone := len(left.requests) - len(left.traces.request_ids):
+    if gone := len(left.requests) - len(left.synthetic) - len(left.traces.request_ids):
         table.add_row("only datasets know of, their records being gone", str(gone))
+    if left.synthetic:
+        table.add_row("synthetic rows written like them, to erase", str(len(left.synthetic)))
     yield table
     if left.bundles:
         heads = ("trained on", "scorer learnt from", "kept answers, erased")
@@ -29,7 +31,11 @@ def left_tables(left: Left) -> Iterator[Table]:
         table = Table("dataset", "rows", "what becomes of them", title="datasets", title_justify="left")
         for data in left.datasets:
             rows = ", ".join(f"{split} {n}" for split, n in data.rows.items())
-            fate = "taken out of the round" if data.round else "stay: build it again, or delete it"
+            fate = "stay: build it again, or delete it"
+            if data.round:
+                fate = "taken out of the round"
+            elif data.synthesis:
+                fate = "go with the killed run"
             exports = "".join(f"\nand of {path}" for path in data.exports)
             table.add_row(Text(str(data.folder), overflow="fold"), rows, Text(fate + exports, overflow="fold"))
         yield table

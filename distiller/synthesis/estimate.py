@@ -11,7 +11,7 @@ from statistics import mean
 import orjson
 
 from distiller.synthesis.kinds import Kind
-from distiller.synthesis.prompts import ASKED, to_answer, to_write
+from distiller.synthesis.prompts import ASKED, drawn, to_answer, to_write
 from router.contracts.judges import Judge, Llm, ToolCalls
 from router.contracts.records import Usage
 from router.paid import Backend
@@ -27,7 +27,7 @@ def estimated_usd(kind: Kind, judge: Judge, teacher: Backend, judging: Mapping[s
     """About what a kind costs if all that the teacher writes is kept; what is thrown away comes on top."""
     assert teacher.price is not None
     form = kind.forms[0]
-    asked = orjson.dumps(to_write(form, 0, random.Random(0)))
+    asked = orjson.dumps(to_write(form, drawn(form, random.Random(0)), 0))
     prompt = mean(_tokens(shot.messages[-1]["content"]) for shot in form.shots)
     before = sum(_tokens(m["content"]) for m in to_answer(form, ""))
     answer = mean(shot.teacher_tokens or _tokens(shot.answer) for shot in form.shots)

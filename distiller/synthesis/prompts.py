@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from typing import Any
 
+from distiller.data.rows import Row
 from distiller.synthesis.kinds import Form
 
 SHOWN = 6
@@ -34,9 +36,13 @@ _FOUND = re.compile(r"<request>\s*(.*?)\s*</request>", re.DOTALL | re.IGNORECASE
 _TAG = re.compile(r"</?(?:request|instructions)\b", re.IGNORECASE)
 
 
-def to_write(form: Form, turn: int, draw: random.Random) -> dict[str, Any]:
+def drawn(form: Form, draw: random.Random) -> list[Row]:
+    """The examples to show."""
+    return draw.sample(form.shots, min(SHOWN, len(form.shots)))
+
+
+def to_write(form: Form, shots: Sequence[Row], turn: int) -> dict[str, Any]:
     """The request's body, without its model. ``turn`` says how often more of this kind was asked for before."""
-    shots = draw.sample(form.shots, min(SHOWN, len(form.shots)))
     parts = []
     if form.before:
         told = "\n".join(m["content"] for m in form.before)

@@ -115,23 +115,33 @@ def synthesize(
 
 
 def _begun(policy: Policy, settings: Settings, folder: Path, run: str | None) -> dict[str, Any]:
-    """The run's name and when it began. What a run that is not gone on with has spent is booked."""
-    now = time.time()
-    try:
-        begun: dict[str, Any] = json.loads((folder / RUN).read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):
-        begun = {}
-    if begun and booked(settings, policy.name, begun["run"]) is None:
-        if now - begun["at"] < STALE_SECONDS:
-            begun = {**begun, "run": run or begun["run"]}
-            write_json(folder / RUN, begun)
-            return begun
-        journal = Journal(folder / CALLS)
-        journal.close()
-        gone = Report(begun["run"], str(journal.spent), {}, {}, {}, "it was killed, and is too old to go on with")
-        book(settings, policy.name, begun["run"], journal.spent, asdict(gone))
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    begun = {"run": run or uuid.uuid4().hex, "at": now}
+    """The run's name and when it began: the killed one's, where that can be gone on with."""
+    now, begun = time.time(), _unfinished(settings, policy.name)
+    if begun and now - begun["at"] < STALE_SECONDS:
+        begun = {**begun, "run": run or begun["run"]}
+    else:
+        give_up(settings, policy.name, "it was killed, and is too old to go on with")
+        folder.mkdir(parents=True)
+        begun = {"run": run or uuid.uuid4().hex, "at": now}
     write_json(folder / RUN, begun)
     return begun
+
+
+def give_up(settings: Settings, policy: str, why: str) -> None:
+    """Ends a run that was killed: what it has spent is booked, and its folder goes. Hold the home's lock."""
+    folder = settings.work(policy) / FOLDER
+    if begun := _unfinished(settings, policy):
+        journal = Journal(folder / CALLS)
+        journal.close()
+        gone = Report(begun["run"], str(journal.spent), {}, {}, {}, why)
+        book(settings, policy, begun["run"], journal.spent, asdict(gone))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unfinished(settings: Settings, policy: str) -> dict[str, Any]:
+    """What a killed run noted of itself; empty where there is none whose money is not booked."""
+    try:
+        begun: dict[str, Any] = json.loads((settings.work(policy) / FOLDER / RUN).read_bytes())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return begun if booked(settings, policy, begun["run"]) is None else {}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from distiller.data.rights import ALLOWED, right_to
@@ -26,7 +25,7 @@ ROWS = "synthetic.jsonl"
 def kept(settings: Settings, policy: Policy) -> list[Row]:
     """The synthetic rows of a policy that it still lets be trained on, oldest first, for its datasets to take in."""
     rows = []
-    for row in _rows(settings.work(policy.name) / ROWS):
+    for row in everything(settings, policy.name):
         recorded = Rights.ALLOWED if row.rights == ALLOWED else Rights.UNKNOWN
         answer = Answer(tier=Tier.TEACHER, kind=Kind.TRAINED, model=row.teacher, training_rights=recorded)
         if (right := right_to(answer, policy)) is not None:
@@ -36,16 +35,28 @@ def kept(settings: Settings, policy: Policy) -> list[Row]:
 
 def keep(settings: Settings, policy: str, rows: Sequence[Row]) -> None:
     """Adds rows; one that is there already stays as it is."""
-    path = settings.work(policy) / ROWS
-    known = _rows(path)
+    known = everything(settings, policy)
     ids = {row.request_id for row in known}
-    everything = [*known, *(row for row in rows if row.request_id not in ids)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, b"".join(row.to_json() + b"\n" for row in everything))
+    _write(settings, policy, [*known, *(row for row in rows if row.request_id not in ids)])
 
 
-def _rows(path: Path) -> list[Row]:
+def drop(settings: Settings, policy: str, request_ids: Collection[str]) -> None:
+    """Takes rows out."""
+    known = everything(settings, policy)
+    if any(row.request_id in request_ids for row in known):
+        _write(settings, policy, [row for row in known if row.request_id not in request_ids])
+
+
+def everything(settings: Settings, policy: str) -> list[Row]:
+    """All synthetic rows of a policy, oldest first, whatever it lets be trained on."""
+    path = settings.work(policy) / ROWS
     return [Row.from_json(line) for line in path.read_bytes().split(b"\n") if line] if path.is_file() else []
+
+
+def _write(settings: Settings, policy: str, rows: Sequence[Row]) -> None:
+    path = settings.work(policy) / ROWS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, b"".join(row.to_json() + b"\n" for row in rows))
 
 
 def booked(settings: Settings, policy: str, run: str) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from distiller.synthesis.filters import LONGER, Novelty, Out, is_whole
 from distiller.synthesis.kinds import Form, Kind
 from distiller.synthesis.paying import Failed, Paying
 from distiller.synthesis.plan import Plan
-from distiller.synthesis.prompts import ASKED, to_answer, to_write, written
+from distiller.synthesis.prompts import ASKED, drawn, to_answer, to_write, written
 from distiller.synthesis.purse import Spent
 from router.contracts.judges import Llm, ToolCalls
 from router.errors import JudgeError
@@ -118,16 +118,18 @@ class Writing:
         progress.turn += 1
         draw = random.Random(f"{self._seed} {kind.name} {turn}")
         (form,) = draw.choices(kind.forms, weights=[len(f.shots) for f in kind.forms])
+        shots = drawn(form, draw)
         longest = max(len(shot.messages[-1]["content"].encode()) for shot in form.shots)
         room = max(LEAST_ROOM_TOKENS, 2 * ASKED * longest // BYTES_PER_TOKEN)
-        found = await self._asked(f"write {kind.name} {turn}", to_write(form, turn, draw), room)
+        found = await self._asked(f"write {kind.name} {turn}", to_write(form, shots, turn), room)
         if found is None:
             return
         prompts = written(text(found.message))
         if not prompts:
             self.out[Out.UNREADABLE] += 1
         fresh = [row for prompt in prompts if (row := self._fresh(form, prompt, LONGER * longest)) is not None]
-        fresh = fresh[: kind.wanted - len(progress.rows)]
+        shown = [shot.request_id for shot in shots]
+        fresh = [replace(row, shown=shown) for row in fresh[: kind.wanted - len(progress.rows)]]
         ends = await asyncio.gather(*(self._answered(row, form) for row in fresh), return_exceptions=True)
         progress.rows += [row for row in ends if isinstance(row, Row)]
         self._on_row(sum(len(p.rows) for p in self.progress), sum(p.kind.wanted for p in self.progress))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 from typer.testing import CliRunner, Result
@@ -12,13 +14,17 @@ from distiller.cli import app
 from distiller.data import known
 from distiller.data.dataset import build, load, read
 from distiller.data.files import ids
-from distiller.data.rows import alias
+from distiller.data.rows import Row, alias, row_of
 from distiller.evaluation.asking import StudentAnswer, keep_answers, read_answers
 from distiller.rounds.forgetting import look
 from distiller.rounds.publish import ANSWERS, Draft, write_bundle
-from distiller.rounds.work import RoundRunning, Work, one_round_at_a_time
+from distiller.rounds.work import RoundRunning, Work, one_round_at_a_time, write_json
+from distiller.synthesis import shelf
+from distiller.synthesis.journal import Journal
 from router.contracts.bundles import DatasetRef, Thresholds
 from router.contracts.records import Record
+from router.contracts.rounds import synthetic_spending
+from router.paid import Completion
 from router.scoring.estimator import Scorer
 from router.settings import Settings
 from router.store.base import open_readonly, open_store
@@ -161,6 +167,42 @@ def test_rows_are_found_whose_records_were_dropped_before_and_so_are_exports(tmp
     assert [use.bundle for use in left.bundles] == [made]
     assert left.datasets[0].exports == (export,)
     assert sum(left.datasets[0].rows.values()) == len(mine)
+
+
+def test_what_a_teacher_wrote_like_their_requests_goes_too(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    rows = [row for r in log(settings) if isinstance(row := row_of(r, POLICY), Row)]
+    like_jo, like_others = (
+        replace(rows[0], request_id=name, user=None, conversation_id=name, synthetic=True, shown=shown)
+        for name, shown in (("synthetic-1", ["req-0", "req-1"]), ("synthetic-2", ["req-0", "req-2"]))
+    )
+    shelf.keep(settings, "default", [like_jo, like_others])
+    data = build([], POLICY, tmp_path / "mine", written=[like_jo, replace(like_others, messages=rows[1].messages)])
+    known.remember(settings.home, data.folder)
+    made = bundle(settings, data.train, frozenset(), [])
+    left = look(settings, user="jo")
+    assert left.synthetic == {"synthetic-1"} and len(left.requests) == 31
+    assert [(use.bundle, use.trained) for use in left.bundles] == [(made, 1)]
+    assert left.datasets[0].rows == {"train": 1}
+    assert "synthetic rows written like them, to erase" in forget(settings, "--user", "jo", "--dry-run").output
+    assert [row.request_id for row in shelf.everything(settings, "default")] == ["synthetic-1", "synthetic-2"]
+    forget(settings, "--user", "jo", "--yes")
+    assert [row.request_id for row in shelf.everything(settings, "default")] == ["synthetic-2"]
+
+
+def test_a_killed_run_of_synthesis_that_had_looked_at_them_is_given_up_and_its_money_booked(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    records = log(settings)
+    folder = settings.work("default") / "synthesis"
+    build(records, POLICY, folder / "dataset")
+    write_json(folder / "run.json", {"run": "one", "at": 1.0})
+    journal = Journal(folder / "calls.jsonl")
+    journal.ended("write", Completion({"content": "like what jo said"}, "stop", None, Decimal(0)), Decimal("0.25"))
+    journal.close()
+    shown = forget(settings, "--user", "jo", "--yes")
+    assert "go with the killed run" in shown.output
+    assert not folder.exists()
+    assert [s["cost_usd"] for s in synthetic_spending(settings.work("default"))] == ["0.25"]
 
 
 def test_a_bundle_of_an_older_version_is_read_as_it_is(tmp_path: Path) -> None:

@@ -108,6 +108,9 @@ def test_what_is_written_is_answered_twice_kept_as_a_clients_request_would_be_an
     assert history(settings.work("p")) == []  # it is no round
     hows = {b["messages"][-1]["content"].split("same kind. ")[1].split(".")[0] for b in teacher.written}
     assert len(hows) == len(teacher.written)  # each time with another instruction
+    asked = dict(zip((f"req-{100 + n}" for n in range(15)), PODS, strict=True))
+    for row in rows:  # it is known which requests it was written like
+        assert row.shown and any(all(asked[i] in str(b) for i in row.shown) for b in teacher.written)
 
 
 def test_synthetic_rows_are_trained_on_and_never_measure(teacher: Teacher, encoder: Encoder, tmp_path: Path) -> None:
