@@ -8,6 +8,7 @@ learning what the last one says.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, scan
 from distiller.training.batches import Encoded, encode, tensors
 from distiller.training.forward import answers
-from distiller.training.train import TrainReport, fingerprint, read_report, train
+from distiller.training.train import REPORT, TrainReport, fingerprint, read_report, train
 from router.contracts.methods import HardLabelSettings, MethodSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
 
@@ -61,15 +62,13 @@ def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> 
         took.append(read_report(link) if again else train(replace(config, method=how), start, dataset, link))
         last = link
     shutil.rmtree(place, ignore_errors=True)
-    return _whole(took)
-
-
-def _whole(took: Sequence[TrainReport]) -> TrainReport:
-    """The last link's report with every link's work in it."""
-    steps, tokens, answers = (sum(getattr(r, k) for r in took) for k in ("steps", "tokens", "answer_tokens"))
-    seconds = sum(r.seconds for r in took)
-    rate = tokens / max(seconds, 1e-9)
-    return replace(took[-1], steps=steps, tokens=tokens, answer_tokens=answers, seconds=seconds, tokens_per_second=rate)
+    work: dict[str, Any] = {
+        name: sum(getattr(report, name) for report in took) for name in ("steps", "tokens", "answer_tokens", "seconds")
+    }
+    work["tokens_per_second"] = work["tokens"] / max(work["seconds"], 1e-9)
+    path = out / REPORT
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **work}, indent=2))
+    return replace(took[-1], **work)
 
 
 def depth(folder: Path) -> int:

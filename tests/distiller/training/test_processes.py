@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from transformers import AutoModelForCausalLM
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build
 from distiller.training.train import train
+from router.contracts.methods import OnPolicySettings
 from router.errors import TrainingError
 from tests.distiller.tiny_student import policy, routing_records, student
 
@@ -68,6 +73,52 @@ def test_two_workers_of_a_ray_cluster_learn_what_one_process_does(tmp_path: Path
     assert two.processes == 2 and (two.steps, two.tokens) == (one.steps, one.tokens)
     assert two.last_loss == pytest.approx(one.last_loss, rel=1e-4)
     assert two.dev_loss == pytest.approx(one.dev_loss, rel=1e-4)
+
+
+def test_two_processes_whose_student_answers_itself_learn_what_one_does(tmp_path: Path) -> None:
+    base, data = student(tmp_path / "base"), with_system_prompt(tmp_path / "data")
+    sure = train(replace(CONFIG, epochs=20), base, data, tmp_path / "sure").folder  # it draws next to always the same
+    teacher = train(replace(CONFIG, epochs=1), base, data, tmp_path / "teacher").folder
+    config = replace(CONFIG, method=OnPolicySettings(teacher=str(teacher), share=1.0, max_new_tokens=4))
+    one = train(config, sure, data, tmp_path / "one")
+    two = train(replace(config, launcher="torchrun", processes=2), sure, data, tmp_path / "two")
+    assert two.steps == one.steps
+    assert two.first_loss == pytest.approx(one.first_loss, rel=0.05)
+    assert two.last_loss == pytest.approx(one.last_loss, rel=0.1) and one.last_loss < one.first_loss / 2
+
+
+TRAIN = """
+import json, sys
+from pathlib import Path
+from pydantic import TypeAdapter
+from distiller.config import TrainConfig
+from distiller.data.dataset import load
+from distiller.training.train import train
+config, student, dataset, out = json.loads(sys.argv[1])
+train(TypeAdapter(TrainConfig).validate_python(config), Path(student), load(Path(dataset)), Path(out))
+"""
+
+
+def test_two_processes_whose_starter_was_killed_end_and_go_on_to_the_same_weights(tmp_path: Path) -> None:
+    base, data, cut = student(tmp_path / "base"), with_system_prompt(tmp_path / "data"), tmp_path / "cut"
+    config = replace(CONFIG, epochs=4, launcher="torchrun", processes=2, checkpoint_steps=2)
+    job = [TypeAdapter(TrainConfig).dump_python(config, mode="json"), str(base), str(data.folder), str(cut)]
+    command = [sys.executable, "-c", TRAIN, json.dumps(job)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("training: step") and int(line.split()[2].split("/")[0]) >= 6:
+                process.kill()
+                break
+        else:
+            pytest.fail("the run ended before it could be killed")
+        process.stderr.read()  # ends when the last process that can write to it has
+    assert not cut.exists() and (tmp_path / "cut.checkpoint").is_dir()
+    resumed, whole = (train(config, base, data, tmp_path / out) for out in ("cut", "whole"))
+    assert resumed.resumed and not whole.resumed
+    assert (resumed.steps, resumed.tokens, resumed.last_loss) == (whole.steps, whole.tokens, whole.last_loss)
+    ours = weights_of(cut)
+    assert all(torch.equal(w, ours[name]) for name, w in weights_of(tmp_path / "whole").items())
 
 
 def test_a_process_that_fails_fails_the_run(tmp_path: Path) -> None:

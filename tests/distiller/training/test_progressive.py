@@ -15,7 +15,7 @@ from distiller.config import TrainConfig
 from distiller.training import progressive
 from distiller.training.batches import encode
 from distiller.training.progressive import depth, even, influence, shrink, trained
-from distiller.training.train import train
+from distiller.training.train import read_report, train
 from router.contracts.methods import HardLabelSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
 from tests.distiller.tiny_student import dataset, row, student
@@ -88,6 +88,7 @@ def test_each_student_of_the_chain_learns_from_the_last(
     assert report.folder == tmp_path / "out" and depth(report.folder) == 2
     assert report.steps == sum(r.steps for r in took) == 3 * took[0].steps
     assert (report.tokens, report.seconds) == (sum(r.tokens for r in took), sum(r.seconds for r in took))
+    assert read_report(report.folder) == report
     assert (
         report.dev_loss is not None and report.dev_loss_before is not None and report.dev_loss < report.dev_loss_before
     )
