@@ -50,7 +50,8 @@ from distiller.evaluation.serving import Form
 from distiller.forms.export import export
 from distiller.training.batches import encode
 from distiller.training.methods.reasoning import marked
-from distiller.training.progressive import even, shrink, trained
+from distiller.training.progressive import even, shrink
+from distiller.training.soup import mean, trained
 from router.contracts.forms import READ_BY
 from router.contracts.methods import (
     ConfidenceSettings,
@@ -67,6 +68,8 @@ from router.engine.weights import base_student
 from router.errors import DatasetError
 from router.settings import Settings
 
+SOUP = 3
+"""Students of other seeds whose weights' mean is one more."""
 CUT = 12
 """Layers of the white-box student."""
 TOLD = 5
@@ -134,10 +137,11 @@ def intents(bench: Bench) -> Iterator[Row]:
     yield {"name": "random", **about, **told(1 / len({r["gold"] for r in rows}))}
     for label in ("gold", "gpt4"):
         yield {"name": f"TF-IDF and logistic regression on {label}", **about, **told(of_words(taught, label, unseen))}
+    hard = ["locum hard-label", *(f"locum hard-label, seed {args.seed + n}" for n in range(1, SOUP))]
     plans: list[tuple[str, str, MethodSettings | None]] = [
         ("no training", "gpt4", None),
         ("plain fine-tuning on gold", "gold", HardLabelSettings()),
-        ("locum hard-label", "gpt4", HardLabelSettings()),
+        *((name, "gpt4", HardLabelSettings()) for name in hard),
         ("locum confidence, doubt 0.1", "gpt4", ConfidenceSettings(doubt=0.1)),
     ]
 
@@ -153,8 +157,14 @@ def intents(bench: Bench) -> Iterator[Row]:
         folder, took = home / name.replace(" ", "-"), {}
         if method is not None:
             data = bench.dataset(home / f"dataset-{label}", messages(taught, label))
-            took = bench.train(folder, method, data, bench.base)
+            seed = args.seed + (hard.index(name) if name in hard else 0)
+            took = bench.train(folder, method, data, bench.base, seed=seed)
         yield row(name, Form(folder / "student" if method else bench.base), folder, **took)
+    if bench.wanted(name := f"locum hard-label, soup of {SOUP}"):
+        folder = home / name.replace(" ", "-")
+        if not (folder / "student").exists():
+            mean([home / one.replace(" ", "-") / "student" for one in hard], folder / "student")
+        yield row(name, Form(folder / "student"), folder)
     student = home / "locum-hard-label" / "student"
     for engine, form in QUANTISED:
         name = f"locum hard-label, served as {form}"

@@ -48,7 +48,8 @@ class TrainConfig:
     leaves torch's choice. A checkpoint is written every ``checkpoint_seconds``, and every
     ``checkpoint_steps`` where that is set.
 
-    ``patience``: after so many measurements of the dev loss that were no better than the best one,
+    ``soup``: so many trainings, each with a seed of its own from ``seed`` on; the student has the mean of their
+    weights. ``patience``: after so many measurements of the dev loss that were no better than the best one,
     the run ends, and the weights of the best one are kept; ``evaluations`` of them are spread over
     the whole run. 0: the whole run, its last weights. ``tokens_per_pass`` None is what fills the
     device; ``packing`` and ``compile`` None are what pays there: both on a GPU, neither on a CPU.
@@ -59,6 +60,7 @@ class TrainConfig:
     method: MethodSettings = field(default_factory=HardLabelSettings)
     tuning: Literal["full", "lora"] = "full"
     epochs: float = 3.0
+    soup: int = 1
     learning_rate: float = 2e-4
     batch_size: int = 32
     max_tokens: int = 1024
@@ -91,6 +93,7 @@ class TrainConfig:
             method=d.method,
             tuning=d.tuning,
             epochs=d.epochs,
+            soup=d.soup,
             learning_rate=d.learning_rate,
             batch_size=d.batch_size,
             max_tokens=d.max_tokens,

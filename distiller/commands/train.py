@@ -69,6 +69,7 @@ MethodName = Annotated[str | None, _how("hard-label (the default), reasoning, so
 With = Annotated[list[str], _how("A setting of the method; repeat: --with teacher=DIR --with temperature=2", "--with")]
 Tuning = Annotated[Tuned | None, _how("All weights, or adapters merged in at the end.")]
 Epochs = Annotated[float | None, _how("How often each row is seen; 0.5 is half of them.", min=0.001)]
+Soup = Annotated[int | None, _how("Train so often in different orders, take the mean of the weights (1).", min=1)]
 Rate = Annotated[float | None, _how("Its peak: warm-up before, half a cosine after.", "--learning-rate", "--lr")]
 Patience = Annotated[int | None, _how("End after so many dev losses no better than the best; keep that one.", min=0)]
 Evaluations = Annotated[int | None, _how("With --patience: dev losses measured in the whole run (10).", min=1)]
@@ -106,6 +107,7 @@ def train(
     given: With = [],  # noqa: B006  (typer reads it, nobody changes it)
     tuning: Tuning = None,
     epochs: Epochs = None,
+    soup: Soup = None,
     learning_rate: Rate = None,
     patience: Patience = None,
     evaluations: Evaluations = None,
@@ -177,7 +179,7 @@ def _method(config: TrainConfig, name: str | None, given: list[str]) -> Any:
 
 def _learn(config: TrainConfig, policy: Policy | None, student: str | None, dataset: Path, out: Path) -> None:
     from distiller.data.dataset import load  # noqa: PLC0415
-    from distiller.training.progressive import trained  # noqa: PLC0415
+    from distiller.training.soup import trained  # noqa: PLC0415
     from distiller.training.train import PLOT, REPORT  # noqa: PLC0415
     from router.engine.weights import base_student  # noqa: PLC0415
 
@@ -192,7 +194,8 @@ def _table(config: TrainConfig, report: TrainReport) -> Table:
     early = ", ended early" if report.stopped_early else ""
     kept = f", weights of step {report.best_step}" if report.best_step is not None else ""
     where = f"{report.precision} on {report.device}" + (f" × {report.processes}" if report.processes > 1 else "")
-    table.add_row("method", f"{config.method.name}, {config.tuning}")
+    mean = f", mean of {config.soup} trainings" if config.soup > 1 else ""
+    table.add_row("method", f"{config.method.name}, {config.tuning}{mean}")
     table.add_row("rows", f"{report.rows}, {report.left_out} longer than {config.max_tokens} tokens left out")
     table.add_row("steps", f"{report.steps}{early}{kept}")
     table.add_row("loss", f"{report.first_loss:.4f} -> {report.last_loss:.4f}")

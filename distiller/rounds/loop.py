@@ -34,7 +34,7 @@ from distiller.rounds.trigger import Due, nothing_to_tune
 from distiller.rounds.tuning import retuned, share_of
 from distiller.rounds.work import CanaryRunning, one_round_at_a_time, remember, unfinished
 from distiller.synthesis.run import synthesize
-from distiller.training.progressive import trained
+from distiller.training.soup import trained
 from router.contracts.bundles import DatasetRef, activate, begin_canary, read_active
 from router.contracts.encoders import EncoderKind
 from router.contracts.forms import FormName, gguf_form

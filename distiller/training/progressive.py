@@ -8,7 +8,6 @@ learning what the last one says.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, scan
 from distiller.training.batches import Encoded, encode, tensors
 from distiller.training.forward import answers
-from distiller.training.train import REPORT, TrainReport, fingerprint, read_report, train
+from distiller.training.train import TrainReport, fingerprint, read_report, together, train
 from router.contracts.methods import HardLabelSettings, MethodSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
 
@@ -32,8 +31,8 @@ MEASURED_ROWS = 64
 """Rows that the layers' influence is measured on."""
 
 
-def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> TrainReport:
-    """Trains by any method: as ``train`` does, or down the chain that ``config.method`` names.
+def chained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> TrainReport:
+    """Trains as ``train`` does, down the chain that ``config.method``, of ProgressiveSettings, names.
 
     A first student as deep as the one given is that one, trained with hard labels; deeper ones are passed over, so that
     the next round goes on with what the last one made. The report counts the chain's trainings together. A chain that
@@ -43,8 +42,7 @@ def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> 
         TrainingError: as ``train``; or the student has fewer layers than any of the chain.
     """
     settings = config.method
-    if not isinstance(settings, ProgressiveSettings):
-        return train(config, student, dataset, out)
+    assert isinstance(settings, ProgressiveSettings)
     chain = _chain(settings, depth(student))
     place = out.with_name(f"{out.name}.chain-{fingerprint(config, student, dataset, config.processes)[:12]}")
     place.mkdir(parents=True, exist_ok=True)
@@ -62,13 +60,7 @@ def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> 
         took.append(read_report(link) if again else train(replace(config, method=how), start, dataset, link))
         last = link
     shutil.rmtree(place, ignore_errors=True)
-    work: dict[str, Any] = {
-        name: sum(getattr(report, name) for report in took) for name in ("steps", "tokens", "answer_tokens", "seconds")
-    }
-    work["tokens_per_second"] = work["tokens"] / max(work["seconds"], 1e-9)
-    path = out / REPORT
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), **work}, indent=2))
-    return replace(took[-1], **work)
+    return together(took, out)
 
 
 def depth(folder: Path) -> int:

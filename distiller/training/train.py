@@ -45,7 +45,7 @@ class TrainReport:
     ``left_out`` counts rows longer than ``max_tokens``. ``steps`` were taken, fewer than planned where the run
     ``stopped_early``; the weights are those after ``best_step`` where the run kept its best, else the last.
     ``tokens`` are prompt and answer tokens learnt from, a beginning that rows share counted in each. ``dev_loss``
-    is that of the weights written; None: there were no dev rows.
+    is that of the weights written; None: there were no dev rows, or the weights are the mean of several runs'.
     """
 
     folder: Path
@@ -90,6 +90,18 @@ def read_report(out: Path) -> TrainReport:
     """The report of the run that wrote the folder ``out``."""
     found = json.loads((out / REPORT).read_bytes())
     return TrainReport(**{k: found[k] for k in TrainReport.__slots__ if k in found} | {"folder": out})
+
+
+def together(took: Sequence[TrainReport], out: Path, **other: Any) -> TrainReport:
+    """One report of the trainings that the student in ``out`` is from, written there: the last one's with the work of
+    all, and with what else is given."""
+    work: dict[str, Any] = {
+        name: sum(getattr(report, name) for report in took) for name in ("steps", "tokens", "answer_tokens", "seconds")
+    }
+    work["tokens_per_second"] = work["tokens"] / max(work["seconds"], 1e-9)
+    path = out / REPORT
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "folder": out.name, **work, **other}, indent=2))
+    return read_report(out)
 
 
 def run(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> TrainReport:

@@ -60,8 +60,9 @@ class Distil(BaseModel):
 
     A round starts once ``min_new_records`` trainable records are there that no bundle was trained on.
     ``usd_per_hour`` is what an hour of the training machine costs; it counts against the saving.
-    ``method``: how the student learns from the teacher, with that method's own settings. ``patience``: a training ends
-    after so many dev losses that were no better than the best one, whose weights are kept; 0: never early.
+    ``method``: how the student learns from the teacher, with that method's own settings. ``soup``: how often it is
+    trained, each time in another order; it gets the mean of the weights. ``patience``: a training ends after so many
+    dev losses that were no better than the best one, whose weights are kept; 0: never early.
     Where a round costs something, ``watch`` starts none that is not expected to pay itself back by what it saves
     within ``payback_days``. ``canary``: how a new student is tried on live traffic before it takes the place of a
     live bundle; null: not at all.
@@ -71,6 +72,7 @@ class Distil(BaseModel):
 
     min_new_records: int = Field(500, gt=0)
     epochs: float = Field(3.0, gt=0)
+    soup: int = Field(1, ge=1)
     learning_rate: float = Field(2e-4, gt=0)
     batch_size: int = Field(32, gt=0)
     max_tokens: int = Field(1024, gt=0)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from distiller.config import TrainConfig
 from distiller.training import progressive
 from distiller.training.batches import encode
-from distiller.training.progressive import depth, even, influence, shrink, trained
+from distiller.training.progressive import chained, depth, even, influence, shrink
 from distiller.training.train import read_report, train
 from router.contracts.methods import HardLabelSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
@@ -77,7 +77,7 @@ def test_each_student_of_the_chain_learns_from_the_last(
 
     monkeypatch.setattr(progressive, "train", watched)
     settings = ProgressiveSettings(layers=(4, 3, 2), keep=keep, divergence="reverse", mix=0.7)  # type: ignore[arg-type]
-    report = trained(replace(CONFIG, method=settings), base, data, tmp_path / "out")
+    report = chained(replace(CONFIG, method=settings), base, data, tmp_path / "out")
     (first, *_), (second, *_), (third, *_) = seen
     assert [(layers, name) for _, layers, name in seen] == [(4, "4-layers"), (3, "3-layers"), (2, "out")]
     assert (
@@ -98,7 +98,7 @@ def test_each_student_of_the_chain_learns_from_the_last(
 def test_a_chain_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, data = deep(tmp_path / "base"), dataset(tmp_path / "data", 60)
     config = replace(CONFIG, method=ProgressiveSettings(layers=(3, 2)))
-    trained(config, base, data, tmp_path / "whole")
+    chained(config, base, data, tmp_path / "whole")
     runs: list[str] = []
 
     def cut(config: TrainConfig, start: Path, data: Any, out: Path) -> Any:
@@ -109,8 +109,8 @@ def test_a_chain_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(progressive, "train", cut)
     with pytest.raises(KeyboardInterrupt):
-        trained(config, base, data, tmp_path / "out")
-    trained(config, base, data, tmp_path / "out")
+        chained(config, base, data, tmp_path / "out")
+    chained(config, base, data, tmp_path / "out")
     assert runs == ["3-layers", "out", "out"]
     whole, again = (AutoModelForCausalLM.from_pretrained(tmp_path / n).state_dict() for n in ("whole", "out"))
     assert all(torch.equal(w, again[name]) for name, w in whole.items())
@@ -127,10 +127,10 @@ def test_a_student_that_is_down_the_chain_already_goes_on_from_there(
         return train(config, start, data, out)
 
     monkeypatch.setattr(progressive, "train", watched)
-    trained(replace(CONFIG, method=ProgressiveSettings(layers=(3, 2))), base, data, tmp_path / "out")
+    chained(replace(CONFIG, method=ProgressiveSettings(layers=(3, 2))), base, data, tmp_path / "out")
     assert runs == [(HardLabelSettings(), base)] and depth(tmp_path / "out") == 2
     with pytest.raises(TrainingError, match="the student has 2 layers, fewer than any"):
-        trained(replace(CONFIG, method=ProgressiveSettings(layers=(4, 3))), base, data, tmp_path / "other")
+        chained(replace(CONFIG, method=ProgressiveSettings(layers=(4, 3))), base, data, tmp_path / "other")
 
 
 @pytest.mark.parametrize("layers", [(), (3, 3), (2, 3), (0,)])
