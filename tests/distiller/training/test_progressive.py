@@ -18,7 +18,7 @@ from distiller.training.progressive import chained, depth, even, influence, shri
 from distiller.training.train import read_report, train
 from router.contracts.methods import HardLabelSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
-from tests.distiller.tiny_student import dataset, row, student
+from tests.distiller.tiny_student import cut_in_second_training, dataset, row, student
 
 CONFIG = TrainConfig(
     epochs=2, learning_rate=1e-2, batch_size=16, precision="fp32", device="cpu", threads=1, freeze_embeddings=False
@@ -99,15 +99,7 @@ def test_a_chain_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, monkeypat
     base, data = deep(tmp_path / "base"), dataset(tmp_path / "data", 60)
     config = replace(CONFIG, method=ProgressiveSettings(layers=(3, 2)))
     chained(config, base, data, tmp_path / "whole")
-    runs: list[str] = []
-
-    def cut(config: TrainConfig, start: Path, data: Any, out: Path) -> Any:
-        runs.append(out.name)
-        if len(runs) == 2:
-            raise KeyboardInterrupt
-        return train(config, start, data, out)
-
-    monkeypatch.setattr(progressive, "train", cut)
+    runs = cut_in_second_training(monkeypatch, progressive)
     with pytest.raises(KeyboardInterrupt):
         chained(config, base, data, tmp_path / "out")
     chained(config, base, data, tmp_path / "out")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from distiller.training import soup
 from distiller.training.soup import trained
 from distiller.training.train import read_report, train
 from router.contracts.methods import ProgressiveSettings
-from tests.distiller.tiny_student import dataset, policy, student
+from tests.distiller.tiny_student import cut_in_second_training, dataset, policy, student
 
 CONFIG = TrainConfig(epochs=2, learning_rate=3e-3, batch_size=16, device="cpu", threads=1, soup=2, seed=5)
 
@@ -42,15 +41,7 @@ def test_its_weights_are_the_mean_and_its_report_counts_all(tmp_path: Path) -> N
 def test_one_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, data = student(tmp_path / "base"), dataset(tmp_path / "data", 60)
     whole = trained(CONFIG, base, data, tmp_path / "whole")
-    runs: list[str] = []
-
-    def cut(config: TrainConfig, start: Path, data: Any, out: Path) -> Any:
-        runs.append(out.name)
-        if len(runs) == 2:
-            raise KeyboardInterrupt
-        return train(config, start, data, out)
-
-    monkeypatch.setattr(soup, "train", cut)
+    runs = cut_in_second_training(monkeypatch, soup)
     with pytest.raises(KeyboardInterrupt):
         trained(CONFIG, base, data, tmp_path / "out")
     again = trained(CONFIG, base, data, tmp_path / "out")
