@@ -37,7 +37,7 @@ def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> 
     place.mkdir(parents=True, exist_ok=True)
     took = []
     for n in range(config.soup):
-        one = place / f"seed-{config.seed + n}"
+        one = place / f"{n + 1}-of-{config.soup}"
         alone = replace(config, soup=1, seed=config.seed + n)
         took.append(read_report(one) if one.exists() else once(alone, student, dataset, one))
     whole = place / out.name
@@ -55,7 +55,9 @@ def mean(students: Sequence[Path], out: Path) -> None:
     It is whole or not there."""
     import torch  # noqa: PLC0415  (heavy)
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
+    from transformers.utils import logging  # noqa: PLC0415
 
+    logging.disable_progress_bar()
     *others, last = students
     model: Any = AutoModelForCausalLM.from_pretrained(last, dtype=torch.float32)
     with torch.no_grad():

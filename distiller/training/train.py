@@ -137,7 +137,7 @@ class _Run:
         self, learner: Learner, rows: Sequence[Encoded], dev: Sequence[Encoded], out: Path, fingerprint: str
     ) -> None:
         config = self.config = learner.config
-        self.learner, self.rows, self.dev = learner, rows, dev
+        self.learner, self.rows, self.dev, self.name = learner, rows, dev, out.name
         folder = out.with_name(f"{out.name}.checkpoint")
         self.checkpoint = Checkpoint(
             folder, fingerprint, config.checkpoint_seconds, config.checkpoint_steps, learner.place
@@ -156,7 +156,7 @@ class _Run:
         """Takes the steps that are left."""
         progress, place = self.progress, self.learner.place
         with (
-            Meter("training", len(self.steps), done=progress.step, silent=not place.first) as meter,
+            Meter(f"training {self.name}", len(self.steps), done=progress.step, silent=not place.first) as meter,
             Tracking(place, self.config) as tracking,
         ):
             if self.measured:

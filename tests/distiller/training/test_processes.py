@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -107,7 +108,7 @@ def test_two_processes_whose_starter_was_killed_end_and_go_on_to_the_same_weight
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("training: step") and int(line.split()[2].split("/")[0]) >= 6:
+            if (said := re.match(r"training cut: step (\d+)/", line)) and int(said[1]) >= 6:
                 process.kill()
                 break
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def killed(config: TrainConfig, base: Path, data: Dataset, out: Path, after: int
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("training: step") and int(line.split()[2].split("/")[0]) >= after:
+            if (said := re.match(r"training \w+: step (\d+)/", line)) and int(said[1]) >= after:
                 process.kill()
                 break
         else:

@@ -45,7 +45,7 @@ def test_one_that_was_cut_off_goes_on_where_it_was(tmp_path: Path, monkeypatch: 
     with pytest.raises(KeyboardInterrupt):
         trained(CONFIG, base, data, tmp_path / "out")
     again = trained(CONFIG, base, data, tmp_path / "out")
-    assert runs == ["seed-5", "seed-6", "seed-6"]
+    assert runs == ["1-of-2", "2-of-2", "2-of-2"]
     assert again.steps == whole.steps
     theirs = weights_of(whole.folder)
     assert all(torch.equal(w, theirs[name]) for name, w in weights_of(again.folder).items())
