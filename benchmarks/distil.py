@@ -137,13 +137,18 @@ def intents(bench: Bench) -> Iterator[Row]:
     yield {"name": "random", **about, **told(1 / len({r["gold"] for r in rows}))}
     for label in ("gold", "gpt4"):
         yield {"name": f"TF-IDF and logistic regression on {label}", **about, **told(of_words(taught, label, unseen))}
-    hard = ["locum hard-label", *(f"locum hard-label, seed {args.seed + n}" for n in range(1, SOUP))]
-    plans: list[tuple[str, str, MethodSettings | None]] = [
-        ("no training", "gpt4", None),
-        ("plain fine-tuning on gold", "gold", HardLabelSettings()),
-        *((name, "gpt4", HardLabelSettings()) for name in hard),
-        ("locum confidence, doubt 0.1", "gpt4", ConfidenceSettings(doubt=0.1)),
+    first, *others = range(args.seed, args.seed + SOUP)
+    hard = {"locum hard-label": first, **{f"locum hard-label, seed {seed}": seed for seed in others}}
+    plans: list[tuple[str, str, MethodSettings | None, int]] = [
+        ("no training", "gpt4", None, first),
+        ("plain fine-tuning on gold", "gold", HardLabelSettings(), first),
+        *((name, "gpt4", HardLabelSettings(), seed) for name, seed in hard.items()),
+        ("locum confidence, doubt 0.1", "gpt4", ConfidenceSettings(doubt=0.1), first),
     ]
+
+    def place(name: str) -> Path:
+        folder: Path = home / name.replace(" ", "-")
+        return folder
 
     def row(name: str, student: Form, folder: Path, engine: str = "embedded", **took: Any) -> Row:
         said = answers(student, messages(unseen, "gold", len(rows), audited=True), folder, engine)
@@ -151,19 +156,18 @@ def intents(bench: Bench) -> Iterator[Row]:
         tells = {**deferral(said, right), **told(float(right.mean())), "tested": len(unseen)}
         return {"name": name, **about, **took, **tells}
 
-    for name, label, method in plans:
+    for name, label, method, seed in plans:
         if not bench.wanted(name):
             continue
-        folder, took = home / name.replace(" ", "-"), {}
+        folder, took = place(name), {}
         if method is not None:
             data = bench.dataset(home / f"dataset-{label}", messages(taught, label))
-            seed = args.seed + (hard.index(name) if name in hard else 0)
             took = bench.train(folder, method, data, bench.base, seed=seed)
         yield row(name, Form(folder / "student" if method else bench.base), folder, **took)
     if bench.wanted(name := f"locum hard-label, soup of {SOUP}"):
-        folder = home / name.replace(" ", "-")
+        folder = place(name)
         if not (folder / "student").exists():
-            mean([home / one.replace(" ", "-") / "student" for one in hard], folder / "student")
+            mean([place(one) / "student" for one in hard], folder / "student")
         yield row(name, Form(folder / "student"), folder)
     student = home / "locum-hard-label" / "student"
     for engine, form in QUANTISED:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from distiller.data import files, known
 from distiller.data.dataset import DATASET as DATASET_FILE
@@ -48,14 +49,14 @@ class BundleUse:
 
 @dataclass(frozen=True, slots=True)
 class DatasetUse:
-    """Rows of the requests in a dataset, by split, and what was exported from it. ``round``: it is that of a round
-    under way, from which they are taken out; ``synthesis``: that of a killed run of synthesis, which is given up."""
+    """Rows of the requests in a dataset, by split, and what was exported from it. ``work``: it is that of a round
+    under way (``CURRENT``), from which they are taken out, or of a killed run of synthesis (``SYNTHESIS``), which is
+    given up; None: of neither."""
 
     folder: Path
     rows: dict[str, int]
     exports: tuple[Path, ...]
-    round: bool
-    synthesis: bool
+    work: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ def look(settings: Settings, *, user: str | None = None, conversation: str | Non
                     requests.add(row.request_id)
                 if row.shown:
                     shown[row.request_id] = row.shown
-    for policy in _shelves(settings):
+    for policy in _policies(settings, "work"):
         shown |= {row.request_id: row.shown for row in shelf.everything(settings, policy)}
     synthetic = frozenset(name for name, like in shown.items() if not requests.isdisjoint(like))
     requests |= synthetic
@@ -102,7 +103,7 @@ def look(settings: Settings, *, user: str | None = None, conversation: str | Non
         traces,
         frozenset(requests),
         synthetic,
-        tuple(use for policy in _policies(settings) for use in _bundles(settings, policy, requests)),
+        tuple(use for policy in _policies(settings, "bundles") for use in _bundles(settings, policy, requests)),
         tuple(use for use in uses if use.rows),
     )
 
@@ -122,23 +123,19 @@ def erase(settings: Settings, left: Left, *, user: str | None = None, conversati
         late = store.find(user=user, conversation=conversation)
         erased += store.erase(late)
         requests = left.requests.union(late.request_ids)
-        for policy in _policies(settings):
+        for policy in _policies(settings, "bundles"):
             for manifest in manifests(settings.bundles(policy)):
                 _drop_answers(settings.bundles(policy) / manifest.bundle_id / ANSWERS, requests)
         for folder in sorted(settings.home.glob(f"work/*/{CURRENT}")):
             _clear_round(folder, requests)
-        for policy in _shelves(settings):
+        for policy in _policies(settings, "work"):
             shelf.drop(settings, policy, requests)
             _clear_synthesis(settings, policy, requests)
     return erased
 
 
-def _policies(settings: Settings) -> list[str]:
-    return sorted(p.name for p in (settings.home / "bundles").glob("*/"))
-
-
-def _shelves(settings: Settings) -> list[str]:
-    return sorted(p.name for p in (settings.home / "work").glob("*/"))
+def _policies(settings: Settings, kind: Literal["bundles", "work"]) -> list[str]:
+    return sorted(p.name for p in (settings.home / kind).glob("*/"))
 
 
 def _splits(folder: Path) -> Iterator[Path]:
@@ -148,9 +145,9 @@ def _splits(folder: Path) -> Iterator[Path]:
 
 def _use(at: known.Known, requests: Collection[str], settings: Settings) -> DatasetUse:
     counts = {path.stem: sum(i in requests for i in files.request_ids(path)) for path in _splits(at.folder)}
-    ours, parent = at.folder.is_relative_to(settings.home.resolve()), at.folder.parent.name
-    rows = {split: n for split, n in counts.items() if n}
-    return DatasetUse(at.folder, rows, at.exports, ours and parent == CURRENT, ours and parent == SYNTHESIS)
+    parent = at.folder.parent.name
+    ours = parent in (CURRENT, SYNTHESIS) and at.folder.is_relative_to(settings.home.resolve())
+    return DatasetUse(at.folder, {split: n for split, n in counts.items() if n}, at.exports, parent if ours else None)
 
 
 def _bundles(settings: Settings, policy: str, requests: Collection[str]) -> Iterator[BundleUse]:

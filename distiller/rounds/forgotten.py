@@ -8,6 +8,14 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from distiller.rounds.forgetting import Left
+from distiller.rounds.work import CURRENT
+from distiller.synthesis.run import FOLDER as SYNTHESIS
+
+FATES = {
+    None: "stay: build it again, or delete it",
+    CURRENT: "taken out of the round",
+    SYNTHESIS: "go with the killed run",
+}
 
 
 def left_tables(left: Left) -> Iterator[Table]:
@@ -31,11 +39,7 @@ def left_tables(left: Left) -> Iterator[Table]:
         table = Table("dataset", "rows", "what becomes of them", title="datasets", title_justify="left")
         for data in left.datasets:
             rows = ", ".join(f"{split} {n}" for split, n in data.rows.items())
-            fate = "stay: build it again, or delete it"
-            if data.round:
-                fate = "taken out of the round"
-            elif data.synthesis:
-                fate = "go with the killed run"
+            fate = FATES[data.work]
             exports = "".join(f"\nand of {path}" for path in data.exports)
             table.add_row(Text(str(data.folder), overflow="fold"), rows, Text(fate + exports, overflow="fold"))
         yield table

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
@@ -127,9 +127,8 @@ class Writing:
         prompts = written(text(found.message))
         if not prompts:
             self.out[Out.UNREADABLE] += 1
-        fresh = [row for prompt in prompts if (row := self._fresh(form, prompt, LONGER * longest)) is not None]
-        shown = [shot.request_id for shot in shots]
-        fresh = [replace(row, shown=shown) for row in fresh[: kind.wanted - len(progress.rows)]]
+        fresh = [row for prompt in prompts if (row := self._fresh(form, shots, prompt, LONGER * longest)) is not None]
+        fresh = fresh[: kind.wanted - len(progress.rows)]
         ends = await asyncio.gather(*(self._answered(row, form) for row in fresh), return_exceptions=True)
         progress.rows += [row for row in ends if isinstance(row, Row)]
         self._on_row(sum(len(p.rows) for p in self.progress), sum(p.kind.wanted for p in self.progress))
@@ -137,7 +136,7 @@ class Writing:
             if isinstance(error, BaseException):
                 raise error
 
-    def _fresh(self, form: Form, prompt: str, most_bytes: int) -> Row | None:
+    def _fresh(self, form: Form, shots: Sequence[Row], prompt: str, most_bytes: int) -> Row | None:
         """A row without an answer; None where the request is no new one."""
         if len(prompt.encode()) > most_bytes:
             self.out[Out.TOO_LONG] += 1
@@ -154,6 +153,7 @@ class Writing:
             task=form.task,
             options=dict(form.options),
             synthetic=True,
+            shown=[shot.request_id for shot in shots],
         )
         if (copied := self._novelty.copies(row)) is not None:
             self.out[copied] += 1

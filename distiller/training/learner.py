@@ -50,8 +50,7 @@ class Learner:
         self.tokens_per_pass = config.tokens_per_pass or TOKENS_PER_PASS.get(kind, TOKENS_PER_PASS["cuda"])
         loaded = load(config, student, self.device)
         self.model = loaded.model
-        compiles = kind == "cuda" if config.compile is None else config.compile
-        if not compiles:  # which spares as much by itself
+        if not _pays(config.compile, kind):  # compiling spares as much by itself
             sparing.use(self.model)
         if self.bf16 and config.tuning == "full":
             spread(loaded)
@@ -66,18 +65,18 @@ class Learner:
             own.data = own.data.to(self.device)
         self.learning = {**self.weights, **{f"method.{n}": p for n, p in method.parameters.items()}}
         self.optimizer = _optimizer(self.learning, config)
-        self._prepare(kind, compiles)
+        self._prepare(kind)
 
-    def _prepare(self, kind: str, compiles: bool) -> None:
+    def _prepare(self, kind: str) -> None:
         """What is done for speed or memory, as the configuration or else the device asks for it."""
         config = self.config
         ours = attention.suits(self.model)
         if ours:
             attention.use(self.model)
-        self.packing = ours and (kind == "cuda" if config.packing is None else config.packing)
+        self.packing = ours and _pays(config.packing, kind)
         if config.activation_checkpointing:
             self.model.activation_checkpointing_enable()
-        if compiles:
+        if _pays(config.compile, kind):
             for block in blocks(self.model):
                 block.compile()
 
@@ -196,6 +195,11 @@ class Learner:
         if not self.bf16:
             return nullcontext()
         return torch.autocast(self.device.split(":", maxsplit=1)[0], dtype=torch.bfloat16)
+
+
+def _pays(asked: bool | None, kind: str) -> bool:
+    """What the configuration asks for; where it says nothing, what pays on a GPU alone."""
+    return kind == "cuda" if asked is None else asked
 
 
 def _optimizer(weights: dict[str, Tensor], config: TrainConfig) -> Optimizer:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 
-import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build
 from distiller.data.rows import Row
-from distiller.training.train import TrainReport, train
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Rights
 from router.policy import Policy
@@ -128,17 +124,3 @@ def row(messages: list[dict[str, str]], answer: str, weight: float = 1.0) -> Row
         rights="allowed",
         weight=weight,
     )
-
-
-def cut_in_second_training(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[str]:
-    """The second training that ``module`` starts is cut off; returns the names of all that it starts, as it does."""
-    names: list[str] = []
-
-    def cut(config: TrainConfig, start: Path, data: Dataset, out: Path) -> TrainReport:
-        names.append(out.name)
-        if len(names) == 2:
-            raise KeyboardInterrupt
-        return train(config, start, data, out)
-
-    monkeypatch.setattr(module, "train", cut)
-    return names

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
-from transformers import AutoModelForCausalLM
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build
@@ -22,15 +16,12 @@ from distiller.training.train import train
 from router.contracts.methods import OnPolicySettings
 from router.errors import TrainingError
 from tests.distiller.tiny_student import policy, routing_records, student
+from tests.distiller.trainings import killed, weights_of
 
 CONFIG = TrainConfig(
     epochs=2, learning_rate=3e-3, batch_size=16, precision="fp32", device="cpu", threads=1, freeze_embeddings=False,
     weight_decay=0.0,
 )  # fmt: skip
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
 
 
 CASES: list[dict[str, Any]] = [
@@ -88,32 +79,10 @@ def test_two_processes_whose_student_answers_itself_learn_what_one_does(tmp_path
     assert two.last_loss == pytest.approx(one.last_loss, rel=0.1) and one.last_loss < one.first_loss / 2
 
 
-TRAIN = """
-import json, sys
-from pathlib import Path
-from pydantic import TypeAdapter
-from distiller.config import TrainConfig
-from distiller.data.dataset import load
-from distiller.training.train import train
-config, student, dataset, out = json.loads(sys.argv[1])
-train(TypeAdapter(TrainConfig).validate_python(config), Path(student), load(Path(dataset)), Path(out))
-"""
-
-
 def test_two_processes_whose_starter_was_killed_end_and_go_on_to_the_same_weights(tmp_path: Path) -> None:
     base, data, cut = student(tmp_path / "base"), with_system_prompt(tmp_path / "data"), tmp_path / "cut"
     config = replace(CONFIG, epochs=4, launcher="torchrun", processes=2, checkpoint_steps=2)
-    job = [TypeAdapter(TrainConfig).dump_python(config, mode="json"), str(base), str(data.folder), str(cut)]
-    command = [sys.executable, "-c", TRAIN, json.dumps(job)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if (said := re.match(r"training cut: step (\d+)/", line)) and int(said[1]) >= 6:
-                process.kill()
-                break
-        else:
-            pytest.fail("the run ended before it could be killed")
-        process.stderr.read()  # ends when the last process that can write to it has
+    killed(config, base, data, cut, after=6)
     assert not cut.exists() and (tmp_path / "cut.checkpoint").is_dir()
     resumed, whole = (train(config, base, data, tmp_path / out) for out in ("cut", "whole"))
     assert resumed.resumed and not whole.resumed

@@ -18,7 +18,8 @@ from distiller.training.progressive import chained, depth, even, influence, shri
 from distiller.training.train import read_report, train
 from router.contracts.methods import HardLabelSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
-from tests.distiller.tiny_student import cut_in_second_training, dataset, row, student
+from tests.distiller.tiny_student import dataset, row, student
+from tests.distiller.trainings import cut_in_second_training
 
 CONFIG = TrainConfig(
     epochs=2, learning_rate=1e-2, batch_size=16, precision="fp32", device="cpu", threads=1, freeze_embeddings=False

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build, read
@@ -26,29 +22,11 @@ from distiller.training.learner import Learner
 from distiller.training.methods.hard import HardLabel
 from distiller.training.train import read_report, train
 from tests.distiller.tiny_student import TEAMS, dataset, policy, record, student
+from tests.distiller.trainings import killed, weights_of
 
 CONFIG = TrainConfig(
     epochs=6, learning_rate=1e-2, batch_size=16, device="cpu", threads=1, freeze_embeddings=False, checkpoint_steps=2
 )
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
-
-
-def killed(config: TrainConfig, base: Path, data: Dataset, out: Path, after: int) -> None:
-    """Starts the run in a process of its own and kills it once it has said that so many steps are done."""
-    path, job = out.with_name("job.json"), {"student": str(base), "dataset": str(data.folder), "out": str(out)}
-    path.write_text(json.dumps({**job, "config": TypeAdapter(TrainConfig).dump_python(config, mode="json")}))
-    command = [sys.executable, "-m", "distiller.training.launch", str(path)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if (said := re.match(r"training \w+: step (\d+)/", line)) and int(said[1]) >= after:
-                process.kill()
-                break
-        else:
-            pytest.fail("the run ended before it could be killed")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

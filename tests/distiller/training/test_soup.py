@@ -14,13 +14,10 @@ from distiller.training import soup
 from distiller.training.soup import trained
 from distiller.training.train import read_report, train
 from router.contracts.methods import ProgressiveSettings
-from tests.distiller.tiny_student import cut_in_second_training, dataset, policy, student
+from tests.distiller.tiny_student import dataset, policy, student
+from tests.distiller.trainings import cut_in_second_training, weights_of
 
 CONFIG = TrainConfig(epochs=2, learning_rate=3e-3, batch_size=16, device="cpu", threads=1, soup=2, seed=5)
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
 
 
 def test_its_weights_are_the_mean_and_its_report_counts_all(tmp_path: Path) -> None:
