@@ -14,12 +14,12 @@ from router.contracts.judges import Llm
 from router.contracts.prices import Price
 from router.contracts.records import Rights
 from router.errors import CircuitOpen, PolicyError, UpstreamError, UpstreamRefused, UpstreamTimeout
-from router.limits import Breakers, CircuitBreaker, backoff_seconds
+from router.limits import Breakers, backoff_seconds
 from router.policy import EmbeddingsPart, Policy
 from router.pricing import Prices, litellm_price
 from router.students import Target
-from router.upstream.base import Backend, Reply, Stream, Upstream, Waited
-from router.upstream.sse import DONE, Cutter, chunks, payload, split
+from router.upstream.base import Backend, Reply, Upstream, Waited
+from router.upstream.events import EventStream
 
 log = structlog.get_logger(__name__)
 
@@ -120,62 +120,6 @@ def provider(declared: EmbeddingsPart | Llm, price: Price, env: Mapping[str, str
     )
 
 
-class EventStream:
-    """A backend's stream, as whole events."""
-
-    __slots__ = ("_backend", "_breaker", "_cutter", "_first", "_stream", "done")
-
-    def __init__(self, backend: Backend, stream: Stream, breaker: CircuitBreaker) -> None:
-        self.done = False
-        self._backend, self._stream, self._breaker, self._cutter = backend, stream, breaker, Cutter()
-        self._first = b""
-
-    async def begin(self) -> None:
-        """Waits for the first event that says something. An error there is a failure, not an answer."""
-        while b"data:" not in self._first or not any(map(payload, split(self._first))):
-            piece = await self._stream.read()
-            events = self._cutter.feed(piece) if piece else self._rest()
-            if not piece and not events:
-                raise UpstreamError(f"{self._backend.label} ended its stream before it began")
-            self._first += events
-        if b'"error"' in self._first and (found := chunks(self._first)) and found[0].get("error"):
-            raise UpstreamError(f"{self._backend.label} answered with an error")
-
-    async def read(self) -> bytes:
-        """The events that arrived together, in one run of bytes; empty at the end. ``done`` once the stream
-        said that it is.
-
-        Raises:
-            UpstreamError: the stream died.
-        """
-        events, self._first = self._first, b""
-        try:
-            while not events:
-                if not (piece := await self._stream.read()):
-                    events = self._rest()
-                    break
-                events = self._cutter.feed(piece)
-        except UpstreamError:
-            self._breaker.failed()
-            raise
-        if events[-16:].rstrip().endswith(DONE):  # no chunk ends so: JSON ends in a bracket
-            self.done = True
-        return events
-
-    def cut_short(self) -> UpstreamError:
-        """The failure that an end is which came too early."""
-        self._breaker.failed()
-        return UpstreamError(f"{self._backend.label} ended its stream in the middle")
-
-    async def close(self) -> None:
-        await self._stream.close(done=self.done)
-
-    def _rest(self) -> bytes:
-        """At the end: what lacks its closing blank line, with one."""
-        rest, self._cutter.rest = self._cutter.rest, b""
-        return rest + b"\n\n" if rest.strip() else b""
-
-
 class Tiers:
     """Asks backends. One for the whole process: connections and breakers are shared by all policies.
 
@@ -247,7 +191,7 @@ class Tiers:
         while True:
             try:
                 with breaker.guard(backend.label):
-                    events = EventStream(backend, await self._wire(backend).open(backend, body, waited), breaker)
+                    events = EventStream(backend, await self._wire(backend).open(backend, body, waited), breaker.failed)
                     try:
                         await events.begin()
                     except BaseException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,6 +59,7 @@ class OpenAIWire:
         try:
             with waited:
                 response = await self._post(place, body, place.whole)
+                _fail_when_lost(response)
                 content = await response.read()  # this gives the connection back, or closes it where it fails
         except FAILURES as e:
             raise _named(backend, e) from e
@@ -80,6 +81,7 @@ class OpenAIWire:
                     _raise_unless_ok(backend, reply)
         except FAILURES as e:
             raise _named(backend, e) from e
+        _fail_when_lost(response)
         return OpenAIStream(backend, response, waited)
 
     async def close(self) -> None:
@@ -145,6 +147,29 @@ class OpenAIStream:
                     while await self._content.readany():
                         pass
         self._response.close()  # what is left unread is not wanted; after the last byte this does nothing
+
+
+def _fail_when_lost(response: aiohttp.ClientResponse) -> None:
+    """Ends the wait for a body whose connection is gone. aiohttp itself closes a connection that breaks its chunked
+    coding and tells nobody, so that a reader would wait for as long as it may wait for a byte."""
+    content, connection = response.content, response.connection
+    if connection is None or connection.protocol is None:
+        return  # the last byte is there
+
+    def told(_: object = None) -> None:
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was lost in the middle of the answer"))
+
+    if (lost := connection.protocol.closed) is None:
+        told()
+    else:
+        lost.add_done_callback(told)
+        content.on_eof(lambda: _forget(lost, told))
+
+
+def _forget(lost: asyncio.Future[None], told: Callable[[object], None]) -> None:
+    """The connection goes on to other requests."""
+    lost.remove_done_callback(told)
 
 
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:

@@ -13,26 +13,54 @@ from router.pricing import usage_from_openai
 
 DONE = b"[DONE]"
 _LAST = b"data: [DONE]"
-_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_NEWLINE = rb"(?:\r\n|\n|\r(?!\n))"
+_END = re.compile(_NEWLINE + _NEWLINE)
+_SURE_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?=[^\n]))|\r(?!\n)" + _NEWLINE)
+"""The same where more may come: a return that ends the bytes may be half a newline, as the one before it is whole."""
 _LINE = re.compile(rb"\r\n|\n|\r")
+_LONGEST_END = len(b"\r\n\r\n")
 
 
 class Cutter:
-    """Cuts a byte stream behind whole events. ``rest`` is what waits for its end."""
+    """Cuts a byte stream behind whole events, and looks at each byte once, however small the pieces."""
 
-    __slots__ = ("rest",)
+    __slots__ = ("_before", "_waiting", "size")
 
     def __init__(self) -> None:
-        self.rest = b""
+        self._waiting: list[bytes] = []
+        self._before = b""
+        """The last bytes that wait: an event's end may be cut itself."""
+        self.size = 0
+        """Bytes that wait for their event's end."""
 
     def feed(self, piece: bytes) -> bytes:
         """The events that ended with this piece, in one run of bytes, closing blank lines included."""
-        data = self.rest + piece if self.rest else piece
+        data = self._before + piece if self._before else piece
         end = data.rfind(b"\n\n") + 2
         if end == 1 or b"\r" in data:
-            end = max((found.end() for found in _END.finditer(data)), default=0)
-        self.rest = data[end:]
-        return data[:end] if self.rest else data
+            end = max((found.end() for found in _SURE_END.finditer(data)), default=0)
+        if not self.size and end == len(piece):
+            return piece
+        if not end:
+            self._wait(piece)
+            return b""
+        end -= len(self._before)
+        events = b"".join([*self._waiting, piece[:end]])
+        self.rest()
+        self._wait(piece[end:])
+        return events
+
+    def rest(self) -> bytes:
+        """What waits for its end, which no longer does."""
+        rest = b"".join(self._waiting)
+        self._waiting, self._before, self.size = [], b"", 0
+        return rest
+
+    def _wait(self, piece: bytes) -> None:
+        if piece:
+            self._waiting.append(piece)
+            self._before = (self._before + piece)[1 - _LONGEST_END :]
+            self.size += len(piece)
 
 
 def split(events: bytes) -> list[bytes]:

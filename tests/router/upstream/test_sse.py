@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
 
@@ -10,7 +12,7 @@ from router.upstream.sse import DONE, Cutter, encode, is_usage_only, parse, payl
 from tests.fakes import collected
 
 
-@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_events_come_whole_wherever_the_bytes_are_cut(newline: bytes, size: int) -> None:
     lines = [b'data: {"a": 1}', b"", b": keep-alive", b"", b'data: {"b": 2}', b"", b"data: [DONE]", b"", b""]
@@ -21,6 +23,45 @@ def test_events_come_whole_wherever_the_bytes_are_cut(newline: bytes, size: int)
     assert b"".join(events) == text
     assert [payload(e) for e in events] == [b'{"a": 1}', b"", b'{"b": 2}', DONE]
     assert split(cutter.feed(b"")) == []
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n", b"\r\n\n", b"\n\r", b"\r\n\r"])
+def test_every_blank_line_ends_an_event_wherever_it_is_cut(end: bytes) -> None:
+    text = b"data: 1" + end + b"data: 2" + end
+    for at in range(len(text) + 1):
+        cutter = Cutter()
+        found = cutter.feed(text[:at]) + cutter.feed(text[at:]) + cutter.rest()
+        assert found == text
+        assert [p for p in map(payload, split(found)) if p] == [b"1", b"2"]
+
+
+def test_one_newline_of_two_bytes_ends_no_event() -> None:
+    cutter = Cutter()
+    assert cutter.feed(b"event: x\r\ndata: 1\r\n") == b""
+    assert cutter.feed(b"\r\ndata") == b"event: x\r\ndata: 1\r\n\r\n"
+    assert (cutter.size, cutter.rest(), cutter.size) == (4, b"data", 0)
+
+
+class Looked(bytes):
+    """Bytes that count how many of them are searched."""
+
+    total = 0
+
+    def __radd__(self, before: bytes) -> Looked:
+        return Looked(before + bytes(self))
+
+    def rfind(self, *args: Any) -> int:
+        Looked.total += len(self)
+        return super().rfind(*args)
+
+
+def test_a_long_event_in_small_pieces_is_looked_at_once() -> None:
+    pieces = [b"data: ", *[Looked(b"A" * 64)] * 1000, b"\n\n"]
+    cutter, found = Cutter(), b""
+    for piece in pieces:
+        found += cutter.feed(piece)
+    assert found == b"".join(pieces)
+    assert Looked.total < 2 * len(found)
 
 
 def test_an_event_of_several_lines_is_one_payload() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -149,3 +150,54 @@ async def test_leaving_a_stream_ends_the_request(upstream: FakeUpstream, wire: U
     assert await stream.read()
     await stream.close()
     assert await asyncio.to_thread(upstream.seen[0].left.wait, DEADLINE_SECONDS)
+
+
+BROKEN_FRAMES = (
+    b"\x00\xff\xfe no chunk at all\r\n\r\n",
+    b"fffffffffffffffffffffffffff\r\nmore",
+    b"5\r\nhelloXX5\r\nhello\r\n",
+    b"-1\r\nhello\r\n",
+)
+
+
+@asynccontextmanager
+async def scripted(*pieces: bytes) -> AsyncIterator[str]:
+    """A raw server that writes these pieces to whoever asks, then keeps the connection open; yields its URL."""
+    over = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"}")
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+            await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    finally:
+        over.set()
+        server.close()
+        await server.wait_closed()
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+FRAMED = b"d\r\ndata: {}\n\n\r\n"
+
+
+@pytest.mark.parametrize("broken", BROKEN_FRAMES)
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_broken_framing_is_a_failure_at_once_and_not_a_wait(broken: bytes, together: bool) -> None:
+    """The server keeps the connection open, and an answer may take ten minutes."""
+    pieces = [CHUNKED, FRAMED + broken] if together else [CHUNKED, FRAMED, broken]
+    wire = OpenAIWire()
+    async with scripted(*pieces) as url, asyncio.timeout(DEADLINE_SECONDS):
+        backend = Backend(Tier.TEACHER, "the teacher", "big", url, timeout_seconds=600)
+        with pytest.raises(UpstreamError, match="broke off"):
+            await wire.complete(backend, BODY, Waited())
+        with pytest.raises(UpstreamError, match="broke off"):
+            async with streamed(wire, backend):
+                pass
+    await wire.close()
