@@ -20,7 +20,7 @@ from router.contracts.decision import Decision, Deferral, Reason
 from router.contracts.records import Signals
 from router.policy import Policy
 from router.scoring.estimator import Scorer
-from router.scoring.schema import schema_of, valid
+from router.scoring.schema import fits, schema_of
 
 _CANNOT = r"(?:can't|cannot|can not|won't be able to|(?:am|'m) (?:unable|not able) to|(?:do not|don't) have)"
 REFUSALS = (
@@ -43,6 +43,8 @@ _REFUSAL = re.compile("|".join(f"(?:{p})" for p in REFUSALS))
 _LONGEST_REFUSAL_CHARS = 600
 _LOOP_CHARS, _LOOP_TIMES, _LONGEST_UNIT_CHARS = 48, 4, 120
 _DULL_LOOP_CHARS = 160
+_READ_CHARS = 32_768
+"""How far back from an answer's end a loop of words is looked for."""
 _WORDS_TO_TELL, _GRAM, _LEAST_DISTINCT = 60, 4, 0.35
 _BLANK_CHARS = 8
 
@@ -51,8 +53,8 @@ _BLANK_CHARS = 8
 class Wanted:
     """What the client asked of the answer's form.
 
-    ``json``: it must be JSON, an object unless a ``schema`` says otherwise; ``schema``: and valid
-    against it. ``limited``: the client set the length itself, so an answer cut there is as asked.
+    ``json``: it must be JSON, an object unless a ``schema`` says otherwise; ``schema``: and not break
+    it, as far as that can be told. ``limited``: the client set the length itself, so an answer cut there is as asked.
     """
 
     json: bool = False
@@ -145,7 +147,7 @@ def structural(seen: Seen, want: Wanted) -> Deferral | None:
         return Deferral.TRUNCATED
     if want.json:
         cut_as_asked = seen.finish_reason == "length"
-        fits = _fits(text, want.schema) if seen.complete and not cut_as_asked else _opens_as_json(text, want)
+        fits = _as_asked(text, want.schema) if seen.complete and not cut_as_asked else _opens_as_json(text, want)
         return None if fits else Deferral.SCHEMA
     return Deferral.REPETITION if _loops(text) else None
 
@@ -176,7 +178,7 @@ def _loops(text: str) -> bool:
         times = max(_LOOP_TIMES, -(-(_DULL_LOOP_CHARS if dull else _LOOP_CHARS) // size))
         if tail.endswith(unit * times):
             return True
-    words = text.split() if len(text) >= 2 * _WORDS_TO_TELL - 1 else ()
+    words = text[-_READ_CHARS:].split() if len(text) >= 2 * _WORDS_TO_TELL - 1 else ()
     if len(words) < _WORDS_TO_TELL:
         return False
     grams = set(zip(*(words[i:] for i in range(_GRAM)), strict=False))
@@ -189,12 +191,12 @@ def _opens_as_json(text: str, want: Wanted) -> bool:
     return first in ('{["-0123456789tfn' if want.schema is not None else "{")
 
 
-def _fits(text: str, schema: Mapping[str, Any] | None) -> bool:
+def _as_asked(text: str, schema: Mapping[str, Any] | None) -> bool:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return False
-    return isinstance(value, dict) if schema is None else valid(value, schema)
+    return isinstance(value, dict) if schema is None else fits(value, schema) is not False
 
 
 def _calls_parse(calls: object) -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -168,7 +169,8 @@ class _Ids:
         self._kind = kind
         self._fits = _NINE if kind in (Kind.STUDENT, Kind.MISTRAL) else _PLAIN
         self._used: set[str] = set()
-        self._open: dict[Any, list[str]] = {}
+        self._tried: dict[tuple[Any, int], int] = {}
+        self._open: dict[Any, deque[str]] = {}
 
     def called(self, turn: Message) -> Message:
         calls = _list(turn.get("tool_calls"))
@@ -184,11 +186,12 @@ class _Ids:
         if not isinstance(old, str | None):
             return call
         new = old if isinstance(old, str) and self._fits.fullmatch(old) and old not in self._used else ""
-        again = 0
+        again = self._tried.get((old, n), 0)  # those before are taken: a thousand calls may share an id
         while not new or new in self._used:
             new, again = _hashed(str(old), str(n), str(again)), again + 1
+        self._tried[old, n] = again
         self._used.add(new)
-        self._open.setdefault(old, []).append(new)
+        self._open.setdefault(old, deque()).append(new)
         kept = call
         strict = self._kind in (Kind.STUDENT, Kind.MISTRAL, Kind.OPENAI) or _is_own(call)
         if strict and call.get("type", "function") == "function":
@@ -201,7 +204,7 @@ class _Ids:
         new = self._open.get(old) if isinstance(old, str | None) else None
         if not new:
             return message
-        given = new.pop(0) if len(new) > 1 else new[0]
+        given = new.popleft() if len(new) > 1 else new[0]
         return message if given == old else {**message, "tool_call_id": given}
 
 

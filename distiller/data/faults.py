@@ -11,7 +11,7 @@ from router.contracts.judges import verdict_of
 from router.contracts.records import Record
 from router.scoring.judges.judge import Judges
 from router.scoring.judges.pair import Pair, text
-from router.scoring.schema import breaks, schema_of
+from router.scoring.schema import fits, schema_of
 
 
 def fault(record: Record, judges: Judges) -> Skip | None:
@@ -35,6 +35,6 @@ def _breaks_schema(record: Record, answer: str) -> bool:
     if schema is None:
         return False
     try:
-        return breaks(orjson.loads(answer), schema)
+        return fits(orjson.loads(answer), schema) is False
     except orjson.JSONDecodeError:
         return True

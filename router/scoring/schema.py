@@ -1,12 +1,20 @@
-"""The JSON schema that a request asks for, and whether a value is valid against it."""
+"""The JSON schema that a request asks for, and whether a value is valid against it.
+
+Both are a client's word, so the work is bounded by construction: no part of a schema is asked twice about the same
+part of a value, however many references lead there, and a check ends after ``MOST_STEPS`` in any case. A reference
+leads within the schema and nowhere else, and a client's regular expressions are not run. What is left out so cannot
+be told, which is no fault of any answer's: only what is surely wrong is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import orjson
+
+from router.scoring.checks import Beyond, Check, Told
+from router.scoring.keywords import KEYWORDS
 
 
 def schema_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -17,48 +25,10 @@ def schema_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return schema if isinstance(schema, Mapping) else None
 
 
-def valid(value: object, schema: Mapping[str, Any]) -> bool:
-    """Whether the value is valid against the schema, as far as that can be told: of a schema that is none, is
-    endless, or refers to somewhere else, nothing is valid."""
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415
-
-    validator = _validator(orjson.dumps(schema))
+def fits(value: object, schema: Mapping[str, Any]) -> Told:
+    """Whether parsed JSON is valid against a schema, by draft 2020-12; None where that cannot be told: the schema
+    is none, refers elsewhere or to itself, asks for what is not looked at here, or for more than ``MOST_STEPS``."""
     try:
-        return validator is not None and bool(validator.is_valid(value))
-    except (RecursionError, Unresolvable, ValueError):  # ValueError: an "$id" that is no URL
-        return False
-
-
-def breaks(value: object, schema: Mapping[str, Any]) -> bool:
-    """Whether the value is surely not valid: never by a schema of which that cannot be told."""
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415
-
-    validator = _validator(orjson.dumps(schema))
-    try:
-        return validator is not None and not validator.is_valid(value)
-    except (RecursionError, Unresolvable, ValueError):
-        return False
-
-
-@lru_cache(maxsize=256)
-def _validator(schema: bytes) -> Any:
-    """A validator that can neither call anywhere nor run for ever on a client's word.
-
-    Its registry is empty, so that a ``$ref`` to a URL fetches nothing, and a client's own regular
-    expressions are not run: ``pattern`` is not looked at, ``patternProperties`` cannot be told.
-    None where the schema itself is wrong.
-    """
-    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415
-    from jsonschema.validators import create  # noqa: PLC0415
-    from referencing import Registry  # noqa: PLC0415
-
-    parsed = orjson.loads(schema)
-    try:
-        Draft202012Validator.check_schema(parsed)
-    except SchemaError:
+        return Check(schema, KEYWORDS).node(schema, value, 0)
+    except (Beyond, RecursionError, orjson.JSONEncodeError):
         return None
-    if b'"patternProperties"' in schema:
-        return None
-    keywords = {k: v for k, v in Draft202012Validator.VALIDATORS.items() if k != "pattern"}
-    kind = create(Draft202012Validator.META_SCHEMA, keywords, type_checker=Draft202012Validator.TYPE_CHECKER)
-    return kind(parsed, registry=Registry())

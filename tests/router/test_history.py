@@ -398,3 +398,19 @@ def test_through_the_proxy_every_turn_may_change_tiers(switched: Switched, first
     assert len(set(ids)) == 6
     last = switched.student.seen[-1].body["messages"]
     assert [m for m in last if m["role"] == "user"] == [USER] * sum(m["role"] == "user" for m in last)
+
+
+@pytest.mark.parametrize("to", [OPENAI, MISTRAL, STUDENT])
+def test_any_number_of_calls_may_share_an_id(to: Backend) -> None:
+    turns = 30_000  # nothing is tried anew for each: by the square of them this would take hours
+    given = [
+        m
+        for _ in range(turns)
+        for m in ({"role": "assistant", "content": None, "tool_calls": [call("x")]}, result("x"))
+    ]
+    shared = [{"role": "assistant", "content": None, "tool_calls": [call("x")] * turns}, *[result("x")] * turns]
+    for messages in (given, shared):
+        fresh = normalised(messages, to)
+        calls = [c["id"] for m in fresh for c in m.get("tool_calls", ())]
+        assert len(set(calls)) == turns
+        assert [m["tool_call_id"] for m in fresh if m["role"] == "tool"] == calls

@@ -9,10 +9,11 @@ from typing import Any
 
 import orjson
 
-from router.scoring.judges.pair import Pair, Verdict, calls, canonical, text
-from router.scoring.schema import schema_of, valid
+from router.scoring.checks import canonical, referred
+from router.scoring.judges.pair import Pair, Verdict, calls, text
+from router.scoring.schema import fits, schema_of
 
-_FENCE = re.compile(r"\A\s*```[\w+-]*[ \t]*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
+_FENCE, _INFO = "```", re.compile(r"[\w+-]*[ \t]*\n")
 _NUMBER = re.compile(r"(?:(?<![\w)])[-+])?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?")
 _AROUND = " \t\r\n.,;:!?\"'`´“”‘’«»„()[]*_"
 
@@ -43,8 +44,8 @@ def tool_calls(pair: Pair) -> Verdict:
 def json(pair: Pair, *, sets: bool = False) -> Verdict:
     """The same JSON value, whatever the order of keys; numbers by value. Text that is no JSON never passes.
 
-    Where the request asks for a schema both must be valid against it, and an answer that is not is wrong
-    whatever the other tier said. The order of an array counts unless its schema says ``uniqueItems``;
+    Where the request asks for a schema neither may break it, and an answer that does is wrong whatever the other
+    tier said. The order of an array counts unless its schema says ``uniqueItems``;
     with ``sets`` it never does.
     """
     schema = schema_of(pair.request or {})
@@ -70,17 +71,22 @@ def _normal(value: str) -> str:
 
 
 def _unfenced(value: str) -> str:
-    fenced = _FENCE.match(value)
-    return fenced.group(1) if fenced else value
+    """What stands in a code fence around all of the text; the text where there is none."""
+    inner = value.strip()
+    if len(inner) < 2 * len(_FENCE) or not (inner.startswith(_FENCE) and inner.endswith(_FENCE)):
+        return value
+    inner = inner[len(_FENCE) : -len(_FENCE)]
+    opening = _INFO.match(inner)
+    return inner[opening.end() :].rstrip() if opening else value
 
 
 def _value(answer: str, schema: Mapping[str, Any] | None) -> tuple[Any] | None:
-    """What the answer says in JSON; None where it is none, or not valid against the schema."""
+    """What the answer says in JSON; None where it is none, or breaks the schema."""
     try:
         value = orjson.loads(_unfenced(answer))
     except orjson.JSONDecodeError:
         return None
-    return (value,) if schema is None or valid(value, schema) else None
+    return (value,) if schema is None or fits(value, schema) is not False else None
 
 
 def _ordered(value: Any, schema: Any, root: Mapping[str, Any], sets: bool) -> Any:
@@ -104,13 +110,9 @@ def _resolved(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any]:
     for _ in range(8):
         if not isinstance(schema, Mapping):
             return {}
-        reference = schema.get("$ref")
-        if not isinstance(reference, str):
+        if "$ref" not in schema:
             return schema
-        found: Any = root
-        for step in reference.removeprefix("#").strip("/").split("/") if reference != "#" else ():
-            found = found.get(step) if isinstance(found, Mapping) else None
-        schema = found
+        schema = referred(root, schema["$ref"])
     return {}
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from router.scoring.checks import canonical
+
 Message = Mapping[str, Any]
 
 
@@ -62,18 +64,3 @@ def _canonical(arguments: Any) -> bytes:
         return canonical(orjson.loads(arguments or "{}") if isinstance(arguments, str | None) else arguments)
     except orjson.JSONDecodeError:
         return str(arguments).encode()
-
-
-def canonical(value: Any) -> bytes:
-    """JSON that is the same for equal values: keys in order, whole numbers as integers. True is not 1."""
-    return orjson.dumps(_whole(value), option=orjson.OPT_SORT_KEYS)
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    return value

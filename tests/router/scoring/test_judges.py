@@ -54,6 +54,8 @@ def verdict(judge: Any, student: Any, teacher: Any, request: Any = None, task: s
         ("normalised", "card_arrival", "card_linking", False),
         ("normalised", "not ok", "ok", False),
         ("normalised", "", "", False),
+        ("normalised", "```" + " \n" * 100_000 + "x", "y", False),
+        ("normalised", "```text\na\n\n ```  ", "a", True),
         ("json", '```json\n{"b": [1, 2.0], "a": null}\n```', '{"a": null, "b": [1.0, 2]}', True),
         ("json", '{"a": [2, 1]}', '{"a": [1, 2]}', False),
         ("json", '{"a": true}', '{"a": 1}', False),
