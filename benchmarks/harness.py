@@ -167,6 +167,7 @@ class Running:
     url: str
     home: Path
     policy_file: Path
+    process: subprocess.Popen[bytes]
 
     @property
     def env(self) -> dict[str, str]:
@@ -182,25 +183,34 @@ class Running:
 
 
 @contextmanager
-def running(home: Path, policy: Row, *, command: str = "up", patience_seconds: float = 180) -> Iterator[Running]:
-    """Starts ``locum up`` (or ``serve``) on a free port with ``policy``, until it is ready; stops it at the end.
+def running(
+    home: Path,
+    policy: Row,
+    *others: Row,
+    command: str = "up",
+    patience_seconds: float = 180,
+    env: Mapping[str, str] = {},
+) -> Iterator[Running]:
+    """Starts ``locum up`` (or ``serve``) on a free port with ``policy`` and ``others``, until it is ready; stops it at
+    the end. ``env`` is added to the environment.
 
     Raises:
         RuntimeError: it ended, or was not ready in time; the message names the log.
     """
     home.mkdir(parents=True, exist_ok=True)
-    policy_file = home / f"{policy['name']}.yaml"
-    policy_file.write_text(yaml.safe_dump(policy, sort_keys=False))
+    files = [home / f"{p['name']}.yaml" for p in (policy, *others)]
+    for file, declared in zip(files, (policy, *others), strict=True):
+        file.write_text(yaml.safe_dump(declared, sort_keys=False))
     log = (home / "locum.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "router.cli", command, "--policy", str(policy_file), "--port", "0"],
-        env={**os.environ, "LOCUM_HOME": str(home)},
+        [sys.executable, "-m", "router.cli", command, *(f"--policy={f}" for f in files), "--port", "0"],
+        env={**os.environ, **env, "LOCUM_HOME": str(home)},
         stdout=log,
         stderr=log,
     )
     try:
         url = asyncio.run(_wait_ready(home, process, patience_seconds))
-        yield Running(url=f"{url}/v1", home=home, policy_file=policy_file)
+        yield Running(url=f"{url}/v1", home=home, policy_file=files[0], process=process)
     finally:
         process.send_signal(signal.SIGINT)
         try:
