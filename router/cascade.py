@@ -18,7 +18,7 @@ from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Kind
 from router.deadlines import Deadlines
 from router.decide import RequestView, lacking
-from router.errors import UpstreamError, UpstreamRefused, UpstreamUnreachable
+from router.errors import UpstreamError, UpstreamRefused, UpstreamUnable, UpstreamUnreachable
 from router.exchange import CLIENT_LEFT, EVENT_STREAM, JSON, ChatRequest, Exchange, Sink, fallback_cause
 from router.looking import Aside, look_at
 from router.metrics import Metrics
@@ -190,12 +190,12 @@ class Cascade:
         await self._from_teachers(exchange, sink)
 
     async def _from_teachers(self, exchange: Exchange, sink: Sink) -> None:
-        failed: UpstreamError | None = None
+        failed: UpstreamError | UpstreamUnable | None = None
         for backend in self.backends.teachers:
             try:
                 await self._from(backend, exchange, sink)
                 return
-            except UpstreamError as error:
+            except (UpstreamError, UpstreamUnable) as error:
                 if exchange.committed:
                     raise
                 log.warning("teacher_failed", request=exchange.chat.request_id, why=str(error))
@@ -204,7 +204,7 @@ class Cascade:
         if failed is not None:
             await self._stand_in(exchange, sink, failed)
 
-    async def _stand_in(self, exchange: Exchange, sink: Sink, failed: UpstreamError) -> None:
+    async def _stand_in(self, exchange: Exchange, sink: Sink, failed: UpstreamError | UpstreamUnable) -> None:
         """The student answers since no teacher can: unjudged, marked. Not where it just failed itself, nor
         what it is unfit for."""
         target = exchange.live.student

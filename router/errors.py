@@ -10,6 +10,7 @@ LocumError                     500  api_error
 ├── TrainingError                   a student cannot be trained, or not be exported to the form asked for
 ├── StoreError                      the records cannot be opened, or a newer version wrote them
 ├── UpstreamRefused                 a backend found the request wrong (4xx): its own words go to the client
+│   └── UpstreamUnable              the same of this backend alone: another one may take it as it is
 ├── BadRequest                 400  invalid_request_error
 │   ├── Unauthorized           401  invalid_api_key
 │   ├── NotFound               404  model_not_found
@@ -19,6 +20,7 @@ LocumError                     500  api_error
 │   ├── HeadersTooLarge        431  headers_too_large
 │   └── TooManyStreams         429  too_many_streams
 └── UpstreamError              502  upstream_error
+    ├── UpstreamUnusable            the proxy's account or the model there is at fault (402, 404, 410, 429)
     ├── UpstreamRateLimited    429  rate_limit_exceeded
     ├── UpstreamTimeout        504  upstream_timeout
     ├── TookTooLong            504  time_limit_exceeded
@@ -28,6 +30,7 @@ LocumError                     500  api_error
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -35,9 +38,9 @@ from typing import Any, ClassVar
 class LocumError(Exception):
     """Anything Locum raises on purpose. ``str(error)`` is safe to show to a client: it holds no secret."""
 
-    status: ClassVar[int] = 500
+    status: int = 500
     type: ClassVar[str] = "api_error"
-    code: ClassVar[str | None] = None
+    code: str | None = None
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: str | None = None) -> None:
         """``retry_after``: what the header of this name says, where it is known when to ask again."""
@@ -102,6 +105,10 @@ class UpstreamRefused(LocumError):
         self.reply_status, self.reply_body, self.reply_headers = reply_status, reply_body, reply_headers
 
 
+class UpstreamUnable(UpstreamRefused):
+    """What this backend cannot take and another may: more context than it has, an image that it would have to fetch."""
+
+
 class BadRequest(LocumError):
     status = 400
     type = "invalid_request_error"
@@ -142,9 +149,36 @@ class TooManyStreams(BadRequest):
 
 
 class UpstreamError(LocumError):
+    """A backend gave no answer. ``passing``: it may give one in a moment, so that asking it again has a use; after
+    ``wait_seconds``, where it said so."""
+
     status = 502
     type = "upstream_error"
     code = "upstream_error"
+    passing = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        wait_seconds: float | None = None,
+        passing: bool | None = None,
+    ) -> None:
+        """``status`` and ``code``: what the client is told, where that is not the class's own."""
+        super().__init__(message, retry_after=None if wait_seconds is None else str(math.ceil(wait_seconds)))
+        self.wait_seconds = wait_seconds
+        self.status = status or self.status
+        self.code = code or self.code
+        self.passing = self.passing if passing is None else passing
+
+
+class UpstreamUnusable(UpstreamError):
+    """No fault of the request nor of the moment: a key refused, an account without credit, a model that is gone."""
+
+    code = "upstream_unusable"
+    passing = False
 
 
 class UpstreamRateLimited(UpstreamError):
@@ -155,6 +189,7 @@ class UpstreamRateLimited(UpstreamError):
 class UpstreamTimeout(UpstreamError):
     status = 504
     code = "upstream_timeout"
+    passing = False
 
 
 class TookTooLong(UpstreamError):
@@ -172,3 +207,4 @@ class UpstreamUnreachable(UpstreamError):
 class CircuitOpen(UpstreamError):
     status = 503
     code = "circuit_open"
+    passing = False

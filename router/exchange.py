@@ -11,7 +11,15 @@ from typing import Any, Protocol
 from router.bundles import Live
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Signals, Usage
-from router.errors import CircuitOpen, UpstreamError, UpstreamRateLimited, UpstreamTimeout, UpstreamUnreachable
+from router.errors import (
+    CircuitOpen,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+    UpstreamUnable,
+    UpstreamUnreachable,
+    UpstreamUnusable,
+)
 from router.policy import Policy
 from router.pricing import cost_usd
 from router.scoring.features import FEATURES_VERSION, Features
@@ -72,19 +80,19 @@ class Sink(Protocol):
     async def end(self, data: bytes = b"") -> None: ...
 
 
-def fallback_cause(error: UpstreamError) -> Fallback:
+_CAUSES = (
+    (CircuitOpen, Fallback.CIRCUIT_OPEN),
+    (UpstreamRateLimited, Fallback.RATE_LIMITED),
+    (UpstreamTimeout, Fallback.TIMEOUT),
+    (UpstreamUnreachable, Fallback.UNREACHABLE),
+    (UpstreamUnusable, Fallback.UNUSABLE),
+    (UpstreamUnable, Fallback.UNABLE),
+)
+
+
+def fallback_cause(error: UpstreamError | UpstreamUnable) -> Fallback:
     """The closed set's name for a failure."""
-    match error:
-        case CircuitOpen():
-            return Fallback.CIRCUIT_OPEN
-        case UpstreamRateLimited():
-            return Fallback.RATE_LIMITED
-        case UpstreamTimeout():
-            return Fallback.TIMEOUT
-        case UpstreamUnreachable():
-            return Fallback.UNREACHABLE
-        case _:
-            return Fallback.SERVER_ERROR
+    return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), Fallback.SERVER_ERROR)
 
 
 def estimated_usage(input_tokens: int, message: Mapping[str, Any], seen_tokens: int = 0) -> Usage:

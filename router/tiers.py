@@ -13,7 +13,7 @@ from router.contracts.decision import Tier
 from router.contracts.judges import Llm
 from router.contracts.prices import Price
 from router.contracts.records import Rights
-from router.errors import CircuitOpen, PolicyError, UpstreamError, UpstreamRefused, UpstreamTimeout
+from router.errors import PolicyError, UpstreamError, UpstreamRefused
 from router.limits import Breakers, backoff_seconds
 from router.policy import EmbeddingsPart, Policy
 from router.pricing import Prices, litellm_price
@@ -207,7 +207,7 @@ class Tiers:
 
         A timeout is not tried again: the client has waited long enough, and another backend may be there.
         """
-        if isinstance(error, UpstreamTimeout | CircuitOpen) or attempt >= RETRIES[backend.tier]:
+        if not error.passing or attempt >= RETRIES[backend.tier]:
             raise error
         with waited:
             await asyncio.sleep(backoff_seconds(attempt))

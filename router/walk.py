@@ -147,4 +147,6 @@ _FAILED = {
     Fallback.SERVER_ERROR: "it answered with an error",
     Fallback.RATE_LIMITED: "its rate limit was reached",
     Fallback.CIRCUIT_OPEN: "it had failed too often just before",
+    Fallback.UNUSABLE: "its provider refused the proxy's account or key, or has the model no more",
+    Fallback.UNABLE: "it could not take a request like this one",
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from distiller.synthesis.journal import Journal
 from distiller.synthesis.purse import Purse, most_usd
-from router.errors import JudgeError, UpstreamError, UpstreamRateLimited, UpstreamRefused
+from router.errors import JudgeError, UpstreamError, UpstreamRefused
 from router.paid import Backend, Completion, Models, output_limit, surely_unpaid
 from router.scoring.judges.llm import Said
 from router.scoring.judges.pair import text
@@ -88,9 +88,9 @@ class Paying:
             try:
                 return await self._models.ask(backend, body)
             except UpstreamError as e:
-                if not left or not surely_unpaid(e):
+                if not left or not e.passing or not surely_unpaid(e):
                     raise
-                asked = _seconds(e.retry_after) if isinstance(e, UpstreamRateLimited) else 0.0
+                asked = e.wait_seconds or 0.0
             await asyncio.sleep(min(LONGEST_PAUSE_SECONDS, max(pause, asked)))
             pause *= 2
         raise AssertionError("the last try raises or returns")
@@ -102,11 +102,3 @@ class Paying:
         except Failed as e:
             raise JudgeError(f"the judge was not answered: {e}") from e
         return Said(text(found.message), found.usd or Decimal(0))
-
-
-def _seconds(said: str | None) -> float:
-    """What ``retry-after`` says, where it is a number of seconds."""
-    try:
-        return float(said or 0)
-    except ValueError:
-        return 0.0

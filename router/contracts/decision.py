@@ -56,6 +56,8 @@ class Fallback(StrEnum):
     SERVER_ERROR = "server_error"
     RATE_LIMITED = "rate_limited"
     CIRCUIT_OPEN = "circuit_open"
+    UNUSABLE = "unusable"
+    UNABLE = "unable"
 
 
 NOVEL = 0.15

@@ -8,117 +8,180 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+import re
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NoReturn
 
 import orjson
 
-from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
+from router.errors import (
+    LocumError,
+    UpstreamError,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnable,
+    UpstreamUnreachable,
+    UpstreamUnusable,
+)
+from router.store.redact import redact
 from router.upstream.base import Backend, Reply, Waited
-
-JSON = ((b"content-type", b"application/json"),)
+from router.upstream.faults import JSON, fault, unable
+from router.upstream.fields import CHAT, EMBEDDINGS, allowed, foreign_tool, remote_media
 
 CHAT_ONLY = {"_skip_mcp_handler": True}
 """Of the tools' own protocol: with any tool at all litellm would import what is not here. For embeddings it
 would send this on to the provider."""
+CLOSE_SECONDS = 1.0
+OFFLINE = {"LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+"""Otherwise importing it, or the first request, downloads what comes with it."""
+_KEY_IN_URL = re.compile(r"([?&](?:key|api[_-]?key|access_token|token)=)[^&\s\"']+", re.IGNORECASE)
 
 
 class LiteLLMWire:
-    """Asks any litellm model string (``anthropic/claude-opus-4-5``) and answers in OpenAI's form."""
+    """Asks any litellm model string (``anthropic/claude-opus-4-5``) and answers in OpenAI's form. What litellm is told
+    is the policy's and what ``router.upstream.fields`` lets through of the client's; it fetches nothing itself."""
 
     async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
-        litellm = await _load()
-        with _translated(litellm, backend), waited:
-            answer = await litellm.acompletion(**_arguments(backend, body), **CHAT_ONLY, stream=False)
-        return Reply(200, orjson.dumps(answer.model_dump(exclude_none=True)), JSON)
+        litellm, asked = await _load(), _chat(backend, body)
+        async with _translated(litellm, backend, body, waited):
+            return _reply(await litellm.acompletion(**asked, stream=False))
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
-        litellm = await _load()
-        with _translated(litellm, backend), waited:
-            answer = await litellm.aembedding(**_arguments(backend, body))
-        return Reply(200, orjson.dumps(answer.model_dump(exclude_none=True)), JSON)
+        litellm, asked = await _load(), _arguments(backend, body, EMBEDDINGS)
+        async with _translated(litellm, backend, body, waited):
+            return _reply(await litellm.aembedding(**asked))
 
     async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> LiteLLMStream:
-        litellm = await _load()
-        with _translated(litellm, backend), waited:
-            chunks = await litellm.acompletion(**_arguments(backend, body), **CHAT_ONLY, stream=True)
-        return LiteLLMStream(litellm, backend, chunks, waited)
+        litellm, asked = await _load(), _chat(backend, body)
+        async with _translated(litellm, backend, body, waited):
+            chunks = await litellm.acompletion(**asked, stream=True)
+            return LiteLLMStream(litellm, backend, body, chunks, waited)
 
     async def close(self) -> None:
         """litellm keeps its own clients; they end with the process."""
 
 
-def _arguments(backend: Backend, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Unknown fields go along as they are; ``drop_params`` lets a provider lack what OpenAI has."""
-    rest = {k: v for k, v in body.items() if k not in ("stream", "metadata", "store")}
-    own = {"model": backend.model, "timeout": backend.timeout_seconds, "num_retries": 0, "drop_params": True}
-    return rest | own | ({"api_key": backend.key} if backend.key else {})
+def _chat(backend: Backend, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises UpstreamUnable where the request asks for what would act for the proxy's account at the provider."""
+    if (at := foreign_tool(body)) is not None:
+        raise unable(f"{backend.label} is given tools of the types function and custom only, which the client runs", at)
+    if (at := remote_media(body, beyond_web=True)) is not None:
+        raise unable(f"{backend.label} is given images and files as data: or https: URLs only", at)
+    return _arguments(backend, body, CHAT) | CHAT_ONLY
+
+
+def _arguments(backend: Backend, body: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """``drop_params`` lets a provider lack what OpenAI has.
+
+    Raises:
+        UpstreamUnusable: the key that the policy names is not there; litellm would look for another one.
+    """
+    if backend.lacks_key:
+        why = f"{backend.label} has no key: the environment lacks the one that the policy names"
+        raise UpstreamUnusable(why, status=502)
+    own = {"model": backend.model, "timeout": backend.timeout_seconds, "num_retries": 0, "max_retries": 0}
+    return allowed(body, known) | own | {"drop_params": True} | ({"api_key": backend.key} if backend.key else {})
+
+
+def _reply(answer: Any) -> Reply:
+    return Reply(200, orjson.dumps(answer.model_dump(exclude_none=True)), JSON)
 
 
 class LiteLLMStream:
     """A streamed answer under way (``router.upstream.base.Stream``), each chunk written as an event again."""
 
-    def __init__(self, litellm: Any, backend: Backend, chunks: Any, waited: Waited) -> None:
-        self._litellm, self._backend, self._chunks, self._waited = litellm, backend, chunks, waited
-        self._iterator = aiter(chunks)
-        self._done = False
+    def __init__(self, litellm: Any, backend: Backend, body: Mapping[str, Any], chunks: Any, waited: Waited) -> None:
+        self._litellm, self._backend, self._body, self._waited = litellm, backend, body, waited
+        self._chunks, self._iterator = chunks, aiter(chunks)
+        self._begun = self._done = False
 
     async def read(self) -> bytes:
         if self._done:
             return b""
-        with _translated(self._litellm, self._backend), self._waited:
-            try:
-                chunk = await anext(self._iterator)
-            except StopAsyncIteration:
-                self._done = True
-                return b"data: [DONE]\n\n"
-        return b"data: " + orjson.dumps(chunk.model_dump(exclude_none=True)) + b"\n\n"
+        try:
+            async with _translated(self._litellm, self._backend, self._body, self._waited):
+                chunk = await anext(self._iterator, None)
+                event = b"[DONE]" if chunk is None else orjson.dumps(chunk.model_dump(exclude_none=True))
+        except UpstreamRefused as e:
+            if not self._begun:
+                raise
+            raise UpstreamError(f"{self._backend.label} broke off its answer") from e  # too late to refuse anything
+        self._begun, self._done = True, chunk is None
+        return b"data: " + event + b"\n\n"
 
     async def close(self, *, done: bool = False) -> None:
-        await self._chunks.aclose()
+        with suppress(Exception):  # whatever litellm finds to say against it: nobody reads on
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._chunks.aclose()
 
 
 async def _load() -> Any:
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise importing it downloads a map
+    for name, value in OFFLINE.items():
+        os.environ.setdefault(name, value)
     return await asyncio.to_thread(_import)
 
 
 def _import() -> Any:
     import litellm  # noqa: PLC0415
+    from litellm.litellm_core_utils import url_utils  # noqa: PLC0415
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
+    litellm.user_url_validation = True
+    url_utils.validate_url = _fetches_nothing  # whatever a message names, and for whichever provider, goes through it
     return litellm
 
 
-@contextmanager
-def _translated(litellm: Any, backend: Backend) -> Iterator[None]:
-    """Turns litellm's exceptions into ours; only a refusal's own words are kept."""
-    errors = litellm.exceptions
+def _fetches_nothing(url: str, *_: Any, **__: Any) -> NoReturn:
+    from litellm.litellm_core_utils.url_utils import SSRFError  # noqa: PLC0415
+
+    raise SSRFError("nothing that a message names is fetched")
+
+
+@asynccontextmanager
+async def _translated(litellm: Any, backend: Backend, body: Mapping[str, Any], waited: Waited) -> AsyncIterator[None]:
+    """One wait for litellm, of ``backend.timeout_seconds`` at most: its own limit does not hold for every provider.
+    Whatever it raises is an upstream's error. Half of its providers' code raises what Python raises by itself (a
+    KeyError, where an answer is other than was thought), so all is caught here."""
     try:
-        yield
-    except (errors.AuthenticationError, errors.PermissionDeniedError) as e:
-        if isinstance(e, errors.PermissionDeniedError) and "logprobs" in e.message:  # of the request, as OpenAI has it
-            raise _refused(backend, e) from e
-        raise UpstreamError(f"{backend.label} refused the proxy's own credentials") from e
-    except errors.RateLimitError as e:
-        raise UpstreamRateLimited(f"{backend.label} is rate-limited (429)") from e
-    except errors.Timeout as e:
-        raise UpstreamTimeout(f"{backend.label} did not answer within {backend.timeout_seconds:g} s") from e
-    except errors.APIConnectionError as e:  # also what litellm calls an answer that it cannot translate
-        raise UpstreamUnreachable(f"{backend.label} cannot be reached through litellm") from e
-    except (errors.BadRequestError, errors.NotFoundError, errors.UnprocessableEntityError) as e:
-        raise _refused(backend, e) from e
-    except errors.openai.OpenAIError as e:  # the root of what litellm raises; its own ``OpenAIError`` is not
-        raise UpstreamError(f"{backend.label} failed ({type(e).__name__})") from e
+        with waited:
+            async with asyncio.timeout(backend.timeout_seconds):
+                yield
+    except Exception as e:
+        raise _ours(litellm, backend, body, e) from e
 
 
-def _refused(backend: Backend, error: Any) -> UpstreamRefused:
-    body = {"message": error.message, "type": "invalid_request_error", "param": None, "code": None}
-    return UpstreamRefused(
-        f"{backend.label} refused the request ({error.status_code})",
-        reply_status=error.status_code,
-        reply_body=orjson.dumps({"error": body}),
-        reply_headers=JSON,
-    )
+def _ours(litellm: Any, backend: Backend, body: Mapping[str, Any], error: Exception) -> LocumError:
+    """One of litellm's exceptions as ours; only a refusal's own words are kept."""
+    errors, named = litellm.exceptions, backend.label
+    if isinstance(error, errors.ImageFetchError) or "nothing that a message names is fetched" in str(error):
+        at = remote_media(body) or "messages"
+        return unable(f"{named} takes images and files as data: URLs only; nothing is fetched for it", at)
+    if isinstance(error, errors.Timeout | TimeoutError):
+        return UpstreamTimeout(f"{named} did not answer within {backend.timeout_seconds:g} s")
+    if isinstance(error, errors.APIConnectionError):  # also what litellm calls an answer that it cannot translate
+        return UpstreamUnreachable(f"{named} cannot be reached through litellm")
+    status = getattr(error, "status_code", None)
+    if not isinstance(error, errors.openai.OpenAIError) or not isinstance(status, int) or not 300 <= status < 600:
+        return UpstreamError(f"{named} failed ({type(error).__name__})")
+    found = fault(backend, status, _words(backend, error), _headers(error))
+    if type(found) is UpstreamRefused and isinstance(error, errors.ContextWindowExceededError):
+        return UpstreamUnable(str(found), reply_status=status, reply_body=found.reply_body, reply_headers=JSON)
+    return found
+
+
+def _words(backend: Backend, error: Any) -> bytes:
+    """What the provider said, in OpenAI's form; a request's URL may stand in it, and in that a key."""
+    text = _KEY_IN_URL.sub(r"\1...", str(error.message))
+    text = redact(text.replace(backend.key, "...") if backend.key else text, ("secret",))
+    body = {"message": text, "type": "invalid_request_error", "param": None, "code": None}
+    return orjson.dumps({"error": body})
+
+
+def _headers(error: Any) -> dict[str, str]:
+    """The provider's own, wherever litellm left them."""
+    places = getattr(error, "response", None), error
+    told = [getattr(place, name, None) for place in places for name in ("headers", "litellm_response_headers")]
+    pairs = [pair for headers in told if isinstance(headers, Mapping) for pair in headers.items()]
+    return {str(name).lower().removeprefix("llm_provider-"): str(value) for name, value in pairs}

@@ -15,15 +15,15 @@ import orjson
 from multidict import CIMultiDict, istr
 from yarl import URL
 
-from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
+from router.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from router.upstream.base import Backend, Reply, Waited
+from router.upstream.faults import fault
 
 CHAT = "/chat/completions"
 PASSED_ON = tuple(
     (istr(name), name.encode()) for name in ("content-type", "retry-after", "openai-processing-ms", "openai-version")
 )
 FAILURES = (TimeoutError, aiohttp.ClientError, ValueError)
-OUR_CREDENTIALS = frozenset({401, 403})
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 15.0
 LAST_BYTES_SECONDS = 1.0
@@ -63,9 +63,8 @@ class OpenAIWire:
                 content = await response.read()  # this gives the connection back, or closes it where it fails
         except FAILURES as e:
             raise _named(backend, e) from e
-        reply = Reply(response.status, content, _passed_on(response))
-        _raise_unless_ok(backend, reply)
-        return reply
+        _raise_unless_ok(backend, response, content)
+        return Reply(response.status, content, _passed_on(response))
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         return await self.complete(backend, body, waited, path="/embeddings")
@@ -77,8 +76,7 @@ class OpenAIWire:
             with waited:
                 response = await self._post(place, body, place.streamed)
                 if response.status >= 300:
-                    reply = Reply(response.status, await response.read(), _passed_on(response))
-                    _raise_unless_ok(backend, reply)
+                    _raise_unless_ok(backend, response, await response.read())
         except FAILURES as e:
             raise _named(backend, e) from e
         _fail_when_lost(response)
@@ -177,28 +175,9 @@ def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], .
     return tuple([(name, value.encode()) for known, name in PASSED_ON if (value := found.get(known)) is not None])
 
 
-def _raise_unless_ok(backend: Backend, reply: Reply) -> None:
-    """Sorts a status into answer, refusal and failure. 401 and 403 are about the proxy's own key, so they
-    are failures of the backend: the client could do nothing about them, and their text may quote the key."""
-    status = reply.status
-    if 200 <= status < 300:
-        return
-    if status == 429:
-        when = dict(reply.headers).get(b"retry-after", b"").decode("latin-1")
-        raise UpstreamRateLimited(f"{backend.label} is rate-limited (429)", retry_after=when or None)
-    if status == 408:
-        raise UpstreamTimeout(f"{backend.label} timed out by its own account (408)")
-    of_the_request = status == 403 and b"logprobs" in reply.body  # OpenAI's answer for models that give none
-    if status in OUR_CREDENTIALS and not of_the_request:
-        raise UpstreamError(f"{backend.label} refused the proxy's own credentials ({status})")
-    if 400 <= status < 500:
-        raise UpstreamRefused(
-            f"{backend.label} refused the request ({status})",
-            reply_status=status,
-            reply_body=reply.body,
-            reply_headers=reply.headers,
-        )
-    raise UpstreamError(f"{backend.label} answered {status}")
+def _raise_unless_ok(backend: Backend, response: aiohttp.ClientResponse, content: bytes) -> None:
+    if not 200 <= response.status < 300:
+        raise fault(backend, response.status, content, response.headers, passed_on=_passed_on(response))
 
 
 def _named(backend: Backend, error: Exception) -> UpstreamError:

@@ -19,6 +19,7 @@ from router.errors import (
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnreachable,
+    UpstreamUnusable,
 )
 from router.upstream.base import Backend, Upstream, Waited
 from router.upstream.litellm_wire import LiteLLMWire
@@ -95,7 +96,9 @@ async def test_a_stream_adds_up(wire: Upstream, backend: Backend) -> None:
         ({"status": 500}, UpstreamError),
         ({"status": 503}, UpstreamError),
         ({"status": 429}, UpstreamRateLimited),
-        ({"status": 401}, UpstreamError),
+        ({"status": 401}, UpstreamUnusable),
+        ({"status": 402}, UpstreamUnusable),
+        ({"status": 404}, UpstreamUnusable),
         ({"hang": True}, UpstreamTimeout),
     ],
 )
@@ -114,7 +117,7 @@ async def test_failures_have_their_kind_and_quote_no_one(
     assert "sk-" not in str(caught.value)
 
 
-@pytest.mark.parametrize("status", [400, 404, 422])
+@pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_refusal_keeps_its_words(upstream: FakeUpstream, wire: Upstream, backend: Backend, status: int) -> None:
     upstream.always(status=status, error={"message": "no such thing", "type": "invalid_request_error"})
     with pytest.raises(UpstreamRefused) as caught:
@@ -132,6 +135,13 @@ async def test_a_model_that_gives_no_logprobs_refuses_the_request_not_the_key(
     with pytest.raises(UpstreamRefused) as caught:
         await wire.complete(backend, BODY | {"logprobs": True}, Waited())
     assert (caught.value.reply_status, words.encode() in caught.value.reply_body) == (403, True)
+
+
+async def test_the_wait_that_was_asked_for_is_kept(upstream: FakeUpstream, wire: Upstream, backend: Backend) -> None:
+    upstream.always(status=429, headers={"retry-after": "37"})
+    with pytest.raises(UpstreamRateLimited) as caught:
+        await wire.complete(backend, BODY, Waited())
+    assert (caught.value.wait_seconds, caught.value.retry_after) == (37, "37")
 
 
 async def test_no_one_there_is_unreachable() -> None:

@@ -1,0 +1,315 @@
+"""No field of a client's says where a request goes, with which key, or what is answered instead."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import litellm
+import orjson
+import pytest
+
+from router.contracts.decision import Tier
+from router.errors import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamUnable, UpstreamUnusable
+from router.upstream.base import Backend, Waited
+from router.upstream.litellm_wire import LiteLLMWire
+from tests.fakes import FakeUpstream, served
+
+MESSAGES: Any = [{"role": "user", "content": "hi"}]
+PLAIN: dict[str, Any] = {"model": "x", "messages": MESSAGES}
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FakeUpstream]:
+    found = FakeUpstream("big")
+    with served(found) as found.url:
+        yield found
+
+
+class Stranger:
+    """Where a client would like a request to go. ``seen`` are the paths that anybody asked for."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.url = ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.seen.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"image/png")]})
+        await send({"type": "http.response.body", "body": b"\x89PNG\r\n\x1a\n" + bytes(24)})
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[Stranger]:
+    found = Stranger()
+    with served(found) as found.url:
+        yield found
+
+
+@pytest.fixture
+def backend(upstream: FakeUpstream, stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    upstream.always()
+    upstream.seen.clear()
+    stranger.seen.clear()
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", f"{upstream.url}/v1")
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AZURE_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.setenv(name, "sk-of-another-provider")
+    for name in ("ANTHROPIC_API_BASE", "GEMINI_API_BASE"):
+        monkeypatch.setenv(name, upstream.url)
+    return at("hosted_vllm/big")
+
+
+def at(model: str, **more: Any) -> Backend:
+    return Backend(Tier.TEACHER, model, model, None, **({"timeout_seconds": 20, "key": "sk-secret"} | more))
+
+
+def steering(url: str) -> dict[str, Any]:
+    return {
+        "api_base": url,
+        "base_url": url,
+        "api_key": "sk-client",
+        "custom_llm_provider": "openai",
+        "api_version": "2024-02-01",
+        "azure_ad_token": "x",
+        "vertex_credentials": "/etc/passwd",
+        "vertex_project": "p",
+        "extra_headers": {"x-injected": "yes"},
+        "headers": {"x-injected": "yes"},
+        "extra_body": {"model": "other"},
+        "extra_query": {"a": "b"},
+        "fallbacks": ["openai/gpt-4o"],
+        "context_window_fallback_dict": {"big": "openai/gpt-4o"},
+        "model_list": [{"model_name": "big", "litellm_params": {"model": "openai/x", "api_base": url}}],
+        "deployment_id": "other",
+        "mock_response": "not the teacher's",
+        "mock_tool_calls": [{"id": "1", "type": "function", "function": {"name": "rm", "arguments": "{}"}}],
+        "mock_timeout": True,
+        "mock_delay": 100,
+        "timeout": 0.001,
+        "request_timeout": 0.001,
+        "stream_timeout": "x",
+        "num_retries": 50,
+        "max_retries": 50,
+        "ssl_verify": False,
+        "client": "x",
+        "logger_fn": "x",
+        "verbose": True,
+        "caching": True,
+        "cache": {"no-cache": False},
+        "input_cost_per_token": 0,
+        "prompt_id": "x",
+        "prompt_variables": {"a": "b"},
+        "guardrails": ["x"],
+        "metadata": {"task": "x", "hidden_params": {}},
+        "litellm_metadata": {"a": 1},
+        "litellm_params": {"api_base": url},
+        "litellm_logging_obj": "x",
+        "litellm_call_id": "x",
+        "aws_bedrock_runtime_endpoint": url,
+        "aws_role_name": "x",
+        "organization": "x",
+        "provider_specific_header": {"custom_llm_provider": "hosted_vllm", "extra_headers": {"x-injected": "yes"}},
+        "user_continue_message": {"role": "user", "content": "x"},
+        "initial_prompt_value": "x",
+        "hf_model_name": "x",
+        "store": True,
+        "drop_params": False,
+        "allowed_openai_params": ["api_base"],
+        "_skip_mcp_handler": False,
+        "no-log": True,
+        "acompletion": False,
+        "aembedding": False,
+    }
+
+
+async def whole(backend: Backend, body: dict[str, Any]) -> Any:
+    return orjson.loads((await LiteLLMWire().complete(backend, body, Waited())).body)
+
+
+@pytest.mark.parametrize("field", [*steering(""), "all"])
+async def test_a_clients_field_steers_nothing(
+    upstream: FakeUpstream, stranger: Stranger, backend: Backend, field: str
+) -> None:
+    fields = steering(f"{stranger.url}/v1")
+    more = fields if field == "all" else {field: fields[field]}
+    answer = await whole(backend, {**PLAIN, "temperature": 0.5, **more})
+    assert answer["choices"][0]["message"]["content"] == "hello there friend"
+    assert (len(upstream.seen), len(stranger.seen)) == (1, 0)
+    sent = upstream.seen[0]
+    assert sent.body.keys() <= {"model", "messages", "temperature", "stream"}
+    assert (sent.headers["authorization"], sent.body["model"]) == ("Bearer sk-secret", "big")
+    assert not {"x-injected", "api-key"} & sent.headers.keys()
+
+
+async def test_nor_does_one_of_an_embeddings_request(
+    upstream: FakeUpstream, stranger: Stranger, backend: Backend
+) -> None:
+    vectors = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "big"}
+    upstream.always(raw=orjson.dumps(vectors | {"usage": {"prompt_tokens": 3, "total_tokens": 3}}))
+    body = {"model": "x", "input": ["a"], "dimensions": 1, "encoding_format": "float"}
+    await LiteLLMWire().embed(backend, body | steering(f"{stranger.url}/v1"), Waited())
+    assert (len(upstream.seen), len(stranger.seen)) == (1, 0)
+    assert upstream.seen[0].body.keys() <= {"model", "input", "dimensions", "encoding_format"}
+    assert upstream.seen[0].headers["authorization"] == "Bearer sk-secret"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "anthropic/claude-sonnet-4-5",
+        "bedrock/anthropic.claude-3-haiku-20240307-v1:0",
+        "bedrock/converse/us.amazon.nova-pro-v1:0",
+        "gemini/gemini-2.0-flash",
+        "ollama/llava",
+        "hosted_vllm/big",
+    ],
+)
+@pytest.mark.parametrize("kind", ["image_url", "image_string", "file", "document"])
+async def test_nothing_that_a_message_names_is_fetched(
+    stranger: Stranger, backend: Backend, monkeypatch: pytest.MonkeyPatch, model: str, kind: str
+) -> None:
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "AKIA",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_REGION": "us-east-1",
+        "AWS_BEDROCK_RUNTIME_ENDPOINT": "http://127.0.0.1:9",
+        "OLLAMA_API_BASE": "http://127.0.0.1:9",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(litellm, "user_url_allowed_hosts", [urlsplit(stranger.url).netloc])  # else it refuses this one
+    url = f"{stranger.url}/secret.png"
+    part: dict[str, Any] = {
+        "image_url": {"type": "image_url", "image_url": {"url": url}},
+        "image_string": {"type": "image_url", "image_url": url},
+        "file": {"type": "file", "file": {"file_id": url, "format": "image/png"}},
+        "document": {"type": "document", "source": {"type": "url", "url": url}},
+    }[kind]
+    body = {**PLAIN, "messages": [{"role": "user", "content": [{"type": "text", "text": "what?"}, part]}]}
+    if "hosted_vllm" not in model:
+        with pytest.raises((UpstreamError, UpstreamRefused)):
+            await LiteLLMWire().complete(at(model, key=None, timeout_seconds=10), body, Waited())
+    else:
+        await asyncio.wait([asyncio.create_task(LiteLLMWire().complete(backend, body, Waited()))])
+    assert not stranger.seen
+
+
+async def test_an_image_that_would_have_to_be_fetched_is_refused_by_name(backend: Backend) -> None:
+    part = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x.png"}}
+    with pytest.raises(UpstreamUnable) as caught:
+        await whole(at("anthropic/claude-sonnet-4-5"), PLAIN | {"messages": [{"role": "user", "content": [part]}]})
+    error = orjson.loads(caught.value.reply_body)["error"]
+    assert (caught.value.reply_status, error["param"]) == (400, "messages[0].content[0]")
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/x.png", "s3://bucket/x.png", "file:///etc/passwd", "FTP://x/y"])
+async def test_what_the_proxys_account_alone_might_reach_is_refused(
+    upstream: FakeUpstream, backend: Backend, url: str
+) -> None:
+    inner = {"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": url}}]}
+    for part in ({"type": "image_url", "image_url": {"url": url}}, {"type": "file", "file": {"file_id": url}}, inner):
+        with pytest.raises(UpstreamUnable):
+            await whole(backend, PLAIN | {"messages": [{"role": "user", "content": [part]}]})
+    assert not upstream.seen
+
+
+async def test_words_that_look_like_an_address_are_words(upstream: FakeUpstream, backend: Backend) -> None:
+    messages = [{"role": "user", "content": [{"type": "text", "text": "gs://what/is/this"}]}]
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    await whole(backend, PLAIN | {"messages": [*messages, {"role": "user", "content": [image]}]})
+    assert len(upstream.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "tool", [{"type": "mcp", "server_url": "litellm_proxy"}, {"googleSearch": {}}, {"type": "file_search"}, "x", None]
+)
+async def test_tools_that_would_run_for_the_proxys_account_are_refused_by_name(
+    upstream: FakeUpstream, backend: Backend, tool: Any
+) -> None:
+    with pytest.raises(UpstreamUnable) as caught:
+        await whole(backend, PLAIN | {"tools": [tool]})
+    assert orjson.loads(caught.value.reply_body)["error"]["param"] == "tools[0]"
+    assert not upstream.seen
+
+
+async def test_without_the_policys_key_no_other_is_looked_for(upstream: FakeUpstream, backend: Backend) -> None:
+    with pytest.raises(UpstreamUnusable, match="has no key"):
+        await whole(at("anthropic/claude-sonnet-4-5", key=None, lacks_key=True), PLAIN)
+    assert not upstream.seen
+    assert os.environ["ANTHROPIC_API_KEY"] == "sk-of-another-provider"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"messages": [{"role": "user", "content": [5, None]}]},
+        {"messages": [{"role": "tool", "content": {"a": 1}}]},
+        {"messages": [{}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": 5}]}]},
+        {"tools": {"a": 1}},
+        {"tool_choice": 7},
+        {"response_format": "json"},
+        {"response_format": {"type": "json_schema", "json_schema": None}},
+        {"thinking": "yes"},
+        {"stop": {"a": 1}},
+        {"temperature": "hot", "n": "x", "top_k": []},
+        {"messages": "hi"},
+        {"max_tokens": {}},
+        {"functions": 4},
+        {"reasoning_effort": {"a": 1}},
+    ],
+)
+@pytest.mark.parametrize("model", ["anthropic/claude-sonnet-4-5", "gemini/gemini-2.0-flash", "hosted_vllm/big"])
+async def test_whatever_litellm_trips_over_is_an_upstreams_error(
+    backend: Backend, model: str, more: dict[str, Any]
+) -> None:
+    for stream in (False, True):
+        try:
+            if stream:
+                found = await LiteLLMWire().open(at(model), PLAIN | more | {"stream": True}, Waited())
+                await found.read()
+                await found.close()
+            else:
+                await whole(at(model), PLAIN | more)
+        except (UpstreamError, UpstreamRefused) as error:
+            assert "sk-" not in str(error)
+
+
+async def test_a_wait_ends_where_litellms_own_limit_does_not_hold(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(**_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(litellm, "acompletion", never)
+    waited = Waited()
+    with pytest.raises(UpstreamTimeout, match=r"within 0\.05 s"):
+        await LiteLLMWire().complete(at("hosted_vllm/big", timeout_seconds=0.05), PLAIN, waited)
+    assert waited.seconds >= 0.05
+
+
+@pytest.mark.parametrize("kind", [KeyError, TypeError, RuntimeError, StopIteration, UnicodeDecodeError])
+async def test_what_breaks_a_stream_in_the_middle_is_an_upstreams_error(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, kind: type
+) -> None:
+    class Chunks:
+        def __aiter__(self) -> Chunks:
+            return self
+
+        async def __anext__(self) -> Any:
+            raise kind("utf-8", b"sk-secret", 0, 1, "sk-secret") if kind is UnicodeDecodeError else kind("sk-secret")
+
+        async def aclose(self) -> None:
+            raise RuntimeError("sk-secret")
+
+    async def opened(**_: Any) -> Chunks:
+        return Chunks()
+
+    monkeypatch.setattr(litellm, "acompletion", opened)
+    stream = await LiteLLMWire().open(backend, PLAIN, Waited())
+    with pytest.raises(UpstreamError) as caught:
+        await stream.read()
+    assert "sk-" not in str(caught.value)
+    await stream.close()
