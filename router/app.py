@@ -117,7 +117,8 @@ def create_app(
             kept.close()
 
     entrance = Entrance(keys, settings.limits, metrics.observe_rejected)
-    endpoints = _endpoints(proxy, entrance, Streams(settings.limits.streams), kept)
+    responses = Responses(lambda: proxy.catalog, kept, partial(_owner, keys))
+    endpoints = _endpoints(proxy, entrance, Streams(settings.limits.streams), responses)
     return App(endpoints, _rest(proxy, metrics, kept, keys, lifespan))
 
 
@@ -126,10 +127,10 @@ def _rest(proxy: Proxy, metrics: Metrics, kept: KeptResponses, keys: ClientKeys,
     rest = FastAPI(title="Locum", version=__version__, lifespan=lifespan, openapi_url=None)
 
     def authorised(request: Request) -> None:
-        keys.check(given_key(dict(request.headers.raw)))
+        _owner(keys, dict(request.headers.raw))
 
     rest.include_router(models.routes(lambda: proxy.catalog), dependencies=[Depends(authorised)])
-    rest.include_router(kept_responses.routes(kept), dependencies=[Depends(authorised)])
+    rest.include_router(kept_responses.routes(kept, partial(_owner, keys)), dependencies=[Depends(authorised)])
     rest.include_router(health.routes(lambda: proxy.catalog, metrics, proxy.problems))
     rest.include_router(openapi.routes(lambda: proxy.catalog))
     rest.add_exception_handler(LocumError, _locum_error)
@@ -138,13 +139,18 @@ def _rest(proxy: Proxy, metrics: Metrics, kept: KeptResponses, keys: ClientKeys,
     return rest
 
 
+def _owner(keys: ClientKeys, headers: Mapping[bytes, bytes]) -> str:
+    """Whose request these headers came with. Raises Unauthorized."""
+    return keys.check(given_key(headers))
+
+
 def _collect_seldom() -> None:
     gc.collect()
     gc.freeze()  # what start-up made is never garbage; scanning it again and again costs 15% of the CPU
     gc.set_threshold(*GARBAGE)
 
 
-def _endpoints(proxy: Proxy, entrance: Entrance, streams: Streams, kept: KeptResponses) -> dict[str, Asgi]:
+def _endpoints(proxy: Proxy, entrance: Entrance, streams: Streams, responses: Responses) -> dict[str, Asgi]:
     """What is raw ASGI, by path."""
 
     def catalog() -> Catalog:
@@ -153,7 +159,7 @@ def _endpoints(proxy: Proxy, entrance: Entrance, streams: Streams, kept: KeptRes
     def shared() -> Shared:
         return proxy.shared
 
-    chats, texts, responses = chat.ChatCompletions(), completions.Completions(), Responses(catalog, kept)
+    chats, texts = chat.ChatCompletions(), completions.Completions()
     endpoints = {
         path: entrance.endpoint(Routed(surface, catalog, streams))
         for path, surface in ((chat.PATH, chats), (completions.PATH, texts), (RESPONSES, responses))

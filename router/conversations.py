@@ -14,14 +14,12 @@ from router.shared import VALUES, SharedState
 OPENING_ROLES = frozenset({"system", "developer"})
 
 
-def conversation_id(body: Mapping[str, Any], named: str | None = None) -> str:
-    """The client's own name for it (header, or ``metadata.conversation_id``); else a hash of its opening:
-    system messages and the first user turn, which every later request of it repeats."""
-    metadata = body.get("metadata")
-    if named is None and isinstance(metadata, dict):
-        named = metadata.get("conversation_id")
+def conversation_id(body: Mapping[str, Any], owner: str, named: object = None) -> str:
+    """The client's own name for it, else a hash of its opening: system messages and the first user turn, which every
+    later request of it repeats. It is its owner's: two keys that say the same mean two conversations."""
+    mine = f"{owner}/" if owner else ""
     if isinstance(named, str) and named:
-        return named[:128]
+        return mine + named[:128]
     opening = []
     for message in body["messages"]:
         role = message.get("role") if isinstance(message, dict) else None
@@ -29,7 +27,7 @@ def conversation_id(body: Mapping[str, Any], named: str | None = None) -> str:
             opening.append([role, message.get("content")])
         if role == "user":
             break
-    return "c-" + hashlib.sha256(orjson.dumps(opening)).hexdigest()[:24]
+    return f"{mine}c-" + hashlib.sha256(orjson.dumps(opening)).hexdigest()[:24]
 
 
 class Conversations:

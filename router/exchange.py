@@ -32,7 +32,7 @@ CLIENT_LEFT = 499
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A chat-completions request, parsed and validated. ``tier`` is what the client forces, if anything;
-    ``task`` and ``user`` are the client's own labels."""
+    ``task`` and ``user`` are the client's own labels, ``owner`` is whose key it came with, None without keys."""
 
     request_id: str
     conversation_id: str
@@ -40,6 +40,7 @@ class ChatRequest:
     tier: Tier | None = None
     user: str | None = None
     task: str | None = None
+    owner: str | None = None
 
     @property
     def streamed(self) -> bool:
@@ -214,6 +215,7 @@ class Exchange:
             policy_version=policy_version,
             bundle=self.live.bundle,
             features_version=FEATURES_VERSION,
+            owner=chat.owner,
             user=chat.user,
             task=chat.task,
             decision=self.decision,

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from router.api.entrance import Arrived
 from router.api.models import Catalog
 from router.bodies import json_object, model_of
 from router.cascade import Cascade, Shared
@@ -27,9 +28,9 @@ class Embeddings:
     def __init__(self, catalog: Callable[[], Catalog], shared: Callable[[], Shared]) -> None:
         self._catalog, self._shared = catalog, shared
 
-    async def __call__(self, content: bytes, request_id: str) -> Reply:
+    async def __call__(self, arrived: Arrived) -> Reply:
         """Raises BadRequest, NotFound where no policy has embeddings under this name, and as ``Upstream`` says."""
-        body = json_object(content)
+        body = json_object(arrived.content)
         cascade, backend = find(self._catalog(), model_of(body))
         if not isinstance(body.get("input"), str | list) or not body["input"]:
             raise BadRequest("'input' must be given: a text, or a list of texts or tokens", param="input")
@@ -42,7 +43,7 @@ class Embeddings:
             raise
         finally:
             metrics.observe_embeddings(policy, status, usd)
-        told = {"request-id": request_id, "policy": policy, "cost-usd": f"{usd:f}"}
+        told = {"request-id": arrived.request_id, "policy": policy, "cost-usd": f"{usd:f}"}
         headers = tuple((b"x-locum-" + k.encode(), v.encode()) for k, v in told.items())
         return Reply(reply.status, reply.body, headers + reply.headers)
 

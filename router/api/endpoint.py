@@ -51,7 +51,7 @@ class Routed:
     async def __call__(self, arrived: Arrived) -> None:
         asked = await self._surface.asked(arrived.content, arrived.request_id, arrived.headers)
         cascade, tier = self._catalog().resolve(asked.body["model"])
-        chat = chat_request(arrived.request_id, arrived.headers, asked, tier)
+        chat = chat_request(arrived, asked, tier)
         out = asked.through(arrived.sink) if asked.through else arrived.sink
         if chat.streamed:
             with self._streams:
@@ -60,7 +60,7 @@ class Routed:
             await cascade.serve(chat, out)
 
 
-def chat_request(request_id: str, headers: Mapping[bytes, bytes], asked: Asked, tier: Tier | None) -> ChatRequest:
+def chat_request(arrived: Arrived, asked: Asked, tier: Tier | None) -> ChatRequest:
     """The request as the cascade takes it; ``tier`` is what the model's name forces.
 
     Raises:
@@ -69,22 +69,25 @@ def chat_request(request_id: str, headers: Mapping[bytes, bytes], asked: Asked, 
     body = asked.body
     metadata = body.get("metadata")
     return ChatRequest(
-        request_id=request_id,
-        conversation_id=asked.conversation or conversation_of(headers, body),
+        request_id=arrived.request_id,
+        conversation_id=asked.conversation or conversation_of(arrived.headers, body, arrived.owner),
         body=body,
-        tier=forced_tier(headers) or tier,
+        tier=forced_tier(arrived.headers) or tier,
+        owner=arrived.owner or None,
         user=_label(body.get("user")),
         task=_label(metadata.get("task")) if isinstance(metadata, dict) else None,
     )
 
 
-def conversation_of(headers: Mapping[bytes, bytes], body: Mapping[str, Any], before: str | None = None) -> str:
-    """Which conversation a request belongs to: the client's word (header, or metadata), else the one that it
-    is known to go on from, else what its opening says."""
+def conversation_of(
+    headers: Mapping[bytes, bytes], body: Mapping[str, Any], owner: str, before: str | None = None
+) -> str:
+    """Which conversation of the owner's a request belongs to: by the client's word (header, or metadata), else the
+    one that it is known to go on from, else what its opening says."""
     metadata = body.get("metadata")
     named = headers.get(b"x-locum-conversation", b"").decode("latin-1")
     labelled = metadata.get("conversation_id") if isinstance(metadata, dict) else None
-    return conversation_id(body, named or labelled or before)
+    return before if before and not (named or labelled) else conversation_id(body, owner, named or labelled)
 
 
 def forced_tier(headers: Mapping[bytes, bytes]) -> Tier | None:

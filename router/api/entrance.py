@@ -47,9 +47,10 @@ log = structlog.get_logger(__name__)
 @dataclass(slots=True)
 class Arrived:
     """A request that came in: its whole body, its headers (names in lower case; the last of a repeated one),
-    and the way out for its answer."""
+    and the way out for its answer. ``owner``: whose it is (``ClientKeys.check``)."""
 
     request_id: str
+    owner: str
     headers: Mapping[bytes, bytes]
     content: bytes
     sink: AsgiSink
@@ -77,10 +78,10 @@ class Entrance:
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             sink, request_id = AsgiSink(send), self._request_id()
             try:
-                headers = self._admitted(scope)
+                headers, owner = self._admitted(scope)
                 content = await read_body(headers, receive, most)
                 with Watch(receive, sink):
-                    await work(Arrived(request_id, headers, content, sink))
+                    await work(Arrived(request_id, owner, headers, content, sink))
             except ClientLeft:
                 return
             except LocumError as e:
@@ -93,13 +94,12 @@ class Entrance:
 
         return serve
 
-    def _admitted(self, scope: Scope) -> Mapping[bytes, bytes]:
-        """The headers. Raises HeadersTooLarge and Unauthorized."""
+    def _admitted(self, scope: Scope) -> tuple[Mapping[bytes, bytes], str]:
+        """The headers, and whose they are. Raises HeadersTooLarge and Unauthorized."""
         if sum(map(len, chain.from_iterable(scope["headers"]))) > self._limits.header_bytes:
             raise HeadersTooLarge(f"the headers are longer than {self._limits.header_bytes} bytes")
         headers = headers_of(scope)
-        self._keys.check(given_key(headers))
-        return headers
+        return headers, self._keys.check(given_key(headers))
 
     def _request_id(self) -> str:
         """In the order of time, so that the records' index grows at its end: milliseconds, then randomness."""

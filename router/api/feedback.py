@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from router.api.entrance import Arrived
 from router.bodies import json_object
 from router.cascade import Shared
 from router.contracts.records import Record
@@ -20,6 +21,9 @@ from router.upstream.base import Reply
 PATH = "/v1/feedback"
 
 MAX_BODY_BYTES = 64 * 2**10
+MAX_ID_CHARS = 64
+AT_ONCE = 8
+"""Records looked up at a time: whoever floods this keeps only others' feedback waiting."""
 LATER_SECONDS = 0.1
 SCORES: Mapping[Verdict, float] = {"good": 1.0, "neutral": 0.5, "bad": 0.0}
 
@@ -29,22 +33,26 @@ class UnknownRequest(NotFound):
 
 
 class Feedback:
-    """Takes feedback. Of several on one request the last one holds."""
+    """Takes feedback, from whoever had the answer. Of several on one request the last one holds, and only it is
+    kept; saying it again changes and counts nothing."""
 
     def __init__(self, shared: Callable[[], Shared]) -> None:
-        self._shared = shared
+        self._shared, self._looking = shared, asyncio.Semaphore(AT_ONCE)
 
-    async def __call__(self, content: bytes, request_id: str) -> Reply:
-        """Raises BadRequest, and UnknownRequest where no record has the id."""
-        body, shared = json_object(content), self._shared()
+    async def __call__(self, arrived: Arrived) -> Reply:
+        """Raises BadRequest, and UnknownRequest where no record of this client's has the id."""
+        body, shared = json_object(arrived.content), self._shared()
         about, score = body.get("request_id"), score_of(body)
         if not isinstance(about, str) or not about:
             raise BadRequest(
                 "'request_id' must be given: the header x-locum-request-id of the answer", param="request_id"
             )
-        record = await _record(shared.store, about)
-        shared.store.amend(about, feedback=score)
-        shared.metrics.observe_feedback(record.policy, verdict_of(score))
+        async with self._looking:
+            record = await _record(shared.store, about, arrived.owner)
+        if record.feedback != score:
+            shared.store.amend(about, feedback=score)
+            shared.metrics.observe_feedback(record.policy, verdict_of(score))
+            await shared.store.flush()  # told, so kept: the next word may reach another process
         told = {"object": "feedback", "request_id": about, "score": score}
         return Reply(200, orjson.dumps(told), tuple(JSON))
 
@@ -74,15 +82,16 @@ def verdict_of(score: float) -> Verdict:
     return "good" if score > 0.5 else "bad"
 
 
-async def _record(store: Store, request_id: str) -> Record:
-    """The record, also where it is still on its way to the disk, in this process or in one beside it.
+async def _record(store: Store, request_id: str, owner: str) -> Record:
+    """The owner's record, also where it is still on its way to the disk, in this process or in one beside it.
 
     Raises:
-        UnknownRequest: there is none.
+        UnknownRequest: there is none, or it is another's: the same is told of both, after the same time.
     """
-    for pause in (0.0, LATER_SECONDS):
+    for pause in (0.0, LATER_SECONDS) if len(request_id) <= MAX_ID_CHARS else ():
         await asyncio.sleep(pause)
         await store.flush()
-        if (found := await asyncio.to_thread(store.get, request_id)) is not None:
+        found = await asyncio.to_thread(store.get, request_id)
+        if found is not None and owner in ("", found.owner):
             return found
-    raise UnknownRequest(f"no request {request_id[:64]!r} is on record", param="request_id")
+    raise UnknownRequest(f"no request {request_id[:MAX_ID_CHARS]!r} is on record", param="request_id")

@@ -8,19 +8,19 @@ from router.api.entrance import Arrived
 from router.errors import UpstreamRefused
 from router.upstream.base import Reply
 
-Answering = Callable[[bytes, str], Awaitable[Reply]]
-"""A body and the request's id -> the answer. Raises LocumError."""
+Answering = Callable[[Arrived], Awaitable[Reply]]
+"""Raises LocumError."""
 
 
 class Plain:
-    """Answers with what ``answering`` makes of a body (``router.api.entrance.Work``)."""
+    """Answers with what ``answering`` makes of a request (``router.api.entrance.Work``)."""
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
 
     async def __call__(self, arrived: Arrived) -> None:
         try:
-            reply = await self._answering(arrived.content, arrived.request_id)
+            reply = await self._answering(arrived)
             await arrived.sink.whole(reply.status, list(reply.headers), reply.body)
         except UpstreamRefused as refused:
             headers = [(b"x-locum-request-id", arrived.request_id.encode()), *refused.reply_headers]

@@ -126,6 +126,8 @@ class Record:
     """One request, whole. ``answers[0]`` is what the client got, if anything.
 
     ``amount``s are US dollars, times are seconds, ``created_at`` is unix time.
+    ``owner`` names the client key that the request came with, and tells nothing of it; None without keys, and in
+    records older than owners. The conversation is that owner's alone.
     ``acceptance`` is the probability by which the student's answer was let out or deferred, None where it was not
     asked. ``overhead_seconds`` is the request's time less the time spent waiting for upstreams.
     """
@@ -138,6 +140,7 @@ class Record:
     policy_version: str
     bundle: str | None = None
     features_version: str
+    owner: str | None = None
     user: str | None = None
     task: str | None = None
     decision: Decision

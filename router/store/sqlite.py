@@ -66,6 +66,7 @@ CREATE TRIGGER IF NOT EXISTS amendments_go_with_their_record AFTER DELETE ON rec
 BEGIN DELETE FROM amendments WHERE request_id = old.request_id; END;
 """
 ADD_RECORDS = "INSERT OR IGNORE INTO records (request_id, policy, created_at, body) VALUES "
+DROP_FEEDBACK = "DELETE FROM amendments WHERE request_id = ? AND kind = 'feedback'"  # the last word holds alone
 ADD_AMENDMENTS = "INSERT INTO amendments (request_id, kind, created_at, body) VALUES "
 PRUNE = """DELETE FROM records WHERE seq IN
     (SELECT seq FROM records WHERE policy = ? AND created_at < ? ORDER BY created_at LIMIT ?)"""
@@ -299,6 +300,7 @@ class SqliteStore(SqliteReader):
 
     def _amendment_row(self, item: _Amendment) -> tuple[str, str, float, str]:
         if item.audit is None:
+            self._db.execute(DROP_FEEDBACK, (item.request_id,))
             return item.request_id, item.kind, item.created_at, json.dumps(item.feedback)
         row = self._db.execute("SELECT policy FROM records WHERE request_id = ?", (item.request_id,)).fetchone()
         rules = self._policies.get(row[0]) if row else None

@@ -29,14 +29,14 @@ def broken(clock: Clock) -> CircuitBreaker:
 
 
 def test_without_keys_everyone_may_ask() -> None:
-    ClientKeys([]).check(None)
+    assert ClientKeys([]).check(None) == ClientKeys([]).check("any") == ""
 
 
 @pytest.mark.parametrize("key", [None, "", "wrong"])
 def test_with_keys_only_they_may(key: str | None) -> None:
     keys = ClientKeys(["right", "other"])
-    keys.check("right")
-    keys.check("other")
+    assert keys.check("right") == ClientKeys(["right"]).check("right")
+    assert "right" not in keys.check("right") != keys.check("other")
     with pytest.raises(Unauthorized) as caught:
         keys.check(key)
     assert "right" not in str(caught.value)

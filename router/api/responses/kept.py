@@ -81,7 +81,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Under what a response is kept: ``owner`` is the hash of the key that may see it."""
+    """Under what a response is kept: ``owner`` is who may see it."""
 
     owner: str
     policy: str

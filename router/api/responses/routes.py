@@ -7,15 +7,15 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 
 from router.api.responses.kept import Kept, KeptResponses
-from router.api.responses.surface import PATH, key_hash
+from router.api.responses.surface import PATH, Owner
 from router.errors import BadRequest, NotStored
 
 
-def routes(kept: KeptResponses) -> APIRouter:
+def routes(kept: KeptResponses, owner: Owner) -> APIRouter:
     router = APIRouter(prefix=PATH)
 
     async def found(response_id: str, request: Request) -> Kept:
-        one = await kept.get(response_id, key_hash(dict(request.headers.raw)))
+        one = await kept.get(response_id, owner(dict(request.headers.raw)))
         if one is None:
             raise _unknown(response_id)
         return one
@@ -29,7 +29,7 @@ def routes(kept: KeptResponses) -> APIRouter:
     @router.delete("/{response_id}")
     async def delete(response_id: str, request: Request) -> dict[str, Any]:
         """Responses that go on from it cannot be gone on with any more: what was said is not all there."""
-        if not await kept.delete(response_id, key_hash(dict(request.headers.raw))):
+        if not await kept.delete(response_id, owner(dict(request.headers.raw))):
             raise _unknown(response_id)
         return {"id": response_id, "object": "response.deleted", "deleted": True}
 

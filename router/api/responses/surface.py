@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from router.api.endpoint import Asked, conversation_of
-from router.api.entrance import given_key
 from router.api.models import Catalog
 from router.api.responses.answer import Response, Turn
 from router.api.responses.items import REFERENCE, Item, Transcript, listed, new_ids, owner_of
@@ -22,20 +20,23 @@ from router.policy import Policy
 PATH = "/v1/responses"
 DAY_SECONDS = 86_400.0
 
+Owner = Callable[[Mapping[bytes, bytes]], str]
+"""A request's headers -> whose it is."""
+
 
 class Responses:
     """Puts what was said before in front of each request, from what is kept here. Nothing is kept for a policy
     that keeps no text."""
 
-    def __init__(self, catalog: Callable[[], Catalog], kept: KeptResponses) -> None:
-        self._catalog, self._kept = catalog, kept
+    def __init__(self, catalog: Callable[[], Catalog], kept: KeptResponses, owner: Owner) -> None:
+        self._catalog, self._kept, self._owner = catalog, kept, owner
 
     async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
         body = json_object(content)
         check(body)
         policy = self._catalog().resolve(body["model"])[0].policy
         response_id = f"resp_{request_id[-24:]}{secrets.token_hex(12)}"
-        owner, new_id = key_hash(headers), new_ids(response_id)
+        owner, new_id = self._owner(headers), new_ids(response_id)
         given = await self._resolved(listed(body["input"], new_id), owner, policy)
         before = await self._before(body, owner, policy)
         transcript = Transcript()
@@ -44,7 +45,7 @@ class Responses:
         for n, item in enumerate(given):
             transcript.add(item, f"input[{n}]")
         chat = chat_body(body, transcript.messages)
-        conversation = conversation_of(headers, chat, before.conversation if before else None)
+        conversation = conversation_of(headers, chat, owner, before.conversation if before else None)
         terms = Terms(owner, policy.name, conversation, policy.log.retention_days * DAY_SECONDS)
         keeps = body.get("store") is not False and policy.log.text
         turn = Turn(response_id, body, given, new_id, terms if keeps else None)
@@ -81,11 +82,6 @@ class Responses:
 
     async def _keep(self, turn: Turn, response: Response) -> bool:
         return turn.terms is not None and await self._kept.put(response, turn.input, turn.terms)
-
-
-def key_hash(headers: Mapping[bytes, bytes]) -> str:
-    """Whose response it is: a hash of the key that came along, so that no key is kept."""
-    return hashlib.sha256((given_key(headers) or "").encode()).hexdigest()
 
 
 def _no_text(policy: Policy) -> str:

@@ -137,7 +137,10 @@ def test_health_and_metrics_need_no_key(proxy: World) -> None:
 def test_the_conversation_is_named_by_header_metadata_or_opening(proxy: World) -> None:
     def conversation(body: Any, **headers: str) -> str:
         answer = post(proxy, body, headers)
-        return str(proxy.record(answer.headers["x-locum-request-id"]).conversation_id)
+        record = proxy.record(answer.headers["x-locum-request-id"])
+        owner, _, name = record.conversation_id.partition("/")
+        assert owner == record.owner
+        return str(name)
 
     assert conversation(CHAT, **{"x-locum-conversation": "mine"}) == "mine"
     assert conversation(CHAT | {"metadata": {"conversation_id": "ours"}}) == "ours"
