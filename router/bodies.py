@@ -9,12 +9,17 @@ import orjson
 
 from router.errors import BadRequest
 
+DEEPEST = 128
+"""Levels that a body may nest. Other surfaces and its record nest it deeper, and what reads records takes 199."""
+
+_DUMPS_DEEPEST = 254
+
 
 def json_object(content: bytes) -> dict[str, Any]:
     """The body as an object.
 
     Raises:
-        BadRequest: it is none, or nests deeper than some 240 levels.
+        BadRequest: it is none, or nests deeper than ``DEEPEST`` levels.
     """
     try:
         body = orjson.loads(content)
@@ -23,10 +28,18 @@ def json_object(content: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRequest("the request must be a JSON object")
     try:  # reading takes deeper nesting than writing: what could be neither passed on nor kept is told now
-        orjson.dumps([[[[[[[[body]]]]]]]])
+        orjson.dumps(buried(body, DEEPEST))
     except TypeError as e:
-        raise BadRequest("the request is nested too deeply") from e
+        raise BadRequest(f"the request is nested more than {DEEPEST} levels deep") from e
     return body
+
+
+def buried(value: object, deepest: int) -> object:
+    """The value in so many lists that orjson writes it only where it nests ``deepest`` levels at most: a check of
+    the depth that costs no walk of its own."""
+    for _ in range(_DUMPS_DEEPEST - deepest):
+        value = [value]
+    return value
 
 
 def model_of(body: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from router.errors import LocumError
@@ -180,6 +181,7 @@ def _join(name: str, command: typer.Typer | Callable[..., None]) -> None:
 
 def main() -> None:
     """Entry point: a ``LocumError`` is one clear line and exit code 1, never a traceback."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for what was asked for
     for command in entry_points(group="locum.commands"):
         _join(command.name, command.load())
     try:

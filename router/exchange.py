@@ -144,23 +144,25 @@ class Exchange:
         kind: Kind,
         *,
         message: dict[str, Any],
-        finish_reason: str | None,
+        finish_reason: object,
         usage: Usage | None,
-        model: str | None,
+        model: object,
         seconds: float,
         first_token_seconds: float | None = None,
         signals: Signals | None = None,
         top_logprobs: list[Any] | None = None,
     ) -> Answer:
-        """Costs one backend's answer. Without reported usage it is estimated from the texts."""
+        """Costs one backend's answer. Without reported usage it is estimated from the texts; a ``model`` or a
+        ``finish_reason`` that is no string says nothing."""
         seen = signals.tokens if signals and signals.complete else 0
-        usage = usage or estimated_usage(self.features.input_tokens, message, seen)
+        if usage is None or not usage.input_tokens:  # none reported, or none that can be
+            usage = estimated_usage(self.features.input_tokens, message, seen)
         return Answer(
             tier=backend.tier,
             kind=kind,
-            model=model or backend.label,
+            model=model if isinstance(model, str) and model else backend.label,
             message=message,
-            finish_reason=finish_reason,
+            finish_reason=finish_reason if isinstance(finish_reason, str) else None,
             usage=usage,
             cost_usd=cost_usd(usage, backend.price) if backend.price else Decimal(0),
             seconds=seconds,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +18,7 @@ from router.explanation import Explanation, Scoring, explain
 from router.policy import load_policy
 from router.scoring.parts import Parts
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.base import reading
 
 STRONGEST = 6
 STUDENT, TEACHER = "green", "magenta"
@@ -35,7 +34,7 @@ def show(
         StoreError: there is no such request, or the records cannot be read.
     """
     policies = [load_policy(path) for path in policy_paths if path.exists()]
-    with closing(open_readonly(settings)) as records:
+    with reading(settings) as records:
         found = explain(request_id, records, settings, policies)
     if as_json:
         sys.stdout.buffer.write(found.as_json() + b"\n")

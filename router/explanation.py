@@ -116,6 +116,8 @@ def explain(request_id: str, records: Records, settings: Settings, policies: Seq
         StoreError: there is no such request, or the records cannot be read.
     """
     record = records.get(request_id)
+    if record is None and (unread := next((u for u in records.unread if u.request_id == request_id), None)):
+        raise StoreError(f"the record of request {request_id!r} cannot be read: {unread.why}")
     if record is None:
         raise StoreError(f"no request {request_id!r} in {settings.records_db}: its id is in x-locum-request-id")
     policy = next((p for p in policies if (p.name, p.version) == (record.policy, record.policy_version)), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from router.scoring.judges.judge import Judges
 from router.scoring.judges.measure import Agreement, Rate
 from router.scoring.judges.pair import Verdict, text
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.base import reading
 from router.verdicts import Judged, read_verdicts, sample, write_sample
 
 IN_FLIGHT = 8
@@ -79,7 +78,7 @@ def take_sample(policy_path: Path, out: Path, *, count: int, seed: int, settings
         JudgeError: there is no pair, or the file cannot be written.
     """
     policy = load_policy(policy_path)
-    with closing(open_readonly(settings)) as log:
+    with reading(settings) as log:
         found = sample((record for _, record in log.records(policy=policy.name)), count, seed)
     if not found:
         raise JudgeError(

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from decimal import Decimal
 from typing import Any, Literal, Protocol, get_args
 
@@ -29,7 +29,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.guarded import Guarded
-from router.contracts.records import Answer, Audit, Kind, Record
+from router.contracts.records import Answer, Audit, Kind, Record, Reduced
 from router.tally import LATENCY_BUCKETS, OVERHEAD_BUCKETS, Finished, Spent
 
 FLUSH_SECONDS = 0.25
@@ -71,6 +71,12 @@ class Watched(Protocol):
     def unspelled(self) -> int: ...
 
     @property
+    def reduced(self) -> Mapping[Reduced, int]: ...
+
+    @property
+    def unread(self) -> Sized: ...
+
+    @property
     def depth(self) -> int: ...
 
 
@@ -85,6 +91,7 @@ class Metrics:
         self._seen_dropped = 0
         self._seen_errors = 0
         self._seen_unspelled = 0
+        self._seen_reduced: dict[Reduced, int] = {}
         self._live_bundles: dict[str, str] = {}
         self._clusters: dict[str, frozenset[str]] = {}
         self._finished: defaultdict[_Ending, Finished] = defaultdict(Finished)
@@ -94,6 +101,8 @@ class Metrics:
         self._make_gauges()
         for cause in get_args(Rejection):
             self.rejected.labels(cause).inc(0)
+        for why in Reduced:
+            self.reduced.labels(why.value).inc(0)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"locum_{name}", text, labels, registry=self.registry)
@@ -120,6 +129,7 @@ class Metrics:
         self.embeddings = c("embeddings", "Requests for embeddings.", "policy", "status_class")
         self.embeddings_usd = c("embeddings_usd", "Spent on embeddings, in USD.", "policy")
         self.dropped = c("records_dropped", "Records that were lost.")
+        self.reduced = c("records_reduced", "Records of which only money and decision were kept.", "cause")
         self.store_errors = c("store_errors", "Writes of records that the disk refused (tried again).")
         self.unspelled = c("logprobs_dropped", "Answers whose token probabilities were not kept.")
 
@@ -136,6 +146,7 @@ class Metrics:
     def _make_gauges(self) -> None:
         g = self._gauge
         self.store_depth = g("store_queue_depth", "Records waiting to be written.", mode="livesum")
+        self.unread = g("records_unreadable", "Rows of the log that were passed over, being unreadable.", mode="max")
         self.student_up = g("student_up", "1 where the live student answers.", "policy")
         self.threshold = g("threshold", "Score (route) or probability (accept) to pass.", "policy", "stage")
         self.bundle_info = g("bundle_info", "1 for the live bundle, 0 for one that was.", "policy", "bundle")
@@ -337,7 +348,11 @@ class Metrics:
         self.store_errors.inc(errors - self._seen_errors)
         self.unspelled.inc(unspelled - self._seen_unspelled)
         self._seen_dropped, self._seen_errors, self._seen_unspelled = dropped, errors, unspelled
+        for why, count in list(self._store.reduced.items()):
+            self.reduced.labels(why.value).inc(count - self._seen_reduced.get(why, 0))
+            self._seen_reduced[why] = count
         self.store_depth.set(self._store.depth)
+        self.unread.set(len(self._store.unread))
 
     def expose(self) -> bytes:
         """The text a scrape gets (``content_type`` goes with it); all workers' where there are several."""

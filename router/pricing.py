@@ -20,6 +20,8 @@ from router.contracts.records import Usage
 from router.errors import PolicyError
 
 MILLION, NOTHING = Decimal(1_000_000), Decimal(0)
+MOST_TOKENS = 10**9
+"""More than that in one answer no model has read or said."""
 PRICE_MAP = "model_prices_and_context_window_backup.json"
 
 
@@ -140,9 +142,9 @@ def usage_from_openai(usage: Mapping[str, Any]) -> Usage:
 
 
 def _count(of: Mapping[str, Any], name: str) -> int:
-    """Servers leave counts out, or send null."""
+    """Servers leave counts out, or send null, a float, or what cannot be."""
     found = of.get(name)
-    return found if isinstance(found, int) and found > 0 else 0
+    return int(found) if isinstance(found, int | float) and 0 < found <= MOST_TOKENS else 0
 
 
 def cost_usd(usage: Usage, price: Price) -> Decimal:

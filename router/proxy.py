@@ -93,12 +93,14 @@ class Proxy:
         return {name: served.watcher.live.bundle for name, served in self._served.items()}
 
     def problems(self) -> dict[str, list[str]]:
-        """By policy, what an operator should know: a file that was not taken over, a bundle that was refused."""
+        """By policy, what an operator should know: a file that was not taken over, a bundle that was refused, what
+        became of the records of all."""
         found: dict[str, list[str]] = {name: [] for name in self._served}
         for path, why in self._wrong.items():
             found[self._policies[path].name].append(f"its file was not taken over, what it said before stays: {why}")
         for name, served in self._served.items():
             found[name] += [p for p in (served.watcher.problem, served.split.problem) if p is not None]
+            found[name] += self.shared.store.problems
         return found
 
     async def start(self, shared: Shared) -> None:
@@ -265,13 +267,15 @@ def background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]
 
 
 def _spent_today(records: Records, policy: str, before: float) -> tuple[Decimal, Decimal]:
-    """US dollars spent on the teacher since midnight UTC: (for clients, for audits)."""
-    served = audited = Decimal(0)
-    for _, record in records.records(policy=policy, since=before // DAY_SECONDS * DAY_SECONDS):
+    """US dollars spent on the teacher since midnight UTC: (for clients, for audits). All that an unreadable row still
+    tells of money counts as spent for clients, since nobody can tell any more what for."""
+    served, audited, midnight = Decimal(0), Decimal(0), before // DAY_SECONDS * DAY_SECONDS
+    for _, record in records.records(policy=policy, since=midnight):
         if record.created_at < before:
             spent = teacher_spend(record)
             served, audited = served + spent[0], audited + spent[1]
-    return served, audited
+    lost = (row for row in records.unread if row.policy == policy and midnight <= row.created_at < before)
+    return sum((row.usd for row in lost), served), audited
 
 
 def _objective(policy: Policy) -> tuple[str, float]:

@@ -52,6 +52,8 @@ def show(policy_paths: Sequence[Path], *, hours: float, settings: Settings, cons
                 _show_policy(load_policy(path), records, hours, settings, out)
             except PolicyError as e:
                 wrong.append(str(e))
+        if said := records.unread.said():
+            out.print(Text(said, style="red"))
     if wrong:
         raise PolicyError(f"{'; '.join(wrong)} (a proxy that runs goes on by what the file said before)")
 

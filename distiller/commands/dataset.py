@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from distiller.commands.common import DEFAULT, PolicyFile, console
 from router.policy import load_policy
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.base import reading
 
 Folder = Annotated[Path, typer.Argument(help="A dataset's folder.")]
 
@@ -56,7 +55,7 @@ def build(
     if max_rows is not None:
         config = replace(config, max_rows=max_rows or None)
     prompts = [prompt for file in against for prompt in read_prompts(file)]
-    with closing(open_readonly(settings)) as log, Telling(console) as tell:
+    with reading(settings) as log, Telling(console) as tell:
         built = dataset.build(
             (record for _, record in log.records(chosen.name)),
             chosen,

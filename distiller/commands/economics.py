@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +16,7 @@ from router.contracts.prices import Price
 from router.errors import LocumError, StoreError
 from router.policy import load_policy
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.base import reading
 
 if TYPE_CHECKING:
     from distiller.economics.flow import Flow
@@ -93,7 +92,7 @@ def _flow(policy: Policy, settings: Settings, student: Price | None, teacher: Pr
     from distiller.economics.flow import DAY_SECONDS, Rates, flow_of  # noqa: PLC0415
 
     rates = Rates(student or policy.student.usd_per_million, student_given=student is not None, teacher=teacher)
-    with closing(open_readonly(settings)) as log, console.status("reading the log"):
+    with reading(settings) as log, console.status("reading the log"):
         records = log.records(policy.name, since=time.time() - days * DAY_SECONDS)
         flow = flow_of((record for _, record in records), rates)
     if not flow.requests:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from router.contracts.bundles import read_active
 from router.errors import BundleError, LocumError
 from router.policy import Policy, load_policy
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.base import reading
 
 if TYPE_CHECKING:
     from distiller.data.rows import Row
@@ -106,7 +105,7 @@ def _rows(policy: Policy, settings: Settings, dataset: Path | None, most: int) -
     if dataset is not None:
         rows, source = from_path(dataset, most), str(dataset)
     else:
-        with closing(open_readonly(settings)) as log:
+        with reading(settings) as log:
             rows = from_log((record for _, record in log.records(policy.name)), policy, most)
         source = "the log's audits"
     if not rows:

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +22,7 @@ from router.contracts.rounds import history
 from router.errors import LocumError
 from router.policy import Policy, load_policy
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.base import reading
 
 if TYPE_CHECKING:
     from distiller.rounds.reports import RoundReport
@@ -188,7 +187,7 @@ def _show_canary(policy: Policy, settings: Settings) -> None:
 
 
 def _tally(policy: Policy, settings: Settings, known: Tally = NOTHING) -> Tally:
-    with closing(open_readonly(settings)) as log:
+    with reading(settings) as log:
         return count(log, policy, known)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import closing
 from decimal import Decimal
 
 from distiller.economics.flow import DAY_SECONDS, Rates, flow_of
@@ -12,7 +11,7 @@ from distiller.economics.worth import Line, Worth, expected_gain, next_cost, wei
 from router.contracts.rounds import canaries, history, synthetic_spending
 from router.policy import Policy
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.base import reading
 
 DAYS = 7
 """Of the log, that tell how much traffic there is."""
@@ -38,7 +37,7 @@ class Scales:
         at, known = self._known.get(key, (0.0, None))
         if known is not None and now - at < FRESH_SECONDS:
             return known
-        with closing(open_readonly(self._settings)) as log:
+        with reading(self._settings) as log:
             records = (record for _, record in log.records(policy.name, since=now - DAYS * DAY_SECONDS))
             flow = flow_of(records, Rates(policy.student.usd_per_million))
         moved = flow.moved_per_request(policy.audit.rate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from router.policy import Policy, load_policy
 from router.scoring.encoder import load_encoder
 from router.scoring.estimator import Scorer
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.base import reading
 
 if TYPE_CHECKING:
     from distiller.replay.log import Logged
@@ -143,7 +142,7 @@ def _records(source: str, since: str | None, settings: Settings, policy: str) ->
 
         yield from (record for record in read_jsonl(Path(source)) if record.created_at >= start)
         return
-    with closing(open_readonly(settings)) as log:
+    with reading(settings) as log:
         yield from (record for _, record in log.records(policy, since=start))
 
 

@@ -11,7 +11,6 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -32,7 +31,7 @@ from router.policy import Policy
 from router.scoring.encoder import load_encoder
 from router.scoring.judges.judge import Judges
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.base import reading
 
 ANSWERS, FOUND = "incumbent.jsonl", "found.json"
 
@@ -116,7 +115,7 @@ def _wanted(policy: Policy) -> str:
 def _audited(policy: Policy, settings: Settings, canary: Canary) -> list[tuple[Row, StudentAnswer]]:
     """Its audited requests that both tiers answered, with its own answers."""
     versions, judges, found = frozenset({canary.bundle}), Judges(policy.judge), []
-    with closing(open_readonly(settings)) as log:
+    with reading(settings) as log:
         for _, record in log.audits(policy.name, since=canary.began_at):
             answer = live_answer(record, versions) if record.bundle == canary.bundle else None
             row = row_of(record, policy, judges) if answer is not None else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,7 +28,7 @@ from router.errors import BundleError
 from router.policy import Policy
 from router.scoring.encoder import kept_encoder
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.base import reading
 
 INCUMBENT = "incumbent.jsonl"
 MAX_WEIGHT = 20.0
@@ -101,7 +100,7 @@ class Material:
                     answers.append(answer)
                 yield record
 
-        with closing(open_readonly(self.settings)) as log:
+        with reading(self.settings) as log:
             out = self.work.folder / DATASET
             records = read(log.records(self.policy.name))
             encoder = partial(kept_encoder, self.settings.cache)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -24,7 +23,7 @@ from router.paid import Backend, teacher_of
 from router.policy import Policy
 from router.scoring.encoder import Encoder
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.base import reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,6 @@ def _dataset(policy: Policy, settings: Settings, folder: Path) -> datasets.Datas
     """The dataset that the run looks at: of one that was killed, the same as before, else of the log as it is."""
     if (folder / datasets.DATASET).is_file():
         return datasets.load(folder)
-    with closing(open_readonly(settings)) as log:
+    with reading(settings) as log:
         records = (record for _, record in log.records(policy.name))
         return datasets.build(records, policy, folder, written=kept(settings, policy))

@@ -35,6 +35,16 @@ class Kind(StrEnum):
     TRAINED = "trained"
 
 
+class Reduced(StrEnum):
+    """Why a record holds no texts though its policy keeps them. A closed set: it is a metric label.
+
+    ``room``: too many bytes waited to be written. ``unfit``: what a backend said could not have been read back.
+    """
+
+    ROOM = "room"
+    UNFIT = "unfit"
+
+
 @dataclass(slots=True, kw_only=True)
 class Usage:
     """Token counts as the backend reported them; ``estimated`` where it reported none."""
@@ -129,7 +139,8 @@ class Record:
     ``owner`` names the client key that the request came with, and tells nothing of it; None without keys, and in
     records older than owners. The conversation is that owner's alone.
     ``acceptance`` is the probability by which the student's answer was let out or deferred, None where it was not
-    asked. ``overhead_seconds`` is the request's time less the time spent waiting for upstreams.
+    asked. ``overhead_seconds`` is the request's time less the time spent waiting for upstreams. ``reduced`` tells why
+    money and decision are all that is left of it.
     """
 
     schema_version: Literal[1] = 1
@@ -158,6 +169,7 @@ class Record:
     overhead_seconds: float = 0.0
     audit: Audit | None = None
     feedback: float | None = None
+    reduced: Reduced | None = None
 
     @property
     def cost_usd(self) -> Decimal:

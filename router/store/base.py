@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import NamedTuple, Protocol
 
-from router.contracts.records import Audit, Record
+import structlog
+
+from router.contracts.records import Audit, Record, Reduced
 from router.policy import Policy
 from router.settings import Settings
+from router.store.unread import UnreadRows
+
+log = structlog.get_logger(__name__)
 
 
 class Scored(NamedTuple):
@@ -29,7 +35,11 @@ class Traces(NamedTuple):
 
 
 class Records(Protocol):
-    """The reading side; safe beside any number of writers, in this process or another."""
+    """The reading side; safe beside any number of writers, in this process or another. A row that cannot be read
+    hides no other: it is passed over, and ``unread`` tells of it."""
+
+    @property
+    def unread(self) -> UnreadRows: ...
 
     def records(self, policy: str | None = None, after: int = 0, since: float = 0.0) -> Iterator[tuple[int, Record]]:
         """Yields ``(seq, record)`` in the order written, audits and feedback joined in.
@@ -48,7 +58,7 @@ class Records(Protocol):
         ...
 
     def get(self, request_id: str) -> Record | None:
-        """One record, or None where it is not (yet) there."""
+        """One record, or None where it is not (yet) there, or cannot be read."""
         ...
 
     def scored(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[Scored]:
@@ -75,6 +85,16 @@ class Store(Records, Protocol):
     @property
     def unspelled(self) -> int:
         """Answers recorded without what was told of their tokens: it spells what was redacted, or too much waited."""
+        ...
+
+    @property
+    def reduced(self) -> Mapping[Reduced, int]:
+        """Records of which money and decision alone were kept, by why."""
+        ...
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """For people: what keeps records from being written or read now, and what was lost since the start."""
         ...
 
     @property
@@ -126,6 +146,17 @@ def open_readonly(settings: Settings) -> Records:
     from router.store.reader import SqliteReader  # noqa: PLC0415
 
     return SqliteReader(settings.records_db)
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[Records]:
+    """The store open for reading; at the end the log says what of it could not be read."""
+    with closing(open_readonly(settings)) as records:
+        try:
+            yield records
+        finally:
+            if said := records.unread.said():
+                log.warning("records_unreadable", why=said)
 
 
 def open_eraser(settings: Settings) -> Eraser:

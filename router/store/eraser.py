@@ -12,7 +12,7 @@ from typing import TypeVar
 from router.errors import StoreError
 from router.store.base import Traces
 from router.store.opening import newer, patiently
-from router.store.reader import BUSY_SECONDS, DB_VERSION
+from router.store.reader import BUSY_SECONDS, DB_VERSION, readable_text
 
 AT_ONCE = 200
 """Records in one transaction: a writer beside it waits for a few milliseconds."""
@@ -23,8 +23,10 @@ RESPONSES_VERSION = 1
 """Of ``router.api.responses.kept``, whose file this is."""
 
 _T = TypeVar("_T")
-_WHO = "json_extract(body, '$.user')"
-_WHICH = "json_extract(body, '$.conversation_id')"
+# ``?1`` is who is looked for. A row that is no JSON any more is theirs where it still names them.
+_NAMED = """CASE WHEN json_valid(body) THEN json_extract(body, '$.{0}')
+    WHEN instr(CAST(body AS TEXT), '"{0}":' || json_quote(?1)) THEN ?1 END"""
+_WHO, _WHICH = _NAMED.format("user"), _NAMED.format("conversation_id")
 
 
 class SqliteEraser:
@@ -58,6 +60,7 @@ class SqliteEraser:
 def _opened(path: Path, version: int) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
+        db.text_factory = readable_text
         written = db.execute("PRAGMA user_version").fetchone()[0]
         if written > version:
             raise StoreError(newer(path, written, version))
@@ -70,10 +73,10 @@ def _opened(path: Path, version: int) -> sqlite3.Connection:
 
 def _find(db: sqlite3.Connection, user: str | None, conversation: str | None) -> Traces:
     column, value = (_WHO, user) if user is not None else (_WHICH, conversation)
-    found = list(_scan(db, f"SELECT request_id, {_WHICH} FROM records WHERE {column} = ?", value))
-    conversations = {str(which) for _, which in found}
+    found = list(_scan(db, f"SELECT request_id, {_WHICH} FROM records WHERE {column} = ?1", value))
+    conversations = {str(which) for _, which in found if which is not None}
     if user is not None and conversations:
-        others = _scan(db, f"SELECT request_id, {_WHICH} FROM records WHERE {_WHO} IS NOT ?", user)
+        others = _scan(db, f"SELECT request_id, {_WHICH} FROM records WHERE {_WHO} IS NOT ?1", user)
         conversations.difference_update([str(which) for _, which in others])
     if conversation is not None:
         conversations = {conversation}
@@ -84,7 +87,7 @@ def _scan(db: sqlite3.Connection, query: str, value: object) -> Iterator[tuple[o
     """The query over all records, some of them at a time."""
     last = db.execute("SELECT MAX(seq) FROM records").fetchone()[0] or 0
     for first in range(0, last, SCAN_ROWS):
-        yield from db.execute(f"{query} AND seq > ? AND seq <= ?", (value, first, first + SCAN_ROWS)).fetchall()
+        yield from db.execute(f"{query} AND seq > ?2 AND seq <= ?3", (value, first, first + SCAN_ROWS)).fetchall()
 
 
 def _delete(db: sqlite3.Connection, table: str, column: str, values: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""What of a record a policy lets a disk have: its text redacted, or none of it; as JSON."""
+"""What of a record a policy lets a disk have: its text redacted, or none of it; as JSON that can be read back."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from router.contracts.logprobs import packed_as_told
-from router.contracts.records import Answer, Audit, Record
+from router.contracts.records import Answer, Audit, Record, read_audit, read_record
 from router.policy import LogPart
 from router.store.redact import redact_json
+
+UNFIT = (orjson.JSONEncodeError, UnicodeError, RecursionError, ValidationError)
+"""What says that something could not be kept: half characters, endless nesting, what is no number."""
+READ_DEEPEST, DUMPS_DEEPEST = 190, 254
+"""Levels that are surely read back, and that orjson writes."""
+_OPEN, _CLOSE = b"[" * (DUMPS_DEEPEST - READ_DEEPEST), b"]" * (DUMPS_DEEPEST - READ_DEEPEST)
 
 _RECORD, _ANSWER, _AUDIT = (tuple(f.name for f in fields(kind)) for kind in (Record, Answer, Audit))
 
@@ -24,37 +31,62 @@ def kept_record(record: Record, rules: LogPart | None, unspelled: Callable[[], N
     what was redacted.
 
     Raises:
-        orjson.JSONEncodeError: no JSON can hold it.
+        one of UNFIT: no JSON can hold it, or it could not be read back.
     """
     kept = _plain(record, _RECORD)
-    kept["request"] = _text(record.request, rules)
-    kept["answers"] = [_answer(answer, rules, unspelled) for answer in record.answers]
+    kept["request"] = None
+    kept["answers"] = answers = [_answer(answer) for answer in record.answers]
     if record.audit is not None:
-        kept["audit"] = _audit(record.audit, rules)
-    return orjson.dumps(kept, default=_decimal).decode()
+        kept["audit"] = _audit(record.audit)
+    read_record(orjson.dumps(kept, default=_decimal))  # all but the texts, which any JSON object is
+    kept["request"] = _text(record.request, rules)
+    for answer, said in zip(answers, record.answers, strict=True):
+        _add_text(answer, said, rules, unspelled)
+    if record.audit is not None and record.audit.answer is not None:
+        _add_text(kept["audit"]["answer"], record.audit.answer, rules)
+    return _written(kept)
 
 
 def kept_audit(audit: Audit, rules: LogPart | None) -> str:
     """The same for an audit that comes after its record."""
-    return orjson.dumps(_audit(audit, rules), default=_decimal).decode()
+    kept = _audit(audit)
+    read_audit(orjson.dumps(kept, default=_decimal))
+    if audit.answer is not None:
+        _add_text(kept["answer"], audit.answer, rules)
+    return _written(kept)
 
 
-def _audit(audit: Audit, rules: LogPart | None) -> dict[str, Any]:
+def _written(kept: dict[str, Any]) -> str:
+    """As JSON, where it nests no deeper than is read back: the check is that orjson writes it inside so many lists."""
+    buried: Any = kept
+    for _ in _OPEN:
+        buried = [buried]
+    return orjson.dumps(buried, default=_decimal)[len(_OPEN) : -len(_CLOSE)].decode()
+
+
+def _audit(audit: Audit) -> dict[str, Any]:
     kept = _plain(audit, _AUDIT)
     if audit.answer is not None:
-        kept["answer"] = _answer(audit.answer, rules)
+        kept["answer"] = _answer(audit.answer)
     return kept
 
 
-def _answer(answer: Answer, rules: LogPart | None, unspelled: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def _answer(answer: Answer) -> dict[str, Any]:
+    """All but what was said."""
     kept = _plain(answer, _ANSWER)
-    kept["message"] = _text(answer.message, rules)
-    told = kept.pop("top_logprobs", None)
+    kept.pop("top_logprobs", None)
+    kept["message"] = None
+    return kept
+
+
+def _add_text(
+    kept: dict[str, Any], answer: Answer, rules: LogPart | None, unspelled: Callable[[], None] = lambda: None
+) -> None:
+    kept["message"], told = _text(answer.message, rules), answer.top_logprobs
     if told is not None and kept["message"] == answer.message:
         kept["top_logprobs"] = told if isinstance(told, str) else packed_as_told(told, _let_others_run)
     elif told is not None and kept["message"] is not None:
         unspelled()
-    return kept
 
 
 def _let_others_run() -> None:
@@ -67,7 +99,7 @@ def _plain(of: object, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _text(part: dict[str, Any] | None, rules: LogPart | None) -> dict[str, Any] | None:
-    if part is None or rules is None or not rules.text:
+    if not isinstance(part, dict) or rules is None or not rules.text:
         return None
     redacted: dict[str, Any] = redact_json(part, rules.redact)
     return redacted

@@ -2,101 +2,221 @@
 
 from __future__ import annotations
 
-import json
+import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
 from pydantic import ValidationError
 
-from router.contracts.records import Record, read_audit, read_record
+from router.contracts.records import Audit, Record, read_audit, read_record
 from router.errors import StoreError
 from router.store.base import Scored
 from router.store.opening import newer, patiently
+from router.store.unread import Unread, UnreadRows, reason, salvaged_usd, shown
 
 DB_VERSION = 1
 PAGE_ROWS = 500
 SCORED_ROWS = 200_000
 BUSY_SECONDS = 5.0
-AUDITS = f"""SELECT a.id, r.body, a.body FROM amendments a JOIN records r ON r.request_id = a.request_id
-    WHERE a.id > ? AND a.kind = 'audit' AND r.policy = ? AND a.created_at >= ? AND NOT EXISTS (
+ROW = "seq, request_id, policy, created_at, CAST(body AS BLOB)"
+# Of what is read in pages, ``{}`` is how the number that they go by is compared.
+RECORDS = f"SELECT {ROW} FROM records WHERE seq {{}} ? AND created_at >= ?{{}} ORDER BY seq LIMIT {PAGE_ROWS}"
+AUDITS = f"""SELECT a.id, CAST(a.body AS BLOB), r.seq, r.request_id, r.policy, r.created_at, CAST(r.body AS BLOB)
+    FROM amendments a JOIN records r ON r.request_id = a.request_id
+    WHERE a.id {{}} ? AND a.kind = 'audit' AND r.policy = ? AND a.created_at >= ? AND NOT EXISTS (
         SELECT 1 FROM amendments b WHERE b.request_id = a.request_id AND b.kind = 'audit' AND b.id < a.id)
     ORDER BY a.id LIMIT {PAGE_ROWS}"""
+SCORED = f"""SELECT seq, request_id, created_at, json_extract(valid, '$.bundle'),
+        json_extract(valid, '$.decision.score'), json_extract(valid, '$.decision.novelty'), valid IS NULL, policy
+    FROM (SELECT *, CASE WHEN json_valid(body) AND json_type(body, '$.decision') = 'object' THEN body END AS valid
+        FROM records WHERE seq {{}} ?
+        AND seq > (SELECT seq FROM sqlite_sequence WHERE name = 'records') - {SCORED_ROWS}
+        AND created_at >= ? AND policy = ?)
+    ORDER BY seq LIMIT {PAGE_ROWS}"""
+
+
+class Row(NamedTuple):
+    """A record as it lies there. Any of it may be of any type, where somebody damaged it."""
+
+    seq: int
+    request_id: Any
+    policy: Any
+    created_at: Any
+    body: Any
 
 
 class SqliteReader:
-    """The reading side. A database that does not exist yet reads as empty.
+    """The reading side. A database that does not exist yet reads as empty; a row that cannot be read is passed
+    over, and told by ``unread``.
 
     Every method raises StoreError where the database cannot be read, or a newer Locum wrote it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.unread = UnreadRows()
 
     def records(self, policy: str | None = None, after: int = 0, since: float = 0.0) -> Iterator[tuple[int, Record]]:
         """See ``Records``. In pages, so that a slow reader never keeps the log from being checkpointed."""
-        only = " AND policy = ?" if policy else ""
-        query = (
-            "SELECT seq, request_id, body FROM records"
-            f" WHERE seq > ? AND created_at >= ?{only} ORDER BY seq LIMIT {PAGE_ROWS}"
-        )
+        query, values = RECORDS.format("{}", " AND policy = ?" if policy else ""), [policy] if policy else []
         with self._reading() as db:
-            while rows := _all(db, query, (after, since, *([policy] if policy else []))):
-                later = _amendments(db, [request_id for _, request_id, _ in rows])
-                for seq, request_id, body in rows:
-                    yield seq, _load(body, later.get(request_id, []))
-                after = rows[-1][0]
+            for page in self._pages(db, "record", query, after, (since, *values)):
+                later = self._amendments(db, [request_id for _, request_id, *_ in page])
+                for row in map(Row._make, page):
+                    if (record := self._record(row)) is not None:
+                        self._join(record, later.get(row.request_id, ()))
+                        yield row.seq, record
 
     def audits(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[tuple[int, Record]]:
         """See ``Records``."""
         with self._reading() as db:
-            while rows := _all(db, AUDITS, (after, policy, since)):
-                for at, body, outcome in rows:
-                    yield at, _load(body, [("audit", outcome)])
-                after = rows[-1][0]
+            for page in self._pages(db, "amendment", AUDITS, after, (policy, since)):
+                for at, outcome, *found in page:
+                    row = Row._make(found)
+                    audit = self._audit(at, row.request_id, outcome)
+                    if audit is not None and (record := self._record(row)) is not None:
+                        record.audit = audit
+                        record.heed_feedback()
+                        yield at, record
 
     def get(self, request_id: str) -> Record | None:
         with self._reading() as db:
-            rows = _all(db, "SELECT body FROM records WHERE request_id = ?", (request_id,))
-            return _load(rows[0][0], _amendments(db, [request_id]).get(request_id, [])) if rows else None
+            rows = _all(db, f"SELECT {ROW} FROM records WHERE request_id = ?", (request_id,))
+            record = self._record(Row._make(rows[0])) if rows else None
+            if record is not None:
+                self._join(record, self._amendments(db, [request_id]).get(request_id, ()))
+            return record
 
     def scored(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[Scored]:
         """See ``Records``. SQLite itself looks into the JSON, without the interpreter's lock."""
-        query = (
-            "SELECT seq, request_id, created_at, json_extract(body, '$.bundle'),"
-            " json_extract(body, '$.decision.score'), json_extract(body, '$.decision.novelty')"
-            " FROM records WHERE seq > ?"
-            f" AND seq > (SELECT MAX(seq) FROM records) - {SCORED_ROWS}"
-            f" AND created_at >= ? AND policy = ? ORDER BY seq LIMIT {PAGE_ROWS}"
-        )
         with self._reading() as db:
-            while rows := _all(db, query, (after, since, policy)):
-                yield from map(Scored._make, rows)
-                after = rows[-1][0]
+            for page in self._pages(db, "record", SCORED, after, (since, policy)):
+                for *found, no_json, name in page:
+                    scored = Scored._make(found)
+                    if no_json or not _sound(scored):
+                        row = Row(scored.seq, scored.request_id, name, scored.at, b"")
+                        self._pass_over(row, "no record" if no_json else "decision: what was scored is no number")
+                    else:
+                        yield scored
 
     def close(self) -> None:
         """Nothing is held open between reads."""
 
+    # ---- what cannot be read ----
+
+    def _record(self, row: Row) -> Record | None:
+        try:
+            return read_record(row.body if isinstance(row.body, bytes) else b"")
+        except (ValidationError, RecursionError) as e:
+            self._pass_over(row, reason(e))
+            return None
+
+    def _audit(self, at: int, request_id: object, body: object) -> Audit | None:
+        try:
+            return read_audit(body if isinstance(body, bytes) else b"")
+        except (ValidationError, RecursionError) as e:
+            self._pass_over_amendment(at, request_id, reason(e), body)
+            return None
+
+    def _join(self, record: Record, later: Sequence[tuple[int, str, Any]]) -> None:
+        """Adds a record's amendments, in whatever order they came; of several of a kind the last holds."""
+        for at, kind, body in later:
+            if kind == "audit":
+                record.audit = self._audit(at, record.request_id, body) or record.audit
+            elif kind == "feedback":
+                try:
+                    score = orjson.loads(body or b"")
+                    record.feedback = float(score) if score is not None else None
+                except (ValueError, TypeError) as e:
+                    self._pass_over_amendment(at, record.request_id, reason(e))
+        record.heed_feedback()
+
+    def _pass_over(self, row: Row, why: str) -> None:
+        at = row.created_at if isinstance(row.created_at, float) else 0.0
+        usd = salvaged_usd(row.body)
+        self.unread.add(Unread("record", row.seq, shown(row.request_id), why, shown(row.policy), at, usd))
+
+    def _pass_over_amendment(self, at: int, request_id: object, why: str, body: object = b"") -> None:
+        self.unread.add(Unread("amendment", at, shown(request_id), why, usd=salvaged_usd(body)))
+
+    # ---- the database ----
+
+    def _pages(
+        self, db: sqlite3.Connection | None, table: str, query: str, after: int, values: Sequence[object]
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """What the query finds, in the order of its first column. Where a page of the file is damaged, what SQLite
+        still finds behind it."""
+        while db is not None:
+            try:
+                page = _all(db, query.format(">"), (after, *values))
+            except sqlite3.DatabaseError as e:
+                if not _damaged(e):
+                    raise
+                page = self._past_damage(db, table, query.format("="), (after, *values))
+            if not page:
+                return
+            yield page
+            after = page[-1][0]
+
+    def _past_damage(
+        self, db: sqlite3.Connection, table: str, query: str, values: tuple[Any, ...]
+    ) -> list[tuple[Any, ...]]:
+        """Looks for each row by its number, until some were found or none is left."""
+        after, *others = values
+        last, found = _last(db, table), list[tuple[Any, ...]]()
+        while not found and after < last:
+            numbers = range(after + 1, min(after + PAGE_ROWS, last) + 1)
+            for number in numbers:
+                try:
+                    found += _all(db, query, (number, *others))
+                except sqlite3.DatabaseError as e:
+                    if not _damaged(e):
+                        raise
+                    self.unread.add(Unread(table, number, "unknown", str(e)))
+            after = numbers[-1]
+        return found
+
+    def _amendments(
+        self, db: sqlite3.Connection | None, request_ids: Sequence[Any]
+    ) -> dict[str, list[tuple[int, str, Any]]]:
+        """What was added later, as ``request id -> [(id, kind, body)]``, oldest first."""
+        marks = ",".join("?" * len(request_ids))
+        query = (
+            f"SELECT request_id, id, kind, CAST(body AS BLOB) FROM amendments WHERE request_id IN ({marks}) ORDER BY id"
+        )
+        found: dict[str, list[tuple[int, str, Any]]] = {}
+        try:
+            for request_id, *amendment in _all(db, query, request_ids):
+                found.setdefault(request_id, []).append((amendment[0], amendment[1], amendment[2]))
+        except sqlite3.DatabaseError as e:
+            if not _damaged(e):
+                raise
+            self.unread.add(Unread("amendment", 0, "unknown", str(e)))
+        return found
+
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
         """A connection that cannot write; None where there is no database yet."""
-        if not self._path.exists():
-            yield None
-            return
         try:
+            if not self._path.exists():
+                yield None
+                return
             db, version = patiently(self._open, BUSY_SECONDS)
             with closing(db):
                 if version > DB_VERSION:
                     raise StoreError(newer(self._path, version, DB_VERSION))
                 yield db if version else None
-        except sqlite3.Error as e:
+        except (sqlite3.Error, OSError) as e:
             raise StoreError(f"cannot read the records at {self._path}: {e}") from e
 
     def _open(self) -> tuple[sqlite3.Connection, int]:
         db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
+            db.text_factory = readable_text
             db.execute("PRAGMA query_only = ON")
             return db, db.execute("PRAGMA user_version").fetchone()[0]
         except BaseException:
@@ -108,26 +228,27 @@ def _all(db: sqlite3.Connection | None, query: str, values: Sequence[object]) ->
     return db.execute(query, tuple(values)).fetchall() if db else []
 
 
-def _amendments(db: sqlite3.Connection | None, request_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
-    """What was added later, as ``request id -> [(kind, body)]``, oldest first."""
-    marks = ",".join("?" * len(request_ids))
-    query = f"SELECT request_id, kind, body FROM amendments WHERE request_id IN ({marks}) ORDER BY id"
-    found: dict[str, list[tuple[str, str]]] = {}
-    for request_id, kind, body in _all(db, query, request_ids):
-        found.setdefault(request_id, []).append((kind, body))
-    return found
+def readable_text(raw: bytes) -> str:
+    """A column's text, whatever bytes somebody put there."""
+    return raw.decode(errors="replace")
 
 
-def _load(body: str, later: Sequence[tuple[str, str]]) -> Record:
-    """A record with its amendments, in whatever order they came; of several of a kind the last holds."""
-    try:
-        record = read_record(body)
-        for kind, amendment in later:
-            if kind == "audit":
-                record.audit = read_audit(amendment)
-            elif kind == "feedback":
-                record.feedback = json.loads(amendment)
-        record.heed_feedback()
-    except ValidationError as e:
-        raise StoreError(f"a record cannot be read; a newer Locum may have written it: {e}") from e
-    return record
+def _damaged(error: sqlite3.DatabaseError) -> bool:
+    return (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+
+
+def _last(db: sqlite3.Connection, table: str) -> int:
+    """The highest number of a row; of records the highest ever given, without looking at any."""
+    query = "SELECT seq FROM sqlite_sequence WHERE name = 'records'"
+    rows = _all(db, query if table == "record" else "SELECT MAX(id) FROM amendments", ())
+    return int(rows[0][0] or 0) if rows else 0
+
+
+def _sound(scored: Scored) -> bool:
+    numbers = (scored.at, scored.score, scored.novelty)
+    return (
+        all(n is None or (isinstance(n, int | float) and math.isfinite(n)) for n in numbers)
+        and scored.at is not None
+        and isinstance(scored.request_id, str)
+        and isinstance(scored.bundle, str | None)
+    )

@@ -15,19 +15,19 @@ import json
 import sqlite3
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import orjson
 import structlog
 
-from router.contracts.records import Audit, Record
+from router.contracts.records import Audit, Record, Reduced
 from router.policy import LogPart, Policy
-from router.store.kept import kept_audit, kept_record
+from router.store.kept import UNFIT, kept_audit, kept_record
+from router.store.mending import mended, mended_audit, reduced, reduced_audit
 from router.store.opening import open_owned
 from router.store.reader import DB_VERSION, SqliteReader
 
@@ -71,9 +71,6 @@ ADD_AMENDMENTS = "INSERT INTO amendments (request_id, kind, created_at, body) VA
 PRUNE = """DELETE FROM records WHERE seq IN
     (SELECT seq FROM records WHERE policy = ? AND created_at < ? ORDER BY created_at LIMIT ?)"""
 
-# What a client can put into a request that no JSON text can hold: lone surrogates, endless nesting.
-NEVER_JSON = (orjson.JSONEncodeError, UnicodeError, RecursionError)
-
 log = structlog.get_logger(__name__)
 
 
@@ -87,6 +84,7 @@ class _Amendment:
 
 
 _Item = Record | _Amendment | Future[None]
+_Row = tuple[str, str, float, str]
 
 
 class SqliteStore(SqliteReader):
@@ -120,6 +118,8 @@ class SqliteStore(SqliteReader):
         self._dropped = 0
         self._errors = 0
         self._unspelled = 0
+        self._reduced: Counter[Reduced] = Counter()
+        self._failing = ""
         self._taken = 0
         self._closed = threading.Event()
         self._db = open_owned(
@@ -141,6 +141,19 @@ class SqliteStore(SqliteReader):
     @property
     def unspelled(self) -> int:
         return self._unspelled
+
+    @property
+    def reduced(self) -> Mapping[Reduced, int]:
+        return self._reduced
+
+    @property
+    def problems(self) -> Sequence[str]:
+        found = []
+        if self._failing:
+            found.append(f"records cannot be written, and {self.depth} wait: {self._failing}")
+        if said := self.unread.said():
+            found.append(said)
+        return found
 
     @property
     def depth(self) -> int:
@@ -227,7 +240,7 @@ class SqliteStore(SqliteReader):
             try:
                 waiting = waiting[self._commit_some(waiting[:most]) :]
                 self._taken = len(waiting)
-                pause, most = RETRY_SECONDS[0], len(batch)
+                pause, most, self._failing = RETRY_SECONDS[0], len(batch), ""
             except sqlite3.Error as e:
                 waiting = [*waiting, *self._behind()]  # a flush that came meanwhile is told too
                 self._refused(e, waiting)
@@ -283,32 +296,52 @@ class SqliteStore(SqliteReader):
         return added
 
     def _row(self, item: Record | _Amendment) -> tuple[object, ...] | None:
-        """What is kept of it; None where no JSON can hold it, now or ever."""
-        try:
-            return self._record_row(item) if isinstance(item, Record) else self._amendment_row(item)
-        except NEVER_JSON as e:
-            log.error("not fit for the records", request_id=item.request_id, error=str(e))
-            return None
+        """What is kept of it; None where nothing of it can be, now or ever."""
+        forms = self._record_rows(item) if isinstance(item, Record) else self._amendment_rows(item)
+        error: Exception | None = None
+        for form in forms:
+            try:
+                return form()
+            except UNFIT as e:
+                error = error or e
+        log.error("not fit for the records", request_id=item.request_id, error=str(error))
+        return None
 
-    def _record_row(self, record: Record) -> tuple[str, str, float, str]:
+    def _record_rows(self, record: Record) -> Iterator[Callable[[], _Row]]:
+        """As it is; where that could not be read back with its texts mended, else without them."""
         rules = self._policies.get(record.policy)
-        body = kept_record(record, rules, self._count_unspelled)
-        return record.request_id, record.policy, record.created_at, body
+
+        def row(form: Record) -> _Row:
+            return record.request_id, record.policy, record.created_at, kept_record(form, rules, self._count_unspelled)
+
+        yield lambda: row(record)
+        yield lambda: row(mended(record))
+        self._count_reduced(Reduced.UNFIT, record)
+        yield lambda: row(reduced(record, Reduced.UNFIT))
+
+    def _count_reduced(self, why: Reduced, record: Record) -> None:
+        self._reduced[why] += 1
+        log.error("record kept without its texts", request_id=record.request_id, why=why.value)
 
     def _count_unspelled(self) -> None:
         self._unspelled += 1
 
-    def _amendment_row(self, item: _Amendment) -> tuple[str, str, float, str]:
-        if item.audit is None:
+    def _amendment_rows(self, item: _Amendment) -> Iterator[Callable[[], _Row]]:
+        told = item.request_id, item.kind, item.created_at
+        if (audit := item.audit) is None:
             self._db.execute(DROP_FEEDBACK, (item.request_id,))
-            return item.request_id, item.kind, item.created_at, json.dumps(item.feedback)
+            yield lambda: (*told, json.dumps(item.feedback))
+            return
         row = self._db.execute("SELECT policy FROM records WHERE request_id = ?", (item.request_id,)).fetchone()
         rules = self._policies.get(row[0]) if row else None
-        return item.request_id, item.kind, item.created_at, kept_audit(item.audit, rules)
+        yield lambda: (*told, kept_audit(audit, rules))
+        yield lambda: (*told, kept_audit(mended_audit(audit), rules))
+        yield lambda: (*told, kept_audit(reduced_audit(audit), rules))
 
     def _refused(self, error: sqlite3.Error, waiting: Sequence[_Item]) -> None:
         """Counts and tells a refused write; whoever waits for a flush waits no longer."""
         self._errors += 1
+        self._failing = str(error)
         log.error("records cannot be written", error=str(error), waiting=len(waiting))
         for item in waiting:
             _resolve(item)

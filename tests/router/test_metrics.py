@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from router.audit import Missed
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
-from router.contracts.records import Answer, Audit, Kind, Record, Usage
+from router.contracts.records import Answer, Audit, Kind, Record, Reduced, Usage
 from router.metrics import MISSED, Metrics
 from router.store.kept import kept_record
 from router.tally import LATENCY_BUCKETS, OVERHEAD_BUCKETS
@@ -189,6 +189,7 @@ def test_what_is_live_replaces_what_was() -> None:
 def test_lost_records_show_without_being_counted_twice(make_record: MakeRecord) -> None:
     class Store:
         dropped, errors, depth, unspelled = 3, 1, 5, 2
+        reduced, unread = {Reduced.ROOM: 2}, (1, 2)
 
     metrics = Metrics()
     metrics.watch(Store())
@@ -200,6 +201,9 @@ def test_lost_records_show_without_being_counted_twice(make_record: MakeRecord) 
     assert got["locum_store_errors_total{}"] == 1
     assert got["locum_store_queue_depth{}"] == 5
     assert got["locum_logprobs_dropped_total{}"] == 2
+    assert got["locum_records_reduced_total{cause=room}"] == 2
+    assert got["locum_records_reduced_total{cause=unfit}"] == 0
+    assert got["locum_records_unreadable{}"] == 2
 
 
 def test_two_objects_share_nothing(make_record: MakeRecord) -> None:
