@@ -18,7 +18,7 @@ from router.exchange import ChatRequest, Exchange, Headers
 from router.history import is_openai, normalised, own_call_ids
 from router.scoring.signals import of_answer, summarise
 from router.tiers import NOTHING, Tiers
-from router.upstream.base import Backend, Waited
+from router.upstream.base import IN_OWN_WORDS, Backend, Waited
 from router.upstream.sse import (
     DONE,
     Collector,
@@ -53,6 +53,8 @@ def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool, later: b
         body["logprobs"] = True
         for field in backend.ignores:
             body.pop(field, None)
+    if chat.native is not None and chat.native.dialect is backend.dialect:
+        body[IN_OWN_WORDS] = chat.native
     if later and backend.prioritises:
         body["priority"] = LATER
     if streamed:

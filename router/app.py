@@ -41,8 +41,7 @@ from router.settings import Settings
 from router.shared import SharedState
 from router.store.base import open_store
 from router.tiers import Tiers
-from router.upstream.litellm_wire import LiteLLMWire
-from router.upstream.openai_wire import OpenAIWire
+from router.upstream.wires import Wires
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +93,7 @@ def create_app(
         store = open_store(settings, proxy.policies)
         metrics.watch(store)
         kept.open()
-        tiers = Tiers(OpenAIWire(), LiteLLMWire())
+        tiers = Tiers(Wires())
         await proxy.start(Shared(tiers, store, metrics))
         tasks = [
             background(proxy.follow(), "policy files"),

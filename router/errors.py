@@ -157,6 +157,10 @@ class UpstreamError(LocumError):
     type = "upstream_error"
     code = "upstream_error"
     passing = True
+    said: bytes = b""
+    """What the backend said with it: for its wire alone, since it may quote a key."""
+    words: dict[str, Any] | None = None
+    """An ``error`` in OpenAI's shape, told instead of our own: where the wire knows that the client may see it."""
 
     def __init__(
         self,
@@ -173,6 +177,9 @@ class UpstreamError(LocumError):
         self.status = status or self.status
         self.code = code or self.code
         self.passing = self.passing if passing is None else passing
+
+    def body(self) -> dict[str, Any]:
+        return super().body() if self.words is None else {"error": self.words}
 
 
 class UpstreamUnusable(UpstreamError):

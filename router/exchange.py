@@ -24,7 +24,7 @@ from router.errors import (
 from router.policy import Policy
 from router.pricing import cost_usd
 from router.scoring.features import FEATURES_VERSION, Features
-from router.upstream.base import Backend, Waited
+from router.upstream.base import Backend, Native, Waited
 
 CLIENT_LEFT = 499
 """The status recorded where the client was gone before its answer (nginx's convention)."""
@@ -33,7 +33,8 @@ CLIENT_LEFT = 499
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A chat-completions request, parsed and validated. ``tier`` is what the client forces, if anything;
-    ``task`` and ``user`` are the client's own labels, ``owner`` is whose key it came with, None without keys."""
+    ``task`` and ``user`` are the client's own labels, ``owner`` is whose key it came with, None without keys;
+    ``native`` is the same request in the client's own words, where those are another dialect's."""
 
     request_id: str
     conversation_id: str
@@ -42,6 +43,7 @@ class ChatRequest:
     user: str | None = None
     task: str | None = None
     owner: str | None = None
+    native: Native | None = None
 
     @property
     def streamed(self) -> bool:

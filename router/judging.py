@@ -21,8 +21,7 @@ from router.scoring.judges.llm import Said
 from router.scoring.judges.pair import text
 from router.tiers import Tiers, provider
 from router.upstream.base import Backend, Waited
-from router.upstream.litellm_wire import LiteLLMWire
-from router.upstream.openai_wire import OpenAIWire
+from router.upstream.wires import Wires
 
 
 def judges_of(
@@ -50,7 +49,7 @@ async def judges_alone(
     policy: Policy, env: Mapping[str, str], encoder: Callable[[], Encodes | None] = lambda: None
 ) -> AsyncIterator[Judges]:
     """The same where no proxy runs: with connections of their own, closed at the end."""
-    tiers = Tiers(OpenAIWire(), LiteLLMWire())
+    tiers = Tiers(Wires())
     try:
         yield judges_of(policy, env, tiers, encoder)
     finally:

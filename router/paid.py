@@ -15,9 +15,8 @@ from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused, U
 from router.policy import Policy
 from router.pricing import cost_usd, usage_from_openai
 from router.tiers import OPENAI_URL, Backends
-from router.upstream.base import Backend, Reply, Upstream, Waited
-from router.upstream.litellm_wire import LiteLLMWire
-from router.upstream.openai_wire import OpenAIWire
+from router.upstream.base import Backend, Reply, Waited
+from router.upstream.wires import Wires
 
 __all__ = ["Backend", "Completion", "Models", "completion", "output_limit", "surely_unpaid", "teacher_of"]
 
@@ -36,17 +35,15 @@ class Models:
     """Asks models, each request once: who asks again pays again. Build it inside a running event loop."""
 
     def __init__(self) -> None:
-        self._openai: Upstream = OpenAIWire()
-        self._litellm: Upstream = LiteLLMWire()
+        self._wires = Wires()
 
     async def ask(self, backend: Backend, body: Mapping[str, Any]) -> Completion:
         """Raises as ``Upstream`` says, and UpstreamError for what is no chat completion."""
-        wire = self._openai if backend.url else self._litellm
-        return completion(backend, await wire.complete(backend, {**body, "model": backend.model}, Waited()))
+        asked = {**body, "model": backend.model}
+        return completion(backend, await self._wires.to(backend).complete(backend, asked, Waited()))
 
     async def close(self) -> None:
-        await self._openai.close()
-        await self._litellm.close()
+        await self._wires.close()
 
 
 def completion(backend: Backend, reply: Reply) -> Completion:

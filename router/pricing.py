@@ -160,10 +160,13 @@ def usage_from_openai(usage: Mapping[str, Any]) -> Usage:
     Takes the names of chat completions and those of the responses API; what is missing counts as 0.
     """
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    details = details if isinstance(details, dict) else {}
     return Usage(
         input_tokens=_count(usage, "prompt_tokens") or _count(usage, "input_tokens"),
-        cached_input_tokens=_count(details, "cached_tokens") if isinstance(details, dict) else 0,
+        cached_input_tokens=_count(details, "cached_tokens"),
         output_tokens=_count(usage, "completion_tokens") or _count(usage, "output_tokens"),
+        cache_written_tokens=_count(details, "cache_write_tokens") or _count(usage, "cache_creation_input_tokens"),
+        cache_written_1h_tokens=_count(details, "cache_write_1h_tokens"),
     )
 
 

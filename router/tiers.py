@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import structlog
 
@@ -18,8 +18,10 @@ from router.limits import Breakers, backoff_seconds
 from router.policy import EmbeddingsPart, Policy
 from router.pricing import Prices, litellm_price
 from router.students import Target
-from router.upstream.base import Backend, Reply, Upstream, Waited
+from router.upstream.anthropic import base_url
+from router.upstream.base import Backend, Dialect, Reply, Waited
 from router.upstream.events import EventStream
+from router.upstream.wires import Wires
 
 log = structlog.get_logger(__name__)
 
@@ -45,15 +47,11 @@ class Backends:
     def _teacher(self, model: str, url: str | None) -> Backend:
         declared = self._policy.teacher
         is_first = model == declared.model
-        name, url, variable = place_of(model, url, declared.api_key_env if is_first else None)
         return Backend(
             tier=Tier.TEACHER,
             label=model,
-            model=name,
-            url=url,
             timeout_seconds=declared.timeout_seconds,
-            key=self._env.get(variable) if variable else None,
-            lacks_key=variable is not None and not self._env.get(variable),
+            **place_of(model, url, declared.api_key_env if is_first else None, self._env),
             price=self.prices.teacher(model),
             rights=declared.training_rights if is_first else Rights.UNKNOWN,
         )
@@ -98,24 +96,36 @@ class Backends:
         )
 
 
-def place_of(model: str, url: str | None, variable: str | None) -> tuple[str, str | None, str | None]:
-    """(name to ask for, URL, key's variable) of a policy's model: OpenAI's own are asked without litellm."""
+class Place(TypedDict):
+    """Where a model is asked, and by whose key."""
+
+    model: str
+    url: str | None
+    dialect: Dialect
+    key: str | None
+    lacks_key: bool
+
+
+def place_of(model: str, url: str | None, variable: str | None, env: Mapping[str, str]) -> Place:
+    """The place of a policy's model; ``variable`` names its key. OpenAI's and Anthropic's own are asked without
+    litellm."""
+    dialect = Dialect.OPENAI
     if url is None and model.startswith("openai/"):
-        return model.removeprefix("openai/"), OPENAI_URL, variable or "OPENAI_API_KEY"
-    return model, url, variable
+        model, url, variable = model.removeprefix("openai/"), OPENAI_URL, variable or "OPENAI_API_KEY"
+    elif url is None and model.startswith("anthropic/"):
+        model, url, variable = model.removeprefix("anthropic/"), base_url(env), variable or "ANTHROPIC_API_KEY"
+        dialect = Dialect.ANTHROPIC
+    key = env.get(variable) if variable else None
+    return Place(model=model, url=url, dialect=dialect, key=key, lacks_key=variable is not None and not key)
 
 
 def provider(declared: EmbeddingsPart | Llm, price: Price, env: Mapping[str, str]) -> Backend:
     """A model that is paid and answers for no tier, as the policy declares it; its key comes from ``env``."""
-    name, url, variable = place_of(declared.model, declared.url, declared.api_key_env)
     return Backend(
         tier=Tier.TEACHER,
         label=declared.model,
-        model=name,
-        url=url,
         timeout_seconds=declared.timeout_seconds,
-        key=env.get(variable) if variable else None,
-        lacks_key=variable is not None and not env.get(variable),
+        **place_of(declared.model, declared.url, declared.api_key_env, env),
         price=price,
     )
 
@@ -127,8 +137,8 @@ class Tiers:
     them and answers it without is not asked with them again.
     """
 
-    def __init__(self, openai: Upstream, litellm: Upstream, breakers: Breakers | None = None) -> None:
-        self._openai, self._litellm = openai, litellm
+    def __init__(self, wires: Wires, breakers: Breakers | None = None) -> None:
+        self._wires = wires
         self._breakers = breakers or Breakers()
         self._refusing: set[str] = set()
 
@@ -176,7 +186,7 @@ class Tiers:
         while True:
             try:
                 with breaker.guard(backend.label):
-                    return await self._wire(backend).complete(backend, body, waited)
+                    return await self._wires.to(backend).complete(backend, body, waited)
             except UpstreamError as error:
                 await self._before_retry(backend, error, attempt, waited)
             attempt += 1
@@ -184,14 +194,15 @@ class Tiers:
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         """Embeddings, tried once: clients try again by themselves. Raises as ``Upstream`` says."""
         with self._breakers.of(backend.name).guard(backend.label):
-            return await self._wire(backend).embed(backend, body, waited)
+            return await self._wires.to(backend).embed(backend, body, waited)
 
     async def _open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> EventStream:
         breaker, attempt = self._breakers.of(backend.name), 0
         while True:
             try:
                 with breaker.guard(backend.label):
-                    events = EventStream(backend, await self._wire(backend).open(backend, body, waited), breaker.failed)
+                    raw = await self._wires.to(backend).open(backend, body, waited)
+                    events = EventStream(backend, raw, breaker.failed)
                     try:
                         await events.begin()
                     except BaseException:
@@ -212,9 +223,5 @@ class Tiers:
         with waited:
             await asyncio.sleep(backoff_seconds(attempt))
 
-    def _wire(self, backend: Backend) -> Upstream:
-        return self._openai if backend.url else self._litellm
-
     async def close(self) -> None:
-        await self._openai.close()
-        await self._litellm.close()
+        await self._wires.close()

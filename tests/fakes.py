@@ -24,6 +24,7 @@ from router.upstream.sse import Collector, chunks
 
 DEADLINE_SECONDS = 60.0
 """Only a test that fails waits so long; a busy machine may need it."""
+NO_ENV: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -278,6 +279,7 @@ def world(
     folder: Path,
     client_keys: tuple[str, ...] = (),
     encoders: Callable[[EncoderKind], Encoder | None] = lambda kind: None,
+    env: Mapping[str, str] = NO_ENV,
     **changes: Any,
 ) -> Iterator[World]:
     """The whole proxy, real but for its upstreams, waiting until its student is ready."""
@@ -288,6 +290,6 @@ def world(
         file = folder / "policy.yaml"
         file.write_text(yaml.safe_dump(policy_of(student, teacher, **changes)))
         settings = Settings(home=folder / "home", cache=folder / "cache", client_keys=frozenset(client_keys))
-        app = create_app([file], settings, env={"TEACHER_KEY": "sk-teacher-secret"}, encoders=encoders)
+        app = create_app([file], settings, env={"TEACHER_KEY": "sk-teacher-secret", **env}, encoders=encoders)
         url = stack.enter_context(served(app, lifespan="on"))
         yield World(url, student, teacher, settings.home, file)

@@ -18,17 +18,20 @@ from router.conversations import conversation_id
 from router.errors import BadRequest
 from router.exchange import ChatRequest, Sink
 from router.limits import Streams
+from router.upstream.base import Native
 
 
 @dataclass(slots=True)
 class Asked:
     """What a client asked, as a chat-completions request. ``through`` wraps the client's sink into one
     that takes a chat answer's bytes (whole, or whole server-sent events); None: they leave as they are.
-    ``conversation`` is the one it belongs to, where the surface knows (``conversation_of`` else)."""
+    ``conversation`` is the one it belongs to, where the surface knows (``conversation_of`` else). ``native``: the
+    request in the surface's own dialect; what answers in it too, ``through`` passes on."""
 
     body: dict[str, Any]
     through: Callable[[Sink], Sink] | None = None
     conversation: str | None = None
+    native: Native | None = None
 
 
 class Surface(Protocol):
@@ -76,6 +79,7 @@ def chat_request(arrived: Arrived, asked: Asked, tier: Tier | None) -> ChatReque
         owner=arrived.owner or None,
         user=_label(body.get("user")),
         task=_label(metadata.get("task")) if isinstance(metadata, dict) else None,
+        native=asked.native,
     )
 
 

@@ -47,12 +47,18 @@ class Reduced(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Usage:
-    """Token counts as the backend reported them; ``estimated`` where it reported none."""
+    """Token counts as the backend reported them; ``estimated`` where it reported none.
+
+    Among ``input_tokens`` are ``cached_input_tokens``, which a prompt cache served, and ``cache_written_tokens``, which
+    it took up; of the latter ``cache_written_1h_tokens`` to be kept for an hour, which costs more than the usual.
+    """
 
     input_tokens: int = 0
     cached_input_tokens: int = 0
     output_tokens: int = 0
     estimated: bool = False
+    cache_written_tokens: int = 0
+    cache_written_1h_tokens: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

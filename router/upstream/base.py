@@ -5,19 +5,41 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from router.contracts.decision import Tier
 from router.contracts.prices import Price
 from router.contracts.records import Rights
 
+IN_OWN_WORDS = "locum_own_words"
+"""The field in which a request, an answer or a chunk in chat's form has the same in the dialect that its client and its
+backend share: a ``Native``, a JSON text, an event. Who does not ask for it never gets it."""
+
+
+class Dialect(StrEnum):
+    """What a backend speaks."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """A request in its client's own words; ``headers`` are those that ask for something. A backend of this dialect is
+    asked with them, and answers in them, so that no translation loses anything."""
+
+    dialect: Dialect
+    body: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One place that answers for a tier.
 
-    ``url`` is an OpenAI base URL (ending in /v1); None: litellm translates. ``model`` is the name to
-    ask for there, ``label`` the name shown to people. ``timeout_seconds`` bounds the wait for each
+    ``url`` is the base URL of its ``dialect`` (OpenAI's ends in /v1); None: litellm translates. ``model`` is the
+    name to ask for there, ``label`` the name shown to people. ``timeout_seconds`` bounds the wait for each
     piece of an answer: the headers, and every chunk of a stream. ``lacks_key``: the environment has no
     key where the policy says one is. ``ignores``: fields of a request that are left out for it. ``prioritises``: it
     heeds ``priority``, which others may refuse.
@@ -35,6 +57,7 @@ class Backend:
     version: str | None = None
     ignores: tuple[str, ...] = ()
     prioritises: bool = False
+    dialect: Dialect = Dialect.OPENAI
     name: str = field(init=False)
     """Identifies the backend in logs and circuit breakers; two policies that share it share its breaker."""
 

@@ -16,7 +16,7 @@ from multidict import CIMultiDict, istr
 from yarl import URL
 
 from router.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from router.upstream.base import Backend, Reply, Waited
+from router.upstream.base import Backend, Dialect, Reply, Waited
 from router.upstream.faults import fault
 
 CHAT = "/chat/completions"
@@ -27,6 +27,7 @@ FAILURES = (TimeoutError, aiohttp.ClientError, ValueError)
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 15.0
 LAST_BYTES_SECONDS = 1.0
+NONE: Mapping[str, str] = {}
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -53,12 +54,20 @@ class OpenAIWire:
         self._proxies: dict[str, str | None] = {}
         self._places: dict[tuple[str | None, str | None, float, str], _Place] = {}
 
-    async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited, *, path: str = CHAT) -> Reply:
+    async def complete(
+        self,
+        backend: Backend,
+        body: Mapping[str, Any],
+        waited: Waited,
+        *,
+        path: str = CHAT,
+        headers: Mapping[str, str] = NONE,
+    ) -> Reply:
         """One whole answer. ``backend.timeout_seconds`` bounds all of it."""
         place = self._place(backend, path)
         try:
             with waited:
-                response = await self._post(place, body, place.whole)
+                response = await self._post(place, body, place.whole, headers)
                 _fail_when_lost(response)
                 content = await response.read()  # this gives the connection back, or closes it where it fails
         except FAILURES as e:
@@ -69,12 +78,20 @@ class OpenAIWire:
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         return await self.complete(backend, body, waited, path="/embeddings")
 
-    async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> OpenAIStream:
+    async def open(
+        self,
+        backend: Backend,
+        body: Mapping[str, Any],
+        waited: Waited,
+        *,
+        path: str = CHAT,
+        headers: Mapping[str, str] = NONE,
+    ) -> OpenAIStream:
         """``backend.timeout_seconds`` bounds the wait for the status and for each piece."""
-        place = self._place(backend, CHAT)
+        place = self._place(backend, path)
         try:
             with waited:
-                response = await self._post(place, body, place.streamed)
+                response = await self._post(place, body, place.streamed, headers)
                 if response.status >= 300:
                     _raise_unless_ok(backend, response, await response.read())
         except FAILURES as e:
@@ -86,12 +103,12 @@ class OpenAIWire:
         await self._session.close()
 
     def _post(
-        self, place: _Place, body: Mapping[str, Any], timeout: aiohttp.ClientTimeout
+        self, place: _Place, body: Mapping[str, Any], timeout: aiohttp.ClientTimeout, headers: Mapping[str, str]
     ) -> aiohttp.client._RequestContextManager:
         return self._session.post(
             place.url,
             data=orjson.dumps(body),
-            headers=place.headers,
+            headers={**place.headers, **headers} if headers else place.headers,
             timeout=timeout,
             allow_redirects=False,
             proxy=place.proxy,
@@ -102,7 +119,7 @@ class OpenAIWire:
         if (known := self._places.get(key)) is not None:
             return known
         url, seconds = backend.url or "", backend.timeout_seconds
-        secret = {"authorization": f"Bearer {backend.key}"} if backend.key else {}
+        secret = credentials(backend) if backend.key else {}
         made = self._places[key] = _Place(
             url=URL(f"{url.rstrip('/')}{path}"),
             headers=CIMultiDict({"content-type": "application/json"} | secret),
@@ -121,6 +138,13 @@ class OpenAIWire:
             direct = host in LOOPBACK or proxy_bypass(host)
             self._proxies[url] = None if direct else getproxies().get(parts.scheme)
         return self._proxies[url]
+
+
+def credentials(backend: Backend) -> dict[str, str]:
+    """The header that a backend of this dialect looks for its key in."""
+    if backend.dialect is Dialect.ANTHROPIC:
+        return {"x-api-key": backend.key or ""}
+    return {"authorization": f"Bearer {backend.key}"}
 
 
 class OpenAIStream:
@@ -176,8 +200,12 @@ def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], .
 
 
 def _raise_unless_ok(backend: Backend, response: aiohttp.ClientResponse, content: bytes) -> None:
-    if not 200 <= response.status < 300:
-        raise fault(backend, response.status, content, response.headers, passed_on=_passed_on(response))
+    if 200 <= response.status < 300:
+        return
+    found = fault(backend, response.status, content, response.headers, passed_on=_passed_on(response))
+    if isinstance(found, UpstreamError):
+        found.said = content
+    raise found
 
 
 def _named(backend: Backend, error: Exception) -> UpstreamError:

@@ -200,6 +200,8 @@ class Collector:
                 self._add_calls(value)
             elif isinstance(value, str) and key != "role":
                 self.message[key] = (self.message.get(key) or "") + value
+            elif isinstance(value, list) and isinstance(known := self.message.get(key), list):
+                self.message[key] = known + value
             elif value is not None:
                 self.message[key] = value
 

@@ -27,8 +27,7 @@ from router.settings import Settings
 from router.shared import SharedState
 from router.store.base import open_store
 from router.tiers import Backends, Tiers
-from router.upstream.litellm_wire import LiteLLMWire
-from router.upstream.openai_wire import OpenAIWire
+from router.upstream.wires import Wires
 from tests.fakes import DEADLINE_SECONDS, FakeUpstream, policy_of, until, world
 from tests.manifests import complete
 from tests.tiny import tiny_transformer
@@ -140,7 +139,7 @@ async def test_a_client_that_leaves_while_its_request_is_looked_at_is_recorded(
     upstream.url = "http://127.0.0.1:9"
     policy = Policy.model_validate(policy_of(upstream, upstream) | {"objective": {"threshold": 0.5}})
     settings = Settings(home=tmp_path)
-    store, tiers = open_store(settings, [policy]), Tiers(OpenAIWire(), LiteLLMWire())
+    store, tiers = open_store(settings, [policy]), Tiers(Wires())
     live = Live("b1", scorer, Thresholds(route=0.5, accept=0))
     cascade = Cascade(
         policy,

@@ -65,11 +65,12 @@ def stop_of(choice: Mapping[str, Any], question: Question, *, calls: bool, refus
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
-    """Token counts in Anthropic's form: those read from the cache are not among ``input_tokens``."""
+    """Token counts in Anthropic's form: what the cache served or took up is not among ``input_tokens``."""
     cached = min(usage.cached_input_tokens, usage.input_tokens)
+    written = min(usage.cache_written_tokens, usage.input_tokens - cached)
     return {
-        "input_tokens": usage.input_tokens - cached,
-        "cache_creation_input_tokens": 0,
+        "input_tokens": usage.input_tokens - cached - written,
+        "cache_creation_input_tokens": written,
         "cache_read_input_tokens": cached,
         "output_tokens": usage.output_tokens,
     }

@@ -19,6 +19,7 @@ from router.api.messages.answer import (
 )
 from router.api.messages.errors import in_stream
 from router.contracts.records import Usage
+from router.upstream.base import IN_OWN_WORDS
 from router.upstream.sse import DONE, parse, payload, usage_of
 
 Key = tuple[str, int]
@@ -62,19 +63,19 @@ class MessageStream:
     def take(self, raw: bytes) -> bytes:
         """What leaves for one whole event of a chat stream."""
         data = payload(raw)
-        if self._ended:
-            return b""
-        if not data:
-            return PING
+        if self._ended or not data:
+            return b"" if self._ended else PING
         if data == DONE:
             return self.finish()
-        chunk = parse(raw)
-        if chunk is None:
-            return b""
+        chunk = parse(raw) or {}
+        if isinstance(own := chunk.get(IN_OWN_WORDS), str):
+            self._ended = bool(chunk.get("error") or chunk.get("usage"))  # with either it ends
+            return own.encode()
         if chunk.get("error"):
             self._ended = True
             return event("error", **_without_type(in_stream(chunk, self._question.request_id)))
-        self._chunk(chunk)
+        if chunk:
+            self._chunk(chunk)
         return self._left()
 
     def finish(self) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import orjson
@@ -15,20 +16,30 @@ from router.api.messages.stream import MessageStream
 from router.api.wire import Message, Receive, Scope, Send
 from router.bodies import json_object
 from router.exchange import JSON, Headers, Sink
+from router.upstream.base import IN_OWN_WORDS, Dialect, Native
 from router.upstream.sse import split
 
 PATH = "/v1/messages"
 COUNT_PATH = "/v1/messages/count_tokens"
+_BETAS = re.compile(r"[A-Za-z0-9_.-]{1,100}(?:, ?[A-Za-z0-9_.-]{1,100}){0,31}")
 
 
 class Messages:
-    """Anthropic's form. The headers ``anthropic-version`` and ``anthropic-beta`` ask for nothing here."""
+    """Anthropic's form. Claude gets the request as it came, other models in translation; what ``anthropic-beta``
+    asks for is nothing to those."""
 
     async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
         body = json_object(content)
         chat = chat_of(body)
         question = Question(request_id, chat, wants_thinking(body))
-        return Asked(chat, lambda sink: MessageSink(sink, question))
+        native = Native(Dialect.ANTHROPIC, body, betas(headers))
+        return Asked(chat, lambda sink: MessageSink(sink, question), native=native)
+
+
+def betas(headers: Mapping[bytes, bytes]) -> dict[str, str]:
+    """The header ``anthropic-beta``, where it is one: names, with commas between them."""
+    given = headers.get(b"anthropic-beta", b"").decode("latin-1")
+    return {"anthropic-beta": given} if _BETAS.fullmatch(given) else {}
 
 
 class MessageSink:
@@ -44,13 +55,17 @@ class MessageSink:
         await self._sink.start(status, headers)
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        if status >= 400:
-            found = from_openai(status, body, self._question.request_id)
-        else:
-            found = message_of(orjson.loads(body), self._question)
         self.started = True
         kept = [(k, v) for k, v in headers if k != b"content-type"]
-        await self._sink.whole(status, [*kept, *JSON], orjson.dumps(found))
+        await self._sink.whole(status, [*kept, *JSON], self._message(status, body))
+
+    def _message(self, status: int, body: bytes) -> bytes:
+        if status >= 400:
+            return orjson.dumps(from_openai(status, body, self._question.request_id))
+        answer = orjson.loads(body)
+        if isinstance(own := answer.get(IN_OWN_WORDS), str):
+            return own.encode()
+        return orjson.dumps(message_of(answer, self._question))
 
     async def send(self, data: bytes) -> None:
         if out := self._taken(data):
