@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 Row = dict[str, Any]
@@ -37,7 +38,13 @@ class Asked:
     """A request as it arrived. ``name``: the part of the path before ``/v1``, which tells scripts apart."""
 
     name: str
-    body: Row
+    path: str
+    raw: bytes
+
+    @cached_property
+    def body(self) -> Row:
+        found: Row = json.loads(self.raw)
+        return found
 
     @property
     def streamed(self) -> bool:
@@ -106,7 +113,7 @@ class ScriptedServer:
             return True
         name = path.removeprefix("/").split("/v1/")[0]
         self.asked[name] = self.asked.get(name, 0) + 1
-        return await self._send(self._answer(Asked(name, json.loads(body))), reader, writer)
+        return await self._send(self._answer(Asked(name, path, body)), reader, writer)
 
     async def _send(self, pieces: Iterable[Piece], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         for piece in pieces:

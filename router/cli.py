@@ -187,9 +187,7 @@ def main() -> None:
     try:
         app()
     except LocumError as e:
-        from router.terminal import shown  # noqa: PLC0415
-
-        typer.secho(f"locum: {shown(str(e))}", fg=typer.colors.RED, err=True)
+        typer.secho(f"locum: {e}", fg=typer.colors.RED, err=True)
         sys.exit(1)
 
 

@@ -32,7 +32,6 @@ from router.settings import Settings
 from router.store.base import Records, open_readonly
 from router.summary import Summary
 from router.tables import BASE, date, share, table_of
-from router.terminal import Terminal
 
 ASK_SECONDS = 2.0
 
@@ -44,7 +43,7 @@ def show(policy_paths: Sequence[Path], *, hours: float, settings: Settings, cons
         PolicyError: a policy file is wrong; what there is to say of the others is printed before.
         StoreError: the records cannot be read.
     """
-    out = console or Terminal()
+    out = console or Console()
     out.print(_proxy(settings))
     wrong = []
     with closing(open_readonly(settings)) as records:
@@ -60,7 +59,7 @@ def show(policy_paths: Sequence[Path], *, hours: float, settings: Settings, cons
 
 
 def _show_policy(policy: Policy, records: Records, hours: float, settings: Settings, out: Console) -> None:
-    out.rule(Text(policy.name, style="bold"), align="left")
+    out.rule(f"[bold]{policy.name}[/]", align="left")
     out.print(_live(policy, settings))
     now = time.time()
     summary = summarise(policy, records, settings, since=now - 3600 * hours)

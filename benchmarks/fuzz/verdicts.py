@@ -1,0 +1,100 @@
+"""What must not come back, whoever sent what: failures of ours, silence, halves of answers, what is another's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks.fuzz.connection import Answer
+from benchmarks.fuzz.requests import Request
+
+SECRET = "sk-teacher-SECRET-20af"
+UPSTREAMS = frozenset({502, 503, 504, 529})
+SURFACES = (
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/feedback",
+)
+TERMINAL = ("response.completed", "response.failed", "response.incomplete", "error", "message_stop")
+
+
+def of_client(request: Request, answer: Answer) -> str | None:
+    """What is wrong with an answer to a client that may say anything, while every model server is well."""
+    if fault := _of_any(request, answer):
+        return fault
+    if answer.status >= 500 and not (answer.status == 503 and request.path.startswith("/health/ready")):
+        return f"status {answer.status}"
+    if not request.keyed and answer.status == 200 and request.path.startswith("/v1/"):
+        return "answered without a key"
+    if request.another and answer.status not in (404, 405):
+        return f"what is another's was answered with {answer.status}"
+    if answer.whole and answer.status == 200 and answer.is_stream:
+        return _stream(request, answer, well=True)
+    return None
+
+
+def of_upstream(request: Request, answer: Answer) -> str | None:
+    """What is wrong with an answer to a good request, while model servers say anything."""
+    if fault := _of_any(request, answer):
+        return fault
+    if answer.status >= 500:
+        if answer.status not in UPSTREAMS:
+            return f"status {answer.status}"
+        return None if _error(answer.body) or not answer.whole else "a failure without an error in its body"
+    if answer.whole and answer.status == 200 and answer.is_stream:
+        return _stream(request, answer, well=False)
+    if answer.whole and answer.status == 200 and request.path != "/v1/chat/completions" and _json(answer.body) is None:
+        return "an answer that is no JSON"
+    return None
+
+
+def _of_any(request: Request, answer: Answer) -> str | None:
+    waits = request.leaves_after is None
+    if answer.late:
+        return "no answer in time"
+    if waits and not answer.status:
+        return None if answer.reset and request.pieces > 1 else "no answer"  # turned away while it was still sending
+    if waits and request.reads is None and not answer.whole:
+        return f"status {answer.status}, and then half an answer"
+    if SECRET.encode() in answer.body or any(SECRET in v for v in answer.headers.values()):
+        return "the teacher's key in an answer"
+    told = answer.status >= 400 and answer.whole and answer.body and request.path.startswith(SURFACES)
+    if told and answer.headers.get("content-type", "").startswith("application/json") and _json(answer.body) is None:
+        return None if answer.headers.get("x-locum-reason") else "an error that is no JSON"  # a server's own words
+    return None
+
+
+def _stream(request: Request, answer: Answer, *, well: bool) -> str | None:
+    """A stream says how it ended, and what we wrote of it is JSON."""
+    lines = [line[5:].strip() for line in answer.body.replace(b"\r", b"\n").split(b"\n") if line.startswith(b"data:")]
+    found = [_json(line) for line in lines if line != b"[DONE]"]
+    if request.path == "/v1/chat/completions":
+        ended = b"[DONE]" in lines or b'"finish_reason"' in answer.body or b'"error"' in answer.body
+        return None if ended else "a stream without an end"
+    if request.path == "/v1/completions":
+        return "an event that is no JSON" if well and None in found else None
+    if None in found:
+        return "an event that is no JSON"
+    last = found[-1] if found else None
+    if not isinstance(last, dict) or last.get("type") not in TERMINAL:
+        return "a stream without an end"
+    return (
+        "a failure, though every server is well" if well and last.get("type") in ("error", "response.failed") else None
+    )
+
+
+def _error(body: bytes) -> Any:
+    """The error that a body tells, in OpenAI's shape or in Anthropic's."""
+    found = _json(body)
+    error = found.get("error") if isinstance(found, dict) else None
+    return error if isinstance(error, dict) and error.get("message") and error.get("type") else None
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
