@@ -10,6 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from distiller.evaluation.report import HTML
 from distiller.rounds.publish import has_weights, manifests
@@ -38,7 +39,7 @@ class Shown:
     def stage(self, name: str, detail: str = "") -> None:
         self._close()
         passed = time.monotonic() - self._start
-        self._console.print(f"[dim]{passed:6.0f} s[/]  [bold]{name}[/]  {detail}", highlight=False)
+        self._console.print(Text.assemble((f"{passed:6.0f} s", "dim"), "  ", (name, "bold"), f"  {detail}"))
 
     def step(self, done: int, of: int, note: str = "") -> None:
         if not self._console.is_terminal:
@@ -56,7 +57,7 @@ class Shown:
         """Where no bar can move: a line every tenth, of each thing that is counted anew."""
         if (tenth := done * 10 // max(1, of)) != self._tenth:
             self._tenth = tenth
-            self._console.print(f"          {done}/{of} {note}".rstrip(), highlight=False)
+            self._console.print(f"          {done}/{of} {note}".rstrip())
 
     def _close(self) -> None:
         self._tenth = 0

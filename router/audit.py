@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
 from enum import StrEnum
@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 Request = TypeVar("Request")
 
+NOTHING = Decimal(0)
+RETRY_SECONDS = 0.1
 PATIENCE_SECONDS = 2.0
 """How long an audit waits at most until the student serves nobody."""
 
@@ -109,6 +111,7 @@ class Auditor(Generic[Request]):
         observe: told every (record, outcome), missed ones included: for metrics.
         budget: the day's cap for teacher answers and judges; the policy's ``audit.usd_per_day`` by default.
             A student's answers are counted in the record but do not draw on it.
+        dearest: what a teacher's answer to a request can cost at most, in US dollars.
         quiet: tells when the student serves nobody; by default it is not waited for.
         capacity: audits that may wait; one more is missed (``queue_full``).
     """
@@ -123,6 +126,7 @@ class Auditor(Generic[Request]):
         student_ready: Callable[[], bool],
         observe: Callable[[Record, Audit], None],
         budget: DailyBudget | None = None,
+        dearest: Callable[[Request], Decimal] = lambda _: NOTHING,
         quiet: Quiet | None = None,
         capacity: int = 256,
     ) -> None:
@@ -131,13 +135,12 @@ class Auditor(Generic[Request]):
         self._store = store
         self._student_ready = student_ready
         self._observe = observe
-        self._budget = budget or DailyBudget(policy.audit.usd_per_day)
+        self._budget, self._dearest = budget or DailyBudget(policy.audit.usd_per_day), dearest
         self._quiet = quiet or Quiet()
         self._capacity = capacity
         self._slots = asyncio.Semaphore(policy.audit.concurrency)
         self._waiting: dict[asyncio.Task[None], tuple[Record, Audit]] = {}
         self._closed = False
-        self._verdict_usd = Decimal(0)  # what the last one cost, to be reserved for the next
 
     @property
     def depth(self) -> int:
@@ -187,34 +190,61 @@ class Auditor(Generic[Request]):
             elif costs and self._budget.exhausted:
                 audit.missed = Missed.BUDGET
             else:
-                await self._within_budget(audit, other, record, request)
+                await self._asked(audit, other, record, request)
         self._finish(record, audit)
 
-    async def _within_budget(self, audit: Audit, other: Tier | None, record: Record, request: Request) -> None:
-        """Asks the ``other`` tier (None: both have answered) and the judge; what that costs is held back before
-        and booked after."""
-        reserved = record.counterfactual_usd if other is Tier.TEACHER else Decimal(0)
-        if self._judges.paid(record.task):
-            reserved += self._verdict_usd
-        self._budget.reserve(reserved)
+    async def _asked(self, audit: Audit, other: Tier | None, record: Record, request: Request) -> None:
+        """Asks the ``other`` tier (None: both have answered) and the judge, within the budget."""
         try:
             if other is not None:
-                audit.answer = await self._ask(other, request)
-            await self._judge(audit, record)
+                await self._answered(audit, other, request)
+            if audit.missed is None and (pair := _pair(replace(record, audit=audit))) is not None:
+                await self._judged(audit, pair)
         except (UpstreamError, UpstreamRefused) as e:
             log.info("audit missed", request_id=record.request_id, tier=other, error=str(e))
             audit.missed = Missed.UPSTREAM_ERROR
         except JudgeError as e:
             log.warning("audit not judged", request_id=record.request_id, error=str(e))
             audit.missed, audit.judge_usd = Missed.JUDGE_FAILED, e.usd
-        finally:
-            self._budget.settle(reserved, audit_usd(audit))
 
-    async def _judge(self, audit: Audit, record: Record) -> None:
+    async def _answered(self, audit: Audit, other: Tier, request: Request) -> None:
+        """Raises UpstreamError and UpstreamRefused."""
+        if other is Tier.STUDENT:
+            audit.answer = await self._ask(other, request)
+            return
+        async with self._paying(audit, self._dearest(request)) as held:
+            if held:
+                audit.answer = await self._ask(other, request)
+                if audit.answer.message is None:  # it never came, and may be paid all the same
+                    audit.missed = Missed.UPSTREAM_ERROR
+
+    async def _judged(self, audit: Audit, pair: Pair) -> None:
         """Raises JudgeError."""
-        if (pair := _pair(replace(record, audit=audit))) is not None:
-            verdict = await self._judges.verdict(pair)
-            self._heed(audit, verdict, record.task)
+        if not self._judges.paid(pair.task):
+            self._heed(audit, await self._judges.verdict(pair), pair.task)
+            return
+        async with self._paying(audit, self._judges.dearest_usd(pair)) as held:
+            if held:
+                self._heed(audit, await self._judges.verdict(pair), pair.task)
+
+    @asynccontextmanager
+    async def _paying(self, audit: Audit, dearest_usd: Decimal) -> AsyncIterator[bool]:
+        """Around what costs money: so much is held back before, what it did cost is booked after. Nobody waits for an
+        audit, so it waits while only answers under way stand in its way. Where that is of no use it is missed."""
+        while self._budget.exhausted or (held := self._budget.reserve(dearest_usd)) is None:
+            if self._closed or self._budget.exhausted:
+                audit.missed = Missed.BUDGET
+                yield False
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+        before, spent = audit_usd(audit), NOTHING
+        try:
+            yield True
+        except JudgeError as e:
+            spent = e.usd
+            raise
+        finally:
+            held.settle(spent + audit_usd(audit) - before)
 
     def _heed(self, audit: Audit, verdict: Verdict | None, task: str | None) -> None:
         if verdict is None:
@@ -222,7 +252,6 @@ class Auditor(Generic[Request]):
         audit.judge, audit.judge_usd = self._judges.label(task), verdict.usd
         audit.acceptable, audit.teacher_acceptable = verdict.acceptable, verdict.teacher_acceptable
         audit.student_acceptable = verdict.student_acceptable
-        self._verdict_usd = verdict.usd or self._verdict_usd
 
     def _finish(self, record: Record, outcome: Audit) -> None:
         self._store.amend(record.request_id, audit=outcome)
@@ -262,5 +291,5 @@ def _pair(record: Record) -> Pair | None:
 def audit_usd(audit: Audit) -> Decimal:
     """What an audit draws on the day's cap, in US dollars: a teacher's answer, and the judge."""
     answer = audit.answer
-    asked = answer.cost_usd if answer is not None and answer.tier is Tier.TEACHER else Decimal(0)
+    asked = answer.cost_usd if answer is not None and answer.tier is Tier.TEACHER else NOTHING
     return asked + audit.judge_usd

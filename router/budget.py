@@ -8,6 +8,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Protocol
 
+from router.errors import BudgetSpent
 from router.shared import NANO, SharedState
 
 DAY_SECONDS = 86_400
@@ -15,47 +16,64 @@ DAY_SECONDS = 86_400
 
 class Counted(Protocol):
     """Where a budget's money is counted, in whole nano-dollars, by all who spend from it together. Days are
-    UTC, counted since 1970."""
+    UTC, counted since 1970; a clock that goes back changes no day."""
 
-    def spend(self, day: int, nano: int) -> None: ...
+    def reserve(self, day: int, nano: int, cap: int) -> bool:
+        """Holds so much, in one step with looking whether it ``fits``."""
+        ...
+
+    def settle(self, day: int, held: int, spent: int) -> None: ...
+
+    def fits(self, day: int, nano: int, cap: int) -> bool: ...
 
     def spent_before(self, day: int, nano: int) -> None:
         """Sets what was spent before counting began."""
-        ...
-
-    def reserve(self, nano: int) -> None:
-        """Negative gives back."""
         ...
 
     def spent(self, day: int) -> int: ...
 
     def reserved(self) -> int: ...
 
-    def committed(self, day: int) -> int:
-        """Spent or reserved, in one look: every request that the teacher might serve asks for it."""
-        ...
+
+class Reservation:
+    """Money held for one answer until it is known what that cost."""
+
+    __slots__ = ("_budget", "_nano")
+
+    def __init__(self, budget: DailyBudget, nano: int) -> None:
+        self._budget, self._nano = budget, nano
+
+    def settle(self, spent_usd: Decimal) -> None:
+        """Gives back what was held and books what was spent, which may be more, on the day that it is now. Once."""
+        self._budget.book(spent_usd, held=self._nano)
 
 
 class DailyBudget:
-    """Counts US dollars spent since midnight UTC against a daily cap.
+    """Counts US dollars spent since midnight UTC against a daily cap; None: it only counts.
 
-    What is reserved is held for answers under way, so that many at once cannot all pass a check that
-    only one should. Fractions of a nano-dollar are rounded up.
+    What an answer can cost at most is held before it is asked for, so that many at once cannot all pass a check
+    that only one should. It must fit into what is left; where it is more than that, it is let through all the same
+    as long as nothing else is held: so the cap is passed by one answer at most, and small caps buy something.
+    Fractions of a nano-dollar are rounded up.
 
     Args:
         counted: where; by default this process counts alone.
     """
 
     def __init__(
-        self, usd_per_day: Decimal, counted: Counted | None = None, *, clock: Callable[[], float] = time.time
+        self, usd_per_day: Decimal | None, counted: Counted | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.cap(usd_per_day)
         self._counted: Counted = counted or SharedState().account("budget")
         self._clock = clock
 
-    def cap(self, usd_per_day: Decimal) -> None:
+    def cap(self, usd_per_day: Decimal | None) -> None:
         """Changes the cap; what was spent stays spent."""
-        self._cap = _nano(usd_per_day)
+        self._cap = None if usd_per_day is None else _nano(usd_per_day)
+
+    @property
+    def capped(self) -> bool:
+        return self._cap is not None
 
     @property
     def spent_usd(self) -> Decimal:
@@ -67,26 +85,42 @@ class DailyBudget:
 
     @property
     def exhausted(self) -> bool:
-        return self._counted.committed(self._today()) >= self._cap
+        """Whether nothing at all is left today, whatever was held."""
+        return self._cap is not None and self._counted.spent(self._today()) >= self._cap
 
     def left_today(self) -> tuple[float, float]:
-        """What is neither spent nor held, in US dollars, and how many seconds of the day it has to last."""
+        """What is not spent, in US dollars, and how many seconds of the day it has to last."""
         day, second = divmod(self._clock(), DAY_SECONDS)
-        return max(0, self._cap - self._counted.committed(int(day))) / NANO, DAY_SECONDS - second
+        left = math.inf if self._cap is None else max(0, self._cap - self._counted.spent(int(day))) / NANO
+        return left, DAY_SECONDS - second
 
-    def reserve(self, usd: Decimal) -> None:
-        self._counted.reserve(_nano(usd))
+    def affords(self, usd: Decimal) -> bool:
+        """Whether ``reserve`` would hold so much now."""
+        return self._cap is None or self._counted.fits(self._today(), _nano(usd), self._cap)
 
-    def settle(self, reserved_usd: Decimal, spent_usd: Decimal) -> None:
-        """Gives back what was reserved and books what was spent; unreserved spending passes zero."""
-        if reserved_usd:
-            self._counted.reserve(-_nano(reserved_usd))
-        if spent_usd:
-            self._counted.spend(self._today(), _nano(spent_usd))
+    def reserve(self, usd: Decimal) -> Reservation | None:
+        """Holds so much until the reservation is settled; None where the cap leaves no room for it."""
+        if self._cap is None:
+            return Reservation(self, 0)
+        nano = _nano(usd)
+        return Reservation(self, nano) if self._counted.reserve(self._today(), nano, self._cap) else None
+
+    def book(self, spent_usd: Decimal, *, held: int = 0) -> None:
+        """Counts what was spent; ``held``: nano-dollars that are given back for it."""
+        self._counted.settle(self._today(), held, _nano(spent_usd))
 
     def spent_before(self, at: float, usd: Decimal) -> None:
         """Seeds the count: what was spent on the UTC day of ``at`` (unix time) before then. Idempotent."""
         self._counted.spent_before(int(at // DAY_SECONDS), _nano(usd))
+
+    def refusal(self, whose: str) -> BudgetSpent:
+        """What to tell a client for whom nothing was held. ``whose``: the budget's owner, in words."""
+        left_usd, left_seconds = self.left_today()
+        seconds, again = math.ceil(left_seconds), "it is whole again at midnight UTC"
+        if left_usd > 0:  # answers under way hold it, and most cost less than they hold
+            why = f"what is left of {whose} for today is held for requests under way: try again in a moment; {again}"
+            return BudgetSpent(why, wait_seconds=1)
+        return BudgetSpent(f"{whose} for today is spent; {again}, in {_hours(seconds)}", wait_seconds=seconds)
 
     def _today(self) -> int:
         return int(self._clock() // DAY_SECONDS)
@@ -94,3 +128,8 @@ class DailyBudget:
 
 def _nano(usd: Decimal) -> int:
     return math.ceil(usd * NANO)
+
+
+def _hours(seconds: int) -> str:
+    hours, minutes = divmod(math.ceil(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min"

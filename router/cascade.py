@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import orjson
@@ -17,11 +16,13 @@ from router.bundles import Live, Serving
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Kind
 from router.deadlines import Deadlines
+from router.dearest import Dearest
 from router.decide import RequestView, lacking
-from router.errors import UpstreamError, UpstreamRefused, UpstreamUnable, UpstreamUnreachable
+from router.errors import BudgetSpent, UpstreamError, UpstreamRefused, UpstreamUnable, UpstreamUnreachable
 from router.exchange import CLIENT_LEFT, EVENT_STREAM, JSON, ChatRequest, Exchange, Sink, fallback_cause
 from router.looking import Aside, look_at
 from router.metrics import Metrics
+from router.paid import surely_unpaid
 from router.policy import Policy
 from router.pricing import counterfactual_usd
 from router.routing import Routing
@@ -33,8 +34,6 @@ from router.upstream.base import Backend, Waited
 from router.upstream.sse import encode
 
 log = structlog.get_logger(__name__)
-
-NOTHING = nullcontext()
 
 
 class _Deferred(Exception):
@@ -71,6 +70,7 @@ class Cascade:
         self.backends = backends
         self._version = policy.version
         self._serving, self._routing, self._shared, self._tiers = serving, routing, shared, shared.tiers
+        self.till = routing.till
         self._samples = Samples(self._tiers, judges, backends.prices)
         self._aside = Aside()
         self._quiet = Quiet()
@@ -82,6 +82,7 @@ class Cascade:
             student_ready=lambda: serving.live.student is not None,
             observe=shared.metrics.observe_audit,
             budget=routing.audit_budget,
+            dearest=lambda exchange: Dearest(exchange.chat.body).usd(policy.teacher.model, backends.prices.teacher()),
             quiet=self._quiet if policy.student.engine else None,
         )
 
@@ -177,7 +178,8 @@ class Cascade:
         target, decision = exchange.live.student, exchange.decision
         if decision.tier is Tier.STUDENT and target is not None:
             try:
-                await self._from(self.backends.student(target), exchange, sink, judged=True)
+                judged = decision.reason is not Reason.BUDGET  # there is no money for what a deferral would ask
+                await self._from(self.backends.student(target), exchange, sink, judged=judged)
                 return
             except _Deferred as deferred:
                 exchange.deferral, exchange.reason = deferred.cause, Reason.DEFERRAL
@@ -206,12 +208,14 @@ class Cascade:
 
     async def _stand_in(self, exchange: Exchange, sink: Sink, failed: UpstreamError | UpstreamUnable) -> None:
         """The student answers since no teacher can: unjudged, marked. Not where it just failed itself, nor
-        what it is unfit for."""
+        what it is unfit for, nor where the policy refuses what it has no money for."""
         target = exchange.live.student
         unable = exchange.reason is Reason.CAPABILITY or self._unfit(exchange)
-        if target is None or unable or exchange.reason is Reason.FALLBACK:
+        itself, spent = exchange.reason is Reason.FALLBACK, isinstance(failed, BudgetSpent)
+        exchange.reason = Reason.BUDGET if spent else exchange.reason
+        if target is None or unable or itself or (spent and self.policy.objective.when_spent == "refuse"):
             raise failed
-        before, exchange.reason = exchange.reason, Reason.FALLBACK
+        before, exchange.reason = exchange.reason, Reason.BUDGET if spent else Reason.FALLBACK
         try:
             await self._from(self.backends.student(target), exchange, sink)
         except (UpstreamRefused, UpstreamError):
@@ -222,7 +226,7 @@ class Cascade:
 
     async def _from(self, backend: Backend, exchange: Exchange, sink: Sink, *, judged: bool = False) -> None:
         ask = self._stream if exchange.chat.streamed else self._whole
-        with self._quiet if backend.tier is Tier.STUDENT else NOTHING:
+        with self._quiet if backend.tier is Tier.STUDENT else self.till.paying(exchange, backend):
             await ask(backend, exchange, sink, wanted(exchange.chat.body) if judged else None)
 
     async def _whole(self, backend: Backend, exchange: Exchange, sink: Sink, want: Wanted | None) -> None:
@@ -336,5 +340,10 @@ class Cascade:
             backend = self.backends.student(target)
         else:
             raise UpstreamUnreachable("no student is ready")
-        whole = await ask_whole(self._tiers, exchange, backend, Kind.AUDITED, Waited())
+        try:
+            whole = await ask_whole(self._tiers, exchange, backend, Kind.AUDITED, Waited())
+        except UpstreamError as error:
+            if tier is Tier.STUDENT or surely_unpaid(error):
+                raise
+            return self.till.lost(exchange, backend, Kind.AUDITED)
         return whole.answer

@@ -187,7 +187,9 @@ def main() -> None:
     try:
         app()
     except LocumError as e:
-        typer.secho(f"locum: {e}", fg=typer.colors.RED, err=True)
+        from router.terminal import shown  # noqa: PLC0415
+
+        typer.secho(f"locum: {shown(str(e))}", fg=typer.colors.RED, err=True)
         sys.exit(1)
 
 

@@ -50,9 +50,9 @@ class RoutingState:
     declared prior's. ``worth`` is what a share or money is decided by instead of the score, see ``Decision``.
     ``share_threshold`` is the score or worth above which lies the share that a ``student_share`` objective asks
     for, or that ``usd_per_day`` leaves to the student; None for the other objectives. ``escalated``: this
-    conversation went to the teacher before. ``teacher_affordable``: a ``usd_per_day`` objective has money left today.
-    ``propensity`` and ``audited`` are the audit's draw, by the request; ``explore`` is exploration's, by
-    the conversation.
+    conversation went to the teacher before. ``teacher_affordable``: the day's budget, if there is one, has room for
+    the dearest that this request can cost. ``propensity`` and ``audited`` are the audit's draw, by the request;
+    ``explore`` is exploration's, by the conversation.
     """
 
     student_ready: bool = True
@@ -115,7 +115,9 @@ def decide(policy: Policy, view: RequestView, state: RoutingState) -> Decision:
     """Chooses the tier for one request. Does no I/O, keeps no state, and never raises.
 
     A request bound for a student that is not ready goes to the teacher as a ``fallback``, whose
-    detail names the step that had chosen the student.
+    detail names the step that had chosen the student. Where there is no money for the teacher, what any step sends
+    there goes to the student that can do it, for want of ``budget``; the detail names the step. What no student can
+    do, and all of it where the policy refuses then, stays the teacher's: whoever asks it finds no money, and says so.
     """
     verdict = (
         _override(view)
@@ -124,6 +126,8 @@ def decide(policy: Policy, view: RequestView, state: RoutingState) -> Decision:
         or _affinity(policy, state)
         or _explored(policy, state, _budget(policy, state) or _score(policy, state))
     )
+    if verdict.tier is Tier.TEACHER and state.student_ready and lacking(policy, view) is None:
+        verdict = _budget(policy, state, instead_of=verdict) or verdict
     if verdict.tier is Tier.STUDENT and not state.student_ready:
         why = f"student not ready ({verdict.reason})"
         verdict = Verdict(Tier.TEACHER, Reason.FALLBACK, why, verdict.threshold)
@@ -216,10 +220,11 @@ def _explored(policy: Policy, state: RoutingState, otherwise: Verdict) -> Verdic
     return otherwise
 
 
-def _budget(policy: Policy, state: RoutingState) -> Verdict | None:
-    if policy.objective.usd_per_day is None or state.teacher_affordable:
+def _budget(policy: Policy, state: RoutingState, instead_of: Verdict | None = None) -> Verdict | None:
+    if state.teacher_affordable or policy.objective.when_spent == "refuse":
         return None
-    return Verdict(Tier.STUDENT, Reason.BUDGET, "the teacher's budget for today is spent")
+    named = f" ({instead_of.reason})" if instead_of else ""
+    return Verdict(Tier.STUDENT, Reason.BUDGET, f"today's budget leaves no room for the teacher{named}")
 
 
 def _score(policy: Policy, state: RoutingState) -> Verdict:

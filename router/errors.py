@@ -25,6 +25,7 @@ LocumError                     500  api_error
     ├── UpstreamTimeout        504  upstream_timeout
     ├── TookTooLong            504  time_limit_exceeded
     ├── UpstreamUnreachable    503  upstream_unreachable
+    ├── BudgetSpent            429  insufficient_quota
     └── CircuitOpen            503  circuit_open
 """
 
@@ -209,6 +210,16 @@ class TookTooLong(UpstreamError):
 class UpstreamUnreachable(UpstreamError):
     status = 503
     code = "upstream_unreachable"
+
+
+class BudgetSpent(UpstreamError):
+    """A day's cap on money leaves no room for asking a backend. OpenAI's own type and code for that: clients know
+    them."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    passing = False
 
 
 class CircuitOpen(UpstreamError):

@@ -12,6 +12,7 @@ from router.bundles import Live
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Signals, Usage
 from router.errors import (
+    BudgetSpent,
     CircuitOpen,
     UpstreamError,
     UpstreamRateLimited,
@@ -84,6 +85,7 @@ class Sink(Protocol):
 
 
 _CAUSES = (
+    (BudgetSpent, Fallback.BUDGET),
     (CircuitOpen, Fallback.CIRCUIT_OPEN),
     (UpstreamRateLimited, Fallback.RATE_LIMITED),
     (UpstreamTimeout, Fallback.TIMEOUT),

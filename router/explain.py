@@ -19,6 +19,7 @@ from router.policy import load_policy
 from router.scoring.parts import Parts
 from router.settings import Settings
 from router.store.base import reading
+from router.terminal import Shown, Terminal, shown_json
 
 STRONGEST = 6
 STUDENT, TEACHER = "green", "magenta"
@@ -37,16 +38,16 @@ def show(
     with reading(settings) as records:
         found = explain(request_id, records, settings, policies)
     if as_json:
-        sys.stdout.buffer.write(found.as_json() + b"\n")
+        sys.stdout.buffer.write(shown_json(found.as_json()) + b"\n")
         return
-    (console or Console()).print(page(found))
+    (console or Terminal()).print(page(found))
 
 
 def page(found: Explanation) -> RenderableType:
     parts = (_head(found), _walk(found), _score(found), _neighbours(found), _acceptance(found), _money(found))
     closing_parts = (_audit(found.record), _missing(found))
-    shown = [part for part in (*parts, *closing_parts) if part is not None]
-    return Group(*(piece for part in shown for piece in (part, "")))
+    shown_parts = [part for part in (*parts, *closing_parts) if part is not None]
+    return Shown(Group(*(piece for part in shown_parts for piece in (part, ""))))
 
 
 def _grid(title: str) -> Table:
@@ -68,6 +69,7 @@ def _head(found: Explanation) -> Table:
     table = _grid(f"Request {record.request_id}")
     when = datetime.fromtimestamp(record.created_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     labels = "".join(f", {name} {value}" for name, value in (("user", record.user), ("task", record.task)) if value)
+    table.add_row("conversation", record.conversation_id)
     table.add_row("asked", f"{when}, policy {record.policy}{labels}, bundle {record.bundle or 'base student'}")
     if read is not None:
         table.add_row("text", Text(read.excerpt or "(none)", style="italic"))

@@ -26,6 +26,7 @@ from router.scoring.judges.measure import Agreement, Rate
 from router.scoring.judges.pair import Verdict, text
 from router.settings import Settings
 from router.store.base import reading
+from router.terminal import Terminal
 from router.verdicts import Judged, read_verdicts, sample, write_sample
 
 IN_FLIGHT = 8
@@ -54,7 +55,7 @@ def check(
         PolicyError: the policy or the judge is wrong.
         JudgeError: the file has no verdict, or wrong lines; or the judge fails on every pair.
     """
-    out = console or Console()
+    out = console or Terminal()
     policy = load_policy(policy_path)
     if judge is not None:
         policy = policy.model_copy(update={"judge": parse_judge(judge)})
@@ -133,7 +134,7 @@ async def _found(judges: Judges, judged: Judged) -> Found:
 def _show(out: Console, policy: Policy, found: Sequence[Found], unjudged: int) -> None:
     measured = Agreement.of(f.both for f in found)
     left = f", {unjudged} lines not judged by people left out" if unjudged else ""
-    out.print(f"[bold]{_judges(policy)}[/] against people on {len(found)} pairs{left}", highlight=False)
+    out.print(Text.assemble((_judges(policy), "bold"), f" against people on {len(found)} pairs{left}"))
     out.print(_confusion(measured))
     out.print(_rates(measured))
     tasks = sorted({f.judged.line.task or "" for f in found})
@@ -143,7 +144,7 @@ def _show(out: Console, policy: Policy, found: Sequence[Found], unjudged: int) -
         out.print(asked)
     for f in found:
         if f.verdict.acceptable is not f.judged.human:
-            out.print(_disagreement(f), highlight=False)
+            out.print(_disagreement(f))
 
 
 def _judges(policy: Policy) -> str:

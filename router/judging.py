@@ -7,11 +7,15 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
+import orjson
+
 from router.contracts.judges import Llm
+from router.contracts.records import Usage
+from router.dearest import Dearest
 from router.errors import JudgeError, PolicyError, UpstreamError, UpstreamRefused
-from router.paid import completion
+from router.paid import completion, surely_unpaid
 from router.policy import Policy
-from router.pricing import litellm_price
+from router.pricing import cost_usd, litellm_price
 from router.scoring.judges.judge import Encodes, Judges, specs
 from router.scoring.judges.llm import Said
 from router.scoring.judges.pair import text
@@ -33,7 +37,11 @@ def judges_of(
     async def complete(judge: Llm, body: Mapping[str, Any]) -> Said:
         return await _ask(tiers, backends[judge.label], body)
 
-    return Judges(policy.judge, complete=complete, encoder=encoder)
+    def dearest(judge: Llm, body: Mapping[str, Any]) -> Decimal:
+        price = backends[judge.label].price
+        return Dearest(body).usd(judge.model, price) if price else Decimal(0)
+
+    return Judges(policy.judge, complete=complete, dearest=dearest, encoder=encoder)
 
 
 @asynccontextmanager
@@ -70,11 +78,18 @@ def _backend(policy: Policy, judge: Llm, env: Mapping[str, str]) -> Backend:
 
 
 async def _ask(tiers: Tiers, backend: Backend, body: Mapping[str, Any]) -> Said:
-    """Raises JudgeError where there is no answer; an answer that is no chat completion may have cost something,
-    but says not what."""
+    """Raises JudgeError where there is no answer. What may be paid and says not what it cost is estimated."""
     try:
         reply = await tiers.whole(backend, {**body, "model": backend.model}, Waited())
         found = completion(backend, reply)
     except (UpstreamError, UpstreamRefused) as e:
-        raise JudgeError(f"the judge was not answered: {e}") from e
-    return Said(text(found.message), found.usd or Decimal(0))
+        usd = Decimal(0) if surely_unpaid(e) else _estimated_usd(backend, body)
+        raise JudgeError(f"the judge was not answered: {e}", usd=usd) from e
+    return Said(text(found.message), _estimated_usd(backend, body, found.message) if found.usd is None else found.usd)
+
+
+def _estimated_usd(backend: Backend, body: Mapping[str, Any], said: Mapping[str, Any] | None = None) -> Decimal:
+    """By four bytes a token."""
+    sizes = (len(orjson.dumps(part)) // 4 for part in (body, said or {}))
+    usage = Usage(input_tokens=next(sizes), output_tokens=next(sizes), estimated=True)
+    return cost_usd(usage, backend.price) if backend.price else Decimal(0)

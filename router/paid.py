@@ -11,7 +11,7 @@ import aiohttp
 import orjson
 
 from router.contracts.records import Usage
-from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused
+from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused, UpstreamTimeout
 from router.policy import Policy
 from router.pricing import cost_usd, usage_from_openai
 from router.tiers import OPENAI_URL, Backends
@@ -64,11 +64,14 @@ def completion(backend: Backend, reply: Reply) -> Completion:
 
 
 def surely_unpaid(error: UpstreamError | UpstreamRefused) -> bool:
-    """Whether a call that failed so cannot have cost anything: it was never sent, or turned away by its status."""
+    """Whether a call that failed so cannot have cost anything: it was never sent, or turned away by its status, which
+    litellm's exceptions have."""
     if isinstance(error, UpstreamRefused | UpstreamRateLimited):
         return True
     cause = error.__cause__
-    return cause is None or isinstance(cause, aiohttp.ClientConnectorError)
+    if cause is None or isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return True
+    return hasattr(cause, "status_code") and not isinstance(error, UpstreamTimeout)
 
 
 def teacher_of(policy: Policy, env: Mapping[str, str]) -> Backend:

@@ -130,12 +130,19 @@ class Parity(Part):
 
 
 class Objective(Part):
-    """What routing aims at: exactly one of the four."""
+    """What routing aims at: exactly one of the four.
+
+    ``usd_per_day`` is a cap as well, on all that the teachers and the embeddings cost. Each answer's dearest is held
+    before it is asked for; the cap is passed by one answer at most. ``when_spent`` says what happens then to what
+    would go to the teacher, whatever sends it there: the ``student`` answers, as it does where nothing is said, or a
+    429 that tells when there is money again, where it cannot; or all of it is told so (``refuse``).
+    """
 
     parity: Parity | None = None
     student_share: float | None = Field(None, ge=0, le=1)
     usd_per_day: Decimal | None = Field(None, ge=0)
     threshold: float | None = Field(None, ge=0)
+    when_spent: Literal["student", "refuse"] | None = None
 
     @model_validator(mode="after")
     def exactly_one(self) -> Self:
@@ -144,6 +151,8 @@ class Objective(Part):
             raise ValueError(
                 f"objective: give exactly one of parity, student_share, usd_per_day, threshold, not {named}"
             )
+        if self.when_spent is not None and self.usd_per_day is None:
+            raise ValueError("objective: 'when_spent' belongs to 'usd_per_day'")
         return self
 
 

@@ -54,15 +54,25 @@ class Priced(Protocol):
     def teacher(self) -> _Teacher: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A model in litellm's map; tokens that it reads and says at most, None where the map does not tell."""
+
+    provider: str
+    price: Price
+    reads: int | None
+    says: int | None
+
+
 @cache
-def _price_map() -> Mapping[str, tuple[str, Price]]:
-    """litellm's packaged map: model -> (provider, price), read without importing litellm (2.5 s)."""
+def _price_map() -> Mapping[str, _Listed]:
+    """litellm's packaged map by model, read without importing litellm (2.5 s)."""
     spec = find_spec("litellm")
     if spec is None or spec.origin is None:
         return {}
     raw = json.loads((Path(spec.origin).parent / PRICE_MAP).read_bytes(), parse_float=Decimal)
     return {
-        model: (str(entry.get("litellm_provider", "")), _price(entry))
+        model: _Listed(str(entry.get("litellm_provider", "")), _price(entry), *_limits(entry))
         for model, entry in raw.items()
         if model != "sample_spec" and "input_cost_per_token" in entry
     }
@@ -77,18 +87,34 @@ def _price(entry: Mapping[str, Any]) -> Price:
     )
 
 
-def litellm_price(model: str) -> Price | None:
-    """litellm's price for one of its model strings, or None where its map lacks the model.
+def _limits(entry: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    reads, says = entry.get("max_input_tokens"), entry.get("max_output_tokens") or entry.get("max_tokens")
+    return reads if isinstance(reads, int) else None, says if isinstance(says, int) else None
 
-    A string with a provider that the map lists bare (``openai/gpt-5`` as ``gpt-5``) is found only
+
+def litellm_price(model: str) -> Price | None:
+    """litellm's price for one of its model strings, or None where its map lacks the model."""
+    found = _find(model)
+    return found.price if found else None
+
+
+@cache
+def listed(model: str) -> tuple[int | None, int | None]:
+    """How many tokens a model reads and says at most by litellm's map; None for what that does not tell."""
+    found = _find(model)
+    return (found.reads, found.says) if found else (None, None)
+
+
+def _find(model: str) -> _Listed | None:
+    """What the map has. A string with a provider that the map lists bare (``openai/gpt-5`` as ``gpt-5``) is found only
     where the map's entry is that provider's, so that two vendors' namesakes are never confused.
     """
     known = _price_map()
     if model in known:
-        return known[model][1]
+        return known[model]
     provider, slash, bare = model.partition("/")
-    if slash and bare in known and known[bare][0].startswith(provider):
-        return known[bare][1]
+    if slash and bare in known and known[bare].provider.startswith(provider):
+        return known[bare]
     return None
 
 

@@ -24,8 +24,8 @@ from router.scoring.prior import prior_score
 from router.scoring.thresholds import Pace, ShareThreshold
 from router.scoring.worth import Extra, worth
 from router.shared import SharedState
+from router.till import Till, teacher_usd
 
-NOTHING = Decimal(0)
 SCORERS = 2
 """How many scorers judge a policy's traffic at once: the live bundle's, and a canary's."""
 
@@ -35,24 +35,27 @@ class Routing:
     an edit forgets neither conversations nor what was spent today."""
 
     def __init__(self, policy: Policy, state: SharedState, *, clock: Callable[[], float] = time.time) -> None:
-        self._policy, self._extra = policy, Extra.of(Prices.of(policy))
+        self._policy, self._prices = policy, Prices.of(policy)
+        self._extra = Extra.of(self._prices)
         self._conversations = Conversations(policy.name, state)
         self._shares: dict[str, ShareThreshold] = {}
         self._pace = Pace()
         self._workers = state.workers
         self._clock = clock
+        self._share = 0.0
         served = state.account(policy.name, "served")
-        self._spent = DailyBudget(policy.objective.usd_per_day or NOTHING, served, clock=clock)
+        self.till = Till(DailyBudget(policy.objective.usd_per_day, served, clock=clock))
         self.audit_budget = DailyBudget(policy.audit.usd_per_day, state.account(policy.name, "audited"))
 
     def follow(self, policy: Policy) -> None:
-        self._policy, self._extra = policy, Extra.of(Prices.of(policy))
-        self._spent.cap(policy.objective.usd_per_day or NOTHING)
+        self._policy, self._prices = policy, Prices.of(policy)
+        self._extra = Extra.of(self._prices)
+        self.till.budget.cap(policy.objective.usd_per_day)
         self.audit_budget.cap(policy.audit.usd_per_day)
 
     def spent_before(self, at: float, served_usd: Decimal, audited_usd: Decimal) -> None:
         """What the teacher cost, for clients and for audits, on the day of ``at`` before then (unix time)."""
-        self._spent.spent_before(at, served_usd)
+        self.till.budget.spent_before(at, served_usd)
         self.audit_budget.spent_before(at, audited_usd)
 
     def decide(self, chat: ChatRequest, live: Live, seen: Seen) -> Decision:
@@ -61,6 +64,7 @@ class Routing:
         held = self._worth(look, features, live.scorer) if look and live.scorer else None
         prior = 0.0 if look else prior_score(features)
         compared = (look.score if held is None else held) if look else prior
+        affordable = self.till.affords(chat.body, self._prices)
         rate = max(live.audit_rate, audit_rate(policy, live.thresholds, live.wary))
         state = RoutingState(
             student_ready=live.student is not None,
@@ -72,8 +76,8 @@ class Routing:
             teacher_tokens=look.tokens if look else None,
             prior=prior,
             thresholds=live.thresholds,
-            share_threshold=self._share_threshold(live, compared),
-            teacher_affordable=policy.objective.usd_per_day is None or not self._spent.exhausted,
+            share_threshold=self._share_threshold(live, compared, affordable),
+            teacher_affordable=affordable,
             propensity=rate,
             audited=drawn(chat.request_id, rate),
             explore=drawn(chat.conversation_id, policy.audit.explore, "explore"),
@@ -89,8 +93,9 @@ class Routing:
         declared = aim.usd_per_day is not None or aim.student_share is not None
         return worth(gain) if declared and look.gain is not None else None
 
-    def _share_threshold(self, live: Live, score: float) -> float | None:
-        """Follows the scores of all traffic, or worths; another scorer or aim has other ones, so it starts anew."""
+    def _share_threshold(self, live: Live, score: float, affordable: bool) -> float | None:
+        """Follows the scores of all traffic, or worths; another scorer or aim has other ones, so it starts anew.
+        Where a spent budget refuses what the teacher would get, that is what it last got."""
         aim = self._policy.objective
         if aim.student_share is None and aim.usd_per_day is None:
             return None
@@ -102,8 +107,10 @@ class Routing:
         share = aim.student_share
         if share is None:
             self._pace.observe(self._clock())
-            left_usd, left_seconds = self._spent.left_today()
-            share = self._pace.student_share(left_usd / self._workers, left_seconds)  # each worker paces its part
+            if affordable or aim.when_spent != "refuse":
+                left_usd, left_seconds = self.till.budget.left_today()
+                self._share = self._pace.student_share(left_usd / self._workers, left_seconds)  # each paces its part
+            share = self._share
         return followed.threshold(share)
 
     def cached_share(self, conversation_id: str) -> float:
@@ -111,11 +118,9 @@ class Routing:
         return self._conversations.cached_share(conversation_id)
 
     def learn(self, record: Record) -> None:
-        """Takes a finished request into account: money spent, and what its conversation showed."""
-        usd = _served_usd(record)
-        self._spent.settle(NOTHING, usd)
-        escalated = record.tier is Tier.TEACHER
-        self._pace.learn(float(usd), by_score=record.reason is Reason.SCORE, escalated=escalated)
+        """Takes a finished request into account: what it cost, and what its conversation showed."""
+        escalated, usd = record.tier is Tier.TEACHER, float(teacher_usd(record.answers))
+        self._pace.learn(usd, by_score=record.reason is Reason.SCORE, escalated=escalated)
         if not escalated:
             return
         self._conversations.remember(
@@ -127,15 +132,7 @@ class Routing:
 
 def teacher_spend(record: Record) -> tuple[Decimal, Decimal]:
     """US dollars that this request cost at the teacher: (for the client, for its audit, the judge included)."""
-    return _served_usd(record), audit_usd(record.audit) if record.audit else NOTHING
-
-
-def _served_usd(record: Record) -> Decimal:
-    spent = NOTHING
-    for answer in record.answers:
-        if answer.tier is Tier.TEACHER:
-            spent += answer.cost_usd
-    return spent
+    return teacher_usd(record.answers), audit_usd(record.audit) if record.audit else Decimal(0)
 
 
 def _cached_share(answer: Answer) -> float:

@@ -13,11 +13,12 @@ from typing import Any
 import orjson
 import structlog
 import uvicorn
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 from threadpoolctl import threadpool_limits
 
 from router.contracts.files import write_atomically
 from router.protocol import bounded_http
+from router.terminal import shown
 
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 15
@@ -85,6 +86,11 @@ def announce(run_file: Path, url: str) -> None:
     print(f"locum: ready at {url}/v1", flush=True)
 
 
+def _shown(_: Any, __: str, event: EventDict) -> EventDict:
+    """What is told in an upstream's words, or a client's, with nothing in it that a terminal obeys."""
+    return {key: shown(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
 def log_to_stderr() -> None:
     """One JSON object a line, or coloured text on a terminal; stdout stays for what people asked for."""
     terminal = sys.stderr.isatty()
@@ -94,7 +100,7 @@ def log_to_stderr() -> None:
         structlog.processors.JSONRenderer(default=str),
     ]
     if terminal:
-        renderers = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        renderers = [_shown, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -32,6 +32,7 @@ from router.settings import Settings
 from router.store.base import Records, open_readonly
 from router.summary import Summary
 from router.tables import BASE, date, share, table_of
+from router.terminal import Terminal
 
 ASK_SECONDS = 2.0
 
@@ -43,7 +44,7 @@ def show(policy_paths: Sequence[Path], *, hours: float, settings: Settings, cons
         PolicyError: a policy file is wrong; what there is to say of the others is printed before.
         StoreError: the records cannot be read.
     """
-    out = console or Console()
+    out = console or Terminal()
     out.print(_proxy(settings))
     wrong = []
     with closing(open_readonly(settings)) as records:
@@ -59,7 +60,7 @@ def show(policy_paths: Sequence[Path], *, hours: float, settings: Settings, cons
 
 
 def _show_policy(policy: Policy, records: Records, hours: float, settings: Settings, out: Console) -> None:
-    out.rule(f"[bold]{policy.name}[/]", align="left")
+    out.rule(Text(policy.name, style="bold"), align="left")
     out.print(_live(policy, settings))
     now = time.time()
     summary = summarise(policy, records, settings, since=now - 3600 * hours)

@@ -24,11 +24,14 @@ def walk(record: Record, policy: Policy | None) -> list[Step]:
     since: then only what the record itself says can be told."""
     decision = record.decision
     decided = _decided_by(decision)
+    wanted = _named(decision) if decision.reason is Reason.BUDGET else None
     steps, done = [], False
     for reason, silent in _SILENT.items():
         if reason is decided:
             done = True
             steps.append(Step(reason.value, True, _spoke(decision, decided)))
+        elif reason is wanted:
+            steps.append(Step(reason.value, False, "it would have sent this to the teacher, had there been money"))
         elif done:
             steps.append(Step(reason.value, None, "not asked any more"))
         else:
@@ -49,7 +52,9 @@ def afterwards(record: Record) -> list[str]:
         said.append(f"the student's answer was not let out: {_DEFERRED[record.deferral]}")
     elif record.reason is Reason.CAPABILITY and record.decision.reason is not Reason.CAPABILITY:
         said.append("the student's own server refused the request, so the teacher was asked")
-    if record.fallback is not None and record.decision.reason is not Reason.FALLBACK:
+    if record.fallback is Fallback.BUDGET:
+        said.append(_FAILED[record.fallback])
+    elif record.fallback is not None and record.decision.reason is not Reason.FALLBACK:
         said.append(f"a backend failed: {_FAILED[record.fallback]}")
     if record.tier is None:
         return [*said, f"nobody answered: status {record.status}"]
@@ -60,10 +65,13 @@ def afterwards(record: Record) -> list[str]:
 
 def _decided_by(decision: Decision) -> Reason:
     """The step that spoke. Of a student that was not ready, the detail names it: "student not ready (score)"."""
-    if decision.reason is not Reason.FALLBACK:
-        return decision.reason
+    return decision.reason if decision.reason is not Reason.FALLBACK else _named(decision) or Reason.SCORE
+
+
+def _named(decision: Decision) -> Reason | None:
+    """The step that the detail names at its end, in brackets."""
     named = decision.detail.rpartition("(")[2].rstrip(")")
-    return Reason(named) if named in set(Reason) else Reason.SCORE
+    return Reason(named) if named in set(Reason) else None
 
 
 def _spoke(decision: Decision, decided: Reason) -> str:
@@ -120,6 +128,8 @@ def _no_exploration(decision: Decision, _: Policy | None) -> str:
 def _no_budget(_: Decision, policy: Policy | None) -> str:
     if policy is not None and policy.objective.usd_per_day is None:
         return "the policy has no daily budget"
+    if policy is not None and policy.objective.when_spent == "refuse":
+        return "where its budget is spent, the policy refuses what would go to the teacher"
     return "no daily budget kept it from the teacher"
 
 
@@ -149,4 +159,5 @@ _FAILED = {
     Fallback.CIRCUIT_OPEN: "it had failed too often just before",
     Fallback.UNUSABLE: "its provider refused the proxy's account or key, or has the model no more",
     Fallback.UNABLE: "it could not take a request like this one",
+    Fallback.BUDGET: "the day's budget had no room for what the teacher can cost at most",
 }

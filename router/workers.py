@@ -32,7 +32,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from router.errors import LocumError
 from router.serving import GRACE_SECONDS, Server, announce, log_to_stderr, root_url
 from router.settings import Limits, Settings
-from router.shared import SharedState, create
+from router.shared import SharedState, create, let_go
 
 log = structlog.get_logger(__name__)
 
@@ -233,6 +233,7 @@ class _Workers:
 
     def _bury(self, worker: _Worker) -> None:
         mark_process_dead(worker.slot, str(self._metrics))  # type: ignore[no-untyped-call]
+        let_go(self._state.fileno(), worker.slot)
         self._living.remove(worker)
         self._free.append(worker.slot)
 

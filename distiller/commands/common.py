@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from router.errors import LocumError
 from router.policy import Policy
 from router.settings import Settings
+from router.terminal import Terminal
 
-console = Console()
+console = Terminal()
 
 DEFAULT = Path("policies/default.yaml")
 PolicyFile = Annotated[Path, typer.Option("--policy", "-p", help="Policy file: it names the student and the target.")]
@@ -34,4 +34,4 @@ def usd_option(name: str, value: str) -> Decimal:
 def say_live(policy: Policy, settings: Settings, bundle: str | None, canary: bool = False) -> None:
     from distiller.rounds.live import wait_until_live  # noqa: PLC0415
 
-    console.print(wait_until_live(settings, policy.name, bundle, canary=canary), highlight=False)
+    console.print(wait_until_live(settings, policy.name, bundle, canary=canary))

@@ -110,4 +110,4 @@ def export(
     count = write(found, split, form.value, to)
     known.remember(Settings.from_env().home, folder, export=to)
     console.print(f"{count} rows · {to}")
-    console.print(HINTS[form.value], highlight=False, markup=False)
+    console.print(HINTS[form.value], markup=False)

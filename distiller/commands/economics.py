@@ -116,7 +116,7 @@ def _show(policy: str, found: Economics) -> None:
 
     from distiller.economics.tables import sections  # noqa: PLC0415
 
-    console.print(f"[bold]{policy}[/]")
+    console.print(policy, style="bold")
     for name, rows in sections(found).items():
         table = Table(title=name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
         for what, much in rows:
@@ -134,7 +134,7 @@ def _write(policy: str, found: Economics, out: Path) -> None:
     (out / "economics.html").write_text(page(policy, found, drawn), encoding="utf-8")
     console.print(f"\n{out / 'economics.json'}, economics.html{' and economics.png' if drawn else ''} written")
     if drawn is None:
-        console.print("[yellow]no plot: matplotlib is not installed (pip install matplotlib)[/]")
+        console.print("no plot: matplotlib is not installed (pip install matplotlib)", style="yellow")
 
 
 def _price(name: str, value: str) -> Price:

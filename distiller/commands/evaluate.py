@@ -62,7 +62,7 @@ def evaluate(
         found = evaluation.of(subject, _parent(chosen, settings, subject, against), rows, source)
     console.print(table(found))
     for path in write(found, out):
-        console.print(f"{path} written", highlight=False)
+        console.print(f"{path} written")
 
 
 def kept_in(settings: Settings, policy: Policy) -> Path:
@@ -95,7 +95,7 @@ def _parent(policy: Policy, settings: Settings, subject: Subject, against: str |
     try:
         return of_bundle(last, policy, settings)
     except BundleError as e:
-        console.print(f"[yellow]what was forgotten cannot be told: {e}[/]")
+        console.print(f"what was forgotten cannot be told: {e}", style="yellow")
         return None
 
 

@@ -36,7 +36,7 @@ def export(
     source = student if student is not None else _weights(chosen, str(bundle))
     written = write(source, form, out, chosen.student.model)
     size, before = (sum(p.stat().st_size for p in weights_of(place)) / 1e6 for place in (written, source))
-    console.print(f"{written} · {form} · {size:.1f} MB, {size / before:.0%} of {before:.1f} MB", highlight=False)
+    console.print(f"{written} · {form} · {size:.1f} MB, {size / before:.0%} of {before:.1f} MB")
 
 
 def _weights(policy: Policy, bundle: str) -> Path:

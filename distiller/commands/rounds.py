@@ -89,7 +89,7 @@ def watch(
             except LocumError as e:
                 if once:
                     raise
-                console.print(f"[red]{file}: {e}[/]; looking again in {RETRY_SECONDS:.0f} s")
+                console.print(f"{file}: {e}; looking again in {RETRY_SECONDS:.0f} s", style="red")
                 pause = max(interval, RETRY_SECONDS)
         if once:
             return
@@ -114,7 +114,7 @@ def status(policy: PolicyFile = DEFAULT) -> None:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(last["at"]))
         console.print(f"last: {when}, {last['kind']}: {last['bundle'] or 'nothing published'}")
         for reason in last["reasons"]:
-            console.print(f"  {reason}", highlight=False)
+            console.print(f"  {reason}")
 
 
 def _due(policy: Policy, settings: Settings, tally: Tally, scales: Scales) -> tuple[Due | None, str]:
@@ -135,7 +135,7 @@ def _look(policy: Policy, settings: Settings, known: Tally, scales: Scales, seed
     interrupted = unfinished(settings.work(policy.name))
     if interrupted is not None:
         wanted, why = interrupted, "a round was interrupted"
-    console.print(f"[bold]{policy.name}[/]: {why}" + ("" if wanted else "; nothing to do"))
+    console.print(f"{policy.name}: {why}" + ("" if wanted else "; nothing to do"))
     if wanted:
         _round(policy, settings, wanted, seed, keep_work=False)
     return tally
@@ -153,7 +153,7 @@ def _round(policy: Policy, settings: Settings, kind: Due, seed: int, keep_work: 
     if report.bundle:
         say_live(policy, settings, report.bundle, canary=canary is not None and canary.bundle == report.bundle)
     else:
-        console.print("[yellow]Nothing was published; what was live stays live.[/]")
+        console.print("Nothing was published; what was live stays live.", style="yellow")
     return report
 
 
@@ -169,7 +169,7 @@ def _canary_goes_on(policy: Policy, settings: Settings) -> bool:
     with Shown(console) as tell:
         looked = look(policy, settings, tell=tell)
     if looked is not None:
-        console.print(f"[bold]{policy.name}[/]: {looked.told}", highlight=False)
+        console.print(f"{policy.name}: {looked.told}")
     return looked is not None and looked.under_way
 
 
@@ -181,9 +181,9 @@ def _show_canary(policy: Policy, settings: Settings) -> None:
 
     if (trial := under_way(policy, settings)) is not None:
         due = f"; `locum distill watch` ends it now, by {trial.due}" if trial.due else ""
-        console.print(f"{trial.told}{due}", highlight=False)
+        console.print(f"{trial.told}{due}")
     elif active.ended is not None:
-        console.print(told_of(active.ended), highlight=False)
+        console.print(told_of(active.ended))
 
 
 def _tally(policy: Policy, settings: Settings, known: Tally = NOTHING) -> Tally:

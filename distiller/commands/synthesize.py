@@ -85,15 +85,15 @@ def _show_plan(plan: Plan, usd: Decimal) -> None:
         table.add_row(kind.name, kind.why, *figures)
     console.print(table)
     for name in plan.bare:
-        console.print(f"[dim]{name}: weak too, but with too little to show[/]", highlight=False)
+        console.print(f"{name}: weak too, but with too little to show", style="dim")
     total = sum(plan.estimates.values(), Decimal(0))
     limit = f"; at most {usd} USD would be spent" if usd else ""
-    console.print(f"about {total:.4f} USD in all, if everything is kept{limit}", highlight=False)
+    console.print(f"about {total:.4f} USD in all, if everything is kept{limit}")
     if plan.kinds:
-        console.print("\n[bold]The first of what would be asked:[/]")
+        console.print("\nThe first of what would be asked:", style="bold")
         form = plan.kinds[0].forms[0]
         for message in to_write(form, drawn(form, random.Random(0)), 0)["messages"]:
-            console.print(f"{message['role']}: {message['content']}", markup=False, highlight=False, style="dim")
+            console.print(f"{message['role']}: {message['content']}", style="dim")
 
 
 def _show_report(report: Report) -> None:
@@ -103,7 +103,7 @@ def _show_report(report: Report) -> None:
     for name, wanted in report.wanted.items():
         table.add_row(name, str(report.kept[name]), str(wanted))
     for reason, times in report.out.items():
-        table.add_row(f"[dim]not kept: {reason}[/]", f"[dim]{times}[/]", "")
+        table.add_row(f"not kept: {reason}", str(times), "", style="dim")
     console.print(table)
     rest = f"; it stopped early: {report.stopped}" if report.stopped else ""
-    console.print(f"{report.rows} rows for {report.cost_usd} USD{rest}", highlight=False)
+    console.print(f"{report.rows} rows for {report.cost_usd} USD{rest}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from distiller.commands import dataset as datasets
@@ -186,7 +185,7 @@ def _learn(config: TrainConfig, policy: Policy | None, student: str | None, data
     name = student or (policy.student.model if policy else "")
     report = trained(config, base_student(name, Settings.from_env().cache), load(dataset), out)
     console.print(_table(config, report))
-    console.print(escape(f"{out} · {out / REPORT} · {out / PLOT}"), highlight=False)
+    console.print(f"{out} · {out / REPORT} · {out / PLOT}")
 
 
 def _table(config: TrainConfig, report: TrainReport) -> Table:

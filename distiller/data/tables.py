@@ -26,9 +26,9 @@ def dataset_table(dataset: Dataset) -> Table:
     for who, rows in sorted(dataset.rights.used.items()):
         table.add_row(f"  trained on by right: {who}", str(rows))
     for who, rows in sorted(dataset.rights.refused.items()):
-        table.add_row(f"  [yellow]refused: {who}[/]", str(rows))
+        table.add_row(Text(f"  refused: {who}", style="yellow"), str(rows))
     for reason, rows in sorted(dataset.skipped.items()):
-        table.add_row(f"[dim]left out: {reason}[/]", str(rows))
+        table.add_row(Text(f"left out: {reason}", style="dim"), str(rows))
     return table
 
 

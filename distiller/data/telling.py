@@ -40,4 +40,4 @@ class Telling:
         self._bar.update(self._task, description=what, completed=done, done=f"{done:,}")
         if self._bar.disable and time.monotonic() - self._said > LINE_SECONDS:
             self._said = time.monotonic()
-            self._console.print(f"{what}: {done:,}" + (f" of {of:,}" if of else ""), highlight=False)
+            self._console.print(f"{what}: {done:,}" + (f" of {of:,}" if of else ""))

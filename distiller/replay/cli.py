@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from router.contracts.bundles import Manifest, read_active, read_manifest
 from router.contracts.records import Record
@@ -21,12 +20,13 @@ from router.scoring.encoder import load_encoder
 from router.scoring.estimator import Scorer
 from router.settings import Settings
 from router.store.base import reading
+from router.terminal import Terminal
 
 if TYPE_CHECKING:
     from distiller.replay.log import Logged
     from distiller.replay.traffic import Traffic
 
-console = Console()
+console = Terminal()
 DEFAULT = Path("policies/default.yaml")
 LOG = "log"
 
@@ -71,7 +71,7 @@ def replay(
         out.mkdir(parents=True, exist_ok=True)
         (out / "replay.html").write_text(page(found), encoding="utf-8")
         plot(found, out / "replay.png")
-        console.print(f"\n{out / 'replay.html'} and {out / 'replay.png'} written", highlight=False)
+        console.print(f"\n{out / 'replay.html'} and {out / 'replay.png'} written")
 
 
 def tune(
@@ -95,8 +95,8 @@ def tune(
     log = _Log.read([chosen], source, since, bundle)
     found = tuned(log.traffic(0, by_score=True), chosen, wanted)  # a threshold is what it writes
     text = with_threshold(policy, found.threshold, found.reason)
-    console.print(*(f"# {line}" for line in found.reason), sep="\n", highlight=False, markup=False)
-    console.print(f"threshold: {found.threshold:g}", style="bold", highlight=False)
+    console.print(*(f"# {line}" for line in found.reason), sep="\n")
+    console.print(f"threshold: {found.threshold:g}", style="bold")
     if dry_run:
         console.print(f"{policy} stays as it is")
     else:
@@ -171,5 +171,5 @@ def _bundle(policy: Policy, bundle: str | None, settings: Settings) -> tuple[Man
     try:
         return manifest, Scorer.load_whole(folder / bundle / manifest.scorer, partial(load_encoder, settings.cache))
     except BundleError as e:
-        console.print(f"[yellow]the answers' confidence cannot be replayed: {e}[/]")
+        console.print(f"the answers' confidence cannot be replayed: {e}", style="yellow")
         return manifest, None

@@ -66,14 +66,14 @@ def _row(table: Table, name: str, figures: Mapping[str, Interval], style: str) -
     table.add_row(name, *(_cell(column, figures[column]) for column in COLUMNS), style=style)
 
 
-def _cell(column: str, interval: Interval) -> str:
+def _cell(column: str, interval: Interval) -> Text:
     """The estimate, and beneath it the limits, unless there is nothing to say."""
     money = column in ("cost", "cost_per_resolved")
     show, low = (_money, _money(interval.low)) if money else (_percent, f"{100 * interval.low:.1f}")
-    limits = f"\n[not bold dim]{low}–{show(interval.high)}[/]"
+    limits = (f"\n{low}–{show(interval.high)}", "not bold dim")
     if interval.estimate is None:
-        return "–\n" if (interval.low, interval.high) == (0.0, 1.0) else f"unknown{limits}"
-    return f"{show(interval.estimate)}{limits if interval.low < interval.high else chr(10)}"
+        return Text("–\n") if (interval.low, interval.high) == (0.0, 1.0) else Text.assemble("unknown", limits)
+    return Text.assemble(show(interval.estimate), limits if interval.low < interval.high else "\n")
 
 
 def _percent(value: float) -> str:

@@ -15,8 +15,9 @@ class Meter:
     def __init__(
         self, label: str, steps: int, done: int = 0, stream: TextIO | None = None, silent: bool = False
     ) -> None:
-        from rich.console import Console  # noqa: PLC0415  (only a running command shows progress)
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+        from router.terminal import Terminal  # noqa: PLC0415  (only a running command shows progress)
 
         self._stream = stream or sys.stderr
         self._label, self._steps, self._first = label, steps, done
@@ -29,7 +30,7 @@ class Meter:
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
-            console=Console(file=self._stream),
+            console=Terminal(file=self._stream),
             disable=silent or not self._stream.isatty(),
         )
         self._task = self._bar.add_task(label, total=steps, completed=done, figures="")

@@ -14,7 +14,8 @@ from router.api.models import Catalog
 from router.bodies import json_object, model_of
 from router.cascade import Cascade, Shared
 from router.contracts.records import Usage
-from router.errors import BadRequest, LocumError, NotFound, UpstreamError, UpstreamRefused
+from router.errors import BadRequest, BudgetSpent, LocumError, NotFound, UpstreamError, UpstreamRefused
+from router.paid import surely_unpaid
 from router.pricing import cost_usd
 from router.upstream.base import Backend, Reply, Waited
 from router.upstream.sse import usage_of
@@ -29,19 +30,29 @@ class Embeddings:
         self._catalog, self._shared = catalog, shared
 
     async def __call__(self, arrived: Arrived) -> Reply:
-        """Raises BadRequest, NotFound where no policy has embeddings under this name, and as ``Upstream`` says."""
+        """Raises BadRequest, NotFound where no policy has embeddings under this name, BudgetSpent, and as ``Upstream``
+        says."""
         body = json_object(arrived.content)
         cascade, backend = find(self._catalog(), model_of(body))
         if not isinstance(body.get("input"), str | list) or not body["input"]:
             raise BadRequest("'input' must be given: a text, or a list of texts or tokens", param="input")
         metrics, policy, usd, status = self._shared().metrics, cascade.policy.name, Decimal(0), 500
         try:
+            held = cascade.till.hold(backend, body)
+        except BudgetSpent as spent:
+            metrics.observe_embeddings(policy, spent.status, usd)
+            raise
+        try:
+            usd = _estimated_usd(backend, body)  # whatever ends this, unless it is known better
             reply = await self._shared().tiers.embed(backend, {**body, "model": backend.model}, Waited())
             usd, status = _cost_usd(backend, body, reply.body), reply.status
         except LocumError as error:
             status = error.reply_status if isinstance(error, UpstreamRefused) else error.status
+            if isinstance(error, UpstreamError | UpstreamRefused) and surely_unpaid(error):
+                usd = Decimal(0)
             raise
         finally:
+            held.settle(usd)
             metrics.observe_embeddings(policy, status, usd)
         told = {"request-id": arrived.request_id, "policy": policy, "cost-usd": f"{usd:f}"}
         headers = tuple((b"x-locum-" + k.encode(), v.encode()) for k, v in told.items())
@@ -80,5 +91,10 @@ def _cost_usd(backend: Backend, body: Mapping[str, Any], answer: bytes) -> Decim
         raise UpstreamError(f"{backend.label} answered something that is no list of embeddings") from e
     if not isinstance(found, dict) or not isinstance(found.get("data"), list):
         raise UpstreamError(f"{backend.label} answered something that is no list of embeddings")
+    told = usage_of(found)
+    return cost_usd(told, backend.price) if told and backend.price else _estimated_usd(backend, body)
+
+
+def _estimated_usd(backend: Backend, body: Mapping[str, Any]) -> Decimal:
     guess = Usage(input_tokens=len(orjson.dumps(body["input"])) // 4, estimated=True)
-    return cost_usd(usage_of(found) or guess, backend.price) if backend.price else Decimal(0)
+    return cost_usd(guess, backend.price) if backend.price else Decimal(0)

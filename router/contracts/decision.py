@@ -58,6 +58,7 @@ class Fallback(StrEnum):
     CIRCUIT_OPEN = "circuit_open"
     UNUSABLE = "unusable"
     UNABLE = "unable"
+    BUDGET = "budget"
 
 
 NOVEL = 0.15

@@ -8,16 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.text import Text
 
 from router.engine.process import ServerProcess
 from router.engine.supervisor import Backoff, Supervisor, engine_of
 from router.errors import EngineError
 from router.policy import load_policy
 from router.settings import Settings
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from router.terminal import Terminal
 
 POLL_SECONDS = 0.2
 
@@ -32,15 +31,13 @@ def run(policy_paths: Sequence[Path], *, host: str, port: int, settings: Setting
         PolicyError: a policy file is wrong.
         EngineError: an engine that a policy asks for is not there, or the proxy does not start.
     """
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(highlight=False)
+    console = Terminal()
 
     def report(line: str) -> None:
-        console.print(f"[bold]locum[/] {line}", soft_wrap=True)
+        _tell(console, line)
 
     def show(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
     served = [p for p in map(load_policy, policy_paths) if p.student.engine]
     students = [Supervisor(p, settings, engine_of(p, settings), report) for p in served]
@@ -48,7 +45,7 @@ def run(policy_paths: Sequence[Path], *, host: str, port: int, settings: Setting
     asyncio.run(_run(students, proxy, settings, console))
 
 
-async def _run(students: Sequence[Supervisor], proxy: Proxy | None, settings: Settings, console: Console) -> None:
+async def _run(students: Sequence[Supervisor], proxy: Proxy | None, settings: Settings, console: Terminal) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -66,20 +63,24 @@ async def _run(students: Sequence[Supervisor], proxy: Proxy | None, settings: Se
                 tasks.remove(ended)
                 ended.result()
     finally:
-        console.print("[bold]locum[/] stopping")
+        _tell(console, "stopping")
         for task in [*reversed(tasks), stopping]:
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
 
 
-async def _welcome(students: Sequence[Supervisor], proxy: Proxy | None, settings: Settings, console: Console) -> None:
+async def _welcome(students: Sequence[Supervisor], proxy: Proxy | None, settings: Settings, console: Terminal) -> None:
     with console.status("starting"):
         if proxy is not None:
             await proxy.ready.wait()
         for student in students:
             await student.ready.wait()
     what = f"{proxy.url}/v1" if proxy is not None else "the students, without a proxy"
-    console.print(f"[bold]locum[/] up: {what}   logs in {settings.logs}   Ctrl-C stops all", soft_wrap=True)
+    _tell(console, f"up: {what}   logs in {settings.logs}   Ctrl-C stops all")
+
+
+def _tell(console: Terminal, line: str) -> None:
+    console.print(Text.assemble(("locum", "bold"), f" {line}"), soft_wrap=True)
 
 
 class Proxy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ async def auditing(
     quiet: Quiet | None = None,
     capacity: int = 256,
     expected: int = 0,
+    dearest: Decimal = Decimal(0),
     **audit: Any,
 ) -> AsyncIterator[tuple[Auditor[str], Told]]:
     told, declared = Told(expected), policy(**audit)
@@ -103,6 +105,7 @@ async def auditing(
         observe=told,
         quiet=quiet,
         capacity=capacity,
+        dearest=lambda _: dearest,
     )
     yield auditor, told
     await auditor.close(drain_seconds=5)
@@ -226,22 +229,40 @@ async def test_the_days_money_bounds_teacher_audits_and_only_those(store: Store,
 
 
 async def test_many_at_once_cannot_overrun_the_days_money(store: Store, make_record: MakeRecord) -> None:
-    asked = 0
-    gate = asyncio.Event()
+    asked = under_way = most = 0
 
     async def slow(tier: Tier, request: str) -> Answer:
-        nonlocal asked
-        asked += 1
-        await gate.wait()
-        return answer(tier, "x", usd="0.6")
+        nonlocal asked, under_way, most
+        asked, under_way = asked + 1, under_way + 1
+        most = max(most, under_way)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        under_way -= 1
+        return answer(tier, "x", usd="0.3")
 
-    async with auditing(store, slow, usd_per_day=1, concurrency=8, expected=6) as (auditor, told):
+    async with auditing(store, slow, usd_per_day=1, concurrency=8, expected=8, dearest=Decimal("0.5")) as (
+        auditor,
+        told,
+    ):
         for i in range(8):
-            auditor.submit(served(make_record, STUDENT, id=f"r-{i}", counterfactual_usd=Decimal("0.6")), "request")
+            auditor.submit(served(make_record, STUDENT, id=f"r-{i}"), "request")
         await asyncio.wait_for(told.reached.wait(), 10)
-        gate.set()
-    assert asked == 2
-    assert [a.missed for a in told].count(Missed.BUDGET) == 6
+    assert (asked, most) == (4, 2), "three within a dollar, the fourth alone and over it, the others never"
+    assert [a.missed for a in told].count(Missed.BUDGET) == 4
+
+
+async def test_a_teachers_answer_that_never_came_and_may_be_paid_is_kept_as_such(
+    store: Store, make_record: MakeRecord
+) -> None:
+    async def lost(tier: Tier, request: str) -> Answer:
+        return replace(answer(tier, "", None, usd="0.4"), message=None)
+
+    record = served(make_record, STUDENT)
+    store.append(record)
+    async with auditing(store, lost) as (auditor, told):
+        auditor.submit(record, "request")
+    audit = await outcome(store, told)
+    assert (audit.missed, audit.acceptable, audit_usd(audit)) == (Missed.UPSTREAM_ERROR, None, Decimal("0.4"))
 
 
 async def test_no_more_than_the_declared_number_run_at_once(store: Store, make_record: MakeRecord) -> None:

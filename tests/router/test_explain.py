@@ -280,3 +280,18 @@ def test_what_came_after_the_decision_is_told_in_order(make_record: MakeRecord) 
     assert afterwards(broken) == ["a backend failed: it took too long", "nobody answered: status 504"]
     assert afterwards(refused)[0].startswith("the student's own server refused")
     assert afterwards(unready)[0] == "student not ready (score): the teacher was asked instead"
+
+
+def test_what_a_client_wrote_acts_on_no_terminal(running: World, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    acts = "\x1b]52;c;aGk=\x07 \x9b2J \u202eback [bold]loud[/]"
+    asked = body(f"what is my {acts}", user=acts, metadata={"task": acts, "conversation_id": acts})
+    answer = httpx.post(f"{running.url}/v1/chat/completions", json=asked)
+    request_id = answer.headers["x-locum-request-id"]
+    until(lambda: running.record(request_id).audit)
+    told = text_of(explained(running, request_id))
+    assert "\\x1b]52;c;aGk=" in told and "[bold]loud[/]" in told
+    show(request_id, [running.policy_file], as_json=True, settings=Settings(home=running.home))
+    as_json = capfdbinary.readouterr().out.decode()
+    assert orjson.loads(as_json)["record"]["user"] == acts
+    for text in (told, as_json):
+        assert not any(c in text for c in "\x1b\x07\x9b\u202e")

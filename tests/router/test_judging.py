@@ -129,7 +129,10 @@ async def test_a_judge_that_fails_in_one_order_tells_what_the_other_cost(
     model.answer = lambda body: Script(**broken) if BAD in shown(body)[0] else Script(text="VERDICT: A")
     with pytest.raises(JudgeError) as failed:
         await verdict(policy(model), pair(BAD, GOOD))
-    assert failed.value.usd == USD
+    if "status" in broken:
+        assert failed.value.usd == USD
+    else:  # it answered, so it may be paid for what nobody can read
+        assert failed.value.usd > USD
     assert "sk-" not in str(failed.value)
 
 

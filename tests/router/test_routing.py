@@ -60,6 +60,7 @@ def spent_by_noon(routings: list[Routing], clock: Clock, make_record: MakeRecord
         reasons[decision.reason] += 1
         record = make_record(f"r-{n}", tier=decision.tier, reason=decision.reason, decision=decision)
         cost = ANSWER_USD if decision.tier is Tier.TEACHER else Decimal(0)
+        routing.till.budget.book(cost)
         routing.learn(replace(record, answers=[replace(a, cost_usd=cost) for a in record.answers]))
         usd += cost
     return float(usd), reasons
@@ -135,6 +136,7 @@ def escalated(
         decision = routing.decide(ChatRequest(f"r-{n}", f"c-{n}", body), live, look_at(body, scorer))
         record = make_record(f"r-{n}", tier=decision.tier, reason=decision.reason, decision=decision)
         cost = Decimal(KINDS[kind][3]) / 10**6 if decision.tier is Tier.TEACHER else Decimal(0)
+        routing.till.budget.book(cost)
         routing.learn(replace(record, answers=[replace(a, cost_usd=cost) for a in record.answers]))
         if n >= 800:
             found[kind].append(decision.tier is Tier.TEACHER)

@@ -14,7 +14,7 @@ import pytest
 from router.budget import DAY_SECONDS, DailyBudget
 from router.conversations import Conversations
 from router.errors import PolicyError
-from router.shared import ROWS, SETS, WAYS, SharedState, create
+from router.shared import ROWS, SETS, WAYS, SharedState, create, let_go
 
 
 class Clock:
@@ -79,15 +79,14 @@ def test_workers_spend_one_budget(file: IO[bytes]) -> None:
     one, other, third = (
         DailyBudget(Decimal(1), state.account("p", "served"), clock=clock) for state in workers(file, clock)
     )
-    one.reserve(Decimal("0.4"))
-    other.reserve(Decimal("0.6"))
-    assert third.exhausted
-    one.settle(Decimal("0.4"), Decimal("0.000000123"))
-    other.settle(Decimal("0.6"), Decimal("0.5"))
+    ones, others = one.reserve(Decimal("0.4")), other.reserve(Decimal("0.6"))
+    assert ones and others and third.reserve(Decimal("0.000000001")) is None
+    ones.settle(Decimal("0.000000123"))
+    others.settle(Decimal("0.5"))
     assert (third.spent_usd, third.reserved_usd) == (Decimal("0.500000123"), 0)
     clock.now += DAY_SECONDS
     assert third.spent_usd == 0
-    one.settle(Decimal(0), Decimal("0.25"))
+    one.book(Decimal("0.25"))
     assert third.spent_usd == Decimal("0.25")
 
 
@@ -95,14 +94,16 @@ def test_who_takes_over_a_slot_keeps_what_was_spent_and_drops_what_was_only_held
     clock = Clock()
     died, other, _ = workers(file, clock)
     before = DailyBudget(Decimal(1), died.account("p"), clock=clock)
-    before.settle(Decimal(0), Decimal("0.3"))
+    before.book(Decimal("0.3"))
     before.reserve(Decimal("0.2"))
     seen = DailyBudget(Decimal(1), other.account("p"), clock=clock)
-    other.account("p").reserve(7)
+    seen.reserve(Decimal("0.000000007"))
     assert seen.reserved_usd == Decimal("0.200000007")
     after = DailyBudget(Decimal(1), SharedState(file.fileno(), 0, clock).account("p"), clock=clock)
-    after.settle(Decimal(0), Decimal("0.1"))
+    after.book(Decimal("0.1"))
     assert (seen.spent_usd, seen.reserved_usd) == (Decimal("0.4"), Decimal("0.000000007"))
+    let_go(file.fileno(), 1)
+    assert (seen.spent_usd, seen.reserved_usd) == (Decimal("0.4"), 0), "its successor may be in another slot"
 
 
 def test_what_was_spent_before_the_start_counts_once_and_that_day_only(file: IO[bytes]) -> None:
@@ -110,7 +111,7 @@ def test_what_was_spent_before_the_start_counts_once_and_that_day_only(file: IO[
     one, other, _ = (DailyBudget(Decimal(1), state.account("p"), clock=clock) for state in workers(file, clock))
     for _again in range(2):
         one.spent_before(clock.now, Decimal("0.5"))
-    other.settle(Decimal(0), Decimal("0.1"))
+    other.book(Decimal("0.1"))
     assert one.spent_usd == other.spent_usd == Decimal("0.6")
     clock.now += DAY_SECONDS
     assert one.spent_usd == 0
@@ -120,7 +121,7 @@ def test_accounts_have_their_own_money_until_there_are_too_many() -> None:
     state = SharedState()
     accounts = [state.account("policy", str(n)) for n in range(ROWS)]
     for n, account in enumerate(accounts):
-        account.spend(1, n)
+        account.settle(1, 0, n)
     assert [account.spent(1) for account in accounts] == list(range(ROWS))
     assert state.account("policy", "7").spent(1) == 7
     with pytest.raises(PolicyError, match="budgets"):
@@ -135,9 +136,8 @@ from router.shared import SharedState
 state = SharedState(int(sys.argv[1]), int(sys.argv[2]))
 account, conversations = state.account("p"), Conversations("p", state)
 for n in range(20_000):
-    account.spend(1, 1)
-    account.reserve(1)
-    account.reserve(-1)
+    if account.reserve(1, 3, 30_000 + 3):
+        account.settle(1, 3, 1)
     conversations.remember(f"{sys.argv[2]}-{n % 100}", escalated=True, cached_share=n % 100 / 100)
     conversations.remember("common", escalated=n == 10_000, cached_share=0.5)
 """
@@ -150,7 +150,7 @@ def test_processes_that_write_at_once_lose_and_invent_nothing(file: IO[bytes]) -
     ]
     assert [process.wait() for process in both] == [0, 0]
     state = SharedState(number, 2)
-    assert (state.account("p").spent(1), state.account("p").reserved()) == (40_000, 0)
+    assert (state.account("p").spent(1), state.account("p").reserved()) == (30_003, 0)
     conversations = Conversations("p", state)
     assert conversations.escalated("common")
     for slot in "01":

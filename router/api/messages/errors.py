@@ -26,6 +26,7 @@ TYPES = {
 STATUSES = {
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
+    "insufficient_quota": 429,
     "upstream_timeout": 504,
     "upstream_unreachable": 503,
     "circuit_open": 503,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from functools import cached_property
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from router.contracts.judges import AnyJudge, Feedback, Json, Labels, Llm, OwnCa
 from router.errors import EngineError, JudgeError, PolicyError
 from router.scoring.judges import equality
 from router.scoring.judges.labels import LabelSet
-from router.scoring.judges.llm import Complete, compare
+from router.scoring.judges.llm import Complete, body, compare
 from router.scoring.judges.pair import Message, Pair, Verdict, calls, text
 
 GROUP = "locum.judges"
@@ -55,6 +56,7 @@ class Judges:
     Args:
         spec: who judges, by task.
         complete: asks the language model of an ``llm`` judge; without it such a judge fails.
+        dearest: what such a judge's reply to a request's body can cost at most, in US dollars.
         encoder: loads what the ``semantic`` judge reads text with; called once, when it is first needed.
 
     Raises:
@@ -66,9 +68,10 @@ class Judges:
         spec: AnyJudge,
         *,
         complete: Complete | None = None,
+        dearest: Callable[[Llm, Mapping[str, Any]], Decimal] = lambda *_: Decimal(0),
         encoder: Callable[[], Encodes | None] = lambda: None,
     ) -> None:
-        self._spec, self._complete, self._load_encoder = spec, complete, encoder
+        self._spec, self._complete, self._dearest, self._load_encoder = spec, complete, dearest, encoder
         self._own = {s.entry_point: own_judge(s.entry_point) for s in specs(spec) if isinstance(s, OwnCallable)}
         self._labels: defaultdict[str | None, LabelSet] = defaultdict(LabelSet)
         for task in (None, *spec.tasks):
@@ -83,6 +86,18 @@ class Judges:
     def paid(self, task: str | None) -> bool:
         """Whether a verdict on this task's requests costs money."""
         return self._spec.for_task(task).paid
+
+    def dearest_usd(self, pair: Pair) -> Decimal:
+        """What a verdict on the pair can cost at most, in US dollars.
+
+        Raises:
+            JudgeError: the judge failed.
+        """
+        judge = self._of(pair.task)
+        if not isinstance(judge, Llm) or self.now(pair) is not None:
+            return Decimal(0)
+        bodies = (body(judge, pair, student_first=first) for first in (True, False))
+        return sum((self._dearest(judge, asked) for asked in bodies), Decimal(0))
 
     def immediate(self, task: str | None) -> bool:
         """Whether ``now`` always has a verdict, and at once: nothing is asked, loaded or run that is not ours."""

@@ -1,0 +1,84 @@
+"""What a request can cost at most, told before anything is asked.
+
+No tokenizer makes more tokens of a text than it has bytes, so that is what the input counts as; an answer is as long
+as the client lets it be, else as the model can. Four times what is usual, and more: it is held, not spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from router.contracts.prices import Price
+from router.pricing import MILLION, listed
+
+AROUND_TOKENS = 64
+"""What a chat template adds at most to all messages together, beside what each one's fields take."""
+MEDIA_TOKENS: Mapping[str, int] = {
+    **dict.fromkeys(("image_url", "image", "input_image"), 5_000),  # Claude's largest takes 4,784
+    **dict.fromkeys(("file", "document", "input_file"), 100_000),  # a hundred pages, as text and as pictures
+}
+"""What one part of such a type counts as: of what lies elsewhere no bytes are there to count."""
+AUDIO_BYTES = 32
+"""Of base64 a token of sound: speech at 8 kbit/s, the least, takes 43 where most tokens are made of it."""
+OUTPUT_TOKENS = 16_384
+"""How long an answer gets at most where neither the request nor litellm's map limits it."""
+LIMITS = ("max_completion_tokens", "max_tokens")
+
+
+class Dearest:
+    """One request, measured once: what it can cost at any model. ``body``: a chat completion's, or an embedding's."""
+
+    __slots__ = ("_asked", "_choices", "_input", "_one")
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        self._input, self._one = _input_tokens(body), "messages" in body
+        self._asked = max((n for name in LIMITS if (n := _count(body.get(name)))), default=None)
+        self._choices = max(1, _count(body.get("n")), _count(body.get("best_of")))
+
+    def usd(self, model: str, price: Price) -> Decimal:
+        """US dollars, at a model by the policy's name for it: what it can read and say at most bounds both."""
+        reads, says = listed(model)
+        tokens_in = min(self._input, reads) if reads and self._one else self._input
+        if self._asked is None:
+            tokens_out = says or OUTPUT_TOKENS
+        else:
+            tokens_out = self._asked if says is None else min(self._asked, says)
+        dearest_in = max(price.input, price.cached_input or price.input)
+        return (tokens_in * dearest_in + tokens_out * self._choices * price.output) / MILLION
+
+
+def _input_tokens(body: Mapping[str, Any]) -> int:
+    """Without recursion: how deep a request goes is its client's choice."""
+    total, left = AROUND_TOKENS, list[Any]([body])
+    while left:
+        found = left.pop()
+        if isinstance(found, str):
+            total += len(found) if found.isascii() else len(found.encode("utf-8", "surrogatepass"))
+        elif isinstance(found, Mapping):
+            kind = found.get("type")
+            if isinstance(kind, str) and kind in MEDIA_TOKENS:
+                total += max(MEDIA_TOKENS[kind], 0 if "image" in kind else _bytes(found))
+            elif kind == "input_audio":
+                total += _bytes(found) // AUDIO_BYTES
+            else:
+                total += 4 * len(found)  # quotes, colons, commas
+                left += found
+                left += found.values()
+        elif isinstance(found, list | tuple):
+            total += len(found)
+            left += found
+        else:
+            total += 20  # a number, as long as one gets
+    return total
+
+
+def _bytes(part: Mapping[str, Any]) -> int:
+    """Of the strings in a part of a message, and in the objects right below it."""
+    below = [part, *(value for value in part.values() if isinstance(value, Mapping))]
+    return sum(len(value) for fields in below for value in fields.values() if isinstance(value, str))
+
+
+def _count(value: object) -> int:
+    return value if type(value) is int and value > 0 else 0

@@ -1,0 +1,81 @@
+"""Where a policy's teachers are paid: what one can cost is held before it is asked, what it did cost is booked after.
+
+The money that is booked is that of the answers in the request's record, so a start that reads the records counts the
+same. Who was asked and gave no answer may be paid all the same: a client that left, an answer that broke off or came
+too late. Then the record has an answer that was thrown away, with no text and an estimated usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from router.budget import DailyBudget, Reservation
+from router.contracts.decision import Tier
+from router.contracts.records import Answer, Kind, Usage
+from router.dearest import Dearest
+from router.errors import UpstreamError, UpstreamRefused
+from router.exchange import Exchange
+from router.paid import surely_unpaid
+from router.pricing import Prices
+from router.scoring.thresholds import Mean
+from router.upstream.base import Backend
+
+NOTHING = Decimal(0)
+
+
+class Till:
+    """One policy's. It outlives edits of the policy file."""
+
+    def __init__(self, budget: DailyBudget) -> None:
+        self.budget = budget
+        self._usual_tokens = Mean()
+
+    def affords(self, body: Mapping[str, Any], prices: Prices) -> bool:
+        """Whether some teacher could be asked this now."""
+        if not self.budget.capped:
+            return True
+        dearest = Dearest(body)
+        return any(self.budget.affords(dearest.usd(model, price)) for model, price in prices.teachers.items())
+
+    def hold(self, backend: Backend, body: Mapping[str, Any]) -> Reservation:
+        """Holds the dearest that ``backend`` can make of a request. Raises BudgetSpent where that does not fit."""
+        capped = self.budget.capped and backend.price is not None
+        dearest = Dearest(body).usd(backend.label, backend.price) if capped and backend.price else NOTHING
+        if (held := self.budget.reserve(dearest)) is None:
+            raise self.budget.refusal("the budget")
+        return held
+
+    @contextmanager
+    def paying(self, exchange: Exchange, backend: Backend) -> Iterator[None]:
+        """Around asking a teacher. Raises BudgetSpent on entering."""
+        held = self.hold(backend, exchange.chat.body)
+        known, before = len(exchange.answers), teacher_usd(exchange.answers)
+        try:
+            yield
+            self._usual_tokens.add(exchange.answers[0].usage.output_tokens)
+        except BaseException as error:
+            unpaid = isinstance(error, UpstreamError | UpstreamRefused) and surely_unpaid(error)
+            if len(exchange.answers) == known and not unpaid:
+                exchange.answers.append(self.lost(exchange, backend, Kind.DISCARDED))
+            raise
+        finally:
+            held.settle(teacher_usd(exchange.answers) - before)
+
+    def lost(self, exchange: Exchange, backend: Backend, kind: Kind) -> Answer:
+        """What stands for an answer that may be paid and never came: an input of this length, an output of the
+        expected one, else of the usual one."""
+        tokens = exchange.decision.teacher_tokens or self._usual_tokens.value
+        usage = Usage(input_tokens=exchange.features.input_tokens, output_tokens=int(tokens), estimated=True)
+        answer = exchange.answered(
+            backend, kind, message={}, finish_reason=None, usage=usage, model=None, seconds=exchange.elapsed
+        )
+        return replace(answer, message=None)
+
+
+def teacher_usd(answers: list[Answer]) -> Decimal:
+    """US dollars that a request's answers cost at the teachers."""
+    return sum((answer.cost_usd for answer in answers if answer.tier is Tier.TEACHER), NOTHING)
