@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import structlog
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -27,16 +27,18 @@ from router.api.responses import routes as kept_responses
 from router.api.responses.kept import KeptResponses
 from router.api.responses.surface import PATH as RESPONSES
 from router.api.responses.surface import Responses
-from router.api.wire import Receive, Scope, Send
+from router.api.wire import Receive, Scope, Send, admit
 from router.cascade import Shared
+from router.claim import claimed
 from router.contracts.encoders import EncoderKind
+from router.drain import Drain
 from router.drift import DriftWatch
 from router.errors import BadRequest, LocumError
 from router.limits import ClientKeys, Streams
 from router.metrics import Metrics
 from router.proxy import Proxy, background
 from router.scoring.encoder import Encoder, load_encoder
-from router.serving import Server, announce, log_to_stderr
+from router.serving import Server, bound, exposure, log_to_stderr
 from router.settings import Settings
 from router.shared import SharedState
 from router.store.base import open_store
@@ -71,18 +73,23 @@ class App:
 def create_app(
     policies: Sequence[Path],
     settings: Settings,
+    *,
     env: Mapping[str, str] = os.environ,
     encoders: Callable[[EncoderKind], Encoder | None] | None = None,
     state: SharedState | None = None,
+    drain: Drain | None = None,
+    problems: Sequence[str] = (),
 ) -> App:
     """The proxy for these policy files. ``env`` holds the backends' keys, by the names that policies give;
     ``encoders`` loads what scorers embed text with (by default each once, computing on one thread); ``state``
-    is what this worker shares with others (by default it works alone).
+    is what this worker shares with others (by default it works alone); ``drain`` what its server ends it by;
+    ``problems`` are those of how it is served, for ``/health/ready`` to tell.
 
     Raises:
         PolicyError: a file is wrong.
     """
     metrics, keys = Metrics(), ClientKeys(settings.client_keys)
+    drain = drain or Drain()
     encoders = encoders or cache(partial(load_encoder, settings.cache, threads=1))
     static = partial(encoders, "static")
     proxy = Proxy(policies, settings, env, encoders, state or SharedState())
@@ -94,7 +101,7 @@ def create_app(
         metrics.watch(store)
         kept.open()
         tiers = Tiers(Wires())
-        await proxy.start(Shared(tiers, store, metrics))
+        await proxy.start(Shared(tiers, store, metrics, drain))
         tasks = [
             background(proxy.follow(), "policy files"),
             background(proxy.seed_spending(store), "today's spending"),
@@ -115,22 +122,24 @@ def create_app(
             store.close()
             kept.close()
 
-    entrance = Entrance(keys, settings.limits, metrics.observe_rejected)
+    entrance = Entrance(keys, settings.limits, metrics.observe_rejected, drain)
     responses = Responses(lambda: proxy.catalog, kept, partial(_owner, keys))
     endpoints = _endpoints(proxy, entrance, Streams(settings.limits.streams), responses)
-    return App(endpoints, _rest(proxy, metrics, kept, keys, lifespan))
+    told = health.routes(lambda: proxy.catalog, metrics, proxy.problems, drain, problems)
+    return App(endpoints, _rest(proxy, told, kept, keys, lifespan))
 
 
-def _rest(proxy: Proxy, metrics: Metrics, kept: KeptResponses, keys: ClientKeys, lifespan: Lifespan) -> FastAPI:
-    """What costs nothing: models, kept answers, health, metrics, the document."""
+def _rest(proxy: Proxy, told: APIRouter, kept: KeptResponses, keys: ClientKeys, lifespan: Lifespan) -> FastAPI:
+    """What costs nothing: models, kept answers, health and metrics (``told``), the document."""
     rest = FastAPI(title="Locum", version=__version__, lifespan=lifespan, openapi_url=None)
 
     def authorised(request: Request) -> None:
         _owner(keys, dict(request.headers.raw))
+        admit(request.scope)
 
     rest.include_router(models.routes(lambda: proxy.catalog), dependencies=[Depends(authorised)])
     rest.include_router(kept_responses.routes(kept, partial(_owner, keys)), dependencies=[Depends(authorised)])
-    rest.include_router(health.routes(lambda: proxy.catalog, metrics, proxy.problems))
+    rest.include_router(told)
     rest.include_router(openapi.routes(lambda: proxy.catalog))
     rest.add_exception_handler(LocumError, _locum_error)
     rest.add_exception_handler(HTTPException, _http_error)
@@ -210,16 +219,15 @@ def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -
 
     Raises:
         PolicyError: a policy file is wrong.
+        LocumError: another proxy serves this home, or the address is taken.
     """
     log_to_stderr()
-    run_file = settings.run / "proxy.json"
-    server = Server(
-        create_app(policies, settings),
-        host=host,
-        port=port,
-        header_bytes=settings.limits.header_bytes,
-        listening=lambda url: announce(run_file, url),
-        ending=lambda: run_file.unlink(missing_ok=True),
-    )
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once all is closed
-        server.run()
+    problems, drain = exposure(host, settings), Drain()
+    for problem in problems:
+        log.warning("unprotected", why=problem)
+    with claimed(settings.run) as claim:
+        app = create_app(policies, settings, drain=drain, problems=problems)
+        limits, ending = settings.limits, claim.withdraw
+        server = Server(app, host=host, limits=limits, drain=drain, listening=claim.tell, ending=ending)
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once all is closed
+            server.run([bound(host, port, shared=False)])

@@ -18,6 +18,7 @@ from router.contracts.records import Answer, Kind
 from router.deadlines import Deadlines
 from router.dearest import Dearest
 from router.decide import RequestView, lacking
+from router.drain import Drain
 from router.errors import BudgetSpent, UpstreamError, UpstreamRefused, UpstreamUnable, UpstreamUnreachable
 from router.exchange import CLIENT_LEFT, EVENT_STREAM, JSON, ChatRequest, Exchange, Sink, fallback_cause
 from router.looking import Aside, look_at
@@ -51,6 +52,7 @@ class Shared:
     tiers: Tiers
     store: Store
     metrics: Metrics
+    drain: Drain
 
 
 class Cascade:
@@ -118,7 +120,7 @@ class Cascade:
         exchange = Exchange(chat, self.policy, live, seen.features, decision, decision.reason, began=began)
         if decision.reason is Reason.FALLBACK:
             exchange.fallback = Fallback.UNREACHABLE
-        deadlines = Deadlines(exchange, sink)
+        deadlines = Deadlines(exchange, sink, self._shared.drain)
         try:
             if left:
                 raise asyncio.CancelledError

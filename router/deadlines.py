@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from router.errors import TookTooLong
+from router.drain import Drain
+from router.errors import ShuttingDown, TookTooLong, UpstreamError
 from router.exchange import EVENT_STREAM, Exchange, Sink
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -14,7 +15,8 @@ KEEP_ALIVE = b": keep-alive\n\n"
 class Deadlines:
     """Watches over one request, from its making until ``stop``.
 
-    A limit of the policy that passes cancels the task in which it was made, and ``passed`` says which.
+    A limit of the policy that passes cancels the task in which it was made, and so does the proxy's end; ``passed``
+    says what it was.
     Where a stream has been silent for ``keep_alive_seconds``, its client gets a comment, so that nothing
     between the two takes the connection for dead; the status 200 that goes before it settles nothing
     else, a failure is then told as an event.
@@ -22,18 +24,23 @@ class Deadlines:
     One timer, that is looked at when it fires: most requests are long done by then.
     """
 
-    __slots__ = ("_exchange", "_limits", "_loop", "_seen", "_sink", "_task", "_telling", "_timer", "passed")
+    __slots__ = ("_drain", "_exchange", "_limits", "_loop", "_overdue", "_seen", "_sink", "_task", "_telling", "_timer")
 
-    def __init__(self, exchange: Exchange, sink: Sink) -> None:
+    def __init__(self, exchange: Exchange, sink: Sink, drain: Drain) -> None:
         task = asyncio.current_task()
         assert task is not None  # every request is served in one
         self._task: asyncio.Task[Any] = task
-        self._exchange, self._sink, self._limits = exchange, sink, exchange.policy.limits
+        self._exchange, self._sink, self._limits, self._drain = exchange, sink, exchange.policy.limits, drain
         self._loop = asyncio.get_running_loop()
         self._seen = 0
         self._telling: asyncio.Task[None] | None = None
-        self.passed: TookTooLong | None = None
+        self._overdue: TookTooLong | None = None
         self._timer = self._loop.call_later(self._next_look(), self._look)
+
+    @property
+    def passed(self) -> UpstreamError | None:
+        """What the request was cancelled for; None: its client left."""
+        return ShuttingDown() if self._drain.over and self._overdue is None else self._overdue
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -41,7 +48,7 @@ class Deadlines:
             self._telling.cancel()
 
     def take_back(self) -> None:
-        """Ends the cancellation that a passed limit was: what is left to do may be awaited."""
+        """Ends the cancellation: what is left to do may be awaited."""
         self._task.uncancel()
 
     def _next_look(self) -> float:
@@ -62,13 +69,14 @@ class Deadlines:
         elif exchange.chat.streamed and not exchange.committed and exchange.elapsed >= limits.first_token_seconds:
             self._cut(f"no token came within {limits.first_token_seconds:g} s")
         else:
-            if exchange.chat.streamed and exchange.sent == self._seen:
+            told = self._telling is None or self._telling.done()  # a client that reads nothing is told nothing
+            if exchange.chat.streamed and exchange.sent == self._seen and told:
                 self._telling = asyncio.create_task(self._tell())
             self._seen = exchange.sent
             self._timer = self._loop.call_later(max(0.0, self._next_look()), self._look)
 
     def _cut(self, why: str) -> None:
-        self.passed = TookTooLong(why)
+        self._overdue = TookTooLong(why)
         self._task.cancel()
 
     async def _tell(self) -> None:

@@ -16,7 +16,9 @@ LocumError                     500  api_error
 │   ├── NotFound               404  model_not_found
 │   ├── NotStored              404  (no code: OpenAI's has none) a response or an item of one
 │   ├── PreviousNotStored      400  previous_response_not_found
+│   ├── TooSlow                408  request_timeout
 │   ├── TooLarge               413  request_too_large
+│   ├── UnknownEncoding        415  unsupported_content_encoding
 │   ├── HeadersTooLarge        431  headers_too_large
 │   └── TooManyStreams         429  too_many_streams
 └── UpstreamError              502  upstream_error
@@ -24,6 +26,7 @@ LocumError                     500  api_error
     ├── UpstreamRateLimited    429  rate_limit_exceeded
     ├── UpstreamTimeout        504  upstream_timeout
     ├── TookTooLong            504  time_limit_exceeded
+    ├── ShuttingDown           503  shutting_down
     ├── UpstreamUnreachable    503  upstream_unreachable
     ├── BudgetSpent            429  insufficient_quota
     └── CircuitOpen            503  circuit_open
@@ -133,6 +136,16 @@ class PreviousNotStored(BadRequest):
     code = "previous_response_not_found"
 
 
+class TooSlow(BadRequest):
+    status = 408
+    code = "request_timeout"
+
+
+class UnknownEncoding(BadRequest):
+    status = 415
+    code = "unsupported_content_encoding"
+
+
 class TooLarge(BadRequest):
     status = 413
     code = "request_too_large"
@@ -205,6 +218,20 @@ class TookTooLong(UpstreamError):
 
     status = 504
     code = "time_limit_exceeded"
+
+
+class ShuttingDown(UpstreamError):
+    """This process ends: whoever asks again is answered by another one."""
+
+    status = 503
+    code = "shutting_down"
+    passing = False
+
+    def __init__(self) -> None:
+        super().__init__("this proxy is shutting down; ask again", wait_seconds=1)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"connection", b"close")]
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -48,7 +48,15 @@ MISSED = frozenset(
 )
 TOO_HARD = frozenset({Reason.SCORE, Reason.DEFERRAL, Reason.AFFINITY, Reason.CAPABILITY})
 Rejection = Literal[
-    "unauthorized", "body_too_large", "headers_too_large", "too_many_streams", "bad_request", "not_found"
+    "unauthorized",
+    "body_too_large",
+    "body_too_slow",
+    "headers_too_large",
+    "unknown_encoding",
+    "too_many_streams",
+    "shutting_down",
+    "bad_request",
+    "not_found",
 ]
 Verdict = Literal["good", "bad", "neutral"]
 NO_TIER = "none"

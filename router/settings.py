@@ -12,15 +12,24 @@ from router.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one worker takes at most: bytes of a body and of all headers of a request, streams under way."""
+    """What one worker takes at most: bytes of a body (unpacked, where it is compressed) and of all headers of a
+    request, streams under way, connections that have shown no key yet (``strangers``). And how many seconds it waits:
+    for a whole head, for a body (``router.protocol.SLOWEST`` says how much longer for a long one), for the next request
+    of a connection, for a client that takes nothing of its answer, and at its end for answers under way."""
 
     body_bytes: int = 64 * 2**20
     header_bytes: int = 64 * 2**10
     streams: int = 1000
+    strangers: int = 256
+    head_seconds: int = 10
+    body_seconds: int = 30
+    idle_seconds: int = 75
+    stall_seconds: int = 60
+    drain_seconds: int = 15
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Limits:
-        """Reads LOCUM_MAX_BODY_BYTES, LOCUM_MAX_HEADER_BYTES and LOCUM_MAX_STREAMS.
+        """Reads LOCUM_MAX_BODY_BYTES, LOCUM_MAX_HEADER_BYTES, and so on for each.
 
         Raises:
             SettingsError: one of them is no positive whole number.

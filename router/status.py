@@ -100,7 +100,7 @@ def _proxy(settings: Settings) -> RenderableType:
     ready = _ask(f"{said.get('url')}/health/ready")
     if ready is None:
         return Group(running, Text("  it does not answer /health/ready", style="red"))
-    lines = []
+    lines = [f"  {problem}" for problem in ready.get("problems", ())]
     for policy in ready.get("policies", ()):
         name = policy.get("policy")
         lines += [f"  {name}: {problem}" for problem in policy.get("problems", ())]

@@ -29,14 +29,18 @@ import structlog
 from prometheus_client import values
 from prometheus_client.multiprocess import mark_process_dead
 
+from router.claim import Claim, claimed
+from router.drain import Drain
 from router.errors import LocumError
-from router.serving import GRACE_SECONDS, Server, announce, log_to_stderr, root_url
+from router.serving import LAST_SECONDS, Server, bound, exposure, log_to_stderr, root_url
 from router.settings import Limits, Settings
 from router.shared import SharedState, create, let_go
 
 log = structlog.get_logger(__name__)
 
 START_SECONDS = 120.0
+STORE_SECONDS = 5.0
+"""For a worker at its end to write what it recorded."""
 STABLE_SECONDS = 10.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 30.0
 
@@ -50,7 +54,10 @@ def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings, w
         LocumError: the address is taken, or a worker does not start: a policy file is wrong, for instance.
     """
     log_to_stderr()
-    ended_by = asyncio.run(_Workers(policies, host, port, settings, workers).run())
+    for problem in exposure(host, settings):
+        log.warning("unprotected", why=problem)
+    with claimed(settings.run) as claim:
+        ended_by = asyncio.run(_Workers(policies, host, port, settings, workers).run(claim))
     if ended_by == signal.SIGTERM:  # who sent it may look at how this process ended, as with one worker
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
@@ -59,8 +66,9 @@ def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings, w
 class _Worker:
     """One process that serves, in a slot of what all share."""
 
-    def __init__(self, process: asyncio.subprocess.Process, slot: int) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, slot: int, grace_seconds: float) -> None:
         self.process, self.slot, self.began = process, slot, time.monotonic()
+        self._grace_seconds = grace_seconds
 
     async def ready(self) -> None:
         """Returns once it listens. Raises LocumError with what it said where it does not."""
@@ -79,10 +87,15 @@ class _Worker:
         with suppress(ProcessLookupError):
             self.process.terminate()
         try:
-            await asyncio.wait_for(self.process.wait(), GRACE_SECONDS + 5)
+            await asyncio.wait_for(self.process.wait(), self._grace_seconds)
         except TimeoutError:
             self.kill()
             await self.process.wait()
+
+    def hurry(self) -> None:
+        """A second signal: its requests get no more time."""
+        with suppress(ProcessLookupError):
+            self.process.terminate()
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -103,24 +116,23 @@ class _Workers:
         self._one_by_one = asyncio.Lock()
         self._asked: list[int] = []
 
-    async def run(self) -> int:
+    async def run(self, claim: Claim) -> int:
         """Gives the number of the signal that ended it. Raises LocumError where the start fails."""
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._asked_to_end, number, stop)
         loop.add_signal_handler(signal.SIGHUP, self._asked_to_renew)
-        run_file = self._settings.run / "proxy.json"
         shutil.rmtree(self._metrics, ignore_errors=True)
         self._metrics.mkdir(parents=True)
         with _held(self._host, self._port) as held, create(self._settings.run, len(self._free)) as self._state:
             self._port = held.getsockname()[1]
-            serving, stopping = asyncio.create_task(self._serve(run_file)), asyncio.create_task(stop.wait())
+            serving, stopping = asyncio.create_task(self._serve(claim)), asyncio.create_task(stop.wait())
             try:
                 await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if serving.done():
                     await serving  # it ends by failing only
             finally:
-                run_file.unlink(missing_ok=True)
+                claim.withdraw()
                 for task in (serving, stopping):
                     task.cancel()
                 await asyncio.gather(serving, stopping, return_exceptions=True)
@@ -133,16 +145,16 @@ class _Workers:
         stop.set()
         if len(self._asked) > 1:
             for worker in self._living:
-                worker.kill()
+                worker.hurry() if len(self._asked) == 2 else worker.kill()
 
     def _asked_to_renew(self) -> None:
         for event in self._renew:
             event.set()
 
-    async def _serve(self, run_file: Path) -> None:
+    async def _serve(self, claim: Claim) -> None:
         workers = [await self._launch() for _ in self._renew]
         await asyncio.gather(*(worker.ready() for worker in workers))
-        announce(run_file, root_url(self._host, self._port))
+        claim.tell(root_url(self._host, self._port))
         async with asyncio.TaskGroup() as places:
             for worker, renew in zip(workers, self._renew, strict=True):
                 places.create_task(self._keep(worker, renew))
@@ -195,14 +207,14 @@ class _Workers:
         slot, file = min(self._free), self._state.fileno()
         self._free.remove(slot)
         try:
-            with _bound(self._host, self._port) as own:  # the worker alone keeps it: if it dies, nobody waits there
+            with bound(self._host, self._port, shared=True) as own:  # the worker alone keeps it, and it dies with it
                 process = await self._process(own.fileno(), file)
                 assert process.stdin is not None
                 process.stdin.write(self._job(own.fileno(), file, slot))
         except BaseException:
             self._free.append(slot)
             raise
-        worker = _Worker(process, slot)
+        worker = _Worker(process, slot, self._settings.limits.drain_seconds + 2 * LAST_SECONDS + STORE_SECONDS)
         self._living.append(worker)
         return worker
 
@@ -242,20 +254,8 @@ def _held(host: str, port: int) -> socket.socket:
     """The port, kept for the workers to bind to. Nobody may have it: SO_REUSEPORT alone would share it
     with another Locum, which would then answer half of the requests."""
     if port:
-        _bound(host, port, shared=False).close()
-    return _bound(host, port)
-
-
-def _bound(host: str, port: int, *, shared: bool = True) -> socket.socket:
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
-    try:
-        found.bind((host, port))
-    except OSError as e:
-        found.close()
-        raise LocumError(f"cannot listen on {host}:{port}: {e.strerror or e}") from None
-    return found
+        bound(host, port, shared=False).close()
+    return bound(host, port, shared=True)
 
 
 def main() -> None:
@@ -283,18 +283,21 @@ def main() -> None:
 
     limits = Limits(**job["limits"])
     settings = Settings(Path(job["home"]), Path(job["cache"]), frozenset(job["client_keys"]), limits)
+    drain, state = Drain(), SharedState(job["state"], slot)
+    problems = exposure(job["host"], settings)
     try:
-        app = create_app([Path(p) for p in job["policies"]], settings, state=SharedState(job["state"], slot))
+        app = create_app([Path(p) for p in job["policies"]], settings, state=state, drain=drain, problems=problems)
     except LocumError as e:
         os.write(report, orjson.dumps({"error": str(e)}) + b"\n")
         sys.exit(1)
     server = Server(
         app,
         host=job["host"],
-        port=job["port"],
-        header_bytes=limits.header_bytes,
+        limits=limits,
+        drain=drain,
         listening=listening,
         ending=lambda: None,
+        replaced=True,
     )
     server.run([socket.socket(fileno=job["socket"])])
 

@@ -3,6 +3,7 @@ errors in the surface's shape. Nothing here knows what is asked."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -19,11 +20,24 @@ from router.api.wire import (
     Scope,
     Send,
     Watch,
+    admit,
     headers_of,
     read_body,
     send_error,
 )
-from router.errors import BadRequest, HeadersTooLarge, LocumError, NotFound, TooLarge, TooManyStreams, Unauthorized
+from router.drain import Drain
+from router.errors import (
+    BadRequest,
+    HeadersTooLarge,
+    LocumError,
+    NotFound,
+    ShuttingDown,
+    TooLarge,
+    TooManyStreams,
+    TooSlow,
+    Unauthorized,
+    UnknownEncoding,
+)
 from router.limits import ClientKeys
 from router.metrics import Rejection
 from router.settings import Limits
@@ -35,9 +49,12 @@ ErrorShape = Callable[[LocumError, str], dict[str, Any]]
 CAUSES: Mapping[type[LocumError], Rejection] = {
     Unauthorized: "unauthorized",
     TooLarge: "body_too_large",
+    TooSlow: "body_too_slow",
+    UnknownEncoding: "unknown_encoding",
     HeadersTooLarge: "headers_too_large",
     TooManyStreams: "too_many_streams",
     NotFound: "not_found",
+    ShuttingDown: "shutting_down",
     BadRequest: "bad_request",
 }
 
@@ -67,8 +84,8 @@ def openai_shape(error: LocumError, _: str) -> dict[str, Any]:
 class Entrance:
     """Who and what may come in. ``rejected`` is told the cause of every request that may not."""
 
-    def __init__(self, keys: ClientKeys, limits: Limits, rejected: Callable[[Rejection], None]) -> None:
-        self._keys, self._limits, self._rejected = keys, limits, rejected
+    def __init__(self, keys: ClientKeys, limits: Limits, rejected: Callable[[Rejection], None], drain: Drain) -> None:
+        self._keys, self._limits, self._rejected, self._drain = keys, limits, rejected, drain
         self._ids = random.Random()  # seeded by the system once; asking it each time is a system call
 
     def endpoint(self, work: Work, error: ErrorShape = openai_shape, *, max_body_bytes: int | None = None) -> Asgi:
@@ -77,29 +94,41 @@ class Entrance:
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             sink, request_id = AsgiSink(send), self._request_id()
-            try:
-                headers, owner = self._admitted(scope)
-                content = await read_body(headers, receive, most)
-                with Watch(receive, sink):
-                    await work(Arrived(request_id, owner, headers, content, sink))
-            except ClientLeft:
-                return
-            except LocumError as e:
-                if cause := next((cause for kind, cause in CAUSES.items() if isinstance(e, kind)), None):
-                    self._rejected(cause)
-                await _tell(sink, e, request_id, error)
-            except Exception:  # the top level of a request: one's failure must not be told in server internals
-                log.exception("request_failed", request=request_id)
-                await _tell(sink, LocumError("internal error; the proxy's log has the details"), request_id, error)
+            with self._drain:
+                try:
+                    headers, owner = self._admitted(scope)
+                    content = await read_body(
+                        headers, receive, limit_bytes=most, limit_seconds=self._limits.body_seconds
+                    )
+                    with Watch(receive, sink):
+                        await work(Arrived(request_id, owner, headers, content, sink))
+                except ClientLeft:
+                    return
+                except asyncio.CancelledError:
+                    if not self._drain.over:
+                        raise
+                    await _tell(sink, ShuttingDown(), request_id, error)
+                except LocumError as e:
+                    if cause := next((cause for kind, cause in CAUSES.items() if isinstance(e, kind)), None):
+                        self._rejected(cause)
+                    await _tell(sink, e, request_id, error)
+                except Exception:  # the top level of a request: one's failure must not be told in server internals
+                    log.exception("request_failed", request=request_id)
+                    unknown = LocumError("internal error; the proxy's log has the details")
+                    await _tell(sink, unknown, request_id, error)
 
         return serve
 
     def _admitted(self, scope: Scope) -> tuple[Mapping[bytes, bytes], str]:
-        """The headers, and whose they are. Raises HeadersTooLarge and Unauthorized."""
+        """The headers, and whose they are. Raises HeadersTooLarge, Unauthorized and ShuttingDown."""
         if sum(map(len, chain.from_iterable(scope["headers"]))) > self._limits.header_bytes:
             raise HeadersTooLarge(f"the headers are longer than {self._limits.header_bytes} bytes")
         headers = headers_of(scope)
-        return headers, self._keys.check(given_key(headers))
+        owner = self._keys.check(given_key(headers))
+        admit(scope)
+        if self._drain.began:
+            raise ShuttingDown
+        return headers, owner
 
     def _request_id(self) -> str:
         """In the order of time, so that the records' index grows at its end: milliseconds, then randomness."""

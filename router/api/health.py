@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from router.api.models import Catalog
 from router.cascade import Cascade
+from router.drain import Drain
 from router.metrics import Metrics
 
 
@@ -33,9 +34,14 @@ def state_of(cascade: Cascade) -> dict[str, Any]:
 
 
 def routes(
-    catalog: Callable[[], Catalog], metrics: Metrics, problems: Callable[[], Mapping[str, list[str]]]
+    catalog: Callable[[], Catalog],
+    metrics: Metrics,
+    problems: Callable[[], Mapping[str, list[str]]],
+    drain: Drain,
+    own_problems: Sequence[str],
 ) -> APIRouter:
-    """``problems`` are told, by policy; they make nothing unready: what was live before still is."""
+    """``problems`` are told, by policy, and ``own_problems``, which are the proxy's; they make nothing unready: what
+    was live before still is."""
     router = APIRouter()
 
     @router.get("/health/live")
@@ -44,12 +50,13 @@ def routes(
 
     @router.get("/health/ready")
     async def ready() -> JSONResponse:
-        """200 where every policy has a tier that can answer."""
+        """200 where every policy has a tier that can answer, and this process is not about to end."""
         told = problems()
         policies = [state_of(c) | {"problems": told.get(c.policy.name, [])} for c in catalog().cascades]
         able = all(p["student"]["ready"] or p["teacher"]["ready"] for p in policies)
-        content = {"status": "ready" if able else "unready", "policies": policies}
-        return JSONResponse(content, status_code=200 if able else 503)
+        status = "draining" if drain.began else "ready" if able else "unready"
+        content = {"status": status, "problems": list(own_problems), "policies": policies}
+        return JSONResponse(content, status_code=200 if status == "ready" else 503)
 
     @router.get("/metrics")
     async def expose() -> Response:

@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
-from router.errors import TooLarge
+from router.errors import TooLarge, TooSlow
 from router.exchange import JSON, Headers
+from router.protocol import ADMITTED, SLOWEST
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -28,18 +29,35 @@ def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
     return dict(scope["headers"])
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit_bytes: int) -> bytes:
+def admit(scope: Scope) -> None:
+    """Tells the server that who sent this request may ask: its connection is no stranger's any more."""
+    if (told := scope.get("extensions", {}).get(ADMITTED)) is not None:
+        told["tell"]()
+
+
+async def read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, *, limit_bytes: int, limit_seconds: float
+) -> bytes:
     """The whole body.
 
     Raises:
         TooLarge: it is longer than ``limit_bytes``, by its header or in truth.
+        TooSlow: it was not there in ``limit_seconds`` and as many more as ``SLOWEST`` grants what came.
         ClientLeft: the connection broke before its end.
     """
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > limit_bytes:
         raise TooLarge(f"the request is longer than {limit_bytes} bytes")
+    try:
+        async with asyncio.timeout(limit_seconds) as patience:
+            return await _read(receive, limit_bytes, patience)
+    except TimeoutError:
+        raise TooSlow("the request's body came too slowly") from None
+
+
+async def _read(receive: Receive, limit_bytes: int, patience: asyncio.Timeout) -> bytes:
     parts: list[bytes] = []
-    size = 0
+    size, due = 0, patience.when() or 0.0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -51,6 +69,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit_byte
         if not message.get("more_body"):
             return b"".join([*parts, part]) if parts else part
         parts.append(part)
+        patience.reschedule(due + size / SLOWEST)
 
 
 class AsgiSink:

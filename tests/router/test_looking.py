@@ -14,6 +14,7 @@ import pytest
 from router.bundles import Live
 from router.cascade import Cascade, Shared
 from router.contracts.bundles import Thresholds, activate
+from router.drain import Drain
 from router.exchange import CLIENT_LEFT, ChatRequest
 from router.metrics import Metrics
 from router.policy import Policy
@@ -146,7 +147,7 @@ async def test_a_client_that_leaves_while_its_request_is_looked_at_is_recorded(
         Backends(policy, {"TEACHER_KEY": "k"}),
         Only(live),
         Routing(policy, SharedState()),
-        Shared(tiers, store, Metrics()),
+        Shared(tiers, store, Metrics(), Drain()),
         judges=Judges(policy.judge),
     )
     encoder.may_go.clear()
