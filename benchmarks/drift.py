@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from router.bundles import Live
-from router.contracts.bundles import Thresholds
+from router.contracts.bundles import NEVER, Thresholds
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Audit, Record
 from router.decide import audit_rate
@@ -42,7 +42,7 @@ from router.scoring.encoder import load_encoder
 from router.scoring.estimator import Scorer
 from router.scoring.features import FEATURES_VERSION
 from router.scoring.learned import Example
-from router.scoring.thresholds import NEVER, for_parity
+from router.scoring.thresholds import for_parity
 from router.settings import Settings
 
 FIT, CERTIFY = 2500, 2000

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from harness import multiple_choice, read_jsonl
 
+from router.contracts.bundles import NEVER
 from router.scoring.features import Features, extract
-from router.scoring.thresholds import NEVER
 
 NEW = 0.25
 

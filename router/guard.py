@@ -14,10 +14,11 @@ from dataclasses import replace
 from itertools import islice
 
 import structlog
+from pydantic import ValidationError
 
 from router.audit import Missed
 from router.bundles import Live
-from router.contracts.bundles import Thresholds, read_manifest
+from router.contracts.bundles import NEVER, Thresholds, read_manifest
 from router.contracts.decision import Deferral, Reason, Tier
 from router.contracts.guarded import CANARY_GUARDED, GUARDED, Guarded, read_guarded, write_guarded
 from router.contracts.records import Record
@@ -27,7 +28,6 @@ from router.metrics import Metrics
 from router.policy import Policy
 from router.scoring.estimator import Scorer
 from router.scoring.monitor import Monitor, Outcome, Running
-from router.scoring.thresholds import NEVER
 from router.settings import Settings
 from router.store.base import Records
 
@@ -215,7 +215,7 @@ class Guard:
             if self._told is None or self._watch.seen != before or self._told.bundle != self._watch.bundle:
                 await self._publish(self._watch)
             self._problem = ""
-        except (StoreError, OSError) as e:
+        except (StoreError, OSError, ValidationError) as e:
             if str(e) != self._problem:
                 log.error("audits not read", policy=self._policy.name, why=str(e))
             self._problem = str(e)

@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from distiller.replay.plans import Plan, Way, oracle_sample, random_sample, sample_of
 from distiller.replay.traffic import Traffic
-from router.contracts.bundles import Thresholds
+from router.contracts.bundles import NEVER, Thresholds
 from router.decide import route_threshold
 from router.errors import StoreError
 from router.policy import AuditPart, Parity, Policy
 from router.scoring.estimates import Interval, Sample, figures
-from router.scoring.thresholds import NEVER, for_parity
+from router.scoring.thresholds import for_parity
 
 Floats = npt.NDArray[np.float64]
 STEPS = 100

@@ -119,7 +119,7 @@ def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None 
         gate=draft.gate,
         train_seconds=draft.train_seconds,
         cost_usd=str(round_cost_usd(draft.seconds, policy, draft.paid_usd)),
-    )
+    ).sealed()
     for path in folder.rglob("*"):
         if path.is_file():
             _sync(path)

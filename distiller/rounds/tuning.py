@@ -9,12 +9,12 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from router.contracts.bundles import Thresholds
+from router.contracts.bundles import NEVER, Thresholds
 from router.policy import Policy
 from router.pricing import litellm_price
 from router.scoring.estimator import Scorer
 from router.scoring.learned import Example
-from router.scoring.thresholds import NEVER, for_parity, with_evidence
+from router.scoring.thresholds import for_parity, with_evidence
 from router.scoring.worth import worth
 
 LEAST_WORTH = 0.10

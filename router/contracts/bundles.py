@@ -8,19 +8,28 @@ pointer that activation and rollback replace atomically.
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from router.contracts.files import write_atomically
 from router.contracts.forms import FormName
 
 MANIFEST = "manifest.json"
 ACTIVE = "active.json"
+
+NEVER = 1.01
+"""The threshold that no probability reaches."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+STRICT = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
 
 class StudentRef(BaseModel):
@@ -50,47 +59,58 @@ class Evidence(BaseModel):
     traffic, by the examples' weights, that the student serves; None in bundles older than weights.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = STRICT
 
-    target: float
-    confidence: float
-    examples: int
-    served: int
-    unacceptable: int
-    risk_bound: float
+    target: Share
+    confidence: Share
+    examples: Count
+    served: Count
+    unacceptable: Count
+    risk_bound: Share
     method: str
-    over: int | None = None
-    share: float | None = None
+    over: Annotated[int, Field(gt=0)] | None = None
+    share: Share | None = None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if not self.unacceptable <= self.served <= self.examples:
+            raise ValueError("more is unacceptable than is served, or more is served than there is")
+        return self
 
 
 class Thresholds(BaseModel):
     """``route``: score from which on the student is asked. ``accept``: probability from which on its
-    answer leaves. Either above 1 means never."""
+    answer leaves. Either above 1 means never (``NEVER``)."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = STRICT
 
-    route: float
-    accept: float
+    route: Annotated[float, Field(ge=0, le=NEVER)]
+    accept: Annotated[float, Field(ge=0, le=NEVER)]
     evidence: Evidence | None = None
 
 
 class DatasetRef(BaseModel):
     """What the student was trained on, and by which rights."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = STRICT
 
     sha256: str
-    train: int
-    dev: int
-    holdout: int
-    rights: dict[str, int] = Field(default_factory=dict)
+    train: Count
+    dev: Count
+    holdout: Count
+    rights: dict[str, Count] = Field(default_factory=dict)
 
 
 class Manifest(BaseModel):
+    """``seal``: SHA-256 over all else that the file says, so that no bit of it changes unseen, as none of the weights
+    does; None in bundles older than seals."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
     schema_version: Literal[1] = 1
     bundle_id: str
     policy: str
-    created_at: float
+    created_at: float = Field(ge=0)
     parent: str | None = None
     student: StudentRef
     scorer: str = "scorer"
@@ -99,8 +119,25 @@ class Manifest(BaseModel):
     dataset: DatasetRef
     evaluation: dict[str, Any] = Field(default_factory=dict)
     gate: dict[str, Any] = Field(default_factory=dict)
-    train_seconds: float = 0.0
-    cost_usd: str = "0"
+    train_seconds: float = Field(default=0.0, ge=0)
+    cost_usd: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(E[+-]?[0-9]+)?$")] = "0"
+    seal: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_unbroken(cls, said: Any) -> Any:
+        if isinstance(said, dict) and said.get("seal") is not None and said["seal"] != _seal(said):
+            raise ValueError("it is not what was written: its seal is broken")
+        return said
+
+    def sealed(self) -> Self:
+        """The same, as it is to be written."""
+        return self.model_copy(update={"seal": _seal(json.loads(self.model_dump_json()))})
+
+
+def _seal(said: dict[str, Any]) -> str:
+    rest = {key: value for key, value in said.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 class Canary(BaseModel):

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from router.scoring.thresholds import NEVER, fixed_grid
+from router.contracts.bundles import NEVER
+from router.scoring.thresholds import fixed_grid
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

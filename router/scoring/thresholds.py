@@ -19,10 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from router.contracts.bundles import Evidence, Thresholds
+from router.contracts.bundles import NEVER, Evidence, Thresholds
 from router.scoring.risk import betting_gains, betting_upper, clopper_pearson_upper, most_failures, prediction_level
 
-NEVER = 1.01
 EXACT, BETTING = "fixed-sequence, exact", "fixed-sequence, betting"
 WINDOW = 2000
 PRIOR_SCORES = tuple(0.2 + 0.7 * i / 49 for i in range(50))
@@ -169,7 +168,7 @@ def _evidence(served: Bools, good: Bools, weights: Floats, confidence: float) ->
         if uniform
         else betting_upper(wrong, weights, confidence),
         method="",
-        share=float(weights[served].sum() / weights.sum()) if n else 0.0,
+        share=min(1.0, float(weights[served].sum() / weights.sum())) if n else 0.0,
     )
 
 

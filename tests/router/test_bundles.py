@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from router.bundles import BundleWatcher, Live, verify
-from router.contracts.bundles import MANIFEST, StudentRef, Thresholds, activate, rollback
+from router.contracts.bundles import MANIFEST, Evidence, Manifest, StudentRef, Thresholds, activate, rollback
 from router.errors import BundleError, EngineError
 from router.policy import Policy
 from router.scoring.encoder import Encoder
@@ -327,6 +327,80 @@ def test_a_bundle_id_cannot_lead_out_of_its_folder(home: Home) -> None:
     for id in ("../p/b1", "../q/b1", "..", "b1/student", "."):
         with pytest.raises(BundleError, match="not a folder's name"):
             verify(home.folder, id, "p")
+
+
+EVIDENCE = Evidence(
+    target=0.95, confidence=0.95, examples=800, served=600, unacceptable=9, risk_bound=0.02, method="exact", over=1000,
+    share=0.75,
+)  # fmt: skip
+BROKEN: list[Any] = ["0.5", True, None, [0.5], {"a": 1}, float("nan"), float("inf"), float("-inf"), -0.1, -1]
+HIGH = {
+    "thresholds.route": 1.02, "thresholds.accept": 2, "thresholds.evidence.target": 1.1, "created_at": 1e400,
+    "thresholds.evidence.confidence": 95, "thresholds.evidence.risk_bound": 1.5, "thresholds.evidence.share": 75,
+    "thresholds.evidence.examples": 599, "thresholds.evidence.served": 801, "thresholds.evidence.unacceptable": 601,
+    "thresholds.evidence.over": 0, "dataset.train": 1.5, "dataset.dev": "1", "dataset.holdout": -1,
+    "train_seconds": -1, "cost_usd": "NaN",
+}  # fmt: skip
+FINE = {"thresholds.evidence.over": None, "thresholds.evidence.share": None}
+POSSIBLE = {
+    "thresholds.route": 0.1, "thresholds.accept": 0, "thresholds.evidence.target": 0.9, "created_at": 1.0,
+    "thresholds.evidence.confidence": 0.9, "thresholds.evidence.risk_bound": 0.01, "thresholds.evidence.share": 0.8,
+    "thresholds.evidence.examples": 900, "thresholds.evidence.served": 700, "thresholds.evidence.unacceptable": 8,
+    "thresholds.evidence.over": None, "dataset.train": 2, "dataset.dev": 2, "dataset.holdout": 2,
+    "train_seconds": 1.0, "cost_usd": "1",
+}  # fmt: skip
+
+
+def altered(said: dict[str, Any], path: str, value: Any) -> str:
+    *way, last = path.split(".")
+    part = fresh = json.loads(json.dumps(said))
+    for step in way:
+        part = part[step]
+    assert last in part
+    part[last] = value
+    return json.dumps(fresh)
+
+
+@pytest.mark.parametrize("path", HIGH)
+async def test_a_number_that_cannot_be_is_refused_and_the_old_bundle_stays(home: Home, path: str) -> None:
+    watcher = home.watcher()
+    home.ready("base", "b1", "b2")
+    for name in ("b1", "b2"):
+        home.bundle(name, thresholds=Thresholds(route=0.5, accept=0.5, evidence=EVIDENCE))
+    activate(home.folder, "b1")
+    await watcher.refresh()
+    file = home.folder / "b2" / MANIFEST
+    said = json.loads(file.read_bytes())
+    activate(home.folder, "b2")
+    strict = path.startswith("thresholds.")
+    wrong = (
+        [v for v in BROKEN if (path, v) not in FINE.items()]
+        if strict
+        else [float("nan"), None, [1], {}, True, -1, "-1"]
+    )
+    for value in [*wrong, HIGH[path]]:
+        file.write_text(altered(said, path, value))
+        await watcher.refresh()
+        assert watcher.live.bundle == "b1", value
+        assert watcher.problem is not None and "b2 has a damaged manifest" in watcher.problem
+    file.write_text(json.dumps(said))
+    await watcher.refresh()
+    assert (watcher.live.bundle, watcher.problem) == ("b2", None)
+
+
+async def test_no_number_of_a_sealed_manifest_changes_unseen(home: Home) -> None:
+    home.bundle("b1", thresholds=Thresholds(route=0.5, accept=0.5, evidence=EVIDENCE), evaluation={"share": 0.5})
+    file = home.folder / "b1" / MANIFEST
+    file.write_text(Manifest.model_validate_json(file.read_bytes()).sealed().model_dump_json(indent=1))
+    said = json.loads(file.read_bytes())
+    assert verify(home.folder, "b1", "p").thresholds.evidence == EVIDENCE
+    for path, value in {**POSSIBLE, "evaluation.share": 0.6, "features_version": "1", "seal": "0" * 64}.items():
+        file.write_text(altered(said, path, value))
+        with pytest.raises(BundleError, match="damaged manifest"):
+            verify(home.folder, "b1", "p")
+    file.write_text(json.dumps(said | {"of_tomorrow": 1}))
+    with pytest.raises(BundleError, match="seal is broken"):
+        verify(home.folder, "b1", "p")
 
 
 class ModelServer:

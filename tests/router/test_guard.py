@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from router.audit import Missed
 from router.bundles import Live
-from router.contracts.bundles import Evidence, Thresholds, activate
+from router.contracts.bundles import NEVER, Evidence, Thresholds, activate
 from router.contracts.decision import Decision, Deferral, Reason, Tier
 from router.contracts.guarded import GUARDED, Guarded, read_guarded
 from router.contracts.records import Audit, Record
@@ -29,7 +29,6 @@ from router.scoring.estimator import Scorer
 from router.scoring.features import extract
 from router.scoring.learned import Example
 from router.scoring.monitor import Outcome
-from router.scoring.thresholds import NEVER
 from router.settings import Settings
 from router.store.sqlite import SqliteStore
 from tests.fakes import World, until, world

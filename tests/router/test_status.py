@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from router.contracts.bundles import Evidence, Thresholds, activate
+from router.contracts.bundles import NEVER, Evidence, Thresholds, activate
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.guarded import Guarded, write_guarded
 from router.contracts.records import Answer, Audit, Kind, Record
@@ -54,7 +54,7 @@ def publish(settings: Settings, bundle: str) -> None:
     evidence = Evidence(
         target=0.05, confidence=0.95, examples=800, served=600, unacceptable=9, risk_bound=0.021, method="exact"
     )
-    thresholds = Thresholds(route=0.71, accept=2.0, evidence=evidence)
+    thresholds = Thresholds(route=0.71, accept=NEVER, evidence=evidence)
     values = {"created_at": time.time(), "thresholds": thresholds, "cost_usd": "0.25"}
     complete(settings.bundles("default"), bundle, **values)
     activate(settings.bundles("default"), bundle)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from distiller.rounds.fit_scorer import LEAST_DEV, fit_bundle_scorer
+from router.contracts.bundles import NEVER
 from router.policy import Policy
 from router.scoring.features import extract
 from router.scoring.learned import Example
 from router.scoring.signals import summarise
-from router.scoring.thresholds import NEVER
 
 TOPICS = ["card", "fee", "transfer", "limit", "integral", "patent", "theorem", "lawsuit"]
 

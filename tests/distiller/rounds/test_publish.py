@@ -83,6 +83,7 @@ def test_a_bundle_holds_student_scorer_and_the_ids_it_was_trained_on(tmp_path: P
     made = publish(tmp_path, scorer, 1e9, gguf=gguf, trained_on=rows, answers=answers, train_seconds=60, seconds=90)
     folder = tmp_path / "bundles" / made.bundle_id
     assert read_manifest(tmp_path / "bundles", made.bundle_id) == made
+    assert made.seal is not None
     assert (folder / "student" / "model.safetensors").read_bytes() == b"weights"
     assert (folder / "student.gguf").read_bytes() == b"gguf"
     assert (folder / ANSWERS).is_file()

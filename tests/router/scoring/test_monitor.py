@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from router.contracts.bundles import NEVER
 from router.scoring.monitor import BETTER, WORSE, Gamblers, Monitor, Outcome, Running, start_share
-from router.scoring.thresholds import NEVER
 
 TARGET, CONFIDENCE = 0.95, 0.95
 

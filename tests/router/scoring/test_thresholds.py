@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from router.contracts.bundles import NEVER
 from router.scoring.risk import break_probability, most_failures
-from router.scoring.thresholds import NEVER, Pace, ShareThreshold, fixed_grid, for_parity
+from router.scoring.thresholds import Pace, ShareThreshold, fixed_grid, for_parity
 
 TARGET, CONFIDENCE = 0.95, 0.95
 TWO_ERRORS = 0.022
