@@ -41,6 +41,7 @@ from router.scoring.encoder import Encoder, load_encoder
 from router.serving import Server, bound, exposure, log_to_stderr
 from router.settings import Settings
 from router.shared import SharedState
+from router.spending import known
 from router.store.base import open_store
 from router.tiers import Tiers
 from router.upstream.wires import Wires
@@ -92,7 +93,8 @@ def create_app(
     drain = drain or Drain()
     encoders = encoders or cache(partial(load_encoder, settings.cache, threads=1))
     static = partial(encoders, "static")
-    proxy = Proxy(policies, settings, env, encoders, state or SharedState())
+    state = state or SharedState()
+    proxy = Proxy(policies, settings, env, encoders, state)
     kept = KeptResponses(settings.home / "responses.db")
 
     @contextlib.asynccontextmanager
@@ -104,10 +106,11 @@ def create_app(
         await proxy.start(Shared(tiers, store, metrics, drain))
         tasks = [
             background(proxy.follow(), "policy files"),
-            background(proxy.seed_spending(store), "today's spending"),
+            background(proxy.count_spending(store), "today's spending"),
             background(metrics.keep_fresh(), "metrics of the store"),
             background(DriftWatch(store, metrics, settings, proxy.live_bundles, static).run(), "drift"),
         ]
+        await known(state)
         _collect_seldom()
         try:
             yield

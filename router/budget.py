@@ -76,6 +76,10 @@ class DailyBudget:
         return self._cap is not None
 
     @property
+    def cap_usd(self) -> Decimal | None:
+        return None if self._cap is None else Decimal(self._cap) / NANO
+
+    @property
     def spent_usd(self) -> Decimal:
         return Decimal(self._counted.spent(self._today())) / NANO
 
@@ -117,7 +121,7 @@ class DailyBudget:
         """What to tell a client for whom nothing was held. ``whose``: the budget's owner, in words."""
         left_usd, left_seconds = self.left_today()
         seconds, again = math.ceil(left_seconds), "it is whole again at midnight UTC"
-        if left_usd > 0:  # answers under way hold it, and most cost less than they hold
+        if left_usd > 0:  # answers under way hold it, and most cost less; or what was spent before the start is unknown
             why = f"what is left of {whose} for today is held for requests under way: try again in a moment; {again}"
             return BudgetSpent(why, wait_seconds=1)
         return BudgetSpent(f"{whose} for today is spent; {again}, in {_hours(seconds)}", wait_seconds=seconds)

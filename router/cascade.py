@@ -328,6 +328,7 @@ class Cascade:
         if answer.tier is Tier.STUDENT:
             cached = self._routing.cached_share(exchange.chat.conversation_id)
         exchange.serve(answer, counterfactual_usd(answer.usage, teacher, cached_share=cached))
+        self.till.settle(exchange)  # before the client has it: its next request may come at once
 
     async def _audit(self, tier: Tier, exchange: Exchange) -> Answer:
         """The other tier's answer to a request that was answered before, from the versions it began with.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Protocol
 
+from router.budget import Reservation
 from router.bundles import Live
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Signals, Usage
@@ -111,7 +112,8 @@ def estimated_usage(input_tokens: int, message: Mapping[str, Any], seen_tokens: 
 class Exchange:
     """The state of one request while it is served. ``live`` is what it began with, whatever is swapped in.
     ``committed``: the answer has begun to leave, so its tier is settled and nothing can be taken back;
-    ``sent``: in how many parts so far; ``ended``: the last of a stream has left, or is about to."""
+    ``sent``: in how many parts so far; ``ended``: the last of a stream has left, or is about to. ``held``: the money
+    for the answer that is asked for, of those before it ``booked_usd`` are booked."""
 
     chat: ChatRequest
     policy: Policy
@@ -132,6 +134,8 @@ class Exchange:
     answers: list[Answer] = field(default_factory=list)
     counterfactual_usd: Decimal = Decimal(0)
     acceptance: float | None = None
+    held: Reservation | None = None
+    booked_usd: Decimal = Decimal(0)
 
     @property
     def elapsed(self) -> float:

@@ -170,6 +170,7 @@ class Metrics:
         )
         self.guard_alarms = g("guard_alarms", "Alarms that the live bundle's audits raised.", "policy")
         self.audit_rate = g("audit_rate", "Probability with which a request is audited.", "policy")
+        self.budget = g("budget_usd", "A day's cap (UTC), what of it is spent and what is held.", "policy", "part")
         self.trained_usd = g("trained_usd", "What training this home's bundles cost, in USD.", "policy")
 
     def observe_policy(self, policy: str, *, objective: str, target: float) -> None:
@@ -282,6 +283,12 @@ class Metrics:
     def observe_trained(self, policy: str, usd: float) -> None:
         """What the home's bundles cost to train, all together; idempotent, so any worker may say it."""
         self.trained_usd.labels(policy).set(usd)
+
+    def observe_budget(self, policy: str, cap_usd: Decimal | None, spent_usd: Decimal, held_usd: Decimal) -> None:
+        """A day's budget as it is now, by all workers; one without a cap is none."""
+        if cap_usd is not None:
+            for part, usd in (("cap", cap_usd), ("spent", spent_usd), ("held", held_usd)):
+                self.budget.labels(policy, part).set(float(usd))
 
     def observe_drift(
         self, policy: str, *, strange_share: float, clusters: Mapping[str, int], shift: tuple[float, float] | None

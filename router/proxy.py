@@ -14,7 +14,6 @@ from typing import Any
 import structlog
 
 from router.api.models import Catalog
-from router.budget import DAY_SECONDS
 from router.bundles import BundleWatcher, Live
 from router.canary import Split
 from router.cascade import Cascade, Shared
@@ -24,10 +23,11 @@ from router.errors import PolicyError
 from router.guard import Guard
 from router.judging import check_judges, judges_of
 from router.policy import Policy, load_policy
-from router.routing import Routing, teacher_spend
+from router.routing import Routing
 from router.scoring.encoder import Encoder
 from router.settings import Settings
 from router.shared import SharedState
+from router.spending import count_before
 from router.store.base import Records
 from router.students import Students, students_of
 from router.tiers import Backends
@@ -106,6 +106,8 @@ class Proxy:
     async def start(self, shared: Shared) -> None:
         """Serves the policies as they were read. Call it once, before the first request."""
         self.shared = shared
+        if self._state.alone:
+            self._state.know_spending(False)
         for policy in self.policies:
             self._served[policy.name] = await self._serve(policy, Routing(policy, self._state))
         self._publish()
@@ -121,6 +123,7 @@ class Proxy:
         while True:
             await asyncio.sleep(poll_seconds)
             await self.reload()
+            self.tell_budgets()
             for policy in self._served:
                 if self._histories.get(policy) != _stamp(self._settings.work(policy) / HISTORY):
                     self._tell_training(policy)
@@ -244,14 +247,15 @@ class Proxy:
         """In the files' order: the first policy is what ``locum/student`` and ``locum/teacher`` mean."""
         self.catalog = Catalog([self._served[p.name].cascade for p in self.policies], int(time.time()))
 
-    async def seed_spending(self, records: Records) -> None:
-        """Counts what the teacher cost today before this start; reads the store off the event loop.
-        One worker does it for all."""
-        if self._state.slot:
-            return
-        at = self._state.began_at
-        for name, served in list(self._served.items()):
-            served.routing.spent_before(at, *await asyncio.to_thread(_spent_today, records, name, at))
+    async def count_spending(self, records: Records) -> None:
+        """Counts what the teacher cost today before this start; until it has, no budget gives anything."""
+        await count_before(records, self._state, lambda: {name: s.routing for name, s in self._served.items()})
+
+    def tell_budgets(self) -> None:
+        """To the metrics: what all workers have spent, and hold."""
+        for name, served in self._served.items():
+            budget = served.routing.till.budget
+            self.shared.metrics.observe_budget(name, budget.cap_usd, budget.spent_usd, budget.reserved_usd)
 
 
 def background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -264,18 +268,6 @@ def background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]
     task = asyncio.create_task(work, name=name)
     task.add_done_callback(told)
     return task
-
-
-def _spent_today(records: Records, policy: str, before: float) -> tuple[Decimal, Decimal]:
-    """US dollars spent on the teacher since midnight UTC: (for clients, for audits). All that an unreadable row still
-    tells of money counts as spent for clients, since nobody can tell any more what for."""
-    served, audited, midnight = Decimal(0), Decimal(0), before // DAY_SECONDS * DAY_SECONDS
-    for _, record in records.records(policy=policy, since=midnight):
-        if record.created_at < before:
-            spent = teacher_spend(record)
-            served, audited = served + spent[0], audited + spent[1]
-    lost = (row for row in records.unread if row.policy == policy and midnight <= row.created_at < before)
-    return sum((row.usd for row in lost), served), audited
 
 
 def _objective(policy: Policy) -> tuple[str, float]:

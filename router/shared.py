@@ -35,8 +35,8 @@ NANO = 10**9
 MOST = 10**15
 """Nano-dollars that one amount counts as at most, a million dollars: sums of a few thousand of them fit into a word."""
 
-HEADER = 8  # words: slots, nanoseconds of unix time at creation, two of the hash's key; the rest is free
-SLOTS, BEGAN, KEY = 0, 1, 2
+HEADER = 8  # words: slots, nanoseconds of unix time at creation, two of the hash's key, and one; the rest is free
+SLOTS, BEGAN, KEY, UNKNOWN = 0, 1, 2, 4
 ROWS, ROW = 1024, 4  # rows of one worker's region, words of a row
 DAY, SPENT, RESERVED = 1, 2, 3
 
@@ -86,7 +86,10 @@ class Account:
 
     def fits(self, day: int, nano: int, cap: int) -> bool:
         """Whether so much could be held now: it and all that is spent or held stay within the cap; or nothing is
-        held and the cap is not reached, so that no request is too dear for ever, and at most one goes over."""
+        held and the cap is not reached, so that no request is too dear for ever, and at most one goes over. Nothing
+        fits before it is known what was spent before the start."""
+        if self._words[UNKNOWN]:
+            return False
         spent, held = self.spent(day), self.reserved()
         return spent + held + nano <= cap or (not held and spent < cap)
 
@@ -193,7 +196,7 @@ class SharedState:
     """
 
     def __init__(self, file: int | None = None, slot: int = 0, clock: Callable[[], float] = time.time) -> None:
-        self.slot = slot
+        self.slot, self.alone = slot, file is None
         if file is None:
             self._map = mmap.mmap(-1, 8 * _size(1))
             self._words = memoryview(self._map).cast("q")
@@ -215,6 +218,15 @@ class SharedState:
         return self._words[BEGAN] / NANO
 
     @property
+    def knows_spending(self) -> bool:
+        """Whether all that was spent before the start is counted (``Account.spent_before``)."""
+        return not self._words[UNKNOWN]
+
+    def know_spending(self, known: bool = True) -> None:
+        """Until it is known, no money is held."""
+        self._words[UNKNOWN] = not known
+
+    @property
     def workers(self) -> int:
         """How many workers there are to spend and to serve."""
         return self._slots
@@ -231,12 +243,14 @@ class SharedState:
 
 
 def create(folder: Path, slots: int) -> IO[bytes]:
-    """A fresh file for so many workers at once. It has no name: it is gone with the last who holds it."""
+    """A fresh file for so many workers at once, that does not know what was spent before. It has no name: it is gone
+    with the last who holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (the caller's to close)
     os.truncate(file.fileno(), 8 * _size(slots))
     with mmap.mmap(file.fileno(), 0) as mapped, memoryview(mapped) as view, view.cast("q") as words:
         _write_header(words, slots)
+        words[UNKNOWN] = 1
     return file
 
 

@@ -52,8 +52,8 @@ class Till:
     @contextmanager
     def paying(self, exchange: Exchange, backend: Backend) -> Iterator[None]:
         """Around asking a teacher. Raises BudgetSpent on entering."""
-        held = self.hold(backend, exchange.chat.body)
-        known, before = len(exchange.answers), teacher_usd(exchange.answers)
+        exchange.held = self.hold(backend, exchange.chat.body)
+        known = len(exchange.answers)
         try:
             yield
             self._usual_tokens.add(exchange.answers[0].usage.output_tokens)
@@ -63,7 +63,14 @@ class Till:
                 exchange.answers.append(self.lost(exchange, backend, Kind.DISCARDED))
             raise
         finally:
-            held.settle(teacher_usd(exchange.answers) - before)
+            self.settle(exchange)
+
+    def settle(self, exchange: Exchange) -> None:
+        """Books what the exchange has cost by now, and gives back what was held for it; once for each answer."""
+        if exchange.held is not None:
+            usd = teacher_usd(exchange.answers)
+            exchange.held.settle(usd - exchange.booked_usd)
+            exchange.held, exchange.booked_usd = None, usd
 
     def lost(self, exchange: Exchange, backend: Backend, kind: Kind) -> Answer:
         """What stands for an answer that may be paid and never came: an input of this length, an output of the

@@ -74,6 +74,7 @@ def test_half_the_money_is_spent_by_noon_and_no_request_is_refused_the_teacher_f
     clock = Clock()
     with create(tmp_path, workers) as file:
         states = [SharedState(file.fileno(), slot, clock) for slot in range(workers)]
+        states[0].know_spending()
         routings = [Routing(policy(usd_per_day), state, clock=clock) for state in states]
         usd, reasons = spent_by_noon(routings, clock, make_record)
     assert usd == pytest.approx(usd_per_day / 2, rel=0.1)

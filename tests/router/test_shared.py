@@ -24,9 +24,14 @@ class Clock:
         return self.now
 
 
+def known(file: IO[bytes]) -> IO[bytes]:
+    SharedState(file.fileno()).know_spending()
+    return file
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> IO[bytes]:
-    return create(tmp_path, 3)
+    return known(create(tmp_path, 3))
 
 
 def workers(file: IO[bytes], clock: Callable[[], float] = Clock()) -> list[SharedState]:  # noqa: B008
@@ -126,6 +131,16 @@ def test_accounts_have_their_own_money_until_there_are_too_many() -> None:
     assert state.account("policy", "7").spent(1) == 7
     with pytest.raises(PolicyError, match="budgets"):
         state.account("one too many")
+
+
+def test_nothing_is_held_before_it_is_known_what_was_spent_before(tmp_path: Path) -> None:
+    with create(tmp_path, 2) as file:
+        one, other = (SharedState(file.fileno(), slot) for slot in range(2))
+        budget = DailyBudget(Decimal(1), other.account("p"))
+        assert not one.knows_spending and budget.reserve(Decimal("0.1")) is None
+        budget.spent_before(20_000.0 * DAY_SECONDS, Decimal(0))
+        one.know_spending()
+        assert other.knows_spending and budget.reserve(Decimal("0.1")) is not None
 
 
 HAMMER = """
