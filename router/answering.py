@@ -15,7 +15,7 @@ from router.contracts.decision import Tier
 from router.contracts.records import Answer, Kind, Signals
 from router.errors import UpstreamError
 from router.exchange import ChatRequest, Exchange, Headers
-from router.history import is_openai, normalised, own_call_ids
+from router.history import is_openai, knows_max_tokens, normalised, own_call_ids
 from router.scoring.signals import of_answer, summarise
 from router.tiers import NOTHING, Tiers
 from router.upstream.base import IN_OWN_WORDS, Backend, Waited
@@ -37,22 +37,23 @@ from router.upstream.sse import (
 LATER = 1
 """The priority of what nobody waits for: the embedded engine begins it after what somebody does. Beside the audit's
 ``Quiet`` it is needed, since that knows this worker's clients alone, and waits for a moment only."""
-SAMPLING = frozenset({"top_p", "top_k", "min_p", "typical_p"})
-"""Fields by which a client narrows what may be drawn."""
+SAMPLING = frozenset({"min_p", "seed", "temperature", "top_k", "top_p", "typical_p"})
+"""Fields by which a client says how an answer is drawn."""
+LOGPROBS: Mapping[str, Any] = {"logprobs": True}
 _USAGE = re.compile(rb'"usage":\s*\{')
 
 
 def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool, later: bool = False) -> dict[str, Any]:
-    """The client's request with only what must differ: the model's name; the student's token
-    probabilities; a stream's usage, so that streams cost the same as whole answers; and of the history
-    what another backend wrote in a form that this one does not take. ``later``: nobody waits for the answer."""
+    """The client's request with only what must differ: the model's name; a stream's usage, so that streams cost the
+    same as whole answers; the name of an answer's greatest length; and of the history what another backend wrote in
+    a form that this one does not take. ``later``: nobody waits for the answer."""
     body = {**chat.body, "model": backend.model, "messages": normalised(chat.body["messages"], backend)}
     if "metadata" in body and not body.get("store") and is_openai(backend):
         del body["metadata"]  # policies and records go by it, but OpenAI refuses it where nothing is stored
-    if backend.tier is Tier.STUDENT:
-        body["logprobs"] = True
-        for field in backend.ignores:
-            body.pop(field, None)
+    for field in backend.ignores:
+        body.pop(field, None)
+    if "max_completion_tokens" in body and knows_max_tokens(backend):
+        body.setdefault("max_tokens", body.pop("max_completion_tokens"))
     if chat.native is not None and chat.native.dialect is backend.dialect:
         body[IN_OWN_WORDS] = chat.native
     if later and backend.prioritises:
@@ -67,11 +68,15 @@ def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool, later: b
 
 
 def wished(exchange: Exchange, backend: Backend) -> Mapping[str, Any]:
-    """What a teacher is asked beside what the client asked, to learn from its answer: the likeliest tokens, where
-    the policy records them. Not where the client has its own wish of that kind, nor where nothing could be learned:
-    of an answer with tools, or of several."""
+    """What a backend is asked beside what the client asked: a student for its tokens' probabilities; a teacher, to
+    learn from its answer, for the likeliest tokens, where the policy records them. Not where the client has its own
+    wish of that kind, nor where nothing could be learned: of an answer with tools, or of several."""
     most, body = exchange.policy.teacher.top_logprobs, exchange.chat.body
-    if not most or backend.tier is not Tier.TEACHER or exchange.chat.wants_logprobs:
+    if exchange.chat.wants_logprobs:
+        return NOTHING
+    if backend.tier is Tier.STUDENT:
+        return LOGPROBS
+    if not most:
         return NOTHING
     if body.get("top_logprobs") is not None or body.get("tools") or body.get("functions") or (body.get("n") or 1) != 1:
         return NOTHING
@@ -97,9 +102,10 @@ async def ask_whole(
     """
     chat, began = exchange.chat, time.perf_counter()
     body = request_for(backend, chat, streamed=False, later=kind is Kind.AUDITED)
+    wish = wished(exchange, backend) if kind is Kind.SERVED or backend.tier is Tier.STUDENT else NOTHING
     if seed is not None:
-        body = {**{k: v for k, v in body.items() if k not in SAMPLING}, "temperature": 1.0, "seed": seed}
-    wish = wished(exchange, backend) if kind is Kind.SERVED else NOTHING
+        body = {name: value for name, value in body.items() if name not in SAMPLING}
+        wish = {**wish, "temperature": 1.0, "seed": seed}
     reply = await tiers.whole(backend, body, waited, wished=wish)
     found = _parsed(backend, reply.body)
     entries = entries_of(found["choices"][0]) if kind is Kind.SERVED and _recorded(exchange, backend) else None

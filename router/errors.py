@@ -170,8 +170,6 @@ class UpstreamError(LocumError):
     type = "upstream_error"
     code = "upstream_error"
     passing = True
-    said: bytes = b""
-    """What the backend said with it: for its wire alone, since it may quote a key."""
     words: dict[str, Any] | None = None
     """An ``error`` in OpenAI's shape, told instead of our own: where the wire knows that the client may see it."""
 
@@ -183,10 +181,12 @@ class UpstreamError(LocumError):
         code: str | None = None,
         wait_seconds: float | None = None,
         passing: bool | None = None,
+        said: bytes = b"",
     ) -> None:
-        """``status`` and ``code``: what the client is told, where that is not the class's own."""
+        """``status`` and ``code``: what the client is told, where that is not the class's own. ``said``: what the
+        backend said with it, for its wire and to learn from: it may quote a key, so nobody else is told."""
         super().__init__(message, retry_after=None if wait_seconds is None else str(math.ceil(wait_seconds)))
-        self.wait_seconds = wait_seconds
+        self.wait_seconds, self.said = wait_seconds, said
         self.status = status or self.status
         self.code = code or self.code
         self.passing = self.passing if passing is None else passing

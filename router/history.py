@@ -127,6 +127,11 @@ def is_openai(backend: Backend) -> bool:
     return kind_of(backend) is Kind.OPENAI
 
 
+def knows_max_tokens(backend: Backend) -> bool:
+    """Whether it is known to go by ``max_tokens``: several of these drop the newer name, and the limit with it."""
+    return backend.url is not None and kind_of(backend) in (Kind.STUDENT, Kind.MISTRAL, Kind.DEEPSEEK, Kind.KIMI)
+
+
 def _turn(message: Message, kind: Kind) -> Message:
     """An assistant turn with the fields that the backend takes, and a content where it needs one."""
     kept = {k: v for k, v in message.items() if v or k not in ANSWERED}

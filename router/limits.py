@@ -5,9 +5,20 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from router.errors import CircuitOpen, TooManyStreams, Unauthorized, UpstreamError, UpstreamRateLimited, UpstreamRefused
+from router.errors import (
+    CircuitOpen,
+    TooManyStreams,
+    Unauthorized,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 
 
 class ClientKeys:
@@ -66,16 +77,26 @@ def _owner(key: str) -> str:
 class CircuitBreaker:
     """Stops asking a backend that fails, so that requests do not wait for it to fail once more.
 
-    Opens after ``failures`` in a row. After ``open_seconds`` it lets one request through (half-open):
-    its success closes the circuit, its failure opens it anew.
+    What counts is the share of requests that failed among those of the last one to two windows, once they weigh
+    ``least`` together: a client whose own requests make the backend fail does not shut it for others that are answered.
+    A backend that cannot be reached, or does not answer in time, weighs twice: it costs most to find out, and no
+    request alone is likely to blame. After ``open_seconds`` one request is let through (half-open): its success
+    closes the circuit, its failure opens it anew.
     """
 
     def __init__(
-        self, failures: int = 5, open_seconds: float = 5.0, clock: Callable[[], float] = time.monotonic
+        self,
+        least: int = 10,
+        share: float = 0.5,
+        window_seconds: float = 60.0,
+        open_seconds: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limit, self._open_seconds, self._clock = failures, open_seconds, clock
+        self._least, self._share, self._window_seconds = least, share, window_seconds
+        self._open_seconds, self._clock = open_seconds, clock
         self.successes = 0
-        self._failures = 0
+        self._now = self._before = _Counted()
+        self._since = clock()
         self._opened_at: float | None = None
         self._probing = False
 
@@ -86,54 +107,96 @@ class CircuitBreaker:
             return False
         return self._probing or self._clock() - self._opened_at < self._open_seconds
 
-    def guard(self, label: str) -> _Guard:
-        """A context manager around one attempt. A failure is an ``UpstreamError``; a refusal proves that the
-        backend lives; anything else (the client left) says nothing either way.
+    @contextmanager
+    def guard(self, label: str) -> Iterator[None]:
+        """Around one request, however often it is tried. A failure is an ``UpstreamError``. A refusal, which any
+        client can bring about, says nothing; after a failure it proves that the backend lives. To be rate-limited is
+        neither: the backend lives, and says when. Anything else (the client left) says nothing either way.
 
         Raises:
             CircuitOpen: on entering; the backend is not asked now.
         """
-        return _Guard(self, label)
-
-    def begin(self, label: str) -> None:
-        """Notes that an attempt begins. Raises CircuitOpen where none may."""
-        if self._opened_at is None:
-            return
-        if self.is_open:
-            raise CircuitOpen(f"{label} failed {self._limit} times in a row and is left alone for a moment")
-        self._probing = True
-
-    def ended(self, error: BaseException | None) -> None:
-        """Notes how the attempt ended. To be rate-limited is neither: the backend lives, and says when."""
-        self._probing = False
-        if error is None or isinstance(error, UpstreamRefused):
-            self.succeeded()
-        elif isinstance(error, UpstreamError) and not isinstance(error, UpstreamRateLimited):
-            self.failed()
+        probe = self._begin(label)
+        try:
+            yield
+        except UpstreamRefused:
+            if probe:
+                self._close()
+            raise
+        except UpstreamRateLimited:
+            raise
+        except UpstreamError as error:
+            self._fail(2 if isinstance(error, UpstreamUnreachable | UpstreamTimeout) else 1, probe=probe)
+            raise
+        else:
+            self.successes += 1
+            if self._opened_at is not None:
+                self._close()
+            self._count(total=1)
+        finally:
+            if probe:
+                self._probing = False
 
     def failed(self) -> None:
-        self._failures += 1
-        if self._failures >= self._limit:
+        """An answer broke off in the middle: what was counted as a success was none."""
+        self.successes -= 1
+        self._count(total=-1)
+        self._fail(1)
+
+    def _begin(self, label: str) -> bool:
+        if self._opened_at is None:
+            return False
+        if self.is_open:
+            raise CircuitOpen(f"{label} failed too often just now and is left alone for a moment")
+        self._probing = True
+        return True
+
+    def _fail(self, weight: int, *, probe: bool = False) -> None:
+        self._count(total=weight, failed=weight)
+        total, failed = self._now.total + self._before.total, self._now.failed + self._before.failed
+        if probe or (self._opened_at is None and total >= self._least and failed > self._share * total):
             self._opened_at = self._clock()
 
-    def succeeded(self) -> None:
-        self.successes += 1
-        self._failures, self._opened_at = 0, None
+    def _count(self, *, total: int, failed: int = 0) -> None:
+        passed = self._clock() - self._since
+        if passed >= self._window_seconds:
+            self._before = self._now if passed < 2 * self._window_seconds else _Counted()
+            self._now, self._since = _Counted(), self._clock()
+        self._now = _Counted(self._now.total + total, self._now.failed + failed)
+
+    def _close(self) -> None:
+        self._opened_at = None
+        self._now = self._before = _Counted()
 
 
-class _Guard:
-    """One attempt (``CircuitBreaker.guard``)."""
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Requests of one window, by their weight."""
 
-    __slots__ = ("_breaker", "_label")
+    total: int = 0
+    failed: int = 0
 
-    def __init__(self, breaker: CircuitBreaker, label: str) -> None:
-        self._breaker, self._label = breaker, label
 
-    def __enter__(self) -> None:
-        self._breaker.begin(self._label)
+class Rests:
+    """Backends that asked to be left alone, each until when: for ``longest_seconds`` at most, whatever they say."""
 
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self._breaker.ended(error)
+    def __init__(self, longest_seconds: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._longest_seconds, self._clock = longest_seconds, clock
+        self._until: dict[Hashable, tuple[float, UpstreamError]] = {}
+
+    def begin(self, backend: Hashable, error: UpstreamError) -> None:
+        """``error`` says for how long."""
+        until = self._clock() + min(error.wait_seconds or 0.0, self._longest_seconds)
+        self._until[backend] = until, error
+
+    def check(self, backend: Hashable) -> None:
+        """Raises the error by which the rest began, with what is left of it."""
+        if not self._until or (found := self._until.get(backend)) is None:
+            return
+        until, error = found
+        if (left := until - self._clock()) > 0:
+            raise type(error)(str(error), status=error.status, code=error.code, wait_seconds=left)
+        del self._until[backend]
 
 
 class Breakers:

@@ -13,14 +13,15 @@ from router.contracts.decision import Tier
 from router.contracts.judges import Llm
 from router.contracts.prices import Price
 from router.contracts.records import Rights
-from router.errors import PolicyError, UpstreamError, UpstreamRefused
-from router.limits import Breakers, backoff_seconds
+from router.errors import PolicyError, UpstreamError, UpstreamRefused, UpstreamUnusable
+from router.limits import Breakers, Rests, backoff_seconds
 from router.policy import EmbeddingsPart, Policy
 from router.pricing import Prices, litellm_price
 from router.students import Target
 from router.upstream.anthropic import base_url
 from router.upstream.base import Backend, Dialect, Reply, Waited
 from router.upstream.events import EventStream
+from router.upstream.spelling import PLAIN, Spelling
 from router.upstream.wires import Wires
 
 log = structlog.get_logger(__name__)
@@ -31,6 +32,8 @@ OPENAI_URL = "https://api.openai.com/v1"
 STUDENTS = 4
 """How many of a policy's student versions are remembered: what is live and a canary, each before a swap and after."""
 RETRIES = {Tier.STUDENT: 1, Tier.TEACHER: 2}
+PATIENCE_SECONDS = {Tier.STUDENT: 0.5, Tier.TEACHER: 3.0}
+"""How long a request waits at most before it asks a backend again that says when it will answer."""
 
 
 class Backends:
@@ -131,16 +134,17 @@ def provider(declared: EmbeddingsPart | Llm, price: Price, env: Mapping[str, str
 
 
 class Tiers:
-    """Asks backends. One for the whole process: connections and breakers are shared by all policies.
+    """Asks backends. One for the whole process: connections, breakers, rests and what was learned of how to spell a
+    request are shared by all policies. All of it is by a backend's name and forgotten with the process.
 
-    ``wished`` are fields of a request that a backend may refuse and that nobody needs: what refuses a request with
-    them and answers it without is not asked with them again.
+    ``wished`` are fields beside the client's that a backend may refuse and that nobody needs.
     """
 
     def __init__(self, wires: Wires, breakers: Breakers | None = None) -> None:
         self._wires = wires
-        self._breakers = breakers or Breakers()
-        self._refusing: set[str] = set()
+        self._breakers, self._rests = breakers or Breakers(), Rests()
+        self._spellings: dict[str, Spelling] = {}
+        self._unusable: set[str] = set()
 
     def is_open(self, backend: Backend) -> bool:
         """Whether the backend's circuit is open: it would not be asked now."""
@@ -154,74 +158,91 @@ class Tiers:
         self, backend: Backend, body: Mapping[str, Any], waited: Waited, *, wished: Mapping[str, Any] = NOTHING
     ) -> Reply:
         """One whole answer. Raises as ``Upstream`` says, once retrying is of no use."""
-        return await self._wishing(self._whole, backend, body, waited, wished)
+        wire = self._wires.to(backend)
+        return await self._asked(
+            lambda asked: wire.complete(backend, asked, waited), backend, body, waited, wished=wished
+        )
 
     async def open(
         self, backend: Backend, body: Mapping[str, Any], waited: Waited, *, wished: Mapping[str, Any] = NOTHING
     ) -> EventStream:
         """A stream of which the first event is there: until then failures are retried, after it never.
         The caller closes it."""
-        return await self._wishing(self._open, backend, body, waited, wished)
+        wire, failed = self._wires.to(backend), self._breakers.of(backend.name).failed
 
-    async def _wishing(
-        self,
-        ask: Callable[[Backend, Mapping[str, Any], Waited], Awaitable[Answered]],
-        backend: Backend,
-        body: Mapping[str, Any],
-        waited: Waited,
-        wished: Mapping[str, Any],
-    ) -> Answered:
-        if not wished or backend.name in self._refusing:
-            return await ask(backend, body, waited)
-        try:
-            return await ask(backend, {**body, **wished}, waited)
-        except UpstreamRefused:  # whatever it says: one that wants the whole request otherwise refuses it once more
-            answered = await ask(backend, body, waited)
-        self._refusing.add(backend.name)
-        log.warning("refuses_fields", backend=backend.label, fields=sorted(wished))
-        return answered
-
-    async def _whole(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
-        breaker, attempt = self._breakers.of(backend.name), 0
-        while True:
+        async def begun(asked: Mapping[str, Any]) -> EventStream:
+            events = EventStream(backend, await wire.open(backend, asked, waited), failed)
             try:
-                with breaker.guard(backend.label):
-                    return await self._wires.to(backend).complete(backend, body, waited)
-            except UpstreamError as error:
-                await self._before_retry(backend, error, attempt, waited)
-            attempt += 1
+                await events.begin()
+            except BaseException:
+                await events.close()
+                raise
+            return events
+
+        return await self._asked(begun, backend, body, waited, wished=wished)
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         """Embeddings, tried once: clients try again by themselves. Raises as ``Upstream`` says."""
+        wire = self._wires.to(backend)
+        return await self._asked(lambda asked: wire.embed(backend, asked, waited), backend, body, waited, retries=0)
+
+    async def _asked(
+        self,
+        ask: Callable[[Mapping[str, Any]], Awaitable[Answered]],
+        backend: Backend,
+        body: Mapping[str, Any],
+        waited: Waited,
+        *,
+        wished: Mapping[str, Any] = NOTHING,
+        retries: int | None = None,
+    ) -> Answered:
+        """The one place where a backend is asked again: in another spelling, or after a moment."""
+        self._rests.check((backend.name, backend.key))
+        left = RETRIES[backend.tier] if retries is None else retries
+        known = spelling = self._spellings.get(backend.name, PLAIN)
         with self._breakers.of(backend.name).guard(backend.label):
-            return await self._wires.to(backend).embed(backend, body, waited)
-
-    async def _open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> EventStream:
-        breaker, attempt = self._breakers.of(backend.name), 0
-        while True:
-            try:
-                with breaker.guard(backend.label):
-                    raw = await self._wires.to(backend).open(backend, body, waited)
-                    events = EventStream(backend, raw, breaker.failed)
-                    try:
-                        await events.begin()
-                    except BaseException:
-                        await events.close()
+            while True:
+                asked = spelling.spelled(body, wished)
+                try:
+                    answered = await ask(asked)
+                    break
+                except (UpstreamError, UpstreamRefused) as error:
+                    before, spelling = spelling, spelling.after(error, asked, wished)
+                    if spelling is not before:
+                        continue
+                    if isinstance(error, UpstreamRefused):
                         raise
-                    return events
-            except UpstreamError as error:
-                await self._before_retry(backend, error, attempt, waited)
-            attempt += 1
+                    await self._moment(backend, error, left, waited)
+                    left -= 1
+        if spelling is not known:
+            self._learned(backend, spelling)
+        self._unusable.discard(backend.name)
+        return answered
 
-    async def _before_retry(self, backend: Backend, error: UpstreamError, attempt: int, waited: Waited) -> None:
-        """Waits a little before the next attempt, or raises ``error`` where another one has no use.
+    def _learned(self, backend: Backend, spelling: Spelling) -> None:
+        """What a backend answers to is what it is asked from now on."""
+        self._spellings[backend.name] = spelling
+        log.warning("refuses_fields", backend=backend.label, without=sorted(spelling.without), limit=spelling.limit)
 
-        A timeout is not tried again: the client has waited long enough, and another backend may be there.
+    async def _moment(self, backend: Backend, error: UpstreamError, left: int, waited: Waited) -> None:
+        """Waits before the next attempt, or raises ``error`` where another one has no use.
+
+        A timeout is not tried again: the client has waited long enough, and another backend may be there. So it is
+        where a backend asks for a longer wait than a client should have; until then nobody asks it.
         """
-        if not error.passing or attempt >= RETRIES[backend.tier]:
+        if isinstance(error, UpstreamUnusable) and backend.name not in self._unusable:
+            self._unusable.add(backend.name)
+            log.error("backend_unusable", backend=backend.label, why=str(error))
+        if not error.passing:
+            raise error
+        wait = error.wait_seconds or 0.0
+        if wait > PATIENCE_SECONDS[backend.tier]:
+            self._rests.begin((backend.name, backend.key), error)
+            raise error
+        if left <= 0:
             raise error
         with waited:
-            await asyncio.sleep(backoff_seconds(attempt))
+            await asyncio.sleep(wait + backoff_seconds(RETRIES[backend.tier] - left))
 
     async def close(self) -> None:
         await self._wires.close()

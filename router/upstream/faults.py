@@ -29,7 +29,7 @@ from router.upstream.base import Backend
 
 Headers = tuple[tuple[bytes, bytes], ...]
 JSON: Headers = ((b"content-type", b"application/json"),)
-READ_CHARS = 8_192
+READ_BYTES = 8_192
 """So much of a refusal is looked at."""
 LONGEST_WAIT_SECONDS = 86_400.0
 
@@ -72,10 +72,11 @@ def fault(
 ) -> UpstreamError | UpstreamRefused:
     """What a status of 300 or more means. ``body`` is what came with it, ``passed_on`` the headers that a client gets
     with it where the request is at fault. The message of an ``UpstreamError`` quotes nothing of it."""
-    text = body[:READ_CHARS].decode("utf-8", "replace").lower()
+    text = body[:READ_BYTES].decode("utf-8", "replace").lower()
     named, code, wait = backend.label, _code(body), wait_seconds(headers, text)
     if 400 <= status < 500 and status not in (408, 409, 425):
         if (found := _account(named, status, text, code, wait)) is not None:
+            found.said = body
             return found
         if status != 429:
             kind = UpstreamUnable if status in (400, 413, 422) and _CONTEXT.search(text) else UpstreamRefused
@@ -88,11 +89,13 @@ def fault(
         if "request too large" in text:  # at any moment: for this one the limit itself is too low
             return unable(f"{named} takes no request as long as this one ({status})", "messages", status=413)
     if status == 429:
-        return UpstreamRateLimited(f"{named} is rate-limited (429)", wait_seconds=wait)
+        return UpstreamRateLimited(f"{named} is rate-limited (429)", wait_seconds=wait, said=body)
     if status == 408:
-        return UpstreamTimeout(f"{named} timed out by its own account (408)", wait_seconds=wait, passing=True)
+        return UpstreamTimeout(
+            f"{named} timed out by its own account (408)", wait_seconds=wait, passing=True, said=body
+        )
     told = status if status in (503, 504, 529) else None
-    return UpstreamError(f"{named} answered {status}", status=told, wait_seconds=wait)
+    return UpstreamError(f"{named} answered {status}", status=told, wait_seconds=wait, said=body)
 
 
 def unable(why: str, param: str, *, status: int = 400) -> UpstreamUnable:
@@ -128,8 +131,8 @@ def _account(named: str, status: int, text: str, code: str | None, wait: float |
     what, told = _unusable(status, text)
     if not what:
         return None
-    said = f"{status}, {code}" if code else str(status)
-    return UpstreamUnusable(f"{named} {what} ({said})", status=told, code=code, wait_seconds=wait)
+    why = f"{named} {what} ({status}, {code})" if code else f"{named} {what} ({status})"
+    return UpstreamUnusable(why, status=told, code=code, wait_seconds=wait)
 
 
 def _unusable(status: int, text: str) -> tuple[str, int]:

@@ -148,7 +148,7 @@ async def _translated(litellm: Any, backend: Backend, body: Mapping[str, Any], w
         with waited:
             async with asyncio.timeout(backend.timeout_seconds):
                 yield
-    except Exception as e:
+    except Exception as e:  # litellm raises what it likes, and this is where that ends
         raise _ours(litellm, backend, body, e) from e
 
 

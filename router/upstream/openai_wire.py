@@ -200,12 +200,8 @@ def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], .
 
 
 def _raise_unless_ok(backend: Backend, response: aiohttp.ClientResponse, content: bytes) -> None:
-    if 200 <= response.status < 300:
-        return
-    found = fault(backend, response.status, content, response.headers, passed_on=_passed_on(response))
-    if isinstance(found, UpstreamError):
-        found.said = content
-    raise found
+    if not 200 <= response.status < 300:
+        raise fault(backend, response.status, content, response.headers, passed_on=_passed_on(response))
 
 
 def _named(backend: Backend, error: Exception) -> UpstreamError:

@@ -126,8 +126,4 @@ def _asked(backend: Backend, body: Mapping[str, Any]) -> tuple[dict[str, Any], d
 
 def _failed(backend: Backend, error: dict[str, Any], *, native: bool) -> UpstreamError | UpstreamRefused:
     """What an error that came as an event means: the same as with the status that it did not have."""
-    said = orjson.dumps({"error": error})
-    found = fault(backend, status_of(error), said, {})
-    if isinstance(found, UpstreamError):
-        found.said = said
-    return in_words(found, native=native)
+    return in_words(fault(backend, status_of(error), orjson.dumps({"error": error}), {}), native=native)

@@ -76,8 +76,8 @@ def test_a_stream_ends_as_openais_does_and_passes_comments(proxy: World) -> None
 def test_the_limit_is_openais_default_unless_given(proxy: World, given: dict[str, Any], sent: int) -> None:
     assert post(proxy, **given).status_code == 200
     asked = proxy.student.seen[-1].body
-    assert asked["max_completion_tokens"] == sent
-    assert "max_tokens" not in asked
+    assert asked["max_tokens"] == sent
+    assert "max_completion_tokens" not in asked
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -154,9 +154,9 @@ def test_harmless_leftovers_of_old_clients_are_taken(proxy: World) -> None:
 
 
 def test_a_refusal_reaches_the_client_as_it_came(proxy: World, client: OpenAI) -> None:
-    error = {"message": "too many tokens", "type": "invalid_request_error", "param": "prompt", "code": "too_long"}
+    error = {"message": "no such words", "type": "invalid_request_error", "param": "prompt", "code": "too_long"}
     proxy.teacher.always(status=400, error=error)
-    with pytest.raises(BadRequestError, match="too many tokens"):
+    with pytest.raises(BadRequestError, match="no such words"):
         client.completions.create(model="locum/teacher", prompt="x")
 
 
