@@ -40,23 +40,41 @@ _KEY_IN_URL = re.compile(r"([?&](?:key|api[_-]?key|access_token|token)=)[^&\s\"'
 
 class LiteLLMWire:
     """Asks any litellm model string (``anthropic/claude-opus-4-5``) and answers in OpenAI's form. What litellm is told
-    is the policy's and what ``router.upstream.fields`` lets through of the client's; it fetches nothing itself."""
+    is the policy's and what ``router.upstream.fields`` lets through of the client's; it fetches nothing itself.
+
+    Its own limit of time does not hold for every provider, so ``backend.timeout_seconds`` bounds each wait here too,
+    with ``first_seconds`` more until a backend has answered: litellm loads what belongs to a provider when it is
+    first asked.
+    """
+
+    def __init__(self, first_seconds: float = 30.0) -> None:
+        self._first_seconds = first_seconds
+        self._met: set[str] = set()
 
     async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         litellm, asked = await _load(), _chat(backend, body)
-        async with _translated(litellm, backend, body, waited):
+        async with self._first(litellm, backend, body, waited):
             return _reply(await litellm.acompletion(**asked, stream=False))
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         litellm, asked = await _load(), _arguments(backend, body, EMBEDDINGS)
-        async with _translated(litellm, backend, body, waited):
+        async with self._first(litellm, backend, body, waited):
             return _reply(await litellm.aembedding(**asked))
 
     async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> LiteLLMStream:
         litellm, asked = await _load(), _chat(backend, body)
-        async with _translated(litellm, backend, body, waited):
+        async with self._first(litellm, backend, body, waited):
             chunks = await litellm.acompletion(**asked, stream=True)
             return LiteLLMStream(litellm, backend, body, chunks, waited)
+
+    @asynccontextmanager
+    async def _first(
+        self, litellm: Any, backend: Backend, body: Mapping[str, Any], waited: Waited
+    ) -> AsyncIterator[None]:
+        more_seconds = 0.0 if backend.name in self._met else self._first_seconds
+        async with _translated(litellm, backend, body, waited, more_seconds):
+            yield
+        self._met.add(backend.name)
 
     async def close(self) -> None:
         """litellm keeps its own clients; they end with the process."""
@@ -140,13 +158,14 @@ def _fetches_nothing(url: str, *_: Any, **__: Any) -> NoReturn:
 
 
 @asynccontextmanager
-async def _translated(litellm: Any, backend: Backend, body: Mapping[str, Any], waited: Waited) -> AsyncIterator[None]:
-    """One wait for litellm, of ``backend.timeout_seconds`` at most: its own limit does not hold for every provider.
-    Whatever it raises is an upstream's error. Half of its providers' code raises what Python raises by itself (a
-    KeyError, where an answer is other than was thought), so all is caught here."""
+async def _translated(
+    litellm: Any, backend: Backend, body: Mapping[str, Any], waited: Waited, more_seconds: float = 0.0
+) -> AsyncIterator[None]:
+    """One wait for litellm. Whatever it raises is an upstream's error: half of its providers' code raises what Python
+    raises by itself (a KeyError, where an answer is other than was thought), so all is caught here."""
     try:
         with waited:
-            async with asyncio.timeout(backend.timeout_seconds):
+            async with asyncio.timeout(backend.timeout_seconds + more_seconds):
                 yield
     except Exception as e:  # litellm raises what it likes, and this is where that ends
         raise _ours(litellm, backend, body, e) from e

@@ -286,7 +286,7 @@ async def test_a_wait_ends_where_litellms_own_limit_does_not_hold(
     monkeypatch.setattr(litellm, "acompletion", never)
     waited = Waited()
     with pytest.raises(UpstreamTimeout, match=r"within 0\.05 s"):
-        await LiteLLMWire().complete(at("hosted_vllm/big", timeout_seconds=0.05), PLAIN, waited)
+        await LiteLLMWire(first_seconds=0).complete(at("hosted_vllm/big", timeout_seconds=0.05), PLAIN, waited)
     assert waited.seconds >= 0.05
 
 
