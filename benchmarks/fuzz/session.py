@@ -183,8 +183,12 @@ def _after(locum: Running, found: Found) -> None:
 
 
 def _on_record(locum: Running) -> set[str]:
+    """Raises StoreError where a record cannot be read."""
     with closing(open_readonly(locum.settings)) as records:
-        return {record.request_id for _, record in records.records()}
+        found = {record.request_id for _, record in records.records()}
+        if said := records.unread.said():
+            raise StoreError(said)
+    return found
 
 
 def _logged(folder: Path, found: Found) -> None:
