@@ -96,7 +96,7 @@ class ScriptedServer:
         try:
             while await self._one(reader, writer):
                 pass
-        except (OSError, asyncio.IncompleteReadError):  # whoever asked has left
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):  # whoever asked has left, or all is over
             pass
         finally:
             self._tasks.discard(task)

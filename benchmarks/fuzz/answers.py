@@ -6,7 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from random import Random
+from typing import Protocol
 
+from benchmarks.fuzz import claude
 from benchmarks.fuzz.mutation import Value, mutated, odd, packed, written
 from benchmarks.scripted import HANG, KEEP, RESET, TEXT, USAGE, Asked, Piece, Row, chunk, completion, framed, tokens
 
@@ -47,20 +49,37 @@ class Answers:
         name = f"{self._seed}:{found[1].decode() if found else 'none'}:{asked.name.rpartition('-')[2]}"
         self._asked[name] += 1
         rng = Random(f"{name}:{self._asked[name]}")
-        if asked.path.endswith("/embeddings"):
-            return embedded(rng, wrong=rng.random() < 0.7)
-        return answered(rng, asked.streamed, wrong=rng.random() < 0.7)
+        return _script(asked)(rng, asked.streamed, wrong=rng.random() < 0.7)
 
 
 def well(asked: Asked) -> Iterable[Piece]:
     """Good answers alone, as various as good answers are."""
-    rng = Random(asked.raw)
+    return _script(asked)(Random(asked.raw), asked.streamed, wrong=False)
+
+
+class Script(Protocol):
+    def __call__(self, rng: Random, streamed: bool, *, wrong: bool) -> Iterator[Piece]: ...
+
+
+def _script(asked: Asked) -> Script:
+    """By what was asked for."""
     if asked.path.endswith("/embeddings"):
-        return embedded(rng, wrong=False)
-    return answered(rng, asked.streamed, wrong=False)
+        return embedded
+    return in_claudes_words if asked.path.endswith("/messages") else answered
 
 
-def embedded(rng: Random, *, wrong: bool) -> Iterator[Piece]:
+def in_claudes_words(rng: Random, streamed: bool, *, wrong: bool) -> Iterator[Piece]:
+    if wrong and rng.random() < 0.2:
+        return _refused(rng, claude.told(rng))
+    if streamed:
+        data = claude.events(rng, wrong=wrong, framed=lambda event: _event(rng, event, wrong=wrong))
+        return _sent(rng, data, "text/event-stream", wrong=wrong)
+    said = claude.message(rng)
+    body = written(mutated(rng, said, lambda: claude.message(rng)) if wrong else said)
+    return _sent(rng, body, "application/json", wrong=wrong)
+
+
+def embedded(rng: Random, streamed: bool, *, wrong: bool) -> Iterator[Piece]:
     body: Value = {
         "object": "list", "model": "scripted", "usage": {"prompt_tokens": 3, "total_tokens": 3},
         "data": [{"object": "embedding", "index": 0, "embedding": [0.1, -0.2, 0.3]}],
@@ -70,7 +89,7 @@ def embedded(rng: Random, *, wrong: bool) -> Iterator[Piece]:
 
 def answered(rng: Random, streamed: bool, *, wrong: bool) -> Iterator[Piece]:
     if wrong and rng.random() < 0.2:
-        return _refused(rng)
+        return _refused(rng, _told(rng))
     if wrong and rng.random() < 0.03:
         streamed = not streamed
     if not streamed:
@@ -157,8 +176,8 @@ def _event(rng: Random, data: bytes, *, wrong: bool) -> bytes:
     ))  # fmt: skip
 
 
-def _refused(rng: Random) -> Iterator[Piece]:
-    told = _told(rng) if rng.random() < 0.5 else _mutated(rng, _told(rng))
+def _refused(rng: Random, told: Row) -> Iterator[Piece]:
+    told = told if rng.random() < 0.5 else _mutated(rng, told)
     body = rng.choice((written(told), written(told), b"", b"<html>502</html>", written(odd(rng)), written([told])))
     headers = [
         ("retry-after", rng.choice(("1", "0", "-1", "abc", "1e99", "9" * 30, "Fri, 01 Jan 2100 00:00:00 GMT", "\x80")))

@@ -17,6 +17,7 @@ from typing import Any
 Value = Any
 DEPTHS = (3, 40, 130, 300, 1100, 6000)
 LONG = (40, 1000, 30_000, 300_000)
+MOST_BYTES = 4 * 2**20
 WORDS = (
     "", " ", "\x00", "null", "[DONE]", "data: [DONE]\n\n", "\r\n\r\n", "\u202eevil", "\x1b]52;c;AAAA\x07", "é" * 9,
     "👩‍👩‍👧‍👦",
@@ -155,7 +156,7 @@ def _drop(rng: Random, where: Value, at: Value, others: Callable[[], Value]) -> 
 def _repeat(rng: Random, where: Value, at: Value, others: Callable[[], Value]) -> None:
     """An entry of a list many times; a key twice, with two values."""
     if isinstance(where, list):
-        where[at:at] = [where[at]] * rng.choice((1, 2, 50, 500))
+        where[at:at] = [where[at]] * min(rng.choice((1, 2, 50, 500)), 1 + MOST_BYTES // (1 + len(written(where[at]))))
         return
     found = where[at]
     if isinstance(found, dict) and found:

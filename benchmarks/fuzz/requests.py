@@ -17,7 +17,7 @@ from benchmarks.fuzz.mutation import LONG, mutated, odd, packed, written
 
 Row = dict[str, Any]
 KEYS = ("sk-client-a", "sk-client-b")
-MODELS = ("fuzzed", "gpt-4o", "locum/fuzzed", "locum/student", "locum/teacher")
+MODELS = ("claude", "claude-sonnet-4-5", "fuzzed", "gpt-4o", "locum/fuzzed", "locum/student", "locum/teacher")
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 PIXEL = f"data:image/png;base64,{PNG}"
 TEXTS = (

@@ -33,6 +33,7 @@ SETTLING_SECONDS = 5.0
 POLICIES = 16
 """Of the upstreams' side: each has a circuit of its own, so that some are always closed."""
 MOST_FAULTS = 20
+ALIASES = {"fuzzed": ["gpt-4o"], "claude": ["claude-sonnet-4-5"]}
 _ID = re.compile(r'"(resp_[0-9a-z_]+)"')
 
 
@@ -56,13 +57,13 @@ class Found:
 def fuzz(side: str, seed: int, folder: Path, *, seconds: float = 0.0, numbers: Iterable[int] | None = None) -> Found:
     """Sends requests for so long, or those of these numbers, ``AT_ONCE`` at a time, to a proxy with its home in
     ``folder``."""
-    names = [f"fuzzed-{n}" for n in range(POLICIES)] if side == UPSTREAMS else ["fuzzed"]
+    names = [f"fuzzed-{n}" for n in range(POLICIES)] if side == UPSTREAMS else ["fuzzed", "claude"]
     found, models = Found(), ("student", "teacher")
     good = ScriptedServer(well, models)
     wrong = ScriptedServer(Answers(seed), models)
-    env = {"LOCUM_API_KEYS": ",".join(KEYS), "TEACHER_KEY": verdicts.SECRET}
     with good, wrong:
         url = (good if side == CLIENTS else wrong).url
+        env = {"LOCUM_API_KEYS": ",".join(KEYS), "TEACHER_KEY": verdicts.SECRET, "ANTHROPIC_BASE_URL": f"{url}/claude"}
         with running(folder, *(policy(name, url) for name in names), command="serve", env=env) as locum:
             asyncio.run(_drive(side, seed, locum, found, seconds=seconds, numbers=numbers))
             _after(locum, found)
@@ -71,17 +72,21 @@ def fuzz(side: str, seed: int, folder: Path, *, seconds: float = 0.0, numbers: I
 
 
 def policy(name: str, url: str) -> Row:
-    """Half of the requests to either tier, some audited; waits are short."""
+    """Half of the requests to either tier, some audited; some have Claude for a teacher. Waits for what may hang are
+    short."""
     student = {
         "model": "student",
         "url": f"{url}/{name}-student/v1",
         "usd_per_million": {"input": 0.02, "output": 0.06},
     }
     teacher = {"model": "teacher", "url": f"{url}/{name}-teacher/v1", "usd_per_million": {"input": 1, "output": 3}}
-    waits = 60.0 if name == "fuzzed" else 1.0
+    if name == "claude" or name.endswith(("3", "7")):
+        teacher |= {"model": f"anthropic/{name}-sonnet-4-5"}
+        del teacher["url"]
+    waits = 60.0 if name in ALIASES else 1.0
     return {
         "name": name,
-        "aliases": ["gpt-4o"] if name == "fuzzed" else [],
+        "aliases": ALIASES.get(name, []),
         "student": student | {"timeout_seconds": waits, "unfit_for": {"images": False, "tools": False}},
         "teacher": teacher | {"timeout_seconds": waits, "api_key_env": "TEACHER_KEY", "training_rights": "allowed"},
         "embeddings": {
