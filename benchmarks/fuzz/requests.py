@@ -39,7 +39,7 @@ NO_HEAD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\xff]")
 class Request:
     """Bytes to be sent, and how. ``leaves_after``: how many of them, then the client is gone; ``reads``: how many
     bytes of the answer it waits for, None: all. ``pieces``: in how many writes. ``keyed``: with a good key.
-    ``another``: what it names is another key's."""
+    ``another``: what it names is another key's. ``native``: the server's bytes may be what the client gets."""
 
     number: int
     data: bytes
@@ -49,6 +49,7 @@ class Request:
     reads: int | None = None
     keyed: bool = True
     another: bool = False
+    native: bool = False
 
 
 @dataclass

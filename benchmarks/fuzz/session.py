@@ -80,7 +80,7 @@ def policy(name: str, url: str) -> Row:
         "usd_per_million": {"input": 0.02, "output": 0.06},
     }
     teacher = {"model": "teacher", "url": f"{url}/{name}-teacher/v1", "usd_per_million": {"input": 1, "output": 3}}
-    if name == "claude" or name.endswith(("3", "7")):
+    if claudes(name):
         teacher |= {"model": f"anthropic/{name}-sonnet-4-5"}
         del teacher["url"]
     waits = 60.0 if name in ALIASES else 1.0
@@ -98,16 +98,22 @@ def policy(name: str, url: str) -> Row:
     }  # fmt: skip
 
 
+def claudes(name: str) -> bool:
+    """Whether the policy's teacher is Claude."""
+    return name == "claude" or name.endswith(("3", "7"))
+
+
 def plain(seed: int, number: int) -> Request:
     """A good request whose number its text tells, for whatever the model servers make of it."""
     rng, key = Random(f"{seed}:{number}:asked"), KEYS[number % 2]
     path, body = rng.choice(POSTED[:-1])(rng, Seen(), key)
-    body["model"] = f"fuzzed-{number % POLICIES}"
+    body["model"] = name = f"fuzzed-{number % POLICIES}"
     data = re.sub(rb'"(hi|1\+1=|What does the fox do\?|[^"]*fox jumps[^"]*)"', rb'"\1 #%d#"' % number, written(body))
     lines = [f"POST {path} HTTP/1.1", "host: locum", f"authorization: Bearer {key}", f"content-length: {len(data)}"]
     head = "".join(f"{line}\r\n" for line in lines).encode()
     leaves = rng.random() < 0.02
-    return Request(number, head + b"\r\n" + data, path, reads=rng.choice((0, 300)) if leaves else None)
+    native = path == "/v1/chat/completions" or (path == "/v1/messages" and claudes(name))
+    return Request(number, head + b"\r\n" + data, path, reads=rng.choice((0, 300)) if leaves else None, native=native)
 
 
 async def _drive(

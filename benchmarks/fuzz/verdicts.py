@@ -46,7 +46,7 @@ def of_upstream(request: Request, answer: Answer) -> str | None:
         return None if _error(answer.body) or not answer.whole else "a failure without an error in its body"
     if answer.whole and answer.status == 200 and answer.is_stream:
         return _stream(request, answer, well=False)
-    if answer.whole and answer.status == 200 and request.path != "/v1/chat/completions" and _json(answer.body) is None:
+    if answer.whole and answer.status == 200 and not request.native and _json(answer.body) is None:
         return "an answer that is no JSON"
     return None
 
@@ -71,19 +71,15 @@ def _stream(request: Request, answer: Answer, *, well: bool) -> str | None:
     """A stream says how it ended, and what we wrote of it is JSON."""
     lines = [line[5:].strip() for line in answer.body.replace(b"\r", b"\n").split(b"\n") if line.startswith(b"data:")]
     found = [_json(line) for line in lines if line != b"[DONE]"]
-    if request.path == "/v1/chat/completions":
-        ended = b"[DONE]" in lines or b'"finish_reason"' in answer.body or b'"error"' in answer.body
-        return None if ended else "a stream without an end"
-    if request.path == "/v1/completions":
-        return "an event that is no JSON" if well and None in found else None
-    if None in found:
+    if None in found and (well or not request.native):
         return "an event that is no JSON"
-    last = found[-1] if found else None
-    if not isinstance(last, dict) or last.get("type") not in TERMINAL:
+    if request.path in ("/v1/chat/completions", "/v1/completions"):
+        ended = b"[DONE]" in answer.body or b'"finish_reason"' in answer.body or b'"error"' in answer.body
+        return None if ended else "a stream without an end"
+    kinds = [event.get("type") for event in found if isinstance(event, dict)]
+    if not any(kind in TERMINAL for kind in kinds if isinstance(kind, str)):
         return "a stream without an end"
-    return (
-        "a failure, though every server is well" if well and last.get("type") in ("error", "response.failed") else None
-    )
+    return "a failure, though every server is well" if well and kinds[-1] in ("error", "response.failed") else None
 
 
 def _error(body: bytes) -> Any:
