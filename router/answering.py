@@ -14,7 +14,7 @@ from router.acceptance import Seen
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Kind, Signals
 from router.errors import UpstreamError
-from router.exchange import ChatRequest, Exchange, Headers
+from router.exchange import Exchange, Headers
 from router.history import is_openai, knows_max_tokens, normalised, own_call_ids
 from router.scoring.signals import of_answer, summarise
 from router.tiers import NOTHING, Tiers
@@ -43,11 +43,13 @@ LOGPROBS: Mapping[str, Any] = {"logprobs": True}
 _USAGE = re.compile(rb'"usage":\s*\{')
 
 
-def request_for(backend: Backend, chat: ChatRequest, *, streamed: bool, later: bool = False) -> dict[str, Any]:
+def request_for(backend: Backend, exchange: Exchange, *, streamed: bool, later: bool = False) -> dict[str, Any]:
     """The client's request with only what must differ: the model's name; a stream's usage, so that streams cost the
     same as whole answers; the name of an answer's greatest length; and of the history what another backend wrote in
     a form that this one does not take. ``later``: nobody waits for the answer."""
-    body = {**chat.body, "model": backend.model, "messages": normalised(chat.body["messages"], backend)}
+    chat = exchange.chat
+    messages = normalised(exchange.given_back(backend), backend)
+    body = {**chat.body, "model": backend.model, "messages": messages}
     if "metadata" in body and not body.get("store") and is_openai(backend):
         del body["metadata"]  # policies and records go by it, but OpenAI refuses it where nothing is stored
     for field in backend.ignores:
@@ -101,7 +103,7 @@ async def ask_whole(
     Raises UpstreamError (also where the answer is none) and UpstreamRefused.
     """
     chat, began = exchange.chat, time.perf_counter()
-    body = request_for(backend, chat, streamed=False, later=kind is Kind.AUDITED)
+    body = request_for(backend, exchange, streamed=False, later=kind is Kind.AUDITED)
     wish = wished(exchange, backend) if kind is Kind.SERVED or backend.tier is Tier.STUDENT else NOTHING
     if seed is not None:
         body = {name: value for name, value in body.items() if name not in SAMPLING}
@@ -111,6 +113,8 @@ async def ask_whole(
     entries = entries_of(found["choices"][0]) if kind is Kind.SERVED and _recorded(exchange, backend) else None
     choices = tuple(_seen(backend, choice, exchange.policy.accept.hold_tokens) for choice in found["choices"])
     first = choices[0]
+    if kind is Kind.SERVED:
+        exchange.owe(backend, (choice.message for choice in choices))
     content = reply.body
     if backend.tier is Tier.STUDENT:
         content = orjson.dumps(shown(found, backend, logprobs=chat.wants_logprobs))

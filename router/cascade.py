@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 import structlog
@@ -23,6 +23,7 @@ from router.errors import BudgetSpent, UpstreamError, UpstreamRefused, UpstreamU
 from router.exchange import CLIENT_LEFT, EVENT_STREAM, JSON, ChatRequest, Exchange, Sink, fallback_cause
 from router.looking import Aside, look_at
 from router.metrics import Metrics
+from router.owed import Owed
 from router.paid import surely_unpaid
 from router.policy import Policy
 from router.pricing import counterfactual_usd
@@ -53,6 +54,7 @@ class Shared:
     store: Store
     metrics: Metrics
     drain: Drain
+    owed: Owed = field(default_factory=Owed)
 
 
 class Cascade:
@@ -117,7 +119,8 @@ class Cascade:
         else:
             seen = look_at(chat.body, live.scorer)
         decision = self._routing.decide(chat, live, seen)
-        exchange = Exchange(chat, self.policy, live, seen.features, decision, decision.reason, began=began)
+        owed, why = self._shared.owed, decision.reason
+        exchange = Exchange(chat, self.policy, live, seen.features, decision, why, began=began, owed=owed)
         if decision.reason is Reason.FALLBACK:
             exchange.fallback = Fallback.UNREACHABLE
         deadlines = Deadlines(exchange, sink, self._shared.drain)
@@ -252,7 +255,7 @@ class Cascade:
         """A stream, held back until the commit point: enough tokens to judge, or its end."""
         hold = self.policy.accept.hold_tokens if want is not None else 0
         relay, held, first = Relay(exchange, backend), b"", 0.0
-        body = request_for(backend, exchange.chat, streamed=True)
+        body = request_for(backend, exchange, streamed=True)
         events = await self._tiers.open(backend, body, exchange.waited, wished=wished(exchange, backend))
         try:
             while batch := await events.read():
@@ -274,6 +277,8 @@ class Cascade:
                     held = b""
             if not events.done and relay.collected.finish_reason is None:
                 raise events.cut_short()
+            if exchange.chat.body.get("tools"):
+                exchange.owe(backend, [relay.collected.message])
             exchange.ended = True
             await sink.end(held)
         finally:

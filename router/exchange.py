@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from router.errors import (
     UpstreamUnreachable,
     UpstreamUnusable,
 )
+from router.owed import Owed
 from router.policy import Policy
 from router.pricing import cost_usd
 from router.scoring.features import FEATURES_VERSION, Features
@@ -113,7 +114,8 @@ class Exchange:
     """The state of one request while it is served. ``live`` is what it began with, whatever is swapped in.
     ``committed``: the answer has begun to leave, so its tier is settled and nothing can be taken back;
     ``sent``: in how many parts so far; ``ended``: the last of a stream has left, or is about to. ``held``: the money
-    for the answer that is asked for, of those before it ``booked_usd`` are booked."""
+    for the answer that is asked for, of those before it ``booked_usd`` are booked; ``owed``: what backends must get
+    back of earlier answers."""
 
     chat: ChatRequest
     policy: Policy
@@ -136,6 +138,7 @@ class Exchange:
     acceptance: float | None = None
     held: Reservation | None = None
     booked_usd: Decimal = Decimal(0)
+    owed: Owed = field(default_factory=Owed)
 
     @property
     def elapsed(self) -> float:
@@ -180,6 +183,21 @@ class Exchange:
             training_rights=backend.rights,
             top_logprobs=top_logprobs,
         )
+
+    def owe(self, backend: Backend, turns: Iterable[Mapping[str, Any]]) -> None:
+        """Remembers what the backend must get back of its turns. A client that speaks its dialect gives it back
+        itself; what students write nobody needs."""
+        chat = self.chat
+        if backend.tier is Tier.TEACHER and (chat.native is None or chat.native.dialect is not backend.dialect):
+            self.owed.keep(turns, backend.name, chat.owner or "", chat.conversation_id)
+
+    def given_back(self, backend: Backend) -> Sequence[Any]:
+        """The client's messages, with what the backend wrote and the client had no place for."""
+        chat = self.chat
+        messages: Sequence[Any] = chat.body["messages"]
+        if backend.tier is Tier.STUDENT:
+            return messages
+        return self.owed.given_back(messages, backend.name, chat.owner or "", chat.conversation_id)
 
     def serve(self, answer: Answer, counterfactual_usd: Decimal) -> None:
         """The client gets this answer: it comes first in the record."""

@@ -11,6 +11,8 @@ Who wrote a turn is not told, and need not be. The student's tool calls leave he
 again by some models, but only within the turns in which they call tools: there a teacher gets its own
 back, word for word, and elsewhere no model misses it. Signed reasoning (thinking blocks, thought
 signatures) only teachers write, and teachers get it back, but for the providers that take no such field.
+What a client left out of a turn, ``router.owed`` has put back before; where nobody knows it any more, a
+provider that cannot do without gets what it takes instead.
 """
 
 from __future__ import annotations
@@ -144,11 +146,11 @@ def _turn(message: Message, kind: Kind) -> Message:
     elif kind in (Kind.OPENAI, Kind.MISTRAL):
         kept = {k: v for k, v in kept.items() if k not in REASONING and k not in PROVIDERS}
     elif kind in (Kind.KIMI, Kind.DEEPSEEK):
-        if ours:
+        if calls:
             kept.setdefault("reasoning_content", NO_THOUGHT)
-    elif kind is Kind.GEMINI and ours:
+    elif kind is Kind.GEMINI and calls and not any(map(_is_signed, calls)):
         kept = {k: v for k, v in kept.items() if k not in REASONING}
-        kept["tool_calls"] = [{**call, **UNSIGNED} if _is_own(call) else call for call in calls]
+        kept["tool_calls"] = [{**call, **UNSIGNED} if isinstance(call, dict) else call for call in calls]
     elif ours or not calls:
         kept = {k: v for k, v in kept.items() if k not in REASONING}
     if kind is not Kind.OPENAI:
@@ -227,6 +229,21 @@ def own_call_ids(answer: Mapping[str, Any]) -> None:
             if isinstance(call, dict) and call.get("id") is not None:
                 place = (answer.get("id"), choice.get("index"), call.get("index", n), call["id"])
                 call["id"] = OWN + _hashed(*map(str, place))[:6]
+
+
+def _is_signed(call: Any) -> bool:
+    """Whether Gemini wrote the call: in its own form of it, or in litellm's."""
+    if not isinstance(call, dict):
+        return False
+    google, fields = _inside(call, "extra_content", "google"), _inside(call, "provider_specific_fields")
+    inner = _inside(call, "function", "provider_specific_fields")
+    return any(found.get("thought_signature") for found in (google, fields, inner))
+
+
+def _inside(value: Any, *path: str) -> Mapping[str, Any]:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
 def _is_own(call: Any) -> bool:

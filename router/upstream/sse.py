@@ -217,6 +217,7 @@ class Collector:
                 continue
             call, function = known[at], part.get("function")
             call["id"] = part.get("id") or call["id"]
+            call |= {k: v for k, v in part.items() if v is not None and k not in ("function", "id", "index")}
             for key, value in (function if isinstance(function, dict) else {}).items():
                 if isinstance(value, str):
                     call["function"][key] = call["function"].get(key, "") + value

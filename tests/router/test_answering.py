@@ -41,8 +41,9 @@ def student(engine: str | None) -> Backend:
 def test_only_an_engine_that_heeds_it_is_told_that_nobody_waits(engine: str | None, heeds: bool) -> None:
     """vLLM refuses a priority unless it was started for it, so a student by URL is never sent one."""
     backend = student(engine)
-    assert ("priority" in request_for(backend, CHAT, streamed=False, later=True)) is heeds
-    assert "priority" not in request_for(backend, CHAT, streamed=False)
+    exchange = Exchange(CHAT, policy(None), Live(), extract(CHAT.body), DECISION, DECISION.reason)
+    assert ("priority" in request_for(backend, exchange, streamed=False, later=True)) is heeds
+    assert "priority" not in request_for(backend, exchange, streamed=False)
 
 
 def test_a_stream_keeps_by_which_beginning_it_was_judged() -> None:
