@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -34,7 +35,7 @@ def serve(
     workers: Workers = 1,
 ) -> None:
     """Run the proxy alone: the student is reached by URL, or was started by `locum up`."""
-    settings = Settings.from_env()
+    settings = _ready_home()
     if workers == 1:
         from router.app import run  # noqa: PLC0415  (heavy: only this command pays for it)
 
@@ -56,7 +57,7 @@ def up(
     """Start the students that the policies ask for, supervise them, and run the proxy in front."""
     from router.engine.up import run  # noqa: PLC0415
 
-    run(policy, host=host, port=port, settings=Settings.from_env(), workers=workers if proxy else 0)
+    run(policy, host=host, port=port, settings=_ready_home(), workers=workers if proxy else 0)
 
 
 @app.command()
@@ -179,8 +180,22 @@ def _join(name: str, command: typer.Typer | Callable[..., None]) -> None:
         app.command(name)(command)
 
 
+def _ready_home() -> Settings:
+    """The settings, where a proxy can keep its records by them. Raises StoreError where it cannot."""
+    from router.api.responses.kept import KeptResponses  # noqa: PLC0415
+    from router.store.base import check_store  # noqa: PLC0415
+
+    settings = Settings.from_env()
+    check_store(settings)
+    kept = KeptResponses(settings.home / "responses.db")
+    kept.open()
+    kept.close()
+    return settings
+
+
 def main() -> None:
     """Entry point: a ``LocumError`` is one clear line and exit code 1, never a traceback."""
+    os.umask(0o077)  # what is written holds what users wrote: it is its owner's alone, whichever library writes it
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for what was asked for
     for command in entry_points(group="locum.commands"):
         _join(command.name, command.load())

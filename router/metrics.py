@@ -29,7 +29,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.guarded import Guarded
-from router.contracts.records import Answer, Audit, Kind, Record, Reduced
+from router.contracts.records import Answer, Audit, Kind, Record
 from router.tally import LATENCY_BUCKETS, OVERHEAD_BUCKETS, Finished, Spent
 
 FLUSH_SECONDS = 0.25
@@ -70,7 +70,7 @@ class Watched(Protocol):
     """The store, as far as metrics care."""
 
     @property
-    def dropped(self) -> int: ...
+    def drops(self) -> Mapping[Any, int]: ...
 
     @property
     def errors(self) -> int: ...
@@ -79,7 +79,7 @@ class Watched(Protocol):
     def unspelled(self) -> int: ...
 
     @property
-    def reduced(self) -> Mapping[Reduced, int]: ...
+    def reduced(self) -> Mapping[Any, int]: ...
 
     @property
     def unread(self) -> Sized: ...
@@ -96,10 +96,10 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self._store: Watched | None = None
-        self._seen_dropped = 0
+        self._seen_drops: dict[str, int] = {}
         self._seen_errors = 0
         self._seen_unspelled = 0
-        self._seen_reduced: dict[Reduced, int] = {}
+        self._seen_reduced: dict[str, int] = {}
         self._live_bundles: dict[str, str] = {}
         self._clusters: dict[str, frozenset[str]] = {}
         self._finished: defaultdict[_Ending, Finished] = defaultdict(Finished)
@@ -109,8 +109,6 @@ class Metrics:
         self._make_gauges()
         for cause in get_args(Rejection):
             self.rejected.labels(cause).inc(0)
-        for why in Reduced:
-            self.reduced.labels(why.value).inc(0)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"locum_{name}", text, labels, registry=self.registry)
@@ -136,7 +134,7 @@ class Metrics:
         self.feedback = c("feedback", "Verdicts that clients sent.", "policy", "verdict")
         self.embeddings = c("embeddings", "Requests for embeddings.", "policy", "status_class")
         self.embeddings_usd = c("embeddings_usd", "Spent on embeddings, in USD.", "policy")
-        self.dropped = c("records_dropped", "Records that were lost.")
+        self.dropped = c("records_dropped", "Records, or what came to one later, that were lost.", "cause")
         self.reduced = c("records_reduced", "Records of which only money and decision were kept.", "cause")
         self.store_errors = c("store_errors", "Writes of records that the disk refused (tried again).")
         self.unspelled = c("logprobs_dropped", "Answers whose token probabilities were not kept.")
@@ -358,14 +356,12 @@ class Metrics:
     def _refresh_store(self) -> None:
         if self._store is None:
             return
-        dropped, errors, unspelled = self._store.dropped, self._store.errors, self._store.unspelled
-        self.dropped.inc(dropped - self._seen_dropped)
+        errors, unspelled = self._store.errors, self._store.unspelled
         self.store_errors.inc(errors - self._seen_errors)
         self.unspelled.inc(unspelled - self._seen_unspelled)
-        self._seen_dropped, self._seen_errors, self._seen_unspelled = dropped, errors, unspelled
-        for why, count in list(self._store.reduced.items()):
-            self.reduced.labels(why.value).inc(count - self._seen_reduced.get(why, 0))
-            self._seen_reduced[why] = count
+        self._seen_errors, self._seen_unspelled = errors, unspelled
+        _tell(self.dropped, self._store.drops, self._seen_drops)
+        _tell(self.reduced, self._store.reduced, self._seen_reduced)
         self.store_depth.set(self._store.depth)
         self.unread.set(len(self._store.unread))
 
@@ -377,6 +373,13 @@ class Metrics:
         merged = CollectorRegistry()
         MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
         return generate_latest(merged)
+
+
+def _tell(counter: Counter, causes: Mapping[Any, int], seen: dict[str, int]) -> None:
+    """Counts by each cause what came since it was ``seen``; the first time from 0 on, so that increase() sees all."""
+    for cause, count in list(causes.items()):
+        counter.labels(str(cause)).inc(count - seen.get(cause, 0))
+        seen[cause] = count
 
 
 def _several_processes() -> bool:

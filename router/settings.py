@@ -13,13 +13,15 @@ from router.errors import SettingsError
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one worker takes at most: bytes of a body (unpacked, where it is compressed) and of all headers of a
-    request, streams under way, connections that have shown no key yet (``strangers``). And how many seconds it waits:
-    for a whole head, for a body (``router.protocol.SLOWEST`` says how much longer for a long one), for the next request
-    of a connection, for a client that takes nothing of its answer, and at its end for answers under way."""
+    request, streams under way, bytes of records that wait to be written, connections that have shown no key yet
+    (``strangers``). And how many seconds it waits: for a whole head, for a body (``router.protocol.SLOWEST`` says how
+    much longer for a long one), for the next request of a connection, for a client that takes nothing of its answer,
+    and at its end for answers under way."""
 
     body_bytes: int = 64 * 2**20
     header_bytes: int = 64 * 2**10
     streams: int = 1000
+    queue_bytes: int = 64 * 2**20
     strangers: int = 256
     head_seconds: int = 10
     body_seconds: int = 30

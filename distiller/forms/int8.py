@@ -31,7 +31,7 @@ def to_int8(hf_folder: Path, out: Path) -> Path:
         for path in hf_folder.iterdir():
             if path.is_file() and ".safetensors" not in path.name:
                 shutil.copyfile(path, fresh / path.name)
-        fresh.chmod(0o755)
+        fresh.chmod(0o700)
         if out.is_dir():
             shutil.rmtree(out)
         fresh.replace(out)

@@ -24,7 +24,7 @@ from router.contracts.bundles import (
     read_active,
     read_manifest,
 )
-from router.contracts.files import sha256_of, weights_of
+from router.contracts.files import owners_alone, sha256_of, weights_of
 from router.contracts.forms import FormName
 from router.errors import BundleError
 from router.policy import Policy
@@ -120,6 +120,7 @@ def write_bundle(bundles: Path, policy: Policy, draft: Draft, now: float | None 
         train_seconds=draft.train_seconds,
         cost_usd=str(round_cost_usd(draft.seconds, policy, draft.paid_usd)),
     ).sealed()
+    owners_alone(folder)
     for path in folder.rglob("*"):
         if path.is_file():
             _sync(path)
@@ -243,6 +244,7 @@ def _write_last(path: Path, text: str) -> None:
     """The manifest appears whole, after everything else is on the disk."""
     fresh = path.with_suffix(".fresh")
     fresh.write_text(text)
+    fresh.chmod(0o600)
     _sync(fresh)
     fresh.replace(path)
     _sync(path.parent)

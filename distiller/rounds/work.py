@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.rounds.trigger import Due
+from router.contracts.files import owners_alone
 from router.contracts.rounds import HISTORY
 from router.errors import LocumError
 from router.settings import Settings
@@ -43,7 +44,7 @@ def one_round_at_a_time(settings: Settings) -> Iterator[None]:
         RoundRunning: another process holds it.
     """
     folder = settings.home / "work"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / "lock").open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +79,7 @@ class Work:
         if known == key:
             return cls(folder, resumed=True)
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(mode=0o700, parents=True)
         write_json(folder / ROUND, key)
         return cls(folder)
 
@@ -92,6 +93,7 @@ class Work:
             found = do()
             kept = {"seconds": round(time.monotonic() - start, 3), "found": found}
             write_json(path, kept)
+            owners_alone(self.folder)
         self.seconds[name] = kept["seconds"]
         result: dict[str, Any] = kept["found"]
         return result
@@ -130,8 +132,9 @@ def write_json(path: Path, values: Any) -> None:
 
 def remember(parent: Path, report: dict[str, Any]) -> None:
     """Appends one finished round."""
-    parent.mkdir(parents=True, exist_ok=True)
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (parent / HISTORY).open("a") as file:
+        os.fchmod(file.fileno(), 0o600)
         file.write(json.dumps(report, default=str) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -9,9 +9,11 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from router.contracts.records import Audit, Record, Reduced
+from router.errors import StoreError
 from router.policy import Policy
 from router.settings import Settings
 from router.store.unread import UnreadRows
+from router.store.waiting import Drop
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +76,12 @@ class Store(Records, Protocol):
 
     @property
     def dropped(self) -> int:
-        """Records and amendments that were lost: the queue was full, or they could not be written."""
+        """Records and amendments that were lost, whatever the cause."""
+        ...
+
+    @property
+    def drops(self) -> Mapping[Drop, int]:
+        """The same by cause, each of them from 0 on."""
         ...
 
     @property
@@ -131,14 +138,30 @@ class Eraser(Protocol):
 
 
 def open_store(settings: Settings, policies: Sequence[Policy]) -> Store:
-    """Opens the store for writing, with each policy's word on text, redaction and retention.
+    """Opens the store for writing, with each policy's word on text, redaction and retention. What waits to be
+    written takes ``settings.limits.queue_bytes`` at most.
 
     Raises:
         StoreError: it cannot be opened, or was written by a newer Locum.
     """
     from router.store.sqlite import SqliteStore  # noqa: PLC0415  (base names no implementation)
 
-    return SqliteStore(settings.records_db, {p.name: p.log for p in policies})
+    rules = {p.name: p.log for p in policies}
+    return SqliteStore(settings.records_db, rules, queue_bytes=settings.limits.queue_bytes)
+
+
+def check_store(settings: Settings) -> None:
+    """Makes sure that records can be kept, before anything is started that would.
+
+    Raises:
+        StoreError: they cannot; it says why and what to do.
+    """
+    open_store(settings, ()).close()
+    try:
+        for folder in (settings.run, settings.logs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as e:
+        raise StoreError(f"cannot make {e.filename}: {e.strerror}; LOCUM_HOME names another folder") from e
 
 
 def open_readonly(settings: Settings) -> Records:

@@ -12,7 +12,8 @@ from typing import TypeVar
 from router.errors import StoreError
 from router.store.base import Traces
 from router.store.opening import newer, patiently
-from router.store.reader import BUSY_SECONDS, DB_VERSION, readable_text
+from router.store.reader import BUSY_SECONDS, readable_text
+from router.store.tables import DB_VERSION
 
 AT_ONCE = 200
 """Records in one transaction: a writer beside it waits for a few milliseconds."""

@@ -16,9 +16,9 @@ from router.contracts.records import Audit, Record, read_audit, read_record
 from router.errors import StoreError
 from router.store.base import Scored
 from router.store.opening import newer, patiently
+from router.store.tables import DB_VERSION
 from router.store.unread import Unread, UnreadRows, reason, salvaged_usd, shown
 
-DB_VERSION = 1
 PAGE_ROWS = 500
 SCORED_ROWS = 200_000
 BUSY_SECONDS = 5.0

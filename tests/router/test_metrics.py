@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -15,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from router.audit import Missed
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
-from router.contracts.records import Answer, Audit, Kind, Record, Reduced, Usage
+from router.contracts.records import Answer, Audit, Kind, Record, Usage
 from router.metrics import MISSED, Metrics
 from router.store.kept import kept_record
 from router.tally import LATENCY_BUCKETS, OVERHEAD_BUCKETS
@@ -188,16 +189,16 @@ def test_what_is_live_replaces_what_was() -> None:
 
 def test_lost_records_show_without_being_counted_twice(make_record: MakeRecord) -> None:
     class Store:
-        dropped, errors, depth, unspelled = 3, 1, 5, 2
-        reduced, unread = {Reduced.ROOM: 2}, (1, 2)
+        errors, depth, unspelled, unread = 1, 5, 2, (1, 2)
+        drops, reduced = Counter(queue_full=3, gone=0), Counter(room=2, unfit=0)
 
     metrics = Metrics()
     metrics.watch(Store())
     metrics.observe(make_record())
     metrics.expose()
-    Store.dropped = 4
+    Store.drops["queue_full"] = 4
     got = samples(metrics.expose())
-    assert got["locum_records_dropped_total{}"] == 4
+    assert got["locum_records_dropped_total{cause=queue_full}"] == 4
     assert got["locum_store_errors_total{}"] == 1
     assert got["locum_store_queue_depth{}"] == 5
     assert got["locum_logprobs_dropped_total{}"] == 2

@@ -20,7 +20,7 @@ import structlog
 
 from router.api.responses.items import Item
 from router.errors import StoreError
-from router.store.opening import open_owned
+from router.store.opening import Owned
 
 BUSY_SECONDS = 5.0
 PRUNE_SECONDS = 600.0
@@ -95,12 +95,12 @@ class KeptResponses:
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._path, self._clock = path, clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="locum-responses")
-        self._db: sqlite3.Connection
+        self._file: Owned
         self._next_prune = 0.0
 
     def open(self) -> None:
         """Raises StoreError where the file cannot be opened, or a newer version wrote it."""
-        self._db = open_owned(
+        self._file = Owned(
             self._path,
             "kept responses",
             version=VERSION,
@@ -111,7 +111,7 @@ class KeptResponses:
 
     def close(self) -> None:
         """Ends what is under way, and closes. Call it after ``open``."""
-        self._thread.submit(self._db.close)
+        self._thread.submit(self._file.close)
         self._thread.shutdown()
 
     async def put(self, response: dict[str, Any], given: list[Item], terms: Terms) -> bool:
@@ -144,10 +144,10 @@ class KeptResponses:
 
     async def delete(self, response_id: str, owner: str) -> bool:
         """Whether there was one to delete."""
-        return await self._do(lambda: self._db.execute(DELETE, (response_id, owner)).rowcount == 1)
+        return await self._do(lambda: self._file.current().execute(DELETE, (response_id, owner)).rowcount == 1)
 
     async def _rows(self, query: str, values: Any) -> list[Any]:
-        return await self._do(lambda: self._db.execute(query, values).fetchall())
+        return await self._do(lambda: self._file.current().execute(query, values).fetchall())
 
     async def _do(self, work: Callable[[], T]) -> T:
         try:
@@ -156,7 +156,7 @@ class KeptResponses:
             raise StoreError(f"the kept responses cannot be read or written: {e}") from e
 
     def _add(self, row: tuple[Any, ...]) -> None:
-        self._db.execute(ADD, row)
+        self._file.current().execute(ADD, row)
         if (now := time.monotonic()) >= self._next_prune:
-            more = self._db.execute(PRUNE, (self._clock(), PRUNE_ROWS)).rowcount == PRUNE_ROWS
+            more = self._file.current().execute(PRUNE, (self._clock(), PRUNE_ROWS)).rowcount == PRUNE_ROWS
             self._next_prune = now + (0.0 if more else PRUNE_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from decimal import Decimal
 from pathlib import Path
 
@@ -92,6 +93,17 @@ def test_a_bundle_holds_student_scorer_and_the_ids_it_was_trained_on(tmp_path: P
     assert ids == [{"request_id": "a"}, {"request_id": "b"}]
     assert made.student.sha256 == weights_sha256(folder / "student")
     assert Decimal(made.cost_usd) == Decimal("0.03")
+
+
+def test_a_bundle_is_its_owners_alone_wherever_its_files_come_from(tmp_path: Path, scorer: Scorer) -> None:
+    answers, gguf = tmp_path / "answers.jsonl", tmp_path / "student.gguf"
+    for file in (answers, gguf):
+        file.write_text("{}\n")
+        file.chmod(0o666)
+    made = publish(tmp_path, scorer, 1e9, gguf=gguf, answers=answers)
+    folder = tmp_path / "bundles" / made.bundle_id
+    assert {stat.S_IMODE(p.stat().st_mode) for p in folder.rglob("*") if p.is_file()} == {0o600}
+    assert {stat.S_IMODE(p.stat().st_mode) for p in (folder, *folder.rglob("*")) if p.is_dir()} == {0o700}
 
 
 def test_a_write_that_fails_midway_leaves_no_bundle_and_is_cleared_away(tmp_path: Path, scorer: Scorer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,20 @@ def test_a_finished_stage_is_not_done_again_after_a_kill(tmp_path: Path) -> None
     assert again.stage("train", stage("train")) == {"name": "train"}
     assert done == ["train", "export"]
     assert set(again.seconds) == {"train"}
+
+
+def test_what_a_round_leaves_is_its_owners_alone(tmp_path: Path) -> None:
+    work = Work.open(tmp_path / "home", KEY)
+
+    def train() -> dict[str, Any]:
+        (work.folder / "student").mkdir(mode=0o755)
+        (work.folder / "student" / "weights").write_text("")
+        return {}
+
+    work.stage("train", train)
+    remember(tmp_path / "home", {})
+    found = (tmp_path / "home").rglob("*")
+    assert {stat.S_IMODE(p.stat().st_mode) for p in found} == {0o600, 0o700}
 
 
 @pytest.mark.parametrize("change", [{"kind": "calibrate"}, {"parent": "b"}, {"policy": "v2"}, {"seed": 1}])

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -304,3 +305,93 @@ def test_closing_twice_is_closing_once(store: SqliteStore, caplog: pytest.LogCap
         store.close()
     asyncio.run(store.flush())
     assert caplog.records == []
+
+
+async def test_what_waits_is_bounded_in_bytes_and_beyond_them_keeps_its_money(
+    path: Path, make_record: MakeRecord
+) -> None:
+    big = {"messages": [{"role": "user", "content": "x" * 100_000}]}
+    with closing(SqliteStore(path, {"default": TEXT}, queue_bytes=1_000_000, busy_seconds=0.02)) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            for n in range(50):
+                store.append(make_record(f"r-{n}", request=dict(big)))
+            assert store.reduced["room"] == 41 and store.dropped == 0
+            assert any("41 without their texts (room)" in said for said in store.problems)
+            other.rollback()
+        await store.flush()
+        kept = [r for _, r in store.records()]
+        assert [r.request is not None for r in kept] == [True] * 9 + [False] * 41
+        assert {(r.cost_usd, r.reduced) for r in kept} == {(kept[0].cost_usd, None), (kept[0].cost_usd, "room")}
+        store.append(make_record("later", request=dict(big)))  # there is room again
+        store.amend("later", audit=audit())
+        await store.flush()
+        later = store.get("later")
+        assert later is not None and later.request is not None and later.audit is not None and later.audit.answer
+
+
+async def test_a_locked_database_shows_while_it_lasts(path: Path, make_record: MakeRecord) -> None:
+    with closing(SqliteStore(path, {"default": TEXT}, clock=lambda: NOW, busy_seconds=0.02)) as store:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            store.append(make_record("r-1"))
+            until(lambda: any("records cannot be written: database is locked" in said for said in store.problems))
+            other.execute("ROLLBACK")
+        until(lambda: not store.problems)
+        assert store.get("r-1") is not None
+
+
+async def test_a_disk_that_is_full_shows_while_it_lasts_and_then_nothing_is_lost(
+    path: Path, make_record: MakeRecord
+) -> None:
+    with closing(SqliteStore(path, {"default": TEXT}, max_pages=40, clock=lambda: NOW)) as store:
+        for n in range(300):
+            store.append(make_record(f"r-{n}"))
+        until(lambda: any("is full" in said for said in store.problems))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:  # somebody makes room
+            other.execute("DELETE FROM records WHERE seq <= (SELECT MAX(seq) FROM records)")
+            until(lambda: other.execute("DELETE FROM records").rowcount >= 0 and store.depth == 0)
+        assert store.dropped == 0
+        until(lambda: not store.problems)
+
+
+@pytest.mark.parametrize("how", ["file", "home", "moved", "replaced"])
+def test_a_file_that_is_gone_is_noticed_counted_and_made_anew(path: Path, make_record: MakeRecord, how: str) -> None:
+    with closing(SqliteStore(path, {"default": TEXT}, clock=lambda: NOW)) as store:
+        store.append(make_record("r-1"))
+        store.append(make_record("r-2"))
+        asyncio.run(store.flush())
+        if how == "replaced":
+            SqliteStore(path.with_name("other.db"), {}).close()
+            path.with_name("other.db").replace(path)
+        elif how == "moved":
+            path.parent.rename(path.parent.with_name("elsewhere"))
+        elif how == "home":
+            shutil.rmtree(path.parent)
+        else:
+            path.unlink()
+        store.append(make_record("r-3"))
+        asyncio.run(store.flush())
+        assert [r.request_id for _, r in store.records()] == ["r-3"]
+        assert store.drops["gone"] == 2
+        assert any("was deleted or replaced" in said and "2 rows" in said for said in store.problems)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_file_that_is_gone_is_noticed_without_traffic(path: Path) -> None:
+    with closing(SqliteStore(path, {"default": TEXT}, clock=lambda: NOW)) as store:
+        shutil.rmtree(path.parent)
+        until(lambda: path.exists() and store.problems)
+
+
+async def test_what_came_into_its_place_and_is_none_is_told_until_it_is_gone(
+    path: Path, make_record: MakeRecord
+) -> None:
+    with closing(SqliteStore(path, {"default": TEXT}, clock=lambda: NOW)) as store:
+        shutil.rmtree(path.parent)
+        path.parent.write_text("in the way")
+        store.append(make_record("r-1"))
+        until(lambda: any("records cannot be written" in said for said in store.problems))
+        path.parent.unlink()
+        until(lambda: store.depth == 0)
+        assert store.get("r-1") is not None and store.drops["queue_full"] == 0

@@ -1,0 +1,72 @@
+"""Records and what came to them later, as the rows that are kept of them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+
+import structlog
+
+from router.contracts.records import Record, Reduced
+from router.policy import LogPart
+from router.store.kept import UNFIT, kept_audit, kept_record
+from router.store.mending import mended, mended_audit, reduced, reduced_audit
+from router.store.tables import DROP_FEEDBACK, POLICY_OF
+from router.store.unread import reason
+from router.store.waiting import Amendment, Drop, Losses
+
+Row = tuple[str, str, float, str]
+
+log = structlog.get_logger(__name__)
+
+
+class Rows:
+    """Makes the rows of one transaction by each policy's rules, and counts what they lack in ``losses``."""
+
+    def __init__(self, db: sqlite3.Connection, policies: Mapping[str, LogPart]) -> None:
+        self._db, self._policies = db, policies
+        self.losses = Losses()
+
+    def of(self, item: Record | Amendment) -> Row | None:
+        """What is kept of it; None where nothing of it can be, now or ever."""
+        error: Exception | None = None
+        for form in self._record(item) if isinstance(item, Record) else self._amendment(item):
+            try:
+                return form()
+            except UNFIT as e:
+                error = error or e
+        self.unfit(item, error)
+        return None
+
+    def unfit(self, item: Record | Amendment, error: Exception | None) -> None:
+        log.error("not fit for the records", request_id=item.request_id, error=reason(error) if error else "")
+        self.losses.drops[Drop.UNFIT] += 1
+
+    def _record(self, record: Record) -> Iterator[Callable[[], Row]]:
+        """As it is; where that could not be read back, with its texts mended; else without them."""
+        rules = self._policies.get(record.policy)
+
+        def row(form: Record) -> Row:
+            return record.request_id, record.policy, record.created_at, kept_record(form, rules, self._unspelled)
+
+        yield lambda: row(record)
+        yield lambda: row(mended(record))
+        self.losses.reduced[Reduced.UNFIT] += 1
+        log.error("record kept without its texts", request_id=record.request_id)
+        yield lambda: row(reduced(record, Reduced.UNFIT))
+
+    def _unspelled(self) -> None:
+        self.losses.unspelled += 1
+
+    def _amendment(self, item: Amendment) -> Iterator[Callable[[], Row]]:
+        told = item.request_id, item.kind, item.created_at
+        if (audit := item.audit) is None:
+            self._db.execute(DROP_FEEDBACK, (item.request_id,))
+            yield lambda: (*told, json.dumps(item.feedback))
+            return
+        row = self._db.execute(POLICY_OF, (item.request_id,)).fetchone()
+        rules = self._policies.get(row[0]) if row else None
+        yield lambda: (*told, kept_audit(audit, rules))
+        yield lambda: (*told, kept_audit(mended_audit(audit), rules))
+        yield lambda: (*told, kept_audit(reduced_audit(audit), rules))

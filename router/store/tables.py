@@ -1,0 +1,36 @@
+"""The tables that records are kept in, and the statements that write them."""
+
+from __future__ import annotations
+
+DB_VERSION = 1
+PAGE_BYTES = 8192  # several records a page: half the cost of SQLite's own
+CHECKPOINT_PAGES = 2000
+PRAGMAS = (f"page_size = {PAGE_BYTES}", f"wal_autocheckpoint = {CHECKPOINT_PAGES}")
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    request_id TEXT NOT NULL UNIQUE,
+    policy TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS records_by_age ON records (created_at);
+CREATE TABLE IF NOT EXISTS amendments (
+    id INTEGER PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    body TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS amendments_by_request ON amendments (request_id);
+CREATE TRIGGER IF NOT EXISTS amendments_go_with_their_record AFTER DELETE ON records
+BEGIN DELETE FROM amendments WHERE request_id = old.request_id; END;
+"""
+ADD_RECORDS = "INSERT OR IGNORE INTO records (request_id, policy, created_at, body) VALUES "
+DROP_FEEDBACK = "DELETE FROM amendments WHERE request_id = ? AND kind = 'feedback'"  # the last word holds alone
+ADD_AMENDMENTS = "INSERT INTO amendments (request_id, kind, created_at, body) VALUES "
+POLICY_OF = "SELECT policy FROM records WHERE request_id = ?"
+PRUNE = """DELETE FROM records WHERE seq IN
+    (SELECT seq FROM records WHERE policy = ? AND created_at < ? ORDER BY created_at LIMIT ?)"""
+PRUNE_AMENDMENTS = "DELETE FROM amendments WHERE created_at < ?"
