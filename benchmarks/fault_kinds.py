@@ -172,12 +172,15 @@ STATUSES = (
         statuses=(429, 502, 503),
     ),
     both("401", FAILED, error(401, "Incorrect API key provided", code="invalid_api_key")),
-    both("402", FAILED, error(402, "Insufficient credits")),
+    both("402", FAILED, error(402, "Insufficient credits"), statuses=(402,)),
     both("403 of the account", FAILED, error(403, "Your organization may not use this model")),
-    both("404 model gone", FAILED, error(404, "The model does not exist", code="model_not_found")),
-    both("410", FAILED, error(410, "gone")),
-    both("400 model deprecated", FAILED, error(400, "The model has been deprecated", code="model_deprecated")),
-    both("400 credit balance", FAILED, error(400, OUT_OF_CREDIT)),
+    both("404 model gone", FAILED, error(404, "No such model", code="model_not_found"), statuses=(404,)),
+    both("410", FAILED, error(410, "gone"), statuses=(410,)),
+    both(
+        "400 model deprecated", FAILED, error(400, "The model has been deprecated", code="model_deprecated"),
+        statuses=(404,),
+    ),
+    both("400 credit balance", FAILED, error(400, OUT_OF_CREDIT), statuses=(402,)),
     both("400 of the request", REFUSED, error(400, "'top_p' must be at most 1"), says="at most 1", statuses=(400,)),
     both("422 of the request", REFUSED, error(422, "seed: not an integer"), says="not an integer", statuses=(422,)),
     both("413 of the request", REFUSED, error(413, "too many images"), says="too many images", statuses=(413,)),
@@ -269,10 +272,6 @@ BODIES = (
         FINE,
     ),
     Kind("whole for a stream, and back", always(*GOOD_STREAM), always(GOOD), FINE),
-    Kind(
-        "a line of 16 MB", always(answer(completion(text=LONG, choice={"logprobs": None}))),
-        odd_stream(chunk({"content": LONG})), FINE,
-    ),
 )  # fmt: skip
 
 FIELDS = (
@@ -288,4 +287,9 @@ FIELDS = (
     ),
 )  # fmt: skip
 
-KINDS = (*CONNECTIONS, *STATUSES, *BODIES, *FIELDS)
+HEAVY = Kind(
+    "a line of 16 MB", always(answer(completion(text=LONG, choice={"logprobs": None}))),
+    odd_stream(chunk({"content": LONG})), FINE,
+)  # fmt: skip
+
+KINDS = (*CONNECTIONS, *STATUSES, *BODIES, *FIELDS, HEAVY)
