@@ -90,7 +90,7 @@ class Account:
         fits before it is known what was spent before the start."""
         if self._words[UNKNOWN]:
             return False
-        spent, held = self.spent(day), self.reserved()
+        _, spent, held = self._sums(day)
         return spent + held + nano <= cap or (not held and spent < cap)
 
     def reserve(self, day: int, nano: int, cap: int) -> bool:
@@ -104,20 +104,28 @@ class Account:
     def settle(self, day: int, held: int, spent: int) -> None:
         """Books what was spent and gives back what was held for it: nobody sees less than the truth in between."""
         with self._lock:
-            self._add(self._own, self._latest(day), min(spent, MOST))
+            self._add(self._own, self._sums(day)[0], min(spent, MOST))
             self._words[self._own + RESERVED] -= min(held, MOST)
 
     def spent(self, day: int) -> int:
         """By all workers, that day."""
-        words, day = self._words, self._latest(day)
-        return sum(words[row + SPENT] for row in self._rows() if words[row + DAY] == day)
+        return self._sums(day)[1]
 
     def reserved(self) -> int:
         """By all workers."""
-        return sum(self._words[row + RESERVED] for row in self._rows())
+        return self._sums(0)[2]
 
-    def _latest(self, day: int) -> int:
-        return max(day, *(self._words[row + DAY] for row in self._rows()))
+    def _sums(self, day: int) -> tuple[int, int, int]:
+        """(the latest day that is known, spent on it, held): of all workers."""
+        words, spent, held = self._words, 0, 0
+        for row in self._rows():
+            held += words[row + RESERVED]
+            at = words[row + DAY]
+            if at > day:
+                day, spent = at, words[row + SPENT]
+            elif at == day:
+                spent += words[row + SPENT]
+        return day, spent, held
 
     def _add(self, row: int, day: int, nano: int) -> None:
         if self._words[row + DAY] == day:

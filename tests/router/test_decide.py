@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,6 +68,25 @@ def test_the_first_step_that_speaks_decides(step: int, spoken: tuple[Tier, Reaso
 def test_a_spent_budget_sends_to_the_student_and_is_not_explored_away() -> None:
     poor = RoutingState(score=0.1, thresholds=TUNED, teacher_affordable=False, explore=True)
     assert said(decide(policy(CHEAP), view(), poor)) == (STUDENT, Reason.BUDGET)
+
+
+@pytest.mark.parametrize("sent_by", ["override", "rule", "affinity"])
+def test_whatever_sends_to_a_teacher_that_nobody_can_pay_sends_to_the_student_that_can_do_it(sent_by: str) -> None:
+    body = ask(metadata={"task": "legal"} if sent_by == "rule" else {})
+    poor = RoutingState(score=0.1, thresholds=TUNED, teacher_affordable=False, escalated=sent_by == "affinity")
+    asked = RequestView(extract(body), body, TEACHER if sent_by == "override" else None)
+    decision = decide(policy(CHEAP, rules=LEGAL), asked, poor)
+    assert (*said(decision), decision.detail.endswith(f"({sent_by})")) == (STUDENT, Reason.BUDGET, True)
+    refusing = policy({**CHEAP, "when_spent": "refuse"}, rules=LEGAL)
+    assert said(decide(refusing, asked, poor)) == (TEACHER, Reason(sent_by)), "who asks the teacher finds no money"
+    assert said(decide(policy(CHEAP, rules=LEGAL), asked, replace(poor, student_ready=False)))[0] is TEACHER
+
+
+def test_what_the_student_cannot_do_stays_the_teachers_without_money_too() -> None:
+    body = ask(tools=[TOOL])
+    poor = RoutingState(score=0.9, thresholds=TUNED, teacher_affordable=False)
+    for tier in (None, TEACHER):
+        assert decide(policy(CHEAP), RequestView(extract(body), body, tier), poor).tier is TEACHER
 
 
 def test_money_left_lets_the_score_decide_by_what_the_pace_leaves_to_the_student() -> None:

@@ -245,6 +245,7 @@ def test_a_damaged_scorer_is_told(settings: Settings, tmp_path: Path, make_recor
         (Decision(tier=Tier.TEACHER, reason=Reason.AFFINITY, detail="escalated before"), "affinity", "escalated"),
         (Decision(tier=Tier.TEACHER, reason=Reason.EXPLORATION, detail="drawn with p=0.01"), "exploration", "drawn"),
         (Decision(tier=Tier.STUDENT, reason=Reason.BUDGET, detail="spent for now"), "budget", "spent"),
+        (Decision(tier=Tier.STUDENT, reason=Reason.BUDGET, detail="no room (override)"), "budget", "no room"),
         (Decision(tier=Tier.TEACHER, reason=Reason.COLD_START), "cold_start", "no scorer is fitted"),
         (Decision(tier=Tier.TEACHER, reason=Reason.SCORE, score=0.5, threshold=2), "score", "never serves"),
         (
@@ -278,6 +279,9 @@ def test_what_came_after_the_decision_is_told_in_order(make_record: MakeRecord) 
     unready = make_record(tier=Tier.TEACHER, decision=waiting, reason=Reason.FALLBACK, fallback=Fallback.UNREACHABLE)
     assert afterwards(deferred) == ["the student's answer was not let out: it refused", "the teacher answered (small)"]
     assert afterwards(broken) == ["a backend failed: it took too long", "nobody answered: status 504"]
+    spent = make_record(tier=None, decision=ready, reason=Reason.BUDGET, fallback=Fallback.BUDGET, status=429)
+    assert afterwards(spent)[0].startswith("the day's budget had no room")
+    assert afterwards(spent)[1] == "nobody answered: status 429"
     assert afterwards(refused)[0].startswith("the student's own server refused")
     assert afterwards(unready)[0] == "student not ready (score): the teacher was asked instead"
 

@@ -53,6 +53,7 @@ def test_the_schema_itself_is_valid() -> None:
         ({"teacher": None}, "teacher: Field required"),
         ({"objective": {}}, "exactly one of parity"),
         ({"objective": {"parity": {}, "student_share": 0.8}}, "exactly one of parity"),
+        ({"objective": {"student_share": 0.8, "when_spent": "refuse"}}, "'when_spent' belongs to 'usd_per_day'"),
         ({"objective": {"student_share": 80}}, "objective.student_share: "),
         ({"name": "student"}, "those names force a tier"),
         ({"name": "Not A Name"}, "name: "),

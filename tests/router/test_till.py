@@ -17,7 +17,7 @@ import httpx
 import orjson
 import pytest
 
-from tests.fakes import DEADLINE_SECONDS, FakeUpstream, World, until, world
+from tests.fakes import DEADLINE_SECONDS, FakeUpstream, World, served, until, world
 from tests.router.test_workers import Running, running, student_ready
 
 ANSWER_USD = Decimal("0.00013")
@@ -192,3 +192,106 @@ def killed_while_holding(proxy: Running) -> None:
     proxy.renewed(workers)
     until(lambda: student_ready(proxy), 60)
     proxy.teacher.always()
+
+
+def booked_usd(proxy: World) -> float:
+    """What the budget says is spent today."""
+    lines = httpx.get(f"{proxy.url}/metrics", timeout=DEADLINE_SECONDS).text.splitlines()
+    name = 'locum_budget_usd{part="%s",policy="default"}'
+    told = {part: float(n.split()[-1]) for part in ("spent", "held") for n in lines if n.startswith(name % part)}
+    return told["spent"] if told.get("held") == 0 else -1.0
+
+
+def leave(proxy: World, *, streamed: bool) -> None:
+    """A client that asks the teacher, and goes away once that has the request, and begun a stream."""
+
+    async def ask_and_leave() -> None:
+        async with aiohttp.ClientSession() as http:
+            asked = http.post(f"{proxy.url}/v1/chat/completions", json=ask(stream=streamed), headers=TEACHER)
+            if streamed:
+                async with asked as answer:
+                    await answer.content.readany()
+            else:
+                task = asyncio.ensure_future(asked)
+                while not proxy.teacher.seen:
+                    await asyncio.wait({task}, timeout=0.01)
+                task.cancel()
+
+    asyncio.run(ask_and_leave())
+
+
+@dataclass
+class Ending:
+    """How a teacher ends a request: whether that is paid, for whole answers, for streams, and where the client left."""
+
+    script: dict[str, Any]
+    whole: bool | None = None
+    streamed: bool | None = None
+    left: bool = False
+
+
+ENDINGS = {
+    "usual": Ending({}, True, True),
+    "without usage": Ending({"usage": None}, True, True),
+    "refused": Ending({"status": 400}, False, False),
+    "rate-limited": Ending({"status": 429}, False, False),
+    "failed": Ending({"status": 500}, False, False),
+    "unreadable": Ending({"raw": b"<html>no answer</html>"}, True),
+    "timed out": Ending({"hang": True}, True, True),
+    "cut off": Ending({"die_after": 3}, streamed=True),
+    "left": Ending({"hang": True}, True, left=True),
+    "left in the middle": Ending({"hang_after": 2}, streamed=True, left=True),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_what_a_provider_bills_is_booked_and_recorded_whatever_became_of_the_answer(tmp_path: Path, name: str) -> None:
+    ending = ENDINGS[name]
+    seconds = DEADLINE_SECONDS if ending.left else 1.0
+    with world(tmp_path, timeout_seconds=seconds, objective={"usd_per_day": 1000}) as proxy:
+        proxy.teacher.always(**ending.script)
+        for paid in [ending.whole] if ending.whole is not None else []:
+            assert (cost_of_one(proxy, ending, streamed=False) > 0) is paid
+        for paid in [ending.streamed] if ending.streamed is not None else []:
+            assert (cost_of_one(proxy, ending, streamed=True) > 0) is paid
+        until(lambda: booked_usd(proxy) == pytest.approx(float(sum(spent_usd(proxy))), abs=1e-8))
+
+
+def cost_of_one(proxy: World, ending: Ending, *, streamed: bool) -> Decimal:
+    """What a request cost at the teacher, by its record."""
+    before = len(proxy.records())
+    if ending.left:
+        leave(proxy, streamed=streamed)
+    else:
+        httpx.post(f"{proxy.url}/v1/chat/completions", json=ask(stream=streamed), headers=TEACHER, timeout=30)
+    until(lambda: len(proxy.records()) > before)
+    (record,) = proxy.records()[before:]
+    assert (record.status == 499) is ending.left
+    return sum((a.cost_usd for a in record.answers if a.tier == "teacher"), Decimal(0))
+
+
+def test_embeddings_draw_on_the_budget_and_are_refused_where_it_is_spent(tmp_path: Path) -> None:
+    vectors = FakeUpstream("vectors")
+    vectors.always(raw=orjson.dumps({"data": [], "usage": {"prompt_tokens": 2000, "total_tokens": 2000}}))
+    with served(vectors) as vectors.url:
+        part = {"model": "vectors", "url": f"{vectors.url}/v1", "usd_per_million": 1}
+        with world(tmp_path, embeddings=part, objective={"usd_per_day": 0.003}) as proxy:
+
+            def embed() -> httpx.Response:
+                body = {"model": "vectors", "input": "x" * 2000}
+                return httpx.post(f"{proxy.url}/v1/embeddings", json=body, timeout=DEADLINE_SECONDS)
+
+            assert [embed().status_code for _ in range(3)] == [200, 200, 429]
+            assert embed().json()["error"]["code"] == "insufficient_quota"
+            assert 0 < int(embed().headers["retry-after"]) <= 86_400
+            assert len(vectors.seen) == 2
+            chat = httpx.post(f"{proxy.url}/v1/chat/completions", json=ask(), headers=TEACHER, timeout=30)
+            assert chat.headers["x-locum-reason"] == "budget", "one budget for both"
+
+
+def test_a_claude_client_is_refused_in_its_own_words(tmp_path: Path) -> None:
+    with world(tmp_path, objective={"usd_per_day": 0, "when_spent": "refuse"}) as proxy:
+        body = {"model": "gpt-4o", "max_tokens": 5, "messages": [{"role": "user", "content": HARD}]}
+        answer = httpx.post(f"{proxy.url}/v1/messages", json=body, headers=TEACHER, timeout=DEADLINE_SECONDS)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (429, "rate_limit_error")
+        assert "midnight UTC" in answer.json()["error"]["message"] and "retry-after" in answer.headers
