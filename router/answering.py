@@ -108,7 +108,7 @@ async def ask_whole(
     if seed is not None:
         body = {name: value for name, value in body.items() if name not in SAMPLING}
         wish = {**wish, "temperature": 1.0, "seed": seed}
-    reply = await tiers.whole(backend, body, waited, wished=wish)
+    reply = await tiers.whole(backend, body, waited, wished=wish, owner=chat.owner)
     found = _parsed(backend, reply.body)
     entries = entries_of(found["choices"][0]) if kind is Kind.SERVED and _recorded(exchange, backend) else None
     choices = tuple(_seen(backend, choice, exchange.policy.accept.hold_tokens) for choice in found["choices"])

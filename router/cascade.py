@@ -255,8 +255,8 @@ class Cascade:
         """A stream, held back until the commit point: enough tokens to judge, or its end."""
         hold = self.policy.accept.hold_tokens if want is not None else 0
         relay, held, first = Relay(exchange, backend), b"", 0.0
-        body = request_for(backend, exchange, streamed=True)
-        events = await self._tiers.open(backend, body, exchange.waited, wished=wished(exchange, backend))
+        body, wish = request_for(backend, exchange, streamed=True), wished(exchange, backend)
+        events = await self._tiers.open(backend, body, exchange.waited, wished=wish, owner=exchange.chat.owner)
         try:
             while batch := await events.read():
                 held += relay.pass_on(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any, TypedDict, TypeVar
 
 import structlog
@@ -137,7 +138,8 @@ class Tiers:
     """Asks backends. One for the whole process: connections, breakers, rests and what was learned of how to spell a
     request are shared by all policies. All of it is by a backend's name and forgotten with the process.
 
-    ``wished`` are fields beside the client's that a backend may refuse and that nobody needs.
+    ``wished`` are fields beside the client's that a backend may refuse and that nobody needs; ``owner`` is whose key
+    the request came with, if any.
     """
 
     def __init__(self, wires: Wires, breakers: Breakers | None = None) -> None:
@@ -155,20 +157,32 @@ class Tiers:
         return self._breakers.of(backend.name).successes
 
     async def whole(
-        self, backend: Backend, body: Mapping[str, Any], waited: Waited, *, wished: Mapping[str, Any] = NOTHING
+        self,
+        backend: Backend,
+        body: Mapping[str, Any],
+        waited: Waited,
+        *,
+        wished: Mapping[str, Any] = NOTHING,
+        owner: str | None = None,
     ) -> Reply:
         """One whole answer. Raises as ``Upstream`` says, once retrying is of no use."""
         wire = self._wires.to(backend)
         return await self._asked(
-            lambda asked: wire.complete(backend, asked, waited), backend, body, waited, wished=wished
+            lambda asked: wire.complete(backend, asked, waited), backend, body, waited, wished=wished, owner=owner
         )
 
     async def open(
-        self, backend: Backend, body: Mapping[str, Any], waited: Waited, *, wished: Mapping[str, Any] = NOTHING
+        self,
+        backend: Backend,
+        body: Mapping[str, Any],
+        waited: Waited,
+        *,
+        wished: Mapping[str, Any] = NOTHING,
+        owner: str | None = None,
     ) -> EventStream:
         """A stream of which the first event is there: until then failures are retried, after it never.
         The caller closes it."""
-        wire, failed = self._wires.to(backend), self._breakers.of(backend.name).failed
+        wire, failed = self._wires.to(backend), partial(self._breakers.of(backend.name).failed, owner)
 
         async def begun(asked: Mapping[str, Any]) -> EventStream:
             events = EventStream(backend, await wire.open(backend, asked, waited), failed)
@@ -179,7 +193,7 @@ class Tiers:
                 raise
             return events
 
-        return await self._asked(begun, backend, body, waited, wished=wished)
+        return await self._asked(begun, backend, body, waited, wished=wished, owner=owner)
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         """Embeddings, tried once: clients try again by themselves. Raises as ``Upstream`` says."""
@@ -194,13 +208,14 @@ class Tiers:
         waited: Waited,
         *,
         wished: Mapping[str, Any] = NOTHING,
+        owner: str | None = None,
         retries: int | None = None,
     ) -> Answered:
         """The one place where a backend is asked again: in another spelling, or after a moment."""
         self._rests.check((backend.name, backend.key))
         left = RETRIES[backend.tier] if retries is None else retries
         known = spelling = self._spellings.get(backend.name, PLAIN)
-        with self._breakers.of(backend.name).guard(backend.label):
+        with self._breakers.of(backend.name).guard(backend.label, owner):
             while True:
                 asked = spelling.spelled(body, wished)
                 try:

@@ -14,7 +14,7 @@ from router.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from router.limits import Breakers, CircuitBreaker, ClientKeys, Rests, backoff_seconds
+from router.limits import OWNERS, Breakers, CircuitBreaker, ClientKeys, Rests, backoff_seconds
 
 
 class Clock:
@@ -24,15 +24,20 @@ class Clock:
         return self.now
 
 
-def fail(breaker: CircuitBreaker, kind: type[UpstreamError] = UpstreamError, times: int = 1) -> None:
+def fail(
+    breaker: CircuitBreaker,
+    kind: type[UpstreamError] = UpstreamError,
+    times: int = 1,
+    owner: str | None = None,
+) -> None:
     for _ in range(times):
-        with pytest.raises(kind, match="down"), breaker.guard("big"):
+        with pytest.raises(kind, match="down"), breaker.guard("big", owner):
             raise kind("down")
 
 
-def answer(breaker: CircuitBreaker, times: int = 1) -> None:
+def answer(breaker: CircuitBreaker, times: int = 1, owner: str | None = None) -> None:
     for _ in range(times):
-        with breaker.guard("big"):
+        with breaker.guard("big", owner):
             pass
 
 
@@ -96,6 +101,43 @@ def test_failures_of_some_among_the_answers_of_others_open_nothing() -> None:
         fail(breaker, times=2)
         answer(breaker, times=3)
     assert not breaker.is_open
+
+
+def test_one_clients_failures_do_not_shut_out_another_who_is_answered() -> None:
+    breaker = closed(Clock())
+    for _ in range(30):
+        fail(breaker, times=5, owner="poisons")
+        answer(breaker, owner="asks")
+        if breaker.is_open:  # before the other had asked for the first time
+            pytest.fail("the other is answered")
+
+
+def test_who_has_not_failed_yet_is_let_through_at_once() -> None:
+    breaker = closed(Clock())
+    fail(breaker, times=10, owner="poisons")
+    with pytest.raises(CircuitOpen):
+        answer(breaker, owner="poisons")
+    answer(breaker, owner="asks")
+    assert not breaker.is_open
+
+
+def test_a_backend_that_is_down_for_everybody_is_left_alone() -> None:
+    breaker = closed(Clock())
+    for n in range(10):
+        fail(breaker, owner=f"client {n % 3}")
+    assert breaker.is_open
+    fail(breaker, owner="another")
+    for owner in ("another", "client 1", None):
+        with pytest.raises(CircuitOpen):
+            answer(breaker, owner=owner)
+
+
+def test_any_number_of_clients_is_counted_in_bounded_memory() -> None:
+    breaker = closed(Clock())
+    for n in range(5_000):
+        answer(breaker, owner=str(n))
+    assert len(breaker._now) <= OWNERS + 1
+    assert breaker.successes == 5_000
 
 
 def test_what_cannot_be_reached_or_hangs_is_found_out_sooner() -> None:
