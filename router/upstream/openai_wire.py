@@ -195,8 +195,15 @@ def _forget(lost: asyncio.Future[None], told: Callable[[object], None]) -> None:
 
 
 def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
+    """As the bytes that they came as, which need be no text."""
     found = response.headers
-    return tuple([(name, value.encode()) for known, name in PASSED_ON if (value := found.get(known)) is not None])
+    return tuple(
+        [
+            (n, value.encode("utf-8", "surrogateescape"))
+            for known, n in PASSED_ON
+            if (value := found.get(known)) is not None
+        ]
+    )
 
 
 def _raise_unless_ok(backend: Backend, response: aiohttp.ClientResponse, content: bytes) -> None:

@@ -211,3 +211,27 @@ async def test_a_broken_framing_is_a_failure_at_once_and_not_a_wait(broken: byte
             async with streamed(wire, backend):
                 pass
     await wire.close()
+
+
+@pytest.mark.parametrize("status", [200, 400, 429, 500])
+async def test_a_header_that_is_no_text_goes_on_as_the_bytes_that_it_is(status: int) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 %d X\r\nretry-after: \x80\xff\r\ncontent-type: \xe9\r\ncontent-length: 2\r\n\r\n{}" % status
+        writer.write(head)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    wire = OpenAIWire()
+    try:
+        reply = await wire.complete(Backend(Tier.TEACHER, "it", "big", url, timeout_seconds=5), BODY, Waited())
+        assert dict(reply.headers) == {b"retry-after": b"\x80\xff", b"content-type": b"\xe9"}
+    except UpstreamRefused as e:
+        assert dict(e.reply_headers) == {b"retry-after": b"\x80\xff", b"content-type": b"\xe9"}
+    except UpstreamError:
+        assert status in (429, 500)
+    finally:
+        await wire.close()
+        server.close()
