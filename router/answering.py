@@ -18,10 +18,12 @@ from router.exchange import Exchange, Headers
 from router.history import is_openai, knows_max_tokens, normalised, own_call_ids
 from router.scoring.signals import of_answer, summarise
 from router.tiers import NOTHING, Tiers
+from router.upstream.assembly import Assembly
 from router.upstream.base import IN_OWN_WORDS, Backend, Waited
+from router.upstream.inband import error_in, failure
+from router.upstream.reading import loads
 from router.upstream.sse import (
     DONE,
-    Collector,
     chunks,
     encode,
     entries_of,
@@ -29,6 +31,7 @@ from router.upstream.sse import (
     logprobs_of,
     parse,
     payload,
+    read,
     split,
     tokens_of,
     usage_of,
@@ -40,6 +43,8 @@ LATER = 1
 SAMPLING = frozenset({"min_p", "seed", "temperature", "top_k", "top_p", "typical_p"})
 """Fields by which a client says how an answer is drawn."""
 LOGPROBS: Mapping[str, Any] = {"logprobs": True}
+UNREAD_BYTES = 2**18
+"""Of a stream that passes unread so much is kept, and then read at once."""
 _USAGE = re.compile(rb'"usage":\s*\{')
 
 
@@ -109,7 +114,7 @@ async def ask_whole(
         body = {name: value for name, value in body.items() if name not in SAMPLING}
         wish = {**wish, "temperature": 1.0, "seed": seed}
     reply = await tiers.whole(backend, body, waited, wished=wish, owner=chat.owner)
-    found = _parsed(backend, reply.body)
+    found, readable = _parsed(backend, reply.body)
     entries = entries_of(found["choices"][0]) if kind is Kind.SERVED and _recorded(exchange, backend) else None
     choices = tuple(_seen(backend, choice, exchange.policy.accept.hold_tokens) for choice in found["choices"])
     first = choices[0]
@@ -117,9 +122,9 @@ async def ask_whole(
         exchange.owe(backend, (choice.message for choice in choices))
     content = reply.body
     if backend.tier is Tier.STUDENT:
-        content = orjson.dumps(shown(found, backend, logprobs=chat.wants_logprobs))
+        content = _written(backend, shown(found, backend, logprobs=chat.wants_logprobs))
     elif wish and without_logprobs(found):
-        content = orjson.dumps(found)
+        content = _written(backend, found)
     answer = exchange.answered(
         backend,
         kind,
@@ -130,6 +135,7 @@ async def ask_whole(
         seconds=time.perf_counter() - began,
         signals=first.signals,
         top_logprobs=entries or None,
+        broken=not readable,
     )
     return Whole(answer, content, list(reply.headers), choices)
 
@@ -140,20 +146,32 @@ def _recorded(exchange: Exchange, backend: Backend) -> bool:
 
 
 def _seen(backend: Backend, choice: dict[str, Any], hold: int) -> Seen:
-    seen = Seen(choice["message"], choice.get("finish_reason"))
+    said = Assembly()
+    said.add_choice({**choice, "logprobs": None})
+    seen = Seen(said.message, said.finish_reason)
     if backend.tier is Tier.STUDENT:
         seen.signals = of_answer(logprobs_of(choice), seen.text, tokens_of(choice, hold), hold)
     return seen
 
 
-def _parsed(backend: Backend, content: bytes) -> dict[str, Any]:
+def _parsed(backend: Backend, content: bytes) -> tuple[dict[str, Any], bool]:
+    """(a whole answer, whether all that it says could be read). Raises UpstreamError and UpstreamRefused."""
     try:
-        found = orjson.loads(content)
+        found, readable = loads(content)
+        if (error := error_in(found)) is not None:
+            raise failure(backend, error)
         if found["choices"] and all(isinstance(choice["message"], dict) for choice in found["choices"]):
-            return dict(found)
-    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError) as e:
+            return dict(found), readable
+    except (ValueError, LookupError, TypeError) as e:
         raise UpstreamError(f"{backend.label} answered something that is no chat completion") from e
     raise UpstreamError(f"{backend.label} answered something that is no chat completion")
+
+
+def _written(backend: Backend, found: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(found)
+    except TypeError as e:
+        raise UpstreamError(f"{backend.label} answered something that is nested too deeply") from e
 
 
 def shown(found: dict[str, Any], backend: Backend, *, logprobs: bool) -> dict[str, Any]:
@@ -188,7 +206,8 @@ class Relay:
         self._exchange, self._backend = exchange, backend
         self._wants_usage, self._wants_logprobs = exchange.chat.wants_usage, exchange.chat.wants_logprobs
         self._unread: list[bytes] = []
-        self._collector = Collector(entries=[] if _recorded(exchange, backend) else None)
+        self._unread_bytes = 0
+        self._assembly = Assembly(entries=[] if _recorded(exchange, backend) else None)
         self._reads = backend.tier is Tier.STUDENT or bool(wished(exchange, backend))
         self._done = False
         self._held: Signals | None = None
@@ -210,34 +229,53 @@ class Relay:
         return Seen(found.message, found.finish_reason, signals, complete)
 
     @property
-    def collected(self) -> Collector:
+    def collected(self) -> Assembly:
         """What has come so far, read up to the last event."""
         if self._unread:
-            unread, self._unread = b"".join(self._unread), []
-            for chunk in chunks(unread):
-                self._collector.add(chunk)
-        return self._collector
+            found, readable = chunks(b"".join(self._unread))
+            self._unread, self._unread_bytes = [], 0
+            self._assembly.whole = self._assembly.whole and readable
+            for chunk in found:
+                self._assembly.add(chunk)
+        return self._assembly
 
     def pass_on(self, events: bytes) -> bytes:
-        """The bytes that the client gets for these whole events."""
+        """The bytes that the client gets for these whole events.
+
+        Raises:
+            UpstreamError: one cannot be read, of an answer that must be before it leaves.
+        """
         if self._reads:
             return b"".join([self._read(event) for event in split(events)])
         self._unread.append(events)
+        self._unread_bytes += len(events)
+        if self._unread_bytes > UNREAD_BYTES:
+            _ = self.collected
         if self._wants_usage or b'"usage"' not in events or not _USAGE.search(events):
             return events
         return b"".join(e for e in split(events) if not ((c := parse(e)) and is_usage_only(c)))
 
     def _read(self, event: bytes) -> bytes:
-        chunk = parse(event)
+        chunk, readable = read(event)
+        self._assembly.whole = self._assembly.whole and readable
         if chunk is None:
+            if not readable and not self._exchange.committed and self._backend.tier is Tier.STUDENT:
+                raise UpstreamError(f"{self._backend.label} sent what cannot be read")
             self._done = self._done or payload(event) == DONE
             return event
-        self._collector.add(chunk)
+        self._assembly.add(chunk)
         if not self._wants_usage and is_usage_only(chunk):
             return b""
         if self._backend.tier is Tier.TEACHER:
             return encode(chunk) if without_logprobs(chunk) else event
-        return encode(shown(chunk, self._backend, logprobs=self._wants_logprobs))
+        return self._shown(event, chunk)
+
+    def _shown(self, event: bytes, chunk: dict[str, Any]) -> bytes:
+        try:
+            return encode(shown(chunk, self._backend, logprobs=self._wants_logprobs))
+        except TypeError:  # nested too deeply to be written again
+            self._assembly.whole = False
+            return event
 
     def signals(self) -> Signals | None:
         """The student's; of a whole answer with those by which its beginning was judged."""
@@ -263,4 +301,5 @@ class Relay:
             first_token_seconds=first_token_seconds,
             signals=self.signals(),
             top_logprobs=found.entries or None,
+            broken=not found.whole or found.finish_reason is None,
         )

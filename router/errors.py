@@ -27,6 +27,7 @@ LocumError                     500  api_error
     ├── UpstreamTimeout        504  upstream_timeout
     ├── TookTooLong            504  time_limit_exceeded
     ├── ShuttingDown           503  shutting_down
+    ├── UpstreamBrokeOff            an error told in the middle of an answer: its own words go to the client
     ├── UpstreamUnreachable    503  upstream_unreachable
     ├── BudgetSpent            429  insufficient_quota
     └── CircuitOpen            503  circuit_open
@@ -35,6 +36,7 @@ LocumError                     500  api_error
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -200,6 +202,20 @@ class UpstreamUnusable(UpstreamError):
 
     code = "upstream_unusable"
     passing = False
+
+
+class UpstreamBrokeOff(UpstreamError):
+    """An error that a backend told in the middle of its answer."""
+
+    passing = False
+
+    def __init__(self, message: str, told: Mapping[str, Any]) -> None:
+        """``told`` are its own words in OpenAI's shape, without any key."""
+        super().__init__(message)
+        self.told = told
+
+    def body(self) -> dict[str, Any]:
+        return {"error": {**self.told, "type": self.told.get("type") or self.type}}
 
 
 class UpstreamRateLimited(UpstreamError):

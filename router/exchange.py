@@ -162,9 +162,11 @@ class Exchange:
         first_token_seconds: float | None = None,
         signals: Signals | None = None,
         top_logprobs: list[Any] | None = None,
+        broken: bool = False,
     ) -> Answer:
         """Costs one backend's answer. Without reported usage it is estimated from the texts; a ``model`` or a
-        ``finish_reason`` that is no string says nothing."""
+        ``finish_reason`` that is no string says nothing. ``broken``: something is missing, so it counts as one that
+        has no end."""
         seen = signals.tokens if signals and signals.complete else 0
         if usage is None or not usage.input_tokens:  # none reported, or none that can be
             usage = estimated_usage(self.features.input_tokens, message, seen)
@@ -173,7 +175,7 @@ class Exchange:
             kind=kind,
             model=model if isinstance(model, str) and model else backend.label,
             message=message,
-            finish_reason=finish_reason if isinstance(finish_reason, str) else None,
+            finish_reason=finish_reason if isinstance(finish_reason, str) and not broken else None,
             usage=usage,
             cost_usd=cost_usd(usage, backend.price) if backend.price else Decimal(0),
             seconds=seconds,
@@ -182,6 +184,7 @@ class Exchange:
             signals=signals,
             training_rights=backend.rights,
             top_logprobs=top_logprobs,
+            broken=broken,
         )
 
     def owe(self, backend: Backend, turns: Iterable[Mapping[str, Any]]) -> None:

@@ -20,7 +20,8 @@ from router.contracts.encoders import EncoderKind
 from router.scoring.encoder import Encoder
 from router.settings import Settings
 from router.store.base import open_readonly
-from router.upstream.sse import Collector, chunks
+from router.upstream.assembly import Assembly
+from router.upstream.sse import chunks
 
 DEADLINE_SECONDS = 60.0
 """Only a test that fails waits so long; a busy machine may need it."""
@@ -185,12 +186,12 @@ async def _send(send: Any, status: int, body: bytes, headers: Mapping[str, str] 
     await send({"type": "http.response.body", "body": body})
 
 
-def collected(events: bytes) -> Collector:
+def collected(events: bytes) -> Assembly:
     """A whole stream's answer."""
-    collector = Collector()
-    for chunk in chunks(events):
-        collector.add(chunk)
-    return collector
+    assembly = Assembly()
+    for chunk in chunks(events)[0]:
+        assembly.add(chunk)
+    return assembly
 
 
 @contextlib.contextmanager

@@ -100,6 +100,7 @@ class Answer:
 
     ``top_logprobs``: a teacher's likeliest tokens at each position, where the policy asks for them and neither it nor
     redaction took the text away: packed (``router.contracts.logprobs``), or until they are kept as the API told them.
+    ``broken``: it is not all that the backend said, since a part could not be read: no answer to learn from.
     """
 
     tier: Tier
@@ -115,6 +116,7 @@ class Answer:
     signals: Signals | None = None
     training_rights: Rights = Rights.UNKNOWN
     top_logprobs: str | list[Any] | None = None
+    broken: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A backend's stream as whole events, from the first that says something to the one that ends it."""
+"""A backend's stream as whole events, from the first word to the one that ends it."""
 
 from __future__ import annotations
 
@@ -6,54 +6,65 @@ from collections.abc import Callable
 
 from router.errors import UpstreamError
 from router.upstream.base import Backend, Stream
-from router.upstream.sse import DONE, Cutter, chunks, payload, split
+from router.upstream.inband import Told, broken_off, error_in, failure, suspicious, told
+from router.upstream.reading import BOM
+from router.upstream.recasting import streamed
+from router.upstream.sse import Cutter, chunks, ends, named, payload, read, says_something, split
 
 LONGEST_EVENT_BYTES = 32 * 2**20
-"""What one event may hold: pictures come as one of many megabytes."""
+"""What one event may hold, and what may come before the first word: pictures come as one event of many megabytes."""
 
 
 class EventStream:
-    """``failed`` is told of each failure after ``begin``."""
+    """``failed`` is told of each failure after ``begin``. An event that tells an error is never given out: it is
+    raised once those before it were read."""
 
-    __slots__ = ("_backend", "_cutter", "_failed", "_first", "_stream", "done")
+    __slots__ = ("_backend", "_cutter", "_error", "_failed", "_first", "_stream", "done")
 
     def __init__(self, backend: Backend, stream: Stream, failed: Callable[[], None]) -> None:
         self.done = False
         self._backend, self._stream, self._failed, self._cutter = backend, stream, failed, Cutter()
         self._first = b""
+        self._error: Told | None = None
 
     async def begin(self) -> None:
-        """Waits for the first event that says something.
+        """Waits for the first word: until it another backend can still answer.
 
         Raises:
-            UpstreamError: the stream died or ended before it, or it tells an error.
+            UpstreamError: the stream died or ended before it, or told an error.
+            UpstreamRefused: it told that the request is wrong.
         """
-        held, silent = [], True
-        while silent:
-            held.append(events := await self._next())
-            if not events:
-                raise UpstreamError(f"{self._backend.label} ended its stream before it began")
-            silent = b"data:" not in events or not any(map(payload, split(events)))
-        if b'"error"' in events and (found := chunks(events)) and found[0].get("error"):
-            raise UpstreamError(f"{self._backend.label} answered with an error")
-        self._first = b"".join(held)
+        held: list[bytes] = []
+        size = 0
+        events = await self._opening()
+        while not any(map(says_something, chunks(events)[0])):
+            if self._error is not None:
+                raise failure(self._backend, self._error)
+            if not events or ends(events):
+                raise UpstreamError(f"{self._backend.label} ended its stream before it said anything")
+            held.append(events)
+            if (size := size + len(events)) > LONGEST_EVENT_BYTES:
+                raise self._too_long()
+            events = await self._next()
+        self._first = b"".join([*held, events])
 
     async def read(self) -> bytes:
         """The events that arrived together, in one run of bytes; empty at the end. ``done`` once the stream
         said that it is.
 
         Raises:
-            UpstreamError: the stream died.
+            UpstreamError: the stream died, or told an error.
         """
         events, self._first = self._first, b""
         if not events:
             try:
                 events = await self._next()
+                if self._error is not None and not events:
+                    raise broken_off(self._backend, self._error)
             except UpstreamError:
                 self._failed()
                 raise
-        if events[-16:].rstrip().endswith(DONE):  # no chunk ends so: JSON ends in a bracket
-            self.done = True
+        self.done = self.done or ends(events)
         return events
 
     def cut_short(self) -> UpstreamError:
@@ -64,11 +75,50 @@ class EventStream:
     async def close(self) -> None:
         await self._stream.close(done=self.done)
 
-    async def _next(self) -> bytes:
+    async def _opening(self) -> bytes:
+        """The first events. Some backends know no streams, and answer one whole whatever was asked."""
+        first = b""
+        while not first and (piece := await self._stream.read()):
+            first = piece.removeprefix(BOM).lstrip()
+        if first[:1] != b"{":
+            return self._checked(self._cutter.feed(first)) or await self._next()
+        pieces, size = [first], len(first)
         while piece := await self._stream.read():
+            pieces.append(piece)
+            if (size := size + len(piece)) > LONGEST_EVENT_BYTES:
+                raise self._too_long()
+        return self._checked(streamed(self._backend, b"".join(pieces)))
+
+    async def _next(self) -> bytes:
+        """The next events before an error; empty at the end, and where the next is one."""
+        while self._error is None and (piece := await self._stream.read()):
             if events := self._cutter.feed(piece):
-                return events
+                return self._checked(events)
             if self._cutter.size > LONGEST_EVENT_BYTES:
-                raise UpstreamError(f"{self._backend.label} sent an event of more than {LONGEST_EVENT_BYTES} bytes")
-        rest = self._cutter.rest()  # at the end: what lacks its closing blank line, with one
-        return rest + b"\n\n" if rest.strip() else b""
+                raise self._too_long()
+        rest = self._cutter.rest() + b"\n\n"  # at the end: what lacks its closing blank line, unless it lacks more
+        return self._checked(rest) if self._error is None and rest.strip() and read(rest)[1] else b""
+
+    def _checked(self, events: bytes) -> bytes:
+        """The events up to one that tells an error."""
+        if b"event:" not in events and not suspicious(events):
+            return events
+        before: list[bytes] = []
+        for event in split(events):
+            if (error := _error_of(event)) is not None:
+                self._error = error
+                break
+            before.append(event)
+        return b"".join(before)
+
+    def _too_long(self) -> UpstreamError:
+        return UpstreamError(f"{self._backend.label} sent an event of more than {LONGEST_EVENT_BYTES} bytes")
+
+
+def _error_of(event: bytes) -> Told | None:
+    """The error that an event tells; some servers write one into a stream as it is."""
+    bare = event.lstrip()
+    found = read(b"data: " + bare if bare[:1] == b"{" else event)[0]
+    if named(event) == b"error":
+        return error_in(found) or told(found or payload(event).decode("utf-8", "replace"))
+    return error_in(found)

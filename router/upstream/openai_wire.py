@@ -18,8 +18,11 @@ from yarl import URL
 from router.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from router.upstream.base import Backend, Dialect, Reply, Waited
 from router.upstream.faults import fault
+from router.upstream.inband import raise_error_in
+from router.upstream.recasting import is_stream, whole
 
 CHAT = "/chat/completions"
+JSON = (b"content-type", b"application/json")
 PASSED_ON = tuple(
     (istr(name), name.encode()) for name in ("content-type", "retry-after", "openai-processing-ms", "openai-version")
 )
@@ -73,7 +76,12 @@ class OpenAIWire:
         except FAILURES as e:
             raise _named(backend, e) from e
         _raise_unless_ok(backend, response, content)
-        return Reply(response.status, content, _passed_on(response))
+        passed_on = _passed_on(response)
+        if is_stream(content):
+            content = whole(backend, content)
+            passed_on = (JSON, *(header for header in passed_on if header[0] != JSON[0]))
+        raise_error_in(backend, content)
+        return Reply(response.status, content, passed_on)
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         return await self.complete(backend, body, waited, path="/embeddings")
@@ -92,11 +100,11 @@ class OpenAIWire:
         try:
             with waited:
                 response = await self._post(place, body, place.streamed, headers)
+                _fail_when_lost(response)
                 if response.status >= 300:
                     _raise_unless_ok(backend, response, await response.read())
         except FAILURES as e:
             raise _named(backend, e) from e
-        _fail_when_lost(response)
         return OpenAIStream(backend, response, waited)
 
     async def close(self) -> None:

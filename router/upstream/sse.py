@@ -1,17 +1,20 @@
-"""Server-sent events: cutting a byte stream into them, and putting a streamed chat answer together."""
+"""Server-sent events: cutting a byte stream into them, and reading the chunks of a chat answer that they hold."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from router.contracts.records import Usage
 from router.pricing import usage_from_openai
+from router.upstream.reading import loads
 
 DONE = b"[DONE]"
+LEAST_LOGPROB = -9999.0
+"""What OpenAI tells of a token that is too unlikely to be told."""
 _LAST = b"data: [DONE]"
 _NEWLINE = rb"(?:\r\n|\n|\r(?!\n))"
 _END = re.compile(_NEWLINE + _NEWLINE)
@@ -84,30 +87,47 @@ def payload(event: bytes) -> bytes:
     return b"\n".join(lines)
 
 
+def named(event: bytes) -> bytes:
+    """The event's name; empty where it has none, as chat completions' events."""
+    if b"event:" not in event:
+        return b""
+    return next((line[6:].strip() for line in _LINE.split(event) if line.startswith(b"event:")), b"")
+
+
+def ends(events: bytes) -> bool:
+    """Whether the last of these events says that the stream is done."""
+    return events[-16:].rstrip().endswith(DONE)  # no chunk ends so: JSON ends in a bracket
+
+
 def encode(chunk: Any) -> bytes:
     return b"data: %b\n\n" % orjson.dumps(chunk)
 
 
 def parse(event: bytes) -> dict[str, Any] | None:
     """The event's JSON object; None where it holds none (a comment, [DONE], or no JSON)."""
+    return read(event)[0]
+
+
+def read(event: bytes) -> tuple[dict[str, Any] | None, bool]:
+    """(the event's JSON object or None, whether all that it says is in there)."""
     if event.startswith(b"data: {"):
         try:
             found: dict[str, Any] = orjson.loads(event[6:])
-            return found
+            return found, True
         except orjson.JSONDecodeError:
             pass  # of several lines, perhaps
     data = payload(event)
     if not data or data == DONE:
-        return None
+        return None, True
     try:
-        chunk = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
-    return chunk if isinstance(chunk, dict) else None
+        chunk, whole = loads(data)
+    except ValueError:
+        return None, False
+    return (chunk, whole) if isinstance(chunk, dict) else (None, not chunk)
 
 
-def chunks(events: bytes) -> list[dict[str, Any]]:
-    """The JSON objects of whole events, in order; what holds none is passed over.
+def chunks(events: bytes) -> tuple[list[dict[str, Any]], bool]:
+    """(the JSON objects of whole events in order, whether all that the events say is in there).
 
     Read in one go where every event is a single line, as chat completions' are: many small calls of
     the parser cost several times one.
@@ -116,23 +136,54 @@ def chunks(events: bytes) -> list[dict[str, Any]]:
     if all(line.startswith(b"data: {") and b"\n" not in line for line in lines) and b"\r" not in events:
         try:
             found: list[dict[str, Any]] = orjson.loads(b"[%b]" % b",".join([line[6:] for line in lines]))
-            return found
+            if len(found) == len(lines):
+                return found, True
         except orjson.JSONDecodeError:
             pass  # one of them is broken: tell which, one by one
-    return [chunk for chunk in map(parse, split(events)) if chunk is not None]
+    one_by_one = [read(event) for event in split(events)]
+    return [chunk for chunk, _ in one_by_one if chunk is not None], all(whole for _, whole in one_by_one)
+
+
+def says_something(chunk: Mapping[str, Any]) -> bool:
+    """Whether a chunk is part of an answer: a role, a keep-alive or token counts alone are none."""
+    choices = chunk.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            piece = piece_of(choice)
+            if choice.get("finish_reason") or any(v for k, v in piece.items() if k != "role"):
+                return True
+    return False
+
+
+def piece_of(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a choice says: a chunk's ``delta``, an answer's ``message``."""
+    piece = choice.get("delta")
+    if not isinstance(piece, dict):
+        piece = choice.get("message")
+    return piece if isinstance(piece, dict) else {}
+
+
+def usage_told(answer: Any) -> dict[str, Any] | None:
+    """The ``usage`` object of an answer or a chunk; some servers put it into the choice."""
+    if not isinstance(answer, dict):
+        return None
+    if isinstance(found := answer.get("usage"), dict):
+        return found
+    choices = answer.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    found = first.get("usage") if isinstance(first, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def usage_of(answer: Any) -> Usage | None:
     """Token counts as an OpenAI ``usage`` object gives them; None where the answer (or chunk) has none."""
-    found = answer.get("usage") if isinstance(answer, dict) else None
-    if not isinstance(found, dict):
-        return None
-    return usage_from_openai(found)
+    found = usage_told(answer)
+    return None if found is None else usage_from_openai(found)
 
 
-def is_usage_only(chunk: dict[str, Any]) -> bool:
+def is_usage_only(chunk: Mapping[str, Any]) -> bool:
     """Whether this is the chunk that ``stream_options.include_usage`` adds at the end of a stream."""
-    return chunk.get("choices") == [] and isinstance(chunk.get("usage"), dict)
+    return not chunk.get("choices") and isinstance(chunk.get("usage"), dict)
 
 
 def entries_of(choice: Any) -> list[Any]:
@@ -148,7 +199,7 @@ def logprobs_of(choice: Any) -> list[float]:
     for token in entries_of(choice):
         value = token.get("logprob") if isinstance(token, dict) else None
         if isinstance(value, (int, float)):  # a tuple: a union would be built anew for each token
-            found.append(float(value) if value < 0.0 else 0.0)
+            found.append(max(float(value), LEAST_LOGPROB) if value < 0.0 else 0.0)
     return found
 
 
@@ -157,67 +208,3 @@ def tokens_of(choice: Any, count: int) -> list[str]:
     known = (t for t in entries_of(choice) if isinstance(t, dict))
     texts = (t.get("token") for t in known if isinstance(t.get("logprob"), (int, float)))
     return [text if isinstance(text, str) else "" for text, _ in zip(texts, range(count), strict=False)]
-
-
-@dataclass(slots=True)
-class Collector:
-    """Puts the first choice of a streamed answer together from its chunks. ``entries``, where it is a list, gathers
-    all that is told of the tokens."""
-
-    message: dict[str, Any] = field(default_factory=lambda: {"role": "assistant", "content": None})
-    finish_reason: str | None = None
-    model: str | None = None
-    usage: Usage | None = None
-    logprobs: list[float] = field(default_factory=list)
-    tokens: int = 0
-    entries: list[Any] | None = None
-
-    def add(self, chunk: dict[str, Any]) -> None:
-        """Takes one chunk. Malformed parts are passed over: the client judges its own answer."""
-        if chunk.get("usage"):
-            self.usage = usage_of(chunk) or self.usage
-        if isinstance(model := chunk.get("model"), str):
-            self.model = model
-        choices = chunk.get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and choice.get("index", 0) == 0:
-                self._add_choice(choice)
-
-    def _add_choice(self, choice: dict[str, Any]) -> None:
-        self.finish_reason = choice.get("finish_reason") or self.finish_reason
-        fresh = logprobs_of(choice) if choice.get("logprobs") else ()
-        if fresh:
-            self.logprobs += fresh
-            if self.entries is not None:
-                self.entries += entries_of(choice)
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            return
-        if delta.get("content") or delta.get("tool_calls") or delta.get("reasoning_content"):
-            self.tokens += len(fresh) or 1
-        for key, value in delta.items():
-            if key == "tool_calls":
-                self._add_calls(value)
-            elif isinstance(value, str) and key != "role":
-                self.message[key] = (self.message.get(key) or "") + value
-            elif isinstance(value, list) and isinstance(known := self.message.get(key), list):
-                self.message[key] = known + value
-            elif value is not None:
-                self.message[key] = value
-
-    def _add_calls(self, calls: Any) -> None:
-        known: list[dict[str, Any]] = self.message.setdefault("tool_calls", [])
-        for part in calls if isinstance(calls, list) else ():
-            if not isinstance(part, dict):
-                continue
-            at = part.get("index", len(known))
-            while isinstance(at, int) and len(known) <= at < 128:
-                known.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
-            if not isinstance(at, int) or not 0 <= at < len(known):
-                continue
-            call, function = known[at], part.get("function")
-            call["id"] = part.get("id") or call["id"]
-            call |= {k: v for k, v in part.items() if v is not None and k not in ("function", "id", "index")}
-            for key, value in (function if isinstance(function, dict) else {}).items():
-                if isinstance(value, str):
-                    call["function"][key] = call["function"].get(key, "") + value

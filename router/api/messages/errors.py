@@ -23,7 +23,8 @@ TYPES = {
 }
 """Anthropic's error types by HTTP status; any other is ``invalid_request_error`` below 500, else ``api_error``."""
 
-STATUSES = {
+STATUSES = {kind: status for status, kind in TYPES.items()} | {
+    "invalid_request_error": 400,
     "rate_limit_exceeded": 429,
     "rate_limit_error": 429,
     "insufficient_quota": 429,

@@ -153,6 +153,7 @@ def test_personal_data_and_secrets_are_not_written(tmp_path: Path) -> None:
         (changed(record(1, "p", "x"), answer={"message": {"role": "assistant", "content": None}}), Skip.EMPTY),
         (changed(record(1, "p", "x"), answer={"finish_reason": "length"}), Skip.UNFINISHED),
         (changed(record(1, "p", "x"), answer={"finish_reason": "content_filter"}), Skip.UNFINISHED),
+        (changed(record(1, "p", "x"), answer={"finish_reason": None, "broken": True}), Skip.UNFINISHED),
         (changed(record(1, "p", "x"), answer={"finish_reason": "tool_calls"}), Skip.TOOLS),
         (changed(record(1, "p", "x"), request={"tools": [{"type": "function"}]}), Skip.TOOLS),
         (changed(record(1, "p", "x"), request={"messages": [{"role": "tool", "content": "1"}]}), Skip.TOOLS),
