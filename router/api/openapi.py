@@ -39,6 +39,7 @@ TOLD = {
     "that a share or a day's money is decided by.",
     "x-locum-threshold": "The score, or worth, from which on the student serves.",
     "x-locum-cost-usd": "What the answer cost, in US dollars; not told at the head of a stream.",
+    "x-locum-dropped": "What of a Responses request no model was shown: hosted tools, items of unknown types.",
     "x-locum-saved-usd": "What the teacher alone would have cost more; may be negative.",
 }
 STEERING = [

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from router.api.shown import SHOWN_BELOW, behind
 from router.errors import BadRequest
 
 Block = Mapping[str, Any]
@@ -15,8 +16,6 @@ Part = dict[str, Any]
 BILLING = "x-anthropic-billing-header:"
 """How a note to Anthropic's servers begins that Claude Code puts in front of its system prompt. It is left out:
 it can differ in every request, and would part a conversation from its prompt caches and from its own past."""
-
-SHOWN_BELOW = "The result is in the next message."
 
 
 def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -165,9 +164,7 @@ def _tool_result(block: Block, at: str) -> tuple[dict[str, Any], list[Part]]:
     if block.get("is_error"):
         first, *more = texts or [{"text": ""}]
         texts = [{"type": "text", "text": f"Error: {first['text']}" if first["text"] else "Error"}, *more]
-    if beside:
-        beside.insert(0, {"type": "text", "text": f"From the result of the tool call {call}:"})
-    return {"role": "tool", "tool_call_id": call, "content": joined(texts)}, beside
+    return {"role": "tool", "tool_call_id": call, "content": joined(texts)}, behind(call, beside)
 
 
 def _parts(block: Block, at: str) -> list[Part]:

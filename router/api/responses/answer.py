@@ -11,8 +11,12 @@ from router.api.responses.items import Item
 from router.api.responses.kept import Terms
 from router.api.responses.output import Output
 from router.api.responses.request import echo, wants_logprobs
+from router.exchange import Headers
 
 Response = dict[str, Any]
+
+MOST_TOLD = 16
+"""So many of what was dropped are named in a header."""
 
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Why an answer ended early: by chat's finish reasons, in the words used here."""
@@ -21,14 +25,20 @@ INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One request, read. ``input`` are its own items, ``new_id`` names those to come; ``terms``: under what the
-    response will be kept, None where it will not."""
+    response will be kept, None where it will not; ``dropped``: what of it no model was shown."""
 
     id: str
     body: Mapping[str, Any]
     input: list[Item]
     new_id: Callable[[str], str]
     terms: Terms | None = None
+    dropped: tuple[str, ...] = ()
     created_at: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def headers(self) -> Headers:
+        """What the client should know of its request."""
+        return [(b"x-locum-dropped", ", ".join(self.dropped[:MOST_TOLD]).encode())] if self.dropped else []
 
     def output(self) -> Output:
         return Output(self.new_id, wants_logprobs(self.body))

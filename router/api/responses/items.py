@@ -6,6 +6,9 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
+from router.api.shown import SHOWN_BELOW, behind
 from router.errors import BadRequest
 
 Item = dict[str, Any]
@@ -18,7 +21,24 @@ PREFIXES = {
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
 }
-"""How an item's id begins, by its type: all types that there are here."""
+"""How an item's id begins, by its type: those that a chat request can say."""
+
+REFUSED = {
+    "compaction": "what it stands for can be read by one provider's models only; send the items themselves",
+    "compaction_summary": "what it stands for can be read by one provider's models only; send the items themselves",
+    "computer_call": "its actions are known to one provider's models only",
+    "computer_call_output": "its actions are known to one provider's models only",
+    "context_compaction": "what it stands for can be read by one provider's models only; send the items themselves",
+    "mcp_approval_request": "MCP servers are connected to by one provider's own server only",
+    "mcp_approval_response": "MCP servers are connected to by one provider's own server only",
+}
+"""Items without which the answer would be to another conversation. Those of other types are kept, and no model is shown
+them: what a provider's server did at some time (``web_search_call``), what no one here knows yet."""
+
+CLIENTS_CALLS = {f"{name}_call": name for name in ("apply_patch", "local_shell", "shell")}
+"""Calls of tools that clients run, told in a form of their own, and the tool's name."""
+CLIENTS_OUTPUTS = frozenset({f"{call}_output" for call in CLIENTS_CALLS})
+_CALLS_OWN = frozenset({"call_id", "id", "status", "type"})
 
 REFERENCE = "item_reference"
 
@@ -29,7 +49,7 @@ ID_DIGITS = 48
 def new_ids(response_id: str) -> Callable[[str], str]:
     """Ids for a response's items, by their type. An id tells which response it belongs to (``owner_of``)."""
     stem, numbers = response_id.removeprefix("resp_"), itertools.count()
-    return lambda kind: f"{PREFIXES[kind]}_{stem}{next(numbers):04x}"
+    return lambda kind: f"{PREFIXES.get(kind, 'item')}_{stem}{next(numbers):04x}"
 
 
 def owner_of(item_id: str) -> str:
@@ -42,7 +62,7 @@ def listed(given: object, new_id: Callable[[str], str]) -> list[Item]:
 
     Raises:
         BadRequest: it is neither a string nor a list of items, or an item is of a type that only a
-            provider's own server could take up.
+            provider's own server could take up, and that the answer hangs on.
     """
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
@@ -58,12 +78,10 @@ def _item(given: object, where: str, new_id: Callable[[str], str]) -> Item:
     kind = kind if isinstance(kind, str) else None
     if kind == REFERENCE:
         return {"type": REFERENCE, "id": string(given, "id", where)}
-    if kind not in PREFIXES:
-        raise BadRequest(
-            f"'{where}' is of the type {kind!r}; here there are {', '.join(PREFIXES)} and {REFERENCE}: "
-            "others need their provider's own server",
-            param=f"{where}.type",
-        )
+    if kind is None:
+        raise BadRequest(f"'{where}' must have a 'type', as a string", param=f"{where}.type")
+    if kind in REFUSED:
+        raise BadRequest(f"'{where}' is of the type {kind!r}: {REFUSED[kind]}", param=f"{where}.type")
     item = {"status": "completed", **{k: v for k, v in given.items() if v is not None}, "type": kind}
     if not isinstance(item.get("id"), str):  # SDKs send back what they got, nulls too
         item["id"] = new_id(kind)
@@ -75,11 +93,19 @@ def _item(given: object, where: str, new_id: Callable[[str], str]) -> Item:
 
 
 class Transcript:
-    """Chat messages, put together from items in their order."""
+    """Chat messages, put together from items in their order. ``dropped``: the types of items that no chat request can
+    say, and that the conversation can do without."""
 
     def __init__(self) -> None:
-        self.messages: list[dict[str, Any]] = []
+        self.dropped: list[str] = []
+        self._messages: list[dict[str, Any]] = []
         self._calls: set[str] = set()
+        self._shown: list[dict[str, Any]] = []
+        self._thought = ""
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return [*self._messages, *([{"role": "user", "content": self._shown}] if self._shown else [])]
 
     def add(self, item: Item, where: str) -> None:
         """Adds one item; ``where`` is its path in the request.
@@ -98,8 +124,18 @@ class Transcript:
                 self._add_call(string(item, "call_id", where), {"type": "custom", "custom": custom})
             case "function_call_output" | "custom_tool_call_output":
                 self._add_output(item, where)
-            case _:
-                pass  # reasoning: one backend's own thoughts, which another could not read
+            case "reasoning":
+                self._thought += _thought(item)
+            case kind if kind in CLIENTS_CALLS:
+                asked = orjson.dumps({k: v for k, v in item.items() if k not in _CALLS_OWN}).decode()
+                function = {"name": CLIENTS_CALLS[kind], "arguments": asked}
+                self._add_call(string(item, "call_id", where), {"type": "function", "function": function})
+            case kind if kind in CLIENTS_OUTPUTS:
+                output = item.get("output")
+                text = output if isinstance(output, str) else orjson.dumps(output).decode()
+                self._add_output({**item, "output": text}, where)
+            case kind:
+                self.dropped.append(kind)
 
     def _add_message(self, item: Item, where: str) -> None:
         role = string(item, "role", where)
@@ -108,25 +144,50 @@ class Transcript:
                 f"'{where}.role' must be user, system, developer or assistant, not {role!r}", param=f"{where}.role"
             )
         content = _content(item.get("content"), f"{where}.content", TEXTS if role != "user" else PARTS)
-        last = self.messages[-1] if self.messages else {}
+        if role != "assistant":
+            self._thought = ""
+        self._show()
+        last = self._messages[-1] if self._messages else {}
         if role == "assistant" and last.get("tool_calls") and last["content"] is None:
             last["content"] = content  # one turn's words, told after its calls
         else:
-            self.messages.append({"role": role, "content": content})
+            self._messages.append({"role": role, "content": content})
 
     def _add_call(self, call_id: str, call: dict[str, Any]) -> None:
-        """Calls side by side are one turn's, together with the words before them."""
-        if not self.messages or self.messages[-1]["role"] != "assistant":
-            self.messages.append({"role": "assistant", "content": None})
-        self.messages[-1].setdefault("tool_calls", []).append({"id": call_id, **call})
+        """Calls side by side are one turn's, together with the words before them, and with the thoughts: the model
+        that wrote them wants them back with its calls."""
+        self._show()
+        if not self._messages or self._messages[-1]["role"] != "assistant":
+            self._messages.append({"role": "assistant", "content": None})
+        turn = self._messages[-1]
+        turn.setdefault("tool_calls", []).append({"id": call_id, **call})
+        if self._thought:
+            turn["reasoning_content"], self._thought = turn.get("reasoning_content", "") + self._thought, ""
         self._calls.add(call_id)
+
+    def _show(self) -> None:
+        """What results held besides text, once all of them are there: chat wants them next to each other."""
+        self._messages, self._shown = self.messages, []
 
     def _add_output(self, item: Item, where: str) -> None:
         call_id = string(item, "call_id", where)
         if call_id not in self._calls:
             raise BadRequest(f"no tool call with the call_id {call_id!r} comes before its output", param=where)
-        content = _content(item.get("output"), f"{where}.output", TEXTS)
-        self.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+        self._thought = ""
+        content = _content(item.get("output"), f"{where}.output", PARTS)
+        if isinstance(content, list):
+            shown = [part for part in content if part["type"] != "text"]
+            self._shown += behind(call_id, shown)
+            content = "".join(part["text"] for part in content if part["type"] == "text")
+            content = content if content or not shown else SHOWN_BELOW
+        self._messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+
+
+def _thought(item: Item) -> str:
+    """A reasoning item's own words, as this proxy gave them; what a provider encrypted, or summed up, is not here."""
+    content = item.get("content")
+    parts = content if isinstance(content, list) else []
+    return "".join(text for p in parts if isinstance(p, dict) and isinstance(text := p.get("text"), str))
 
 
 def string(values: Item, key: str, where: str) -> str:

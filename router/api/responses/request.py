@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.api.responses.items import string
 from router.bodies import model_of
 from router.errors import BadRequest
 
@@ -58,11 +57,11 @@ def check(body: Mapping[str, Any]) -> None:
         raise BadRequest("'input' must be given, as a string or a list of items", param="input")
 
 
-def chat_body(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """The chat request, whose ``messages`` are ready but for this request's instructions.
+def chat_body(body: Mapping[str, Any], messages: list[dict[str, Any]], tools: Mapping[str, Any]) -> dict[str, Any]:
+    """The chat request, whose ``messages`` are ready but for this request's instructions, and its ``tools``.
 
     Raises:
-        BadRequest: a tool, or the text's form, is one that chat has not.
+        BadRequest: the text's form is one that chat has not.
     """
     chat = {k: v for k, v in body.items() if k not in OWN}
     instructions = body.get("instructions")
@@ -77,15 +76,10 @@ def chat_body(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> dict[s
         "reasoning_effort": reasoning.get("effort"),
         "verbosity": text.get("verbosity"),
         "response_format": _response_format(text.get("format")),
+        **tools,
     }
     if wants_logprobs(body):
         moved |= {"logprobs": True, "top_logprobs": body.get("top_logprobs")}
-    tools, choice = body.get("tools") or [], body.get("tool_choice")
-    if tools:
-        moved["tools"] = [_tool(tool, f"tools[{n}]") for n, tool in enumerate(tools)]
-        moved["parallel_tool_calls"] = body.get("parallel_tool_calls")
-    if tools or choice not in ("auto", "none"):  # chat takes neither of these words without tools
-        moved["tool_choice"] = _tool_choice(choice)
     return chat | {k: v for k, v in moved.items() if v is not None}
 
 
@@ -103,39 +97,6 @@ def _response_format(form: Any) -> dict[str, Any] | None:
     if kind != "json_schema":
         raise BadRequest("'text.format.type' must be text, json_object or json_schema", param="text.format.type")
     return {"type": "json_schema", "json_schema": {k: v for k, v in form.items() if k != "type" and v is not None}}
-
-
-def _tool(tool: Any, where: str) -> dict[str, Any]:
-    """A function or a custom tool, one level deeper, as chat has it."""
-    kind = tool.get("type") if isinstance(tool, dict) else None
-    if kind not in ("function", "custom"):
-        raise BadRequest(
-            f"'{where}' is of the type {kind!r}, which runs on one provider's own server; "
-            "tools of the types function and custom, which the client runs, work with any",
-            param=f"{where}.type",
-        )
-    string(tool, "name", where)
-    keys = ("name", "description", "parameters", "strict") if kind == "function" else ("name", "description")
-    inner = {k: tool[k] for k in keys if tool.get(k) is not None}
-    if kind == "custom" and isinstance(form := tool.get("format"), dict):
-        grammar = {k: v for k, v in form.items() if k != "type"}
-        inner["format"] = {"type": "grammar", "grammar": grammar} if form.get("type") == "grammar" else form
-    return {"type": kind, kind: inner}
-
-
-def _tool_choice(choice: Any) -> Any:
-    """Chat's ``tool_choice``."""
-    if choice is None or isinstance(choice, str):
-        return choice
-    kind = choice.get("type") if isinstance(choice, dict) else None
-    if kind in ("function", "custom"):
-        return {"type": kind, kind: {"name": string(choice, "name", "tool_choice")}}
-    if kind == "allowed_tools" and isinstance(choice.get("tools"), list):
-        allowed = {"mode": choice.get("mode", "auto"), "tools": [_tool_choice(tool) for tool in choice["tools"]]}
-        return {"type": kind, kind: allowed}
-    raise BadRequest(
-        f"'tool_choice' names a tool of the type {kind!r}, which runs on one provider's own server", param="tool_choice"
-    )
 
 
 def echo(body: Mapping[str, Any]) -> dict[str, Any]:

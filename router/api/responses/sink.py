@@ -34,14 +34,14 @@ class ResponseSink:
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
-        await self._sink.start(status, headers)
+        await self._sink.start(status, [*headers, *self._turn.headers])
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         self.started = True
         if status == 200:
             response = response_of(self._turn, orjson.loads(body))
             body = orjson.dumps(await self._kept(response))
-        await self._sink.whole(status, headers, body)
+        await self._sink.whole(status, [*headers, *self._turn.headers], body)
 
     async def send(self, data: bytes) -> None:
         if shown := self._taken(data):

@@ -13,6 +13,7 @@ from router.api.responses.items import REFERENCE, Item, Transcript, listed, new_
 from router.api.responses.kept import History, KeptResponses, Terms
 from router.api.responses.request import chat_body, check
 from router.api.responses.sink import ResponseSink
+from router.api.responses.tools import named, tools_of
 from router.bodies import json_object
 from router.errors import NotStored, PreviousNotStored
 from router.policy import Policy
@@ -44,11 +45,13 @@ class Responses:
             transcript.add(item, "previous_response_id")
         for n, item in enumerate(given):
             transcript.add(item, f"input[{n}]")
-        chat = chat_body(body, transcript.messages)
+        tools, left_out = tools_of(body)
+        chat = chat_body(body, transcript.messages, tools)
         conversation = conversation_of(headers, chat, owner, before.conversation if before else None)
         terms = Terms(owner, policy.name, conversation, policy.log.retention_days * DAY_SECONDS)
         keeps = body.get("store") is not False and policy.log.text
-        turn = Turn(response_id, body, given, new_id, terms if keeps else None)
+        dropped = [*(f"tools.{kind}" for kind in left_out), *(f"input.{named(k)}" for k in transcript.dropped)]
+        turn = Turn(response_id, body, given, new_id, terms if keeps else None, tuple(dict.fromkeys(dropped)))
         return Asked(chat, lambda sink: ResponseSink(sink, turn, self._keep), conversation)
 
     async def _before(self, body: Mapping[str, Any], owner: str, policy: Policy) -> History | None:

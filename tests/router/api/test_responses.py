@@ -433,11 +433,11 @@ async def test_the_next_turn_may_come_at_once(proxy: World) -> None:
         ({"input": 5}, "input"),
         ({"input": []}, "input"),
         ({"input": ["hi"]}, "input[0]"),
-        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, "input[0].type"),
+        ({"input": [{"type": "compaction", "id": "cm_1"}]}, "input[0].type"),
         ({"background": True}, "background"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "file_search"}]}, "tools[0].type"),
         ({"tool_choice": {"type": "file_search"}}, "tool_choice"),
         ({"stream": "yes"}, "stream"),
         ({"model": None}, "model"),
@@ -449,3 +449,13 @@ def test_what_cannot_be_done_is_told_in_openais_shape(proxy: World, body: dict[s
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_no_model_was_shown_is_named_in_a_header(proxy: World, streamed: bool) -> None:
+    items = [{"type": "web_search_call", "id": "ws_1"}, {"role": "user", "content": "hi"}]
+    asked = {"model": "locum/teacher", "input": items, "tools": [{"type": "web_search"}], "stream": streamed}
+    found = httpx.post(f"{proxy.url}/v1/responses", json=asked, headers={"authorization": "Bearer sk-mine"})
+    assert found.status_code == 200
+    assert found.headers["x-locum-dropped"] == "tools.web_search, input.web_search_call"
+    assert "tools" not in proxy.teacher.seen[-1].body

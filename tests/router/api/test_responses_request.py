@@ -9,9 +9,11 @@ import pytest
 
 from router.api.responses.items import Transcript, listed, new_ids, owner_of
 from router.api.responses.request import chat_body, check, echo
+from router.api.responses.tools import tools_of
 from router.errors import BadRequest
 
 RESPONSE = "resp_" + "ab" * 24
+SEARCH = {"type": "web_search"}
 
 
 def messages_of(given: Any) -> list[dict[str, Any]]:
@@ -24,7 +26,7 @@ def messages_of(given: Any) -> list[dict[str, Any]]:
 def chat(**body: Any) -> dict[str, Any]:
     found = {"model": "m", "input": "hi"} | body
     check(found)
-    return chat_body(found, messages_of(found["input"]))
+    return chat_body(found, messages_of(found["input"]), tools_of(found)[0])
 
 
 def moved(**body: Any) -> dict[str, Any]:
@@ -144,7 +146,10 @@ def test_custom_calls_are_chats_custom_calls() -> None:
         (user({"type": "input_audio"}), "input[0].content[0].input_audio"),
         (user({"type": "input_video"}), "input[0].content[0].type"),
         ([{"role": "system", "content": [{"type": "input_image", "image_url": "x"}]}], "input[0].content[0].type"),
-        ([call(0), output(0, [{"type": "input_image", "image_url": "x"}])], "input[1].output[0].type"),
+        ([call(0), output(0, [{"type": "input_image", "file_id": "x"}])], "input[1].output[0]"),
+        ([{"type": "compaction", "encrypted_content": "x"}], "input[0].type"),
+        ([{"type": "mcp_approval_request", "id": "x"}], "input[0].type"),
+        ([{"type": 5}], "input[0].type"),
         ([output(0)], "input[0]"),
         ([{"type": "function_call", "call_id": "c", "name": "f"}], "input[0].arguments"),
         ([{"type": "item_reference"}], "input[0].id"),
@@ -231,11 +236,21 @@ def test_tools_and_their_choice_go_one_level_deeper() -> None:
     ("body", "param"),
     [
         ({"tools": [{"type": kind}]}, "tools[0].type")
-        for kind in ("web_search", "file_search", "computer_use_preview", "mcp", "code_interpreter", "image_generation")
+        for kind in ("file_search", "computer_use_preview", "mcp", "code_interpreter", "local_shell", "apply_patch")
     ]
     + [
         ({"tools": [{"type": "function", "function": {"name": "nested"}}]}, "tools[0].name"),
-        ({"tools": ["f"]}, "tools[0].type"),
+        ({"tools": ["f"]}, "tools[0]"),
+        ({"tools": [{"type": ["function"]}]}, "tools[0]"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tool_choice"),
+        (
+            {
+                "tools": [{"type": "web_search"}],
+                "tool_choice": {"type": "allowed_tools", "tools": [{"type": "web_search"}]},
+            },
+            "tool_choice",
+        ),
         ({"tool_choice": {"type": "web_search_preview"}}, "tool_choice"),
         ({"tool_choice": 5}, "tool_choice"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
@@ -271,3 +286,64 @@ def test_an_items_id_tells_its_response() -> None:
         assert re.fullmatch(prefix + r"_[0-9a-f]{52}", new_id(kind))
         assert owner_of(new_id(kind)) == RESPONSE
     assert owner_of("nonsense") != RESPONSE
+
+
+def test_what_results_show_stands_behind_all_of_them() -> None:
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AA", "detail": "original"}
+    file = {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,BB"}
+    items = [call(0), call(1), output(0, [image]), output(1, [{"type": "input_text", "text": "two"}, file])]
+    called, first, second, shown = messages_of(items)
+    assert len(called["tool_calls"]) == 2
+    assert (first["content"], second["content"]) == ("The result is in the next message.", "two")
+    assert [p["type"] for p in shown["content"]] == ["text", "image_url", "text", "file"]
+    assert "call_0" in shown["content"][0]["text"]
+    assert shown["content"][1]["image_url"] == {"url": "data:image/png;base64,AA", "detail": "high"}
+    assert [m["role"] for m in messages_of([*items, {"role": "user", "content": "and?"}])][-2:] == ["user", "user"]
+    assert messages_of([*items, call(2)])[-1]["tool_calls"][0]["id"] == "call_2"
+
+
+def test_reasoning_goes_back_with_the_calls_that_it_led_to() -> None:
+    def thought(text: str) -> dict[str, Any]:
+        return {"type": "reasoning", "content": [{"type": "reasoning_text", "text": text}], "encrypted_content": "x"}
+
+    said = {"role": "assistant", "content": "Looking."}
+    found = messages_of([thought("hm"), said, call(0), output(0, "x"), thought("so"), said, *user(), thought("?")])
+    assert found[0] == {"role": "assistant", "content": "Looking.", "tool_calls": found[0]["tool_calls"]} | {
+        "reasoning_content": "hm"
+    }
+    assert all("reasoning_content" not in message for message in found[1:])
+    odd = {"type": "reasoning", "content": [5, {"text": None}], "summary": [{"type": "summary_text", "text": "s"}]}
+    assert messages_of([odd, call(0)])[0]["tool_calls"]
+
+
+def test_calls_in_forms_of_their_own_are_calls() -> None:
+    items = [
+        {
+            "type": "local_shell_call",
+            "call_id": "a",
+            "action": {"type": "exec", "command": ["ls"]},
+            "status": "completed",
+        },
+        {"type": "local_shell_call_output", "call_id": "a", "output": "x"},
+        {"type": "shell_call_output", "call_id": "a", "output": [{"stdout": "y"}]},
+    ]
+    called, result, other = messages_of(items)
+    assert called["tool_calls"][0]["function"] == {
+        "name": "local_shell",
+        "arguments": '{"action":{"command":["ls"]}}',
+    }
+    assert (result["content"], other["content"]) == ("x", '[{"stdout":"y"}]')
+
+
+def test_hosted_tools_and_items_that_a_model_can_do_without_are_left_out_by_name() -> None:
+    function = {"type": "function", "name": "f", "parameters": {}}
+    tools, dropped = tools_of({"tools": [{"type": "web_search"}, function, {"type": "Of Tomorrow\r\nx: y"}]})
+    assert [t["function"]["name"] for t in tools["tools"]] == ["f"]
+    assert dropped == ["web_search", "other"]
+    assert tools_of({"tools": [{"type": "web_search"}], "tool_choice": "auto"}) == ({}, ["web_search"])
+    transcript = Transcript()
+    given = [{"type": "web_search_call", "id": "ws_1", "action": {}}, {"type": "of_tomorrow"}, *user()]
+    for n, item in enumerate(listed(given, new_ids(RESPONSE))):
+        transcript.add(item, f"input[{n}]")
+    assert transcript.dropped == ["web_search_call", "of_tomorrow"]
+    assert len(transcript.messages) == 1
