@@ -231,8 +231,12 @@ class Rule(Part):
 
 
 class LogPart(Part):
+    """What the log keeps. ``files``: images, sound and documents inside messages, once however many turns repeat them
+    and as long as a record holds them; or their hashes alone; or nothing."""
+
     text: bool = True
     redact: tuple[Literal["email", "phone", "card", "iban", "ip", "secret"], ...] = ("email", "phone", "card", "secret")
+    files: Literal["keep", "hash", "none"] = "keep"
     retention_days: int = Field(30, gt=0)
 
 

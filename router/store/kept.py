@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from router.contracts.logprobs import packed_as_told
 from router.contracts.records import Answer, Audit, Record, read_audit, read_record
 from router.policy import LogPart
+from router.store.files import may_hold_files, without_files
 from router.store.redact import redact_json
 
 UNFIT = (orjson.JSONEncodeError, UnicodeError, RecursionError, ValidationError)
@@ -25,10 +26,15 @@ _OPEN, _CLOSE = b"[" * (DUMPS_DEEPEST - READ_DEEPEST), b"]" * (DUMPS_DEEPEST - R
 _RECORD, _ANSWER, _AUDIT = (tuple(f.name for f in fields(kind)) for kind in (Record, Answer, Audit))
 
 
-def kept_record(record: Record, rules: LogPart | None, unspelled: Callable[[], None] = lambda: None) -> str:
+def kept_record(
+    record: Record,
+    rules: LogPart | None,
+    unspelled: Callable[[], None] = lambda: None,
+    files: dict[str, str] | None = None,
+) -> str:
     """The record's JSON, fit to be kept: fields that are None are left out. Without rules (a policy not known
     here) no text is. ``unspelled`` is told of each answer that loses its tokens' probabilities, since they spell
-    what was redacted.
+    what was redacted; ``files`` gathers those to be kept beside it, by their marks.
 
     Raises:
         one of UNFIT: no JSON can hold it, or it could not be read back.
@@ -44,20 +50,28 @@ def kept_record(record: Record, rules: LogPart | None, unspelled: Callable[[], N
         _add_text(answer, said, rules, unspelled)
     if record.audit is not None and record.audit.answer is not None:
         _add_text(kept["audit"]["answer"], record.audit.answer, rules)
-    return _written(kept)
+    return _written(kept, rules, files)
 
 
-def kept_audit(audit: Audit, rules: LogPart | None) -> str:
+def kept_audit(audit: Audit, rules: LogPart | None, files: dict[str, str] | None = None) -> str:
     """The same for an audit that comes after its record."""
     kept = _audit(audit)
     read_audit(orjson.dumps(kept, default=_decimal))
     if audit.answer is not None:
         _add_text(kept["answer"], audit.answer, rules)
-    return _written(kept)
+    return _written(kept, rules, files)
 
 
-def _written(kept: dict[str, Any]) -> str:
-    """As JSON, where it nests no deeper than is read back: the check is that orjson writes it inside so many lists."""
+def _written(kept: dict[str, Any], rules: LogPart | None, files: dict[str, str] | None) -> str:
+    """As JSON, with the files taken out that it may hold."""
+    body = _json(kept)
+    if rules is None or not may_hold_files(body):
+        return body
+    return _json(without_files(kept, rules.files, {} if files is None else files))
+
+
+def _json(kept: dict[str, Any]) -> str:
+    """Where it nests no deeper than is read back: the check is that orjson writes it inside so many lists."""
     buried: Any = kept
     for _ in _OPEN:
         buried = [buried]

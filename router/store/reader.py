@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from router.contracts.records import Audit, Record, read_audit, read_record
 from router.errors import StoreError
 from router.store.base import Scored
+from router.store.files import MARK, with_files
 from router.store.opening import newer, patiently
-from router.store.tables import DB_VERSION
+from router.store.tables import DB_VERSION, FILES_OF
 from router.store.unread import Unread, UnreadRows, reason, salvaged_usd, shown
 
 PAGE_ROWS = 500
@@ -69,7 +70,7 @@ class SqliteReader:
                 for row in map(Row._make, page):
                     if (record := self._record(row)) is not None:
                         self._join(record, later.get(row.request_id, ()))
-                        yield row.seq, record
+                        yield row.seq, self._whole(db, row, record)
 
     def audits(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[tuple[int, Record]]:
         """See ``Records``."""
@@ -81,15 +82,15 @@ class SqliteReader:
                     if audit is not None and (record := self._record(row)) is not None:
                         record.audit = audit
                         record.heed_feedback()
-                        yield at, record
+                        yield at, self._whole(db, row, record)
 
     def get(self, request_id: str) -> Record | None:
         with self._reading() as db:
             rows = _all(db, f"SELECT {ROW} FROM records WHERE request_id = ?", (request_id,))
-            record = self._record(Row._make(rows[0])) if rows else None
-            if record is not None:
-                self._join(record, self._amendments(db, [request_id]).get(request_id, ()))
-            return record
+            if not rows or (record := self._record(row := Row._make(rows[0]))) is None:
+                return None
+            self._join(record, self._amendments(db, [request_id]).get(request_id, ()))
+            return self._whole(db, row, record)
 
     def scored(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[Scored]:
         """See ``Records``. SQLite itself looks into the JSON, without the interpreter's lock."""
@@ -197,6 +198,22 @@ class SqliteReader:
                 raise
             self.unread.add(Unread("amendment", 0, "unknown", str(e)))
         return found
+
+    def _whole(self, db: sqlite3.Connection | None, row: Row, record: Record) -> Record:
+        """The record with the files put back that were kept of it."""
+        audited = record.audit.answer if record.audit else None
+        said = [a for a in (*record.answers, audited) if a is not None and a.message is not None]
+        if audited is None and MARK.encode() not in row.body:
+            return record
+        try:
+            files = dict(_all(db, FILES_OF, (row.request_id,)))
+        except sqlite3.DatabaseError:  # of an older Locum, or damaged: the marks stay
+            return record
+        if files:
+            record.request = with_files(record.request, files)
+            for answer in said:
+                answer.message = with_files(answer.message, files)
+        return record
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from router.store.files import LEAST_CHARS, is_file
+
 Found = Iterator[tuple[int, int]]
 LONG_CHARS = 8_192
 SHORTEST_CHARS = 6
@@ -270,7 +272,7 @@ def _replace(text: str, spans: Found, label: str) -> str:
 
 def redact_json(value: Any, kinds: Collection[str]) -> Any:
     """The same for every string in parsed JSON, as a copy; keys stay, and so do what ``NAMING`` keys hold and
-    inline files (data URLs)."""
+    files."""
     return _redacted_json(value, *_finders(tuple(kinds)))
 
 
@@ -279,7 +281,9 @@ def _redacted_json(value: Any, with_digits: _Plan, without: _Plan) -> Any:
         return value if value.startswith("data:") else _redacted(value, with_digits, without)
     if isinstance(value, dict):
         return {
-            key: item if key in NAMING and isinstance(item, str) else _redacted_json(item, with_digits, without)
+            key: item
+            if isinstance(item, str) and (key in NAMING or (len(item) >= LEAST_CHARS and is_file(key, item)))
+            else _redacted_json(item, with_digits, without)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):

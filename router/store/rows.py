@@ -12,7 +12,7 @@ from router.contracts.records import Record, Reduced
 from router.policy import LogPart
 from router.store.kept import UNFIT, kept_audit, kept_record
 from router.store.mending import mended, mended_audit, reduced, reduced_audit
-from router.store.tables import DROP_FEEDBACK, POLICY_OF
+from router.store.tables import ADD_FILE, ADD_USE, DROP_FEEDBACK, POLICY_OF
 from router.store.unread import reason
 from router.store.waiting import Amendment, Drop, Losses
 
@@ -22,11 +22,13 @@ log = structlog.get_logger(__name__)
 
 
 class Rows:
-    """Makes the rows of one transaction by each policy's rules, and counts what they lack in ``losses``."""
+    """Makes the rows of one transaction by each policy's rules, and counts what they lack in ``losses``.
+    ``files``: those to be kept beside them, by request and mark."""
 
     def __init__(self, db: sqlite3.Connection, policies: Mapping[str, LogPart]) -> None:
         self._db, self._policies = db, policies
         self.losses = Losses()
+        self.files: dict[str, dict[str, str]] = {}
 
     def of(self, item: Record | Amendment) -> Row | None:
         """What is kept of it; None where nothing of it can be, now or ever."""
@@ -48,13 +50,26 @@ class Rows:
         rules = self._policies.get(record.policy)
 
         def row(form: Record) -> Row:
-            return record.request_id, record.policy, record.created_at, kept_record(form, rules, self._unspelled)
+            body = kept_record(form, rules, self._unspelled, self._files_of(record.request_id))
+            return record.request_id, record.policy, record.created_at, body
 
         yield lambda: row(record)
         yield lambda: row(mended(record))
         self.losses.reduced[Reduced.UNFIT] += 1
         log.error("record kept without its texts", request_id=record.request_id)
         yield lambda: row(reduced(record, Reduced.UNFIT))
+
+    def _files_of(self, request_id: str) -> dict[str, str]:
+        self.files[request_id] = {}
+        return self.files[request_id]
+
+    def keep_files(self) -> None:
+        """Writes those of the rows made so far, each once."""
+        for request_id, files in self.files.items():
+            if files:
+                self._db.executemany(ADD_FILE, files.items())
+                self._db.executemany(ADD_USE, [(request_id, mark) for mark in files])
+        self.files.clear()
 
     def _unspelled(self) -> None:
         self.losses.unspelled += 1
@@ -67,6 +82,6 @@ class Rows:
             return
         row = self._db.execute(POLICY_OF, (item.request_id,)).fetchone()
         rules = self._policies.get(row[0]) if row else None
-        yield lambda: (*told, kept_audit(audit, rules))
-        yield lambda: (*told, kept_audit(mended_audit(audit), rules))
-        yield lambda: (*told, kept_audit(reduced_audit(audit), rules))
+        yield lambda: (*told, kept_audit(audit, rules, self._files_of(item.request_id)))
+        yield lambda: (*told, kept_audit(mended_audit(audit), rules, self._files_of(item.request_id)))
+        yield lambda: (*told, kept_audit(reduced_audit(audit), rules, self._files_of(item.request_id)))

@@ -245,6 +245,7 @@ class SqliteStore(SqliteReader):
             while done < len(items) and (not done or time.monotonic() < end):
                 run = _run(items, done)
                 added += self._insert(db, rows, [item for item in run if not isinstance(item, Future)])
+                rows.keep_files()
                 done += len(run)
         self._written += added
         self._waiting.release(done)

@@ -26,10 +26,28 @@ CREATE TABLE IF NOT EXISTS amendments (
 CREATE INDEX IF NOT EXISTS amendments_by_request ON amendments (request_id);
 CREATE TRIGGER IF NOT EXISTS amendments_go_with_their_record AFTER DELETE ON records
 BEGIN DELETE FROM amendments WHERE request_id = old.request_id; END;
+CREATE TABLE IF NOT EXISTS files (
+    mark TEXT PRIMARY KEY,
+    content TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS file_uses (
+    request_id TEXT NOT NULL,
+    mark TEXT NOT NULL,
+    PRIMARY KEY (request_id, mark)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS file_uses_by_mark ON file_uses (mark);
+CREATE TRIGGER IF NOT EXISTS uses_go_with_their_record AFTER DELETE ON records
+BEGIN DELETE FROM file_uses WHERE request_id = old.request_id; END;
+CREATE TRIGGER IF NOT EXISTS files_go_with_their_last_use AFTER DELETE ON file_uses
+WHEN NOT EXISTS (SELECT 1 FROM file_uses WHERE mark = old.mark)
+BEGIN DELETE FROM files WHERE mark = old.mark; END;
 """
 ADD_RECORDS = "INSERT OR IGNORE INTO records (request_id, policy, created_at, body) VALUES "
 DROP_FEEDBACK = "DELETE FROM amendments WHERE request_id = ? AND kind = 'feedback'"  # the last word holds alone
 ADD_AMENDMENTS = "INSERT INTO amendments (request_id, kind, created_at, body) VALUES "
+ADD_FILE = "INSERT OR IGNORE INTO files (mark, content) VALUES (?, ?)"
+ADD_USE = "INSERT OR IGNORE INTO file_uses (request_id, mark) VALUES (?, ?)"
+FILES_OF = "SELECT mark, content FROM file_uses JOIN files USING (mark) WHERE request_id = ?"
 POLICY_OF = "SELECT policy FROM records WHERE request_id = ?"
 PRUNE = """DELETE FROM records WHERE seq IN
     (SELECT seq FROM records WHERE policy = ? AND created_at < ? ORDER BY created_at LIMIT ?)"""
