@@ -24,7 +24,6 @@ from router.exchange import CLIENT_LEFT, EVENT_STREAM, JSON, ChatRequest, Exchan
 from router.looking import Aside, look_at
 from router.metrics import Metrics
 from router.owed import Owed
-from router.paid import surely_unpaid
 from router.policy import Policy
 from router.pricing import counterfactual_usd
 from router.routing import Routing
@@ -33,6 +32,7 @@ from router.scoring.judges.judge import Judges
 from router.store.base import Store
 from router.tiers import Backends, Tiers
 from router.upstream.base import Backend, Waited
+from router.upstream.faults import surely_unpaid
 from router.upstream.sse import encode
 
 log = structlog.get_logger(__name__)

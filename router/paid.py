@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import aiohttp
 import orjson
 
 from router.contracts.records import Usage
-from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused, UpstreamTimeout
+from router.errors import UpstreamError
 from router.policy import Policy
 from router.pricing import cost_usd, usage_from_openai
 from router.tiers import OPENAI_URL, Backends
 from router.upstream.base import Backend, Reply, Waited
+from router.upstream.faults import surely_unpaid
 from router.upstream.wires import Wires
 
 __all__ = ["Backend", "Completion", "Models", "completion", "output_limit", "surely_unpaid", "teacher_of"]
@@ -61,17 +61,6 @@ def completion(backend: Backend, reply: Reply) -> Completion:
         )
     except (orjson.JSONDecodeError, LookupError, TypeError, ValueError, AttributeError) as e:
         raise UpstreamError(f"{backend.label} answered with something that is no chat completion") from e
-
-
-def surely_unpaid(error: UpstreamError | UpstreamRefused) -> bool:
-    """Whether a call that failed so cannot have cost anything: it was never sent, or turned away by its status, which
-    litellm's exceptions have."""
-    if isinstance(error, UpstreamRefused | UpstreamRateLimited):
-        return True
-    cause = error.__cause__
-    if cause is None or isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return True
-    return hasattr(cause, "status_code") and not isinstance(error, UpstreamTimeout)
 
 
 def teacher_of(policy: Policy, env: Mapping[str, str]) -> Backend:

@@ -22,6 +22,7 @@ from router.students import Target
 from router.upstream.anthropic import base_url
 from router.upstream.base import Backend, Dialect, Reply, Waited
 from router.upstream.events import EventStream
+from router.upstream.faults import surely_unpaid
 from router.upstream.spelling import PLAIN, Spelling
 from router.upstream.wires import Wires
 
@@ -229,6 +230,7 @@ class Tiers:
                         raise
                     await self._moment(backend, error, left, waited)
                     left -= 1
+                    waited.lost += not surely_unpaid(error)
         if spelling is not known:
             self._learned(backend, spelling)
         self._unusable.discard(backend.name)

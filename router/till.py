@@ -19,10 +19,10 @@ from router.contracts.records import Answer, Kind, Usage
 from router.dearest import Dearest
 from router.errors import UpstreamError, UpstreamRefused
 from router.exchange import Exchange
-from router.paid import surely_unpaid
 from router.pricing import Prices
 from router.scoring.thresholds import Mean
 from router.upstream.base import Backend
+from router.upstream.faults import surely_unpaid
 
 NOTHING = Decimal(0)
 
@@ -52,7 +52,7 @@ class Till:
     @contextmanager
     def paying(self, exchange: Exchange, backend: Backend) -> Iterator[None]:
         """Around asking a teacher. Raises BudgetSpent on entering."""
-        exchange.held = self.hold(backend, exchange.chat.body)
+        exchange.held, exchange.waited.lost = self.hold(backend, exchange.chat.body), 0
         known = len(exchange.answers)
         try:
             yield
@@ -63,14 +63,18 @@ class Till:
                 exchange.answers.append(self.lost(exchange, backend, Kind.DISCARDED))
             raise
         finally:
+            for _ in range(exchange.waited.lost):
+                exchange.answers.append(self.lost(exchange, backend, Kind.DISCARDED))
             self.settle(exchange)
 
     def settle(self, exchange: Exchange) -> None:
-        """Books what the exchange has cost by now, and gives back what was held for it; once for each answer."""
+        """Books what the exchange has cost by now, and gives back what was held for it; nothing twice."""
+        usd = teacher_usd(exchange.answers)
         if exchange.held is not None:
-            usd = teacher_usd(exchange.answers)
             exchange.held.settle(usd - exchange.booked_usd)
-            exchange.held, exchange.booked_usd = None, usd
+        elif usd > exchange.booked_usd:
+            self.budget.book(usd - exchange.booked_usd)
+        exchange.held, exchange.booked_usd = None, usd
 
     def lost(self, exchange: Exchange, backend: Backend, kind: Kind) -> Answer:
         """What stands for an answer that may be paid and never came: an input of this length, an output of the

@@ -15,9 +15,9 @@ from router.bodies import json_object, model_of
 from router.cascade import Cascade, Shared
 from router.contracts.records import Usage
 from router.errors import BadRequest, BudgetSpent, LocumError, NotFound, UpstreamError, UpstreamRefused
-from router.paid import surely_unpaid
 from router.pricing import cost_usd
 from router.upstream.base import Backend, Reply, Waited
+from router.upstream.faults import surely_unpaid
 from router.upstream.sse import usage_of
 
 PATH = "/v1/embeddings"

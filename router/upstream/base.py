@@ -75,15 +75,17 @@ class Reply:
 
 
 class Waited:
-    """Sums the time that one request spent waiting for upstreams, in seconds.
+    """Sums the time that one request spent waiting for upstreams, in seconds; ``lost``: attempts that failed, were
+    made again, and may be paid all the same.
 
     A context manager around each wait; not re-entrant, since one request waits for one thing at a time.
     """
 
-    __slots__ = ("_since", "seconds")
+    __slots__ = ("_since", "lost", "seconds")
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.lost = 0
         self._since = 0.0
 
     def __enter__(self) -> None:

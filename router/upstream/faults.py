@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+import aiohttp
 import orjson
 
 from router.errors import (
@@ -169,3 +170,14 @@ def _number(said: str | None) -> float | None:
 
 def _bounded(seconds: float) -> float:
     return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS) if math.isfinite(seconds) else LONGEST_WAIT_SECONDS
+
+
+def surely_unpaid(error: UpstreamError | UpstreamRefused) -> bool:
+    """Whether a call that failed so cannot have cost anything: it was never sent, or turned away by its status, which
+    litellm's exceptions have."""
+    if isinstance(error, UpstreamRefused | UpstreamRateLimited):
+        return True
+    cause = error.__cause__
+    if cause is None or isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return True
+    return hasattr(cause, "status_code") and not isinstance(error, UpstreamTimeout)

@@ -239,6 +239,7 @@ ENDINGS = {
     "unreadable": Ending({"raw": b"<html>no answer</html>"}, True),
     "timed out": Ending({"hang": True}, True, True),
     "cut off": Ending({"die_after": 3}, streamed=True),
+    "broken off, and made again": Ending({"die_after": 0}, streamed=True),
     "left": Ending({"hang": True}, True, left=True),
     "left in the middle": Ending({"hang_after": 2}, streamed=True, left=True),
 }
@@ -255,6 +256,8 @@ def test_what_a_provider_bills_is_booked_and_recorded_whatever_became_of_the_ans
         for paid in [ending.streamed] if ending.streamed is not None else []:
             assert (cost_of_one(proxy, ending, streamed=True) > 0) is paid
         until(lambda: booked_usd(proxy) == pytest.approx(float(sum(spent_usd(proxy))), abs=1e-8))
+        if ending.whole or ending.streamed:
+            assert len(spent_usd(proxy)) == len(proxy.teacher.seen), "each attempt that may be paid is recorded"
 
 
 def cost_of_one(proxy: World, ending: Ending, *, streamed: bool) -> Decimal:
