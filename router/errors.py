@@ -146,6 +146,10 @@ class TooSlow(BadRequest):
 class UnknownEncoding(BadRequest):
     status = 415
     code = "unsupported_content_encoding"
+    known = "zstd, br, gzip, deflate"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"accept-encoding", self.known.encode())]
 
 
 class TooLarge(BadRequest):

@@ -90,7 +90,12 @@ def post(path: str, body: Any, *headers: str, version: str = "1.1") -> bytes:
 
 @contextmanager
 def command(
-    folder: Path, env: Mapping[str, str] | None = None, options: tuple[str, ...] = (), **changes: Any
+    folder: Path,
+    env: Mapping[str, str] | None = None,
+    options: tuple[str, ...] = (),
+    *,
+    logs_to_nobody: bool = False,
+    **changes: Any,
 ) -> Iterator[Command]:
     """``locum serve`` with a policy whose teacher answers everything, unless ``changes`` say otherwise."""
     student, teacher = FakeUpstream("tiny"), FakeUpstream("big")
@@ -100,7 +105,7 @@ def command(
         file = folder / "policy.yaml"
         file.write_text(yaml.safe_dump(policy_of(student, teacher, **({"objective": {"student_share": 0}} | changes))))
         home = folder / "home"
-        process = started(file, home, folder / "errors", env or {}, options)
+        process = started(file, home, folder / "errors", env or {}, options, logs_to_nobody=logs_to_nobody)
         try:
             run_file = home / "run" / "proxy.json"
             until(lambda: run_file.exists() or process.poll() is not None)
@@ -113,9 +118,24 @@ def command(
 
 
 def started(
-    policy: Path, home: Path, errors: Path, env: Mapping[str, str], options: tuple[str, ...] = ()
+    policy: Path,
+    home: Path,
+    errors: Path,
+    env: Mapping[str, str],
+    options: tuple[str, ...] = (),
+    *,
+    logs_to_nobody: bool = False,
 ) -> subprocess.Popen[bytes]:
+    """The command, writing what it says to a file, or to pipes that nobody reads any more."""
     line = [sys.executable, "-m", "router.cli", "serve", "--policy", str(policy), "--port", "0", *options]
     around = {**os.environ, "LOCUM_HOME": str(home), "TEACHER_KEY": "sk-teacher-secret", **env}
+    root = Path(__file__).parents[1]
     with errors.open("ab") as file:
-        return subprocess.Popen(line, env=around, cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL, stderr=file)
+        if not logs_to_nobody:
+            return subprocess.Popen(line, env=around, cwd=root, stdout=subprocess.DEVNULL, stderr=file)
+        reading, writing = os.pipe()
+        os.close(reading)
+        try:
+            return subprocess.Popen(line, env=around, cwd=root, stdout=writing, stderr=writing)
+        finally:
+            os.close(writing)

@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from router.api.encodings import unpacked
 from router.api.wire import (
     AsgiSink,
     ClientLeft,
@@ -21,6 +22,7 @@ from router.api.wire import (
     Send,
     Watch,
     admit,
+    encoding_of,
     headers_of,
     read_body,
     send_error,
@@ -100,6 +102,8 @@ class Entrance:
                     content = await read_body(
                         headers, receive, limit_bytes=most, limit_seconds=self._limits.body_seconds
                     )
+                    if b"content-encoding" in headers:
+                        content = await unpacked(encoding_of(scope), content, most)
                     with Watch(receive, sink):
                         await work(Arrived(request_id, owner, headers, content, sink))
                 except ClientLeft:

@@ -29,6 +29,11 @@ def headers_of(scope: Scope) -> Mapping[bytes, bytes]:
     return dict(scope["headers"])
 
 
+def encoding_of(scope: Scope) -> str:
+    """How the body is packed, by all headers that say so."""
+    return ", ".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"content-encoding")
+
+
 def admit(scope: Scope) -> None:
     """Tells the server that who sent this request may ask: its connection is no stranger's any more."""
     if (told := scope.get("extensions", {}).get(ADMITTED)) is not None:
