@@ -22,6 +22,7 @@ from router.api import chat, completions, embeddings, feedback, health, messages
 from router.api.endpoint import Routed
 from router.api.entrance import Asgi, Entrance, given_key
 from router.api.models import Catalog
+from router.api.origins import shared_with
 from router.api.plain import Plain
 from router.api.responses import routes as kept_responses
 from router.api.responses.kept import KeptResponses
@@ -64,6 +65,8 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
         if found is None:
+            if scope.get("method") == "HEAD":  # what GET would say, of which the server sends the head
+                scope = {**scope, "method": "GET"}
             await self._rest(scope, receive, send)
         elif scope["method"] == "POST":
             await found(scope, receive, send)
@@ -80,7 +83,7 @@ def create_app(
     state: SharedState | None = None,
     drain: Drain | None = None,
     problems: Sequence[str] = (),
-) -> App:
+) -> Asgi:
     """The proxy for these policy files. ``env`` holds the backends' keys, by the names that policies give;
     ``encoders`` loads what scorers embed text with (by default each once, computing on one thread); ``state``
     is what this worker shares with others (by default it works alone); ``drain`` what its server ends it by;
@@ -129,7 +132,8 @@ def create_app(
     responses = Responses(lambda: proxy.catalog, kept, partial(_owner, keys))
     endpoints = _endpoints(proxy, entrance, Streams(settings.limits.streams), responses)
     told = health.routes(lambda: proxy.catalog, metrics, proxy.problems, drain, problems)
-    return App(endpoints, _rest(proxy, told, kept, keys, lifespan))
+    app = App(endpoints, _rest(proxy, told, kept, keys, lifespan))
+    return shared_with(settings.origins, app) if settings.origins else app
 
 
 def _rest(proxy: Proxy, told: APIRouter, kept: KeptResponses, keys: ClientKeys, lifespan: Lifespan) -> FastAPI:

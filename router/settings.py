@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from router.errors import SettingsError
+
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Settings:
     """What the environment says. Secrets never show in ``repr``.
 
     ``home`` holds what one installation owns: ``records.db``, ``bundles/``, ``run/``, ``logs/``.
+    ``origins`` are those of web pages that may ask from within a browser; ``*`` is all there are.
     ``cache`` holds what can be made again: the dequantised base student, the static encoder, built engines.
     """
 
@@ -54,17 +58,27 @@ class Settings:
     cache: Path = Path.home() / ".cache" / "locum"
     client_keys: frozenset[str] = field(default=frozenset(), repr=False)
     limits: Limits = Limits()
+    origins: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Settings:
-        """Reads LOCUM_HOME, LOCUM_CACHE, LOCUM_API_KEYS (comma-separated; none: no key is asked for), and what
-        ``Limits.from_env`` reads."""
-        keys = (k.strip() for k in env.get("LOCUM_API_KEYS", "").split(","))
+        """Reads LOCUM_HOME, LOCUM_CACHE, LOCUM_API_KEYS (comma-separated; none: no key is asked for), LOCUM_ORIGINS
+        (comma-separated; none: browsers keep other sites' pages out), and what ``Limits.from_env`` reads.
+
+        Raises:
+            SettingsError: what is there cannot be.
+        """
+        keys, origins = (_listed(env.get(name, "")) for name in ("LOCUM_API_KEYS", "LOCUM_ORIGINS"))
+        if wrong := [o for o in origins if o != "*" and not ORIGIN.fullmatch(o)]:
+            raise SettingsError(
+                f"LOCUM_ORIGINS: {', '.join(wrong)} is no origin, which is like https://app.example.com"
+            )
         return cls(
             home=Path(env.get("LOCUM_HOME", ".locum")),
             cache=Path(env.get("LOCUM_CACHE", str(Path.home() / ".cache" / "locum"))),
-            client_keys=frozenset(k for k in keys if k),
+            client_keys=frozenset(keys),
             limits=Limits.from_env(env),
+            origins=tuple(origins),
         )
 
     @property
@@ -86,3 +100,7 @@ class Settings:
     def work(self, policy: str) -> Path:
         """Where a distillation round keeps its finished stages, and the history of all rounds."""
         return self.home / "work" / policy
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

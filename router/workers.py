@@ -236,7 +236,7 @@ class _Workers:
         settings = self._settings
         job = {"policies": [str(p) for p in self._policies], "host": self._host, "port": self._port}
         job |= {"home": str(settings.home), "cache": str(settings.cache), "client_keys": list(settings.client_keys)}
-        job |= {"limits": asdict(settings.limits)}
+        job |= {"limits": asdict(settings.limits), "origins": settings.origins}
         return orjson.dumps(job | {"socket": own, "state": state, "slot": slot}) + b"\n"
 
     async def _end(self, worker: _Worker) -> None:
@@ -282,7 +282,9 @@ def main() -> None:
         server.should_exit = True
 
     limits = Limits(**job["limits"])
-    settings = Settings(Path(job["home"]), Path(job["cache"]), frozenset(job["client_keys"]), limits)
+    settings = Settings(
+        Path(job["home"]), Path(job["cache"]), frozenset(job["client_keys"]), limits, tuple(job["origins"])
+    )
     drain, state = Drain(), SharedState(job["state"], slot)
     problems = exposure(job["host"], settings)
     try:

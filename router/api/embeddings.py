@@ -3,6 +3,7 @@ there is no student for it, so there is nothing to choose; what it costs is coun
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ import orjson
 
 from router.api.entrance import Arrived
 from router.api.models import Catalog
+from router.api.vectors import in_form
 from router.bodies import json_object, model_of
 from router.cascade import Cascade, Shared
 from router.contracts.records import Usage
@@ -21,6 +23,8 @@ from router.upstream.faults import surely_unpaid
 from router.upstream.sse import usage_of
 
 PATH = "/v1/embeddings"
+ASIDE_BYTES = 2**18
+"""Answers longer than this are read in a thread."""
 
 
 class Embeddings:
@@ -44,8 +48,12 @@ class Embeddings:
             raise
         try:
             usd = _estimated_usd(backend, body)  # whatever ends this, unless it is known better
-            reply = await self._shared().tiers.embed(backend, {**body, "model": backend.model}, Waited())
-            usd, status = _cost_usd(backend, body, reply.body), reply.status
+            reply = await self._asked(backend, {**body, "model": backend.model})
+            if len(reply.body) > ASIDE_BYTES:
+                found, content = await asyncio.to_thread(_read, backend, body, reply.body)
+            else:
+                found, content = _read(backend, body, reply.body)
+            usd, status = _cost_usd(backend, body, found), reply.status
         except LocumError as error:
             status = error.reply_status if isinstance(error, UpstreamRefused) else error.status
             if isinstance(error, UpstreamError | UpstreamRefused) and surely_unpaid(error):
@@ -56,7 +64,19 @@ class Embeddings:
             metrics.observe_embeddings(policy, status, usd)
         told = {"request-id": arrived.request_id, "policy": policy, "cost-usd": f"{usd:f}"}
         headers = tuple((b"x-locum-" + k.encode(), v.encode()) for k, v in told.items())
-        return Reply(reply.status, reply.body, headers + reply.headers)
+        return Reply(reply.status, content, headers + reply.headers)
+
+    async def _asked(self, backend: Backend, body: dict[str, Any]) -> Reply:
+        """Without ``encoding_format`` where the backend may not know it: numbers come then, and are as good."""
+        plain = {k: v for k, v in body.items() if k != "encoding_format" or v not in ("float", "base64")}
+        if backend.url is None:
+            body = plain
+        try:
+            return await self._shared().tiers.embed(backend, body, Waited())
+        except UpstreamRefused as refusal:
+            if body == plain or b"encoding_format" not in refusal.reply_body:
+                raise
+            return await self._shared().tiers.embed(backend, plain, Waited())
 
 
 def find(catalog: Catalog, model: str) -> tuple[Cascade, Backend]:
@@ -79,18 +99,23 @@ def find(catalog: Catalog, model: str) -> tuple[Cascade, Backend]:
     return cascade, cascade.backends.embeddings
 
 
-def _cost_usd(backend: Backend, body: Mapping[str, Any], answer: bytes) -> Decimal:
-    """By the tokens that the answer counts, else by four bytes of input a token.
+def _read(backend: Backend, body: Mapping[str, Any], answer: bytes) -> tuple[dict[str, Any], bytes]:
+    """An answer, and the bytes of it in the form that was asked for.
 
     Raises:
-        UpstreamError: the answer is no list of embeddings.
+        UpstreamError: it is no list of embeddings.
     """
     try:
         found = orjson.loads(answer)
-    except orjson.JSONDecodeError as e:
+        if isinstance(found, dict) and isinstance(found.get("data"), list):
+            return found, in_form(found, body.get("encoding_format")) or answer
+    except ValueError as e:  # orjson's own is one
         raise UpstreamError(f"{backend.label} answered something that is no list of embeddings") from e
-    if not isinstance(found, dict) or not isinstance(found.get("data"), list):
-        raise UpstreamError(f"{backend.label} answered something that is no list of embeddings")
+    raise UpstreamError(f"{backend.label} answered something that is no list of embeddings")
+
+
+def _cost_usd(backend: Backend, body: Mapping[str, Any], found: Mapping[str, Any]) -> Decimal:
+    """By the tokens that the answer counts, else by four bytes of input a token."""
     told = usage_of(found)
     return cost_usd(told, backend.price) if told and backend.price else _estimated_usd(backend, body)
 

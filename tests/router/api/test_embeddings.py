@@ -17,7 +17,7 @@ from openai import APIStatusError, NotFoundError, OpenAI
 from router.errors import PolicyError
 from router.policy import load_policy
 from router.tiers import Backends
-from tests.fakes import FakeUpstream, World, policy_of, served, world
+from tests.fakes import FakeUpstream, Script, World, policy_of, served, world
 
 PACKED = base64.b64encode(struct.pack("<2f", 0.5, -0.25)).decode()
 ANSWER: dict[str, Any] = {
@@ -73,6 +73,50 @@ def test_packed_embeddings_are_the_clients_to_unpack(client: OpenAI, vectors: Fa
     vectors.always(raw=orjson.dumps(packed))
     assert client.embeddings.create(model="default", input="a").data[0].embedding == [0.5, -0.25]
     assert vectors.seen[-1].body["encoding_format"] == "base64"
+
+
+@pytest.mark.parametrize("given", [[0.5, -0.25], PACKED])
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [({}, [0.5, -0.25]), ({"encoding_format": "float"}, [0.5, -0.25]), ({"encoding_format": "base64"}, PACKED)],
+)
+def test_whatever_form_a_backend_knows_the_client_gets_what_it_asked_for(
+    proxy: World, vectors: FakeUpstream, given: Any, asked: dict[str, Any], got: Any
+) -> None:
+    rows = [{"object": "embedding", "index": n, "embedding": given} for n in range(3)]
+    vectors.always(raw=orjson.dumps(ANSWER | {"data": rows}))
+    answer = post(proxy, {"model": "default", "input": ["a", "b", "c"], **asked}).json()
+    assert answer == ANSWER | {"data": [row | {"embedding": got} for row in rows]}
+
+
+def test_a_backend_that_refuses_a_form_is_asked_without_it(proxy: World, vectors: FakeUpstream) -> None:
+    def picky(body: dict[str, Any]) -> Script:
+        error = {"message": "encoding_format must be float", "type": "invalid_request_error"}
+        return Script(status=400, error=error) if "encoding_format" in body else Script(raw=orjson.dumps(ANSWER))
+
+    vectors.answer = picky
+    answer = post(proxy, {"model": "default", "input": "a", "encoding_format": "base64"})
+    assert answer.json()["data"][0]["embedding"] == PACKED
+    refused = post(proxy, {"model": "default", "input": "a", "encoding_format": "int8"})
+    assert (refused.status_code, vectors.seen[-1].body["encoding_format"]) == (400, "int8")
+
+
+def test_vectors_of_other_shapes_pass_as_they_are_and_broken_ones_are_told(proxy: World, vectors: FakeUpstream) -> None:
+    asked = {"model": "default", "input": "a", "encoding_format": "base64"}
+    for odd in ([[0.5], [1.5]], [[0.5], 2], ["x"], None, {"sparse": 1}):
+        vectors.always(raw=orjson.dumps(ANSWER | {"data": [{"embedding": odd}, 5]}))
+        assert post(proxy, asked).json()["data"] == [{"embedding": odd}, 5]
+    for broken in ("%%%", "abc="):
+        vectors.always(raw=orjson.dumps(ANSWER | {"data": [{"embedding": broken}]}))
+        assert post(proxy, asked | {"encoding_format": "float"}).status_code == 502
+
+
+def test_many_long_vectors_are_given_in_the_form_asked_for(proxy: World, vectors: FakeUpstream) -> None:
+    numbers = [n / 1024 for n in range(2000)]
+    rows = [{"embedding": numbers, "index": n} for n in range(50)]
+    vectors.always(raw=orjson.dumps(ANSWER | {"data": rows}))
+    found = post(proxy, {"model": "default", "input": ["a"] * 50, "encoding_format": "base64"}).json()["data"]
+    assert all(struct.unpack("<2000f", base64.b64decode(row["embedding"])) == tuple(numbers) for row in found)
 
 
 def test_the_answer_passes_as_bytes_and_says_what_it_cost(proxy: World, vectors: FakeUpstream) -> None:
@@ -153,6 +197,8 @@ def test_a_provider_behind_litellm_answers_in_openais_form(
     with world(tmp_path, embeddings=part) as found:
         asked = {"model": "default", "input": ["a"], "dimensions": 2}
         answer = httpx.post(f"{found.url}/v1/embeddings", json=asked, timeout=60)  # the first one imports litellm
+        packed = httpx.post(f"{found.url}/v1/embeddings", json=asked | {"encoding_format": "base64"}, timeout=60)
+    assert packed.json()["data"][0]["embedding"] == PACKED
     assert answer.json()["data"][0]["embedding"] == [0.5, -0.25]
     assert answer.headers["x-locum-cost-usd"] == "0.00004"
     assert vectors.seen[-1].body == asked | {"model": "vectors-1"}
