@@ -35,6 +35,7 @@ would send this on to the provider."""
 CLOSE_SECONDS = 1.0
 OFFLINE = {"LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 """Otherwise importing it, or the first request, downloads what comes with it."""
+_CODE = re.compile(r"[\"']code[\"']:\s*[\"']([A-Za-z_]+)[\"']")
 _KEY_IN_URL = re.compile(r"([?&](?:key|api[_-]?key|access_token|token)=)[^&\s\"']+", re.IGNORECASE)
 
 
@@ -125,8 +126,15 @@ class LiteLLMStream:
             if not self._begun:
                 raise
             raise UpstreamError(f"{self._backend.label} broke off its answer") from e  # too late to refuse anything
+        if chunk is not None and self._is_made_up(chunk):
+            raise UpstreamError(f"{self._backend.label} ended its stream in the middle")
         self._begun, self._done = True, chunk is None
         return b"data: " + event + b"\n\n"
+
+    def _is_made_up(self, chunk: Any) -> bool:
+        """Whether litellm says that the answer is finished where the provider did not: its stream was cut, or none."""
+        told = [getattr(self._chunks, f"{when}_finish_reason", "unknown") for when in ("received", "intermittent")]
+        return not any(told) and any(getattr(choice, "finish_reason", None) for choice in chunk.choices)
 
     async def close(self, *, done: bool = False) -> None:
         with suppress(Exception):  # whatever litellm finds to say against it: nobody reads on
@@ -194,7 +202,8 @@ def _words(backend: Backend, error: Any) -> bytes:
     """What the provider said, in OpenAI's form; a request's URL may stand in it, and in that a key."""
     text = _KEY_IN_URL.sub(r"\1...", str(error.message))
     text = redact(text.replace(backend.key, "...") if backend.key else text, ("secret",))
-    body = {"message": text, "type": "invalid_request_error", "param": None, "code": None}
+    code = _CODE.search(text)
+    body = {"message": text, "type": "invalid_request_error", "param": None, "code": code and code[1]}
     return orjson.dumps({"error": body})
 
 

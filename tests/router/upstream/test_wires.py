@@ -144,6 +144,23 @@ async def test_the_wait_that_was_asked_for_is_kept(upstream: FakeUpstream, wire:
     assert (caught.value.wait_seconds, caught.value.retry_after) == (37, "37")
 
 
+def cut_before_its_end() -> bytes:
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "big"}
+    return b"data: %b\n\n" % orjson.dumps(chunk | {"choices": [{"index": 0, "delta": {"content": "hello"}}]})
+
+
+@pytest.mark.parametrize("raw", [b"", b"<html>", b"null", cut_before_its_end()])
+async def test_litellm_makes_no_whole_answer_of_a_stream_that_was_cut(
+    upstream: FakeUpstream, backend: Backend, wire: Upstream, raw: bytes
+) -> None:
+    if isinstance(wire, OpenAIWire):
+        return  # who reads its events sees that they do not end
+    upstream.always(raw=raw, headers={"content-type": "text/event-stream"})
+    with pytest.raises(UpstreamError, match="in the middle"):
+        async with streamed(wire, backend):
+            pass
+
+
 async def test_no_one_there_is_unreachable() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
