@@ -268,7 +268,7 @@ class Cascade:
                     first = exchange.elapsed
                     exchange.tier, exchange.committed = backend.tier, True
                     if not sink.started:
-                        await sink.start(200, [*exchange.headers(), *EVENT_STREAM])
+                        await sink.start(200, [*exchange.headers(), *events.headers, *EVENT_STREAM])
                 if events.done:
                     break
                 if held:

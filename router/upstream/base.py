@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from router.contracts.decision import Tier
 from router.contracts.prices import Price
 from router.contracts.records import Rights
+from router.upstream.passed import Pairs
 
 IN_OWN_WORDS = "locum_own_words"
 """The field in which a request, an answer or a chunk in chat's form has the same in the dialect that its client and its
@@ -96,7 +97,10 @@ class Waited:
 
 
 class Stream(Protocol):
-    """A streamed answer under way: server-sent events, in pieces that may cut anywhere."""
+    """A streamed answer under way: server-sent events, in pieces that may cut anywhere. ``headers`` go on to the
+    client, if they still can."""
+
+    headers: Pairs
 
     async def read(self) -> bytes:
         """The next piece; empty at the end. Raises as ``Upstream`` says when the stream dies."""

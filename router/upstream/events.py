@@ -7,6 +7,7 @@ from collections.abc import Callable
 from router.errors import UpstreamError
 from router.upstream.base import Backend, Stream
 from router.upstream.inband import Told, broken_off, error_in, failure, suspicious, told
+from router.upstream.passed import Pairs
 from router.upstream.reading import BOM
 from router.upstream.recasting import streamed
 from router.upstream.sse import Cutter, chunks, ends, named, payload, read, says_something, split
@@ -26,6 +27,10 @@ class EventStream:
         self._backend, self._stream, self._failed, self._cutter = backend, stream, failed, Cutter()
         self._first = b""
         self._error: Told | None = None
+
+    @property
+    def headers(self) -> Pairs:
+        return self._stream.headers
 
     async def begin(self) -> None:
         """Waits for the first word: until it another backend can still answer.

@@ -28,6 +28,7 @@ from router.store.redact import redact
 from router.upstream.base import Backend, Reply, Waited
 from router.upstream.faults import JSON, fault, unable
 from router.upstream.fields import CHAT, EMBEDDINGS, allowed, foreign_tool, remote_media
+from router.upstream.passed import Pairs, passed_on
 
 CHAT_ONLY = {"_skip_mcp_handler": True}
 """Of the tools' own protocol: with any tool at all litellm would import what is not here. For embeddings it
@@ -104,7 +105,16 @@ def _arguments(backend: Backend, body: Mapping[str, Any], known: Collection[str]
 
 
 def _reply(answer: Any) -> Reply:
-    return Reply(200, orjson.dumps(answer.model_dump(exclude_none=True)), JSON)
+    return Reply(200, orjson.dumps(answer.model_dump(exclude_none=True)), JSON + _passed_on(answer))
+
+
+def _passed_on(answer: Any) -> Pairs:
+    """The provider's own headers, which litellm keeps beside an answer: some under OpenAI's names, all under a prefix
+    of its own."""
+    hidden = getattr(answer, "_hidden_params", None)
+    kept = hidden.get("additional_headers") if isinstance(hidden, dict) else None
+    found = {k.removeprefix("llm_provider-"): v for k, v in kept.items()} if isinstance(kept, dict) else {}
+    return passed_on((k.encode(), str(v).encode()) for k, v in found.items())
 
 
 class LiteLLMStream:
@@ -112,7 +122,7 @@ class LiteLLMStream:
 
     def __init__(self, litellm: Any, backend: Backend, body: Mapping[str, Any], chunks: Any, waited: Waited) -> None:
         self._litellm, self._backend, self._body, self._waited = litellm, backend, body, waited
-        self._chunks, self._iterator = chunks, aiter(chunks)
+        self._chunks, self._iterator, self.headers = chunks, aiter(chunks), _passed_on(chunks)
         self._begun = self._done = False
 
     async def read(self) -> bytes:

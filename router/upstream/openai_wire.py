@@ -12,20 +12,18 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
-from multidict import CIMultiDict, istr
+from multidict import CIMultiDict
 from yarl import URL
 
 from router.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from router.upstream.base import Backend, Dialect, Reply, Waited
 from router.upstream.faults import fault
 from router.upstream.inband import raise_error_in
+from router.upstream.passed import Pairs, passed_on
 from router.upstream.recasting import is_stream, whole
 
 CHAT = "/chat/completions"
 JSON = (b"content-type", b"application/json")
-PASSED_ON = tuple(
-    (istr(name), name.encode()) for name in ("content-type", "retry-after", "openai-processing-ms", "openai-version")
-)
 FAILURES = (TimeoutError, aiohttp.ClientError, ValueError)
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 15.0
@@ -76,12 +74,12 @@ class OpenAIWire:
         except FAILURES as e:
             raise _named(backend, e) from e
         _raise_unless_ok(backend, response, content)
-        passed_on = _passed_on(response)
+        told = _passed_on(response)
         if is_stream(content):
             content = whole(backend, content)
-            passed_on = (JSON, *(header for header in passed_on if header[0] != JSON[0]))
+            told = (JSON, *(header for header in told if header[0] != JSON[0]))
         raise_error_in(backend, content)
-        return Reply(response.status, content, passed_on)
+        return Reply(response.status, content, told)
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         return await self.complete(backend, body, waited, path="/embeddings")
@@ -158,9 +156,10 @@ def credentials(backend: Backend) -> dict[str, str]:
 class OpenAIStream:
     """A streamed answer under way (``router.upstream.base.Stream``)."""
 
-    __slots__ = ("_backend", "_content", "_response", "_waited")
+    __slots__ = ("_backend", "_content", "_response", "_waited", "headers")
 
     def __init__(self, backend: Backend, response: aiohttp.ClientResponse, waited: Waited) -> None:
+        self.headers = passed_on(response.raw_headers)
         self._backend, self._response, self._content, self._waited = backend, response, response.content, waited
 
     async def read(self) -> bytes:
@@ -202,16 +201,9 @@ def _forget(lost: asyncio.Future[None], told: Callable[[object], None]) -> None:
     lost.remove_done_callback(told)
 
 
-def _passed_on(response: aiohttp.ClientResponse) -> tuple[tuple[bytes, bytes], ...]:
-    """As the bytes that they came as, which need be no text."""
-    found = response.headers
-    return tuple(
-        [
-            (n, value.encode("utf-8", "surrogateescape"))
-            for known, n in PASSED_ON
-            if (value := found.get(known)) is not None
-        ]
-    )
+def _passed_on(response: aiohttp.ClientResponse) -> Pairs:
+    kind = [(b"content-type", value) for name, value in response.raw_headers if name.lower() == b"content-type"]
+    return (*kind[:1], *passed_on(response.raw_headers))
 
 
 def _raise_unless_ok(backend: Backend, response: aiohttp.ClientResponse, content: bytes) -> None:

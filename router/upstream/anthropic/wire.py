@@ -76,7 +76,7 @@ class AnthropicStream:
     """A streamed Message under way, as chat's events (``router.upstream.base.Stream``)."""
 
     def __init__(self, backend: Backend, raw: OpenAIStream, chunks: Chunks) -> None:
-        self._backend, self._raw, self._chunks = backend, raw, chunks
+        self._backend, self._raw, self._chunks, self.headers = backend, raw, chunks, raw.headers
         self._cutter, self._first = Cutter(), b""
 
     async def begin(self) -> None:
