@@ -33,6 +33,8 @@ SETTLING_SECONDS = 5.0
 POLICIES = 16
 """Of the upstreams' side: each has a circuit of its own, so that some are always closed."""
 MOST_FAULTS = 20
+FORESEEN = frozenset({"backend_unusable"})
+"""Errors in the log that are an alarm about somebody else."""
 ALIASES = {"fuzzed": ["gpt-4o"], "claude": ["claude-sonnet-4-5"]}
 _ID = re.compile(r'"(resp_[0-9a-z_]+)"')
 
@@ -209,7 +211,7 @@ def _logged(folder: Path, found: Found) -> None:
             told = json.loads(line)
         except ValueError:
             told = {"level": "error" if "Traceback" in line else "", "event": line}
-        if told.get("level") in ("error", "critical") or "exception" in told:
+        if told.get("event") not in FORESEEN and (told.get("level") in ("error", "critical") or "exception" in told):
             found.faults.append((None, f"in the log: {_brief(told)}"))
         if verdicts.SECRET in line:
             found.faults.append((None, "the teacher's key is in the log"))
