@@ -275,7 +275,7 @@ class Cascade:
                     exchange.sent += 1
                     await sink.send(held)
                     held = b""
-            if not events.done and relay.collected.finish_reason is None:
+            if not exchange.committed or (not events.done and relay.collected.finish_reason is None):
                 raise events.cut_short()
             if exchange.chat.body.get("tools"):
                 exchange.owe(backend, [relay.collected.message])

@@ -188,6 +188,15 @@ def test_a_student_that_dies_before_the_commit_point_is_never_seen(proxy: World,
     assert headers["x-locum-reason"] == "fallback"
 
 
+def test_a_student_whose_end_is_no_event_is_cut_short(proxy: World, client: OpenAI) -> None:
+    chunk = b'{"id": "1", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "Hi"}}]}'
+    raw = b"data: " + chunk + b"\n\n[DONE]\n\n"
+    proxy.student.always(raw=raw, headers={"content-type": "text/event-stream"})
+    chunks, headers = stream(client)
+    assert text_of(chunks) == "hello there friend"
+    assert headers["x-locum-tier"] == "teacher"
+
+
 def test_a_student_that_finds_the_request_wrong_leaves_it_to_the_teacher(proxy: World, client: OpenAI) -> None:
     proxy.student.always(status=400, error={"message": "too long", "type": "invalid_request_error"})
     _, headers = ask(client)
