@@ -132,10 +132,11 @@ class Parity(Part):
 class Objective(Part):
     """What routing aims at: exactly one of the four.
 
-    ``usd_per_day`` is a cap as well, on all that the teachers and the embeddings cost. Each answer's dearest is held
-    before it is asked for; the cap is passed by one answer at most. ``when_spent`` says what happens then to what
-    would go to the teacher, whatever sends it there: the ``student`` answers, as it does where nothing is said, or a
-    429 that tells when there is money again, where it cannot; or all of it is told so (``refuse``).
+    ``usd_per_day`` is a cap as well, on what the teachers and the embeddings cost for clients (audits have their own).
+    What an answer can cost at most is held before it is asked for; the cap is passed by one answer at most.
+    ``when_spent`` says what happens then to what would go to the teacher, whatever sends it there: the ``student``
+    answers, as where nothing is said, and what it cannot do gets a 429 that tells when there is money again; or all
+    of it does (``refuse``).
     """
 
     parity: Parity | None = None

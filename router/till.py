@@ -53,17 +53,17 @@ class Till:
     def paying(self, exchange: Exchange, backend: Backend) -> Iterator[None]:
         """Around asking a teacher. Raises BudgetSpent on entering."""
         exchange.held, exchange.waited.lost = self.hold(backend, exchange.chat.body), 0
-        known = len(exchange.answers)
+        known, unpaid = len(exchange.answers), False
         try:
             yield
-            self._usual_tokens.add(exchange.answers[0].usage.output_tokens)
-        except BaseException as error:
-            unpaid = isinstance(error, UpstreamError | UpstreamRefused) and surely_unpaid(error)
-            if len(exchange.answers) == known and not unpaid:
-                exchange.answers.append(self.lost(exchange, backend, Kind.DISCARDED))
+        except (UpstreamError, UpstreamRefused) as error:
+            unpaid = surely_unpaid(error)
             raise
         finally:
-            for _ in range(exchange.waited.lost):
+            if exchange.tier is Tier.TEACHER and len(exchange.answers) > known:
+                self._usual_tokens.add(exchange.answers[0].usage.output_tokens)
+            lost = exchange.waited.lost + (len(exchange.answers) == known and not unpaid)
+            for _ in range(lost):
                 exchange.answers.append(self.lost(exchange, backend, Kind.DISCARDED))
             self.settle(exchange)
 
