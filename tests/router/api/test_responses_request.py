@@ -321,7 +321,7 @@ def test_calls_in_forms_of_their_own_are_calls() -> None:
         {
             "type": "local_shell_call",
             "call_id": "a",
-            "action": {"type": "exec", "command": ["ls"]},
+            "action": {"command": ["ls"]},
             "status": "completed",
         },
         {"type": "local_shell_call_output", "call_id": "a", "output": "x"},
