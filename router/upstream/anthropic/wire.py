@@ -18,6 +18,7 @@ from router.upstream.base import IN_OWN_WORDS, Backend, Native, Reply, Waited
 from router.upstream.events import LONGEST_EVENT_BYTES
 from router.upstream.faults import fault
 from router.upstream.openai_wire import OpenAIStream, OpenAIWire
+from router.upstream.reading import loads
 from router.upstream.sse import Cutter, split
 
 PATH = "/v1/messages"
@@ -45,8 +46,8 @@ class AnthropicWire:
         except (UpstreamError, UpstreamRefused) as e:
             raise in_words(e, native=native) from e.__cause__
         try:
-            found = chat_of(orjson.loads(reply.body), custom_tools(body))
-        except (orjson.JSONDecodeError, UpstreamError) as e:
+            found = chat_of(loads(reply.body)[0], custom_tools(body))
+        except (ValueError, UpstreamError) as e:
             raise UpstreamError(f"{backend.label} answered something that is no message") from e
         own = {IN_OWN_WORDS: reply.body.decode("utf-8", "replace")} if native else {}
         return Reply(reply.status, orjson.dumps(found | own), reply.headers)

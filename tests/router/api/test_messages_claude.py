@@ -11,6 +11,7 @@ import httpx
 import orjson
 import pytest
 from anthropic import Anthropic
+from openai import OpenAI
 
 from router.upstream.anthropic import base_url
 from tests.fakes import FakeUpstream, Script, World, served, world
@@ -313,3 +314,52 @@ def test_where_anthropic_is(tmp_path: Path) -> None:
     assert base_url({}) == "https://api.anthropic.com"
     for given in ("http://a", "http://a/", "http://a/v1", "http://a/v1/messages"):
         assert base_url({"ANTHROPIC_API_BASE": given, "ANTHROPIC_BASE_URL": "http://b"}) == "http://a"
+
+
+def test_a_client_that_speaks_chat_gets_all_that_chat_can_say(proxy: World, claude: Claude) -> None:
+    """Two thoughts, a call between them, and the way back into the tool loop by a client that drops the thoughts."""
+    tools: Any = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
+    asked: Any = [{"role": "user", "content": "what?"}]
+    claude.says(message(BLOCKS, stop_reason="tool_use"))
+    with OpenAI(base_url=f"{proxy.url}/v1", api_key="any", max_retries=0) as client:
+        whole = client.chat.completions.create(model="locum/teacher", messages=asked, tools=tools)
+        with client.chat.completions.stream(model="locum/teacher", messages=asked, tools=tools) as stream:
+            streamed = stream.get_final_completion()
+        for found in (whole, streamed):
+            said: Any = found.choices[0].message
+            assert said.content == "Let me look.Blue."
+            assert "hm, sky" in said.reasoning_content
+            assert [t["type"] for t in said.thinking_blocks] == ["thinking", "redacted_thinking", "thinking"]
+            assert found.choices[0].finish_reason == "tool_calls"
+            assert found.model == f"{CLAUDE}-20250929"
+            assert "locum_own_words" not in found.to_json()
+        assert whole.usage is not None and whole.usage.prompt_tokens == 23004
+        function = {"name": "look", "arguments": '{"at":"sky"}'}
+        calling = {"role": "assistant", "tool_calls": [{"id": "toolu_1", "type": "function", "function": function}]}
+        result = {"role": "tool", "tool_call_id": "toolu_1", "content": "blue"}
+        given: Any = [*asked, calling, result]
+        client.chat.completions.create(model="locum/teacher", messages=given, tools=tools, reasoning_effort="low")
+    back = claude.asked["messages"][1]["content"]
+    assert [b["type"] for b in back] == ["thinking", "redacted_thinking", "thinking", "tool_use"]
+    assert back[0] == BLOCKS[0]
+    assert claude.asked["thinking"]["type"] == "enabled"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[]",
+        b"{}",
+        b'{"type": "message", "content": null}',
+        b"<html>",
+        b'{"content": [5, {"type": ["text"]}, {"type": "tool_use", "input": 3}], "usage": [], "stop_reason": 5}',
+    ],
+)
+def test_what_claude_would_never_say_is_no_fault_of_ours(proxy: World, claude: Claude, raw: bytes) -> None:
+    claude.always(raw=raw)
+    body = {"model": "locum/teacher", "max_tokens": 99, "messages": [{"role": "user", "content": "hi"}]}
+    assert httpx.post(f"{proxy.url}/v1/messages", json=body).status_code in (200, 502)
+    for event in (b"data: []", b'data: {"type": 5}', b"data: " + raw, b'data: {"type":"content_block_start"}'):
+        claude.always(raw=event + b"\n\n", headers={"content-type": "text/event-stream"})
+        found = httpx.post(f"{proxy.url}/v1/messages", json=body | {"stream": True})
+        assert found.status_code in (200, 502)
