@@ -7,10 +7,15 @@ from typing import Any
 
 import orjson
 
-from router.errors import BadRequest
+from router.errors import BadRequest, TooLarge
 
 DEEPEST = 128
 """Levels that a body may nest. Other surfaces and its record nest it deeper, and what reads records takes 199."""
+
+MOST_VALUES = 300_000
+"""Values in a body: strings, numbers, lists, objects. While they are read nobody else is served."""
+COUNTED_BYTES = 2**20
+"""Bodies no longer than this cannot hold enough to matter."""
 
 _DUMPS_DEEPEST = 254
 
@@ -20,18 +25,35 @@ def json_object(content: bytes) -> dict[str, Any]:
 
     Raises:
         BadRequest: it is none, or nests deeper than ``DEEPEST`` levels.
+        TooLarge: it holds more than ``MOST_VALUES``.
     """
+    if len(content) > COUNTED_BYTES and _values(content) > MOST_VALUES:
+        raise TooLarge(f"the request holds more than {MOST_VALUES:,} values")
     try:
         body = orjson.loads(content)
     except orjson.JSONDecodeError as e:
         raise BadRequest(f"the request is not valid JSON: {e}") from e
     if not isinstance(body, dict):
         raise BadRequest("the request must be a JSON object")
+    if content.count(b"[") + content.count(b"{") <= DEEPEST:
+        return body
     try:  # reading takes deeper nesting than writing: what could be neither passed on nor kept is told now
         orjson.dumps(buried(body, DEEPEST))
     except TypeError as e:
         raise BadRequest(f"the request is nested more than {DEEPEST} levels deep") from e
     return body
+
+
+def _values(content: bytes) -> int:
+    """About how many values there are, without reading them: by what parts them, outside of strings."""
+    if content.count(b",") + content.count(b":") <= MOST_VALUES:
+        return 0  # not even with those inside of strings
+    if b"\\" in content:
+        content = content.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if content.count(b'"') > 4 * MOST_VALUES:
+        return MOST_VALUES + 1
+    outside = b"".join(content.split(b'"')[::2])
+    return outside.count(b",") + outside.count(b"[") + outside.count(b"{")
 
 
 def buried(value: object, deepest: int) -> object:

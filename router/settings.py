@@ -21,7 +21,7 @@ class Limits:
     much longer for a long one), for the next request of a connection, for a client that takes nothing of its answer,
     and at its end for answers under way."""
 
-    body_bytes: int = 64 * 2**20
+    body_bytes: int = 32 * 2**20
     header_bytes: int = 64 * 2**10
     streams: int = 1000
     queue_bytes: int = 64 * 2**20

@@ -24,6 +24,8 @@ import orjson
 FEATURES_VERSION = "2"
 USER_WINDOW = 2048
 CONTEXT_WINDOW = 1024
+COUNTED_WINDOW = 2**18
+"""Characters in which classes and signs are counted: no model reads more, and a client may send any number."""
 IMAGE_TOKENS = 765
 """What a 1024 x 1024 image counts as input (OpenAI's tiles: 85 + 4 x 170)."""
 
@@ -146,7 +148,8 @@ def extract(body: Mapping[str, Any]) -> Features:
     texts, parts, last = _texts(_list(body.get("messages")))
     turns, last_user = len(texts), texts.pop(last) if texts else ""
     context = "\n".join(filter(None, texts))
-    raw = last_user.encode("utf-8", "replace")
+    counted = window(last_user, COUNTED_WINDOW)
+    raw = counted.encode("utf-8", "replace")
     kinds = [p.get("type") for p in parts]
     images, audio = kinds.count("image_url"), "input_audio" in kinds
     tools = _list(body.get("tools")) or _list(body.get("functions"))
@@ -157,7 +160,7 @@ def extract(body: Mapping[str, Any]) -> Features:
     numbers = [
         log(len(last_user)), log(len(context)), log(turns), log(len(raw) / (1 + separators)), log(1 + newlines),
         images > 0, audio, log(len(tools)), json, schema, *_limits(body),
-        log(_fences(last_user) + _fences(context)),
+        log(_fences(counted) + _fences(window(context, COUNTED_WINDOW))),
         *_numbers_and_sentences(user_window),
         log(raw.count(b",")), log(raw.count(b"?")), log(raw.count(b"\\")),
         *_asks(user_window, raw if user_window is last_user else None),
@@ -170,7 +173,7 @@ def extract(body: Mapping[str, Any]) -> Features:
         context=context,
         user_window=user_window,
         context_window=window(context, CONTEXT_WINDOW),
-        input_tokens=_tokens(raw, context, tools) + 4 * turns + IMAGE_TOKENS * images,
+        input_tokens=_tokens(last_user, context, tools) + 4 * turns + IMAGE_TOKENS * images,
         turns=turns,
         has_images=images > 0,
         has_audio=audio,
@@ -248,10 +251,15 @@ def window(text: str, size: int) -> str:
     return text if len(text) <= size else f"{text[:half]} {text[-half:]}"
 
 
-def _tokens(raw: bytes, context: str, tools: list[Any]) -> int:
+def _tokens(last_user: str, context: str, tools: list[Any]) -> int:
     """An estimate: four bytes of text or of a tool's definition a token."""
-    size = len(raw) + (len(context) if context.isascii() else len(context.encode("utf-8", "replace")))
+    size = _bytes(last_user) + _bytes(context)
     return (size + (len(orjson.dumps(tools, default=str)) if tools else 0)) // 4
+
+
+def _bytes(text: str) -> int:
+    """The text's length in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def _form(body: Mapping[str, Any]) -> tuple[bool, bool]:

@@ -23,6 +23,7 @@ from router.store.files import LEAST_CHARS, is_file
 
 Found = Iterator[tuple[int, int]]
 LONG_CHARS = 8_192
+PIECE_CHARS, OVERLAP_CHARS = 32_768, 8_192
 SHORTEST_CHARS = 6
 NAMING = frozenset({"model", "role"})
 """Keys whose values are names that the wire gives, not what anybody wrote."""
@@ -102,13 +103,29 @@ class _Finder:
 
     def spans(self, text: str) -> Found:
         at, group = 0, "hit" if "hit" in self.pattern.groupindex else 0
-        while m := self.pattern.search(text, at):
+        while m := self._next(text, at):
             start, end = m.span(group)
             if self.check is None or self.check(text[start:end]):
                 yield start, end
                 at = max(end, m.end())
             else:
                 at = m.start() + 1 if self.again else m.end()
+
+    def _next(self, text: str, at: int) -> re.Match[str] | None:
+        """The first match from ``at`` on. A long text is searched piece by piece, since each search holds the
+        interpreter; what reaches the end of a piece may go on behind it, so it is looked at in a longer one."""
+        size = PIECE_CHARS
+        while at + size < len(text):
+            end = at + size
+            found = self.pattern.search(text, at, end)
+            if found is not None and found.end() < end - OVERLAP_CHARS:
+                return found
+            if found is not None and found.start() <= at + OVERLAP_CHARS:
+                at, size = found.start(), 2 * size
+            else:
+                at = found.start() if found is not None else end - OVERLAP_CHARS
+            time.sleep(0)  # lets the event loop in
+        return self.pattern.search(text, at)
 
 
 # Patterns begin with what a hit can begin with and look back afterwards: the engine then skips to such

@@ -159,3 +159,11 @@ def _seconds(body: dict[str, object]) -> float:
     f = extract(body)
     hashed_ngrams(f.user_window, f.context_window)
     return time.perf_counter() - start
+
+
+def test_of_a_text_that_no_model_reads_the_beginning_and_the_end_are_counted() -> None:
+    part = "Is 1 + 1 = 2? "
+    long, longer = (extract({"messages": [{"role": "user", "content": part * n}]}) for n in (40_000, 80_000))
+    assert longer.input_tokens == 2 * long.input_tokens - 4
+    same = [n for n, name in enumerate(STRUCTURE) if name.startswith(("share_", "script_"))]
+    assert longer.structure[same] == pytest.approx(long.structure[same], abs=1e-3)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from router.store.redact import KINDS, _finders, _tells, redact, redact_json
+from router.store.redact import KINDS, OVERLAP_CHARS, PIECE_CHARS, _finders, _tells, redact, redact_json
 
 TAIL = "Ab12Cd34Ef56Gh78Ij90Kl12Mn34Op56Qr78"
 HEX = "0123456789abcdef" * 2
@@ -142,3 +142,28 @@ def test_no_finder_needs_what_the_first_glance_passes_over() -> None:
     assert without
     for label, finder in without:
         assert all(_tells(piece) for piece in finder.needs), label
+
+
+SECRETS = {
+    "email": "jo.doe@example.com", "card": "4111 1111 1111 1111", "iban": "DE89 3704 0044 0532 0130 00",
+    "phone": "+49 30 123456 78", "secret": "sk-abcdefghij0123456789klmn",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+@pytest.mark.parametrize("around", [" ", "word "])
+def test_in_a_long_text_nothing_is_missed_where_it_is_cut(kind: str, around: str) -> None:
+    """A long text is searched piece by piece: what lies across an edge is found as anywhere."""
+    found = SECRETS[kind]
+    for edge in (PIECE_CHARS, PIECE_CHARS - OVERLAP_CHARS, 2 * PIECE_CHARS - OVERLAP_CHARS):
+        for shift in range(0, len(found) + 2, 3):
+            before = (around * PIECE_CHARS * 2)[: edge - shift - 1]
+            text = f"{before} {found} " + around * PIECE_CHARS
+            assert redact(text, [kind]) == text.replace(found, f"[{kind.upper()}]")
+
+
+def test_a_secret_longer_than_a_piece_goes_whole() -> None:
+    key = "-----BEGIN PRIVATE KEY-----\n" + "abcdefgh\n" * PIECE_CHARS + "-----END PRIVATE KEY-----"
+    text = "a word " * PIECE_CHARS + key + " and a word" * PIECE_CHARS
+    assert redact(text, ["secret"]) == text.replace(key, "[SECRET]")
+    assert redact(f"x {key[:-25]}", ["secret"]) == "x [SECRET]"
