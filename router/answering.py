@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from router.acceptance import Seen
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Kind, Signals
@@ -18,10 +16,10 @@ from router.exchange import Exchange, Headers
 from router.history import is_openai, knows_max_tokens, normalised, own_call_ids
 from router.scoring.signals import of_answer, summarise
 from router.tiers import NOTHING, Tiers
-from router.upstream.assembly import Assembly
+from router.upstream.assembly import Assembly, assembled
 from router.upstream.base import IN_OWN_WORDS, Backend, Waited
 from router.upstream.inband import error_in, failure
-from router.upstream.reading import loads
+from router.upstream.reading import dumps, loads
 from router.upstream.sse import (
     DONE,
     chunks,
@@ -122,9 +120,9 @@ async def ask_whole(
         exchange.owe(backend, (choice.message for choice in choices))
     content = reply.body
     if backend.tier is Tier.STUDENT:
-        content = _written(backend, shown(found, backend, logprobs=chat.wants_logprobs))
+        content = dumps(shown(found, backend, logprobs=chat.wants_logprobs))
     elif wish and without_logprobs(found):
-        content = _written(backend, found)
+        content = dumps(found)
     answer = exchange.answered(
         backend,
         kind,
@@ -146,8 +144,7 @@ def _recorded(exchange: Exchange, backend: Backend) -> bool:
 
 
 def _seen(backend: Backend, choice: dict[str, Any], hold: int) -> Seen:
-    said = Assembly()
-    said.add_choice({**choice, "logprobs": None})
+    said = assembled({**choice, "logprobs": None})
     seen = Seen(said.message, said.finish_reason)
     if backend.tier is Tier.STUDENT:
         seen.signals = of_answer(logprobs_of(choice), seen.text, tokens_of(choice, hold), hold)
@@ -165,13 +162,6 @@ def _parsed(backend: Backend, content: bytes) -> tuple[dict[str, Any], bool]:
     except (ValueError, LookupError, TypeError) as e:
         raise UpstreamError(f"{backend.label} answered something that is no chat completion") from e
     raise UpstreamError(f"{backend.label} answered something that is no chat completion")
-
-
-def _written(backend: Backend, found: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(found)
-    except TypeError as e:
-        raise UpstreamError(f"{backend.label} answered something that is nested too deeply") from e
 
 
 def shown(found: dict[str, Any], backend: Backend, *, logprobs: bool) -> dict[str, Any]:
@@ -273,7 +263,7 @@ class Relay:
     def _shown(self, event: bytes, chunk: dict[str, Any]) -> bytes:
         try:
             return encode(shown(chunk, self._backend, logprobs=self._wants_logprobs))
-        except TypeError:  # nested too deeply to be written again
+        except UpstreamError:  # nested too deeply to be written again
             self._assembly.whole = False
             return event
 

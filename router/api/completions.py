@@ -10,13 +10,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from router.api.chat import check
 from router.api.endpoint import Asked
 from router.bodies import json_object, model_of
 from router.errors import BadRequest
 from router.exchange import Headers, Sink
+from router.upstream.assembly import assembled
+from router.upstream.calls import number
+from router.upstream.reading import dumps, loads
 from router.upstream.sse import encode, parse, split
 
 PATH = "/v1/completions"
@@ -95,9 +96,9 @@ class TextSink:
         await self._sink.start(status, headers)
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        self.started = True
         if status < 400:
-            body = orjson.dumps(self._told(orjson.loads(body), "message"))
+            body = dumps(self._told(loads(body)[0], "message"))
+        self.started = True
         await self._sink.whole(status, headers, body)
 
     async def send(self, data: bytes) -> None:
@@ -119,10 +120,8 @@ class TextSink:
         return {**answer, **renamed, "choices": [self._choice(c, part) for c in found if isinstance(c, dict)]}
 
     def _choice(self, choice: dict[str, Any], part: str) -> dict[str, Any]:
-        index, said = choice.get("index"), choice.get(part)
-        at = index if isinstance(index, int) else 0
-        content = said.get("content") if isinstance(said, dict) else None
-        text = content if isinstance(content, str) else ""
+        at = number(choice.get("index")) or 0
+        text = assembled({**choice, "logprobs": None}).message["content"] or ""
         if at not in self._sent:
             text = self._echo + text
         logprobs = _logprobs(choice.get("logprobs"), self._sent[at])

@@ -67,9 +67,7 @@ class Assembly:
 
     def add(self, chunk: Mapping[str, Any]) -> list[Piece]:
         """Takes one chunk, or a whole answer; gives what it adds. Malformed parts are passed over."""
-        self._count(chunk.get("usage"))
-        if isinstance(model := chunk.get("model"), str) and model:
-            self.model = model
+        self.note(chunk)
         choices, pieces = chunk.get("choices"), []
         if isinstance(choices, list):
             for choice in choices:
@@ -82,6 +80,12 @@ class Assembly:
         elif choices is not None:
             self.whole = False
         return pieces
+
+    def note(self, chunk: Mapping[str, Any]) -> None:
+        """Takes what a chunk tells beside its choices."""
+        self._count(chunk.get("usage"))
+        if isinstance(model := chunk.get("model"), str) and model:
+            self.model = model
 
     def add_choice(self, choice: Mapping[str, Any]) -> list[Piece]:
         """Takes a choice alone, whatever its index."""
@@ -229,6 +233,13 @@ class InOrder:
             return []
         self._told = True
         return [Piece("call", self._call.text, self._call)]
+
+
+def assembled(choice: Mapping[str, Any]) -> Assembly:
+    """One choice of a whole answer."""
+    assembly = Assembly()
+    assembly.add_choice(choice)
+    return assembly
 
 
 def text_in(value: Any) -> str:

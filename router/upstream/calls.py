@@ -92,6 +92,8 @@ class Calls:
         inner = part.get("custom") if isinstance(part.get("custom"), dict) else part.get("function")
         inner = inner if isinstance(inner, dict) else {}
         id_, name = text_of(part.get("id")), text_of(inner.get("name"))
+        if not inner and not id_:
+            return None  # it says nothing
         given = inner.get("input" if inner is part.get("custom") else "arguments")
         text = self._text(given)
         call = None if whole else self._known(index, id_, name)

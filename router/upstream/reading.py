@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from router.errors import UpstreamError
+
 LONGEST_LENIENT_BYTES = 4 * 2**20
 """More is not read but strictly: Python's own parser holds everybody else up for longer."""
 BOM = b"\xef\xbb\xbf"
@@ -42,6 +44,14 @@ def loads(data: bytes) -> tuple[Any, bool]:
         return json.loads(text, strict=False, parse_constant=_nothing, parse_float=_finite, parse_int=_integer), whole
     except RecursionError as e:
         raise ValueError("nested too deeply") from e
+
+
+def dumps(value: Any) -> bytes:
+    """What was read, written again. Raises UpstreamError where it nests too deeply for that."""
+    try:
+        return orjson.dumps(value)
+    except TypeError as e:
+        raise UpstreamError("the backend sent something that is nested too deeply") from e
 
 
 def _sound(escape: re.Match[str]) -> str:

@@ -6,14 +6,12 @@ import re
 import time
 from typing import Any
 
-import orjson
-
 from router.errors import UpstreamError
 from router.upstream.assembly import Assembly
 from router.upstream.base import Backend
 from router.upstream.calls import number
 from router.upstream.inband import error_in
-from router.upstream.reading import BOM, loads
+from router.upstream.reading import BOM, dumps, loads
 from router.upstream.sse import chunks, encode, ends
 
 _IS_STREAM = re.compile(rb"\s*(?:data|event|id|retry)?:")
@@ -35,7 +33,7 @@ def streamed(backend: Backend, content: bytes) -> bytes:
         if error_in(found) is not None:
             return encode(found)
         return _events(found)
-    except (ValueError, TypeError, LookupError, AttributeError) as e:
+    except (UpstreamError, ValueError, TypeError, LookupError, AttributeError) as e:
         raise UpstreamError(f"{backend.label} answered something that is no chat completion") from e
 
 
@@ -62,7 +60,7 @@ def whole(backend: Backend, events: bytes) -> bytes:
     """
     found, readable = chunks(events + b"\n\n")
     if (error := next((chunk for chunk in found if error_in(chunk) is not None), None)) is not None:
-        return orjson.dumps(error)
+        return dumps(error)
     choices = {
         number(c.get("index")) or 0 for chunk in found for c in chunk.get("choices") or () if isinstance(c, dict)
     }
@@ -81,4 +79,4 @@ def whole(backend: Backend, events: bytes) -> bytes:
     first = assemblies[0]
     usage = {"usage": first.usage_told} if first.usage_told else {}
     head = {"id": found[0].get("id"), "created": found[0].get("created") or int(time.time()), "model": first.model}
-    return orjson.dumps({**head, "object": "chat.completion", "choices": told, **usage})
+    return dumps({**head, "object": "chat.completion", "choices": told, **usage})

@@ -10,7 +10,7 @@ import orjson
 
 from router.contracts.records import Usage
 from router.pricing import usage_from_openai
-from router.upstream.reading import loads
+from router.upstream.reading import dumps, loads
 
 DONE = b"[DONE]"
 LEAST_LOGPROB = -9999.0
@@ -100,7 +100,7 @@ def ends(events: bytes) -> bool:
 
 
 def encode(chunk: Any) -> bytes:
-    return b"data: %b\n\n" % orjson.dumps(chunk)
+    return b"data: %b\n\n" % dumps(chunk)
 
 
 def parse(event: bytes) -> dict[str, Any] | None:

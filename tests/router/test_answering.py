@@ -7,6 +7,8 @@ import pytest
 from router.answering import Relay, request_for
 from router.bundles import Live
 from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.records import Kind
+from router.errors import UpstreamError
 from router.exchange import ChatRequest, Exchange
 from router.policy import Policy
 from router.scoring.features import extract
@@ -65,3 +67,15 @@ def test_a_stream_keeps_by_which_beginning_it_was_judged() -> None:
     whole = relay.signals()
     assert whole is not None and whole.complete and whole.tokens == 3 and whole.answer is not None
     assert whole.held == begun and begun.tokens == 2
+
+
+def test_a_student_that_can_no_longer_be_read_is_passed_on_once_it_was_let_out() -> None:
+    exchange = Exchange(CHAT, policy(None), Live(), extract(CHAT.body), DECISION, DECISION.reason)
+    relay, odd = Relay(exchange, student(None)), b"data: {broken\n\n"
+    relay.pass_on(encode({"choices": [{"index": 0, "delta": {"content": "one"}, "finish_reason": "stop"}]}))
+    with pytest.raises(UpstreamError, match="cannot be read"):
+        relay.pass_on(odd)
+    exchange.committed = True
+    assert relay.pass_on(odd) == odd
+    answer = relay.answer(Kind.SERVED)
+    assert (answer.broken, answer.finish_reason) == (True, None)

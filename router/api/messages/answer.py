@@ -10,6 +10,7 @@ import orjson
 
 from router.contracts.records import Usage
 from router.scoring.features import extract
+from router.upstream.assembly import assembled
 from router.upstream.sse import usage_of
 
 INVALID_JSON = "INVALID_JSON"
@@ -35,7 +36,7 @@ class Question:
 def message_of(answer: Mapping[str, Any], question: Question) -> dict[str, Any]:
     """The Message of a whole chat completion, its first choice."""
     choice = answer["choices"][0]
-    said = choice["message"]
+    said = assembled(choice).message
     content = _content(said, question)
     refused, calls = bool(said.get("refusal")), any(b["type"] == "tool_use" for b in content)
     usage = usage_of(answer) or estimated(question, len(orjson.dumps(content)))
@@ -43,7 +44,7 @@ def message_of(answer: Mapping[str, Any], question: Question) -> dict[str, Any]:
         "id": question.message_id,
         "type": "message",
         "role": "assistant",
-        "model": answer.get("model") or question.chat["model"],
+        "model": model if isinstance(model := answer.get("model"), str) and model else question.chat["model"],
         "content": content,
         **stop_of(choice, question, calls=calls, refused=refused),
         "usage": usage_body(usage),
@@ -82,18 +83,6 @@ def estimated(question: Question, size_bytes: int) -> Usage:
     return Usage(input_tokens=input_tokens, output_tokens=-(-size_bytes // 4), estimated=True)
 
 
-def text_in(value: Any) -> str:
-    """Text as servers give it: a string, or a list of parts."""
-    if isinstance(value, list):
-        value = "".join(p["text"] for p in value if isinstance(p, dict) and isinstance(p.get("text"), str))
-    return value if isinstance(value, str) else ""
-
-
-def thinking_in(said: Mapping[str, Any]) -> str:
-    """A model's reasoning; servers call it ``reasoning_content``, or ``reasoning``."""
-    return text_in(said.get("reasoning_content")) or text_in(said.get("reasoning"))
-
-
 def signed_in(said: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Claude's own thinking blocks (or pieces of them, in a stream), as litellm gives them beside the reasoning."""
     blocks = said.get("thinking_blocks")
@@ -111,29 +100,22 @@ def call_id(given: Any, question: Question, at: int) -> str:
 def _content(said: Mapping[str, Any], question: Question) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if question.thinking:
-        thought, found = thinking_in(said), signed_in(said)
+        thought, found = said.get("reasoning_content"), signed_in(said)
         if thought and not found:
             found = [{"type": "thinking", "thinking": thought, "signature": ""}]
-    if text := text_in(said.get("content")) + text_in(said.get("refusal")):
+    if text := (said["content"] or "") + said.get("refusal", ""):
         found.append({"type": "text", "text": text})
-    calls = said.get("tool_calls")
-    for at, call in enumerate(calls if isinstance(calls, list) else ()):
-        function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(function, dict):
-            name, given = str(function.get("name") or ""), function.get("arguments")
-            block = {"type": "tool_use", "id": call_id(call.get("id"), question, at), "name": name}
-            found.append({**block, "input": _arguments(given)})
+    for at, call in enumerate(said.get("tool_calls", ())):
+        if function := call.get("function"):
+            block = {"type": "tool_use", "id": call_id(call["id"], question, at), "name": function["name"]}
+            found.append({**block, "input": _arguments(function["arguments"])})
     return found
 
 
-def _arguments(given: Any) -> dict[str, Any]:
-    if isinstance(given, dict):
-        return given
-    text = given if isinstance(given, str) else ""
-    if not text.strip():
-        return {}
+def _arguments(text: str) -> dict[str, Any]:
     try:
         found = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        orjson.dumps(found)
+    except (orjson.JSONDecodeError, TypeError):  # none, or one that nests too deeply to be written
         found = None
     return found if isinstance(found, dict) else {INVALID_JSON: text}

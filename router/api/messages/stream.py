@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-import orjson
 
 from router.api.messages.answer import (
     Question,
@@ -13,16 +11,17 @@ from router.api.messages.answer import (
     estimated,
     signed_in,
     stop_of,
-    text_in,
-    thinking_in,
     usage_body,
 )
 from router.api.messages.errors import in_stream
 from router.contracts.records import Usage
+from router.upstream.assembly import Assembly, InOrder, Piece
 from router.upstream.base import IN_OWN_WORDS
-from router.upstream.sse import DONE, parse, payload, usage_of
+from router.upstream.calls import Call, number
+from router.upstream.reading import dumps
+from router.upstream.sse import DONE, parse, payload, piece_of
 
-Key = tuple[str, int]
+Key = tuple[str, Call | None]
 """What a block holds: ``text``, ``thinking``, ``redacted`` (thinking), or ``call`` and which of them."""
 
 _DELTAS = {
@@ -33,7 +32,7 @@ _DELTAS = {
 
 
 def event(kind: str, **fields: Any) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps({"type": kind, **fields}))
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), dumps({"type": kind, **fields}))
 
 
 PING = event("ping")
@@ -42,8 +41,7 @@ PING = event("ping")
 class MessageStream:
     """Turns chat's events into Anthropic's, one by one as they come.
 
-    One block is open at a time. Where a server mixes the pieces of several tool calls, the first goes out
-    live and what belongs to the others waits, since a block that was closed cannot be added to.
+    One block is open at a time, and one that was closed cannot be added to (``InOrder``).
     """
 
     def __init__(self, question: Question) -> None:
@@ -51,12 +49,10 @@ class MessageStream:
         self._begun = self._ended = self._refused = False
         self._index = -1
         self._open: Key | None = None
-        self._arguments = ""
         self._calls = 0
-        self._closed: set[Key] = set()
-        self._waiting: dict[Key, tuple[dict[str, Any], list[str]]] = {}
+        self._assembly = Assembly()
+        self._order = InOrder(self._assembly)
         self._choice: dict[str, Any] = {}
-        self._usage: Usage | None = None
         self._bytes = 0
         self._out: list[bytes] = []
 
@@ -82,10 +78,10 @@ class MessageStream:
         """What leaves at the end: nothing where the message is complete, or broke off with an error."""
         if self._ended:
             return b""
-        self._begin({})
+        self._begin()
         self._flush()
         self._ended = True
-        usage = self._usage or estimated(self._question, self._bytes)
+        usage = self._assembly.usage or estimated(self._question, self._bytes)
         stop = stop_of(self._choice, self._question, calls=self._calls > 0, refused=self._refused)
         self._out.append(event("message_delta", delta=stop, usage=usage_body(usage)))
         self._out.append(event("message_stop"))
@@ -95,16 +91,16 @@ class MessageStream:
         out, self._out = self._out, []
         return b"".join(out)
 
-    def _begin(self, chunk: Mapping[str, Any]) -> None:
+    def _begin(self) -> None:
         """The message's start. Its counts are 0: what is true is known at the end, and told there."""
         if self._begun:
             return
         self._begun = True
-        message = {
+        message: dict[str, Any] = {
             "id": self._question.message_id,
             "type": "message",
             "role": "assistant",
-            "model": chunk.get("model") or self._question.chat["model"],
+            "model": self._assembly.model or self._question.chat["model"],
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
@@ -113,103 +109,76 @@ class MessageStream:
         self._out += [event("message_start", message=message), PING]
 
     def _chunk(self, chunk: Mapping[str, Any]) -> None:
-        self._begin(chunk)
-        self._usage = usage_of(chunk) or self._usage
+        self._assembly.note(chunk)
+        self._begin()
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and choice.get("index", 0) == 0:
-                if isinstance(choice.get("delta"), dict):
-                    self._delta(choice["delta"])
+            if isinstance(choice, dict) and (number(choice.get("index")) or 0) == 0:
+                self._said(choice)
                 if choice.get("finish_reason"):
                     self._choice = {k: v for k, v in choice.items() if k != "delta"}
                     self._flush()
 
-    def _delta(self, delta: Mapping[str, Any]) -> None:
+    def _said(self, choice: Mapping[str, Any]) -> None:
+        pieces = self._assembly.add_choice(choice)
         if self._question.thinking:
-            self._thinking(delta)
-        refusal = text_in(delta.get("refusal"))
-        self._refused = self._refused or bool(refusal)
-        if text := text_in(delta.get("content")) + refusal:
-            self._put(("text", 0), {"type": "text", "text": ""}, text)
-        calls = delta.get("tool_calls")
-        for call in calls if isinstance(calls, list) else ():
-            if isinstance(call, dict) and isinstance(call.get("function"), dict):
-                self._call(call, call["function"])
+            self._put(self._order.add(p for p in pieces if p.kind == "reasoning"))
+            self._sign(piece_of(choice))
+        self._put(self._order.add(p for p in pieces if p.kind != "reasoning"))
 
-    def _thinking(self, delta: Mapping[str, Any]) -> None:
-        """Thinking, and its signature, which comes last: with it the block is complete."""
-        block = {"type": "thinking", "thinking": "", "signature": ""}
-        if thought := thinking_in(delta):
-            self._put(("thinking", 0), block, thought)
-        for piece in signed_in(delta):
-            if piece.get("type") == "redacted_thinking":
-                self._put(("redacted", 0), piece, "")
+    def _sign(self, delta: Mapping[str, Any]) -> None:
+        """The signature of a thought, which comes last: with it the block is complete."""
+        for signed in signed_in(delta):
+            if signed.get("type") == "redacted_thinking":
+                self._start(("redacted", None), signed)
             else:
-                self._put(("thinking", 0), block, "")
-                signature = {"type": "signature_delta", "signature": piece["signature"]}
+                if self._open != ("thinking", None):
+                    self._start(("thinking", None), _block("reasoning"))
+                signature = {"type": "signature_delta", "signature": signed["signature"]}
                 self._out.append(event("content_block_delta", index=self._index, delta=signature))
             self._stop()
 
-    def _call(self, call: Mapping[str, Any], function: Mapping[str, Any]) -> None:
-        at = call.get("index")
-        if not isinstance(at, int):  # some servers send each call whole and number none
-            at = self._calls if call.get("id") or not self._calls else self._calls - 1
-        self._calls = max(self._calls, at + 1)
-        name, arguments = str(function.get("name") or ""), text_in(function.get("arguments"))
-        block = {"type": "tool_use", "id": call_id(call.get("id"), self._question, at), "name": name, "input": {}}
-        self._put(("call", at), block, arguments)
+    def _put(self, pieces: Iterable[Piece]) -> None:
+        """Pieces of blocks, each opened where its first piece comes."""
+        for kind, text, call in pieces:
+            self._bytes += len(text)
+            self._refused = self._refused or kind == "refusal"
+            key: Key = ("call" if call else "thinking" if kind == "reasoning" else "text", call)
+            if key != self._open:
+                self._start(key, self._tool_use(call) if call else _block(kind))
+            self._add(text)
 
-    def _put(self, key: Key, block: dict[str, Any], text: str) -> None:
-        """One piece of a block, which it opens where it is the first."""
-        self._bytes += len(text)
-        if key != self._open:
-            if key in self._closed:
-                return
-            if self._waiting or self._unfinished():
-                self._waiting.setdefault(key, (block, []))[1].append(text)
-                return
-            self._start(key, block)
-        self._add(text)
-
-    def _unfinished(self) -> bool:
-        """Whether a tool call is open whose arguments are not all there."""
-        if self._open is None or self._open[0] != "call":
-            return False
-        try:
-            orjson.loads(self._arguments)
-        except orjson.JSONDecodeError:
-            return True
-        return False
+    def _tool_use(self, call: Call) -> dict[str, Any]:
+        self._calls += 1
+        made = call_id(call.id, self._question, self._calls - 1)
+        return {"type": "tool_use", "id": made, "name": call.name, "input": {}}
 
     def _start(self, key: Key, block: dict[str, Any]) -> None:
         self._stop()
-        self._open, self._index, self._arguments = key, self._index + 1, ""
+        self._open, self._index = key, self._index + 1
         self._out.append(event("content_block_start", index=self._index, content_block=block))
 
     def _add(self, text: str) -> None:
         if not text or self._open is None:
             return
         kind, field = _DELTAS[self._open[0]]
-        if self._open[0] == "call":
-            self._arguments += text
         self._out.append(event("content_block_delta", index=self._index, delta={"type": kind, field: text}))
 
     def _stop(self) -> None:
-        if self._open is None:
-            return
-        if self._open[0] == "call":
-            self._closed.add(self._open)
-        self._out.append(event("content_block_stop", index=self._index))
-        self._open = None
+        if self._open is not None:
+            self._out.append(event("content_block_stop", index=self._index))
+            self._open = None
 
     def _flush(self) -> None:
-        """Closes the open block, and lets out what waited for that."""
+        """Lets out what waited, and closes the last block."""
+        self._put(self._order.rest())
         self._stop()
-        waiting, self._waiting = self._waiting, {}
-        for key, (block, texts) in waiting.items():
-            self._start(key, block)
-            self._add("".join(texts))
-            self._stop()
+
+
+def _block(kind: str) -> dict[str, Any]:
+    return (
+        {"type": "thinking", "thinking": "", "signature": ""} if kind == "reasoning" else {"type": "text", "text": ""}
+    )
 
 
 def _without_type(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from router.api.wire import Message, Receive, Scope, Send
 from router.bodies import json_object
 from router.exchange import JSON, Headers, Sink
 from router.upstream.base import IN_OWN_WORDS, Dialect, Native
+from router.upstream.reading import dumps, loads
 from router.upstream.sse import split
 
 PATH = "/v1/messages"
@@ -55,17 +56,18 @@ class MessageSink:
         await self._sink.start(status, headers)
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        message = self._message(status, body)
         self.started = True
         kept = [(k, v) for k, v in headers if k != b"content-type"]
-        await self._sink.whole(status, [*kept, *JSON], self._message(status, body))
+        await self._sink.whole(status, [*kept, *JSON], message)
 
     def _message(self, status: int, body: bytes) -> bytes:
         if status >= 400:
             return orjson.dumps(from_openai(status, body, self._question.request_id))
-        answer = orjson.loads(body)
+        answer, _ = loads(body)
         if isinstance(own := answer.get(IN_OWN_WORDS), str):
             return own.encode()
-        return orjson.dumps(message_of(answer, self._question))
+        return dumps(message_of(answer, self._question))
 
     async def send(self, data: bytes) -> None:
         if out := self._taken(data):

@@ -12,6 +12,7 @@ from router.api.responses.kept import Terms
 from router.api.responses.output import Output
 from router.api.responses.request import echo, wants_logprobs
 from router.exchange import Headers
+from router.upstream.sse import usage_told
 
 Response = dict[str, Any]
 
@@ -76,11 +77,12 @@ def item_status(finish_reason: str | None) -> str:
 
 def response_of(turn: Turn, chat: Mapping[str, Any]) -> Response:
     """The response object for a whole chat answer."""
-    choice, output = chat["choices"][0], turn.output()
-    finish = choice.get("finish_reason")
-    output.add(choice)
+    output = turn.output()
+    output.add(chat["choices"][0])
+    finish = output.assembly.finish_reason
     output.close(item_status(finish))
-    usage, model = usage_of(chat.get("usage")), str(chat.get("model") or turn.body["model"])
+    model = chat["model"] if isinstance(chat.get("model"), str) and chat["model"] else turn.body["model"]
+    usage = usage_of(usage_told(chat))
     return turn.ended(finish, model, output.items, usage=usage, service_tier=chat.get("service_tier"))
 
 
@@ -92,14 +94,18 @@ def usage_of(chat: Any) -> dict[str, Any] | None:
         found if isinstance(found := chat.get(k), dict) else {}
         for k in ("prompt_tokens_details", "completion_tokens_details")
     )
-    output_tokens = chat.get("completion_tokens") or 0
+    output_tokens = _count(chat, "completion_tokens")
     return {
         "input_tokens": chat["prompt_tokens"],
         "input_tokens_details": {
-            "cached_tokens": read.get("cached_tokens") or 0,
-            "cache_write_tokens": read.get("cache_write_tokens") or 0,
+            "cached_tokens": _count(read, "cached_tokens"),
+            "cache_write_tokens": _count(read, "cache_write_tokens"),
         },
         "output_tokens": output_tokens,
-        "output_tokens_details": {"reasoning_tokens": written.get("reasoning_tokens") or 0},
-        "total_tokens": chat.get("total_tokens") or chat["prompt_tokens"] + output_tokens,
+        "output_tokens_details": {"reasoning_tokens": _count(written, "reasoning_tokens")},
+        "total_tokens": _count(chat, "total_tokens") or chat["prompt_tokens"] + output_tokens,
     }
+
+
+def _count(of: Mapping[str, Any], name: str) -> int:
+    return found if isinstance(found := of.get(name), int) else 0

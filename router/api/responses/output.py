@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.api.responses.items import Item
-from router.errors import UpstreamError
+from router.upstream.assembly import Assembly, InOrder, Piece
+from router.upstream.calls import Call
+from router.upstream.sse import LEAST_LOGPROB
 
 Event = dict[str, Any]
 
-FIELDS = {"content": "output_text", "refusal": "refusal", "reasoning_content": "reasoning_text"}
-"""What a chat message's fields are here."""
+PARTS = {"text": "output_text", "refusal": "refusal", "reasoning": "reasoning_text"}
+"""What the pieces of an answer are here."""
 
 CALLS = {
     "function": ("function_call", "arguments", "response.function_call_arguments"),
@@ -26,12 +28,12 @@ FRESH: dict[str, Item] = {"message": {"role": "assistant"}, "reasoning": {"summa
 
 @dataclass(slots=True)
 class _Open:
-    """The item that is being written. ``part``: the kind of its content part under way; ``call``: the tool
-    call's number in the chat answer and its type there."""
+    """The item that is being written. ``part``: the kind of its content part under way; ``call``: the tool call
+    that it is."""
 
     item: Item
     part: str | None = None
-    call: tuple[int, str] | None = None
+    call: Call | None = None
     written: list[str] = field(default_factory=list)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
 
@@ -43,34 +45,33 @@ class Output:
         self.items: list[Item] = []
         self._new_id, self._logprobs = new_id, logprobs
         self._open: _Open | None = None
-        self._calls = -1
+        self.assembly = Assembly()
+        self._order = InOrder(self.assembly)
 
     def add(self, choice: dict[str, Any]) -> list[Event]:
-        """Takes a choice of a chat answer (its ``message``) or of a chunk (its ``delta``).
-
-        Raises:
-            UpstreamError: a stream goes on with a tool call that it had left.
-        """
-        piece = choice.get("delta") or choice.get("message")
-        if not isinstance(piece, dict):
-            return []
-        events: list[Event] = []
-        for name in ("reasoning_content", "content", "refusal"):
-            if isinstance(text := piece.get(name), str) and text:
-                events += self._write(FIELDS[name], text, _logprobs(choice) if name == "content" else [])
-        calls = piece.get("tool_calls")
-        for n, call in enumerate(calls if isinstance(calls, list) else ()):
-            if isinstance(call, dict):
-                number = call.get("index")
-                events += self._add_call(number if isinstance(number, int) else n, call)
-        return events
+        """Takes a choice of a chat answer (its ``message``) or of a chunk (its ``delta``)."""
+        logprobs = _logprobs(choice) if choice.get("logprobs") else []
+        return self._told(self._order.add(self.assembly.add_choice(choice)), logprobs)
 
     def close(self, status: str = "completed") -> list[Event]:
-        """Ends the item under way. An answer that is complete and says nothing says an empty text."""
-        events: list[Event] = []
+        """Ends the answer. One that is complete and says nothing says an empty text."""
+        events = self._told(self._order.rest(), [])
         if status == "completed" and all(item["type"] == "reasoning" for item in self.items):
-            events = self._begin("output_text")
+            events += self._begin("output_text")
         return events + self._end(status)
+
+    def cut(self) -> None:
+        """Ends the item under way, of an answer that goes on no longer: what waited is not told."""
+        self._end("incomplete")
+
+    def _told(self, pieces: list[Piece], logprobs: list[dict[str, Any]]) -> list[Event]:
+        events: list[Event] = []
+        for kind, text, call in pieces:
+            if call is None:
+                events += self._write(PARTS[kind], text, logprobs if kind == "text" else [])
+            elif call.type in CALLS:
+                events += self._add_call(call, text)
+        return events
 
     # ---- words ----
 
@@ -115,30 +116,16 @@ class Output:
 
     # ---- tool calls ----
 
-    def _add_call(self, number: int, call: dict[str, Any]) -> list[Event]:
-        kind = call.get("type") or (self._open.call[1] if self._open and self._open.call else "function")
-        if not isinstance(kind, str) or kind not in CALLS:
-            return []
-        item_type, key, prefix = CALLS[kind]
-        inner = call.get(kind)
-        inner = inner if isinstance(inner, dict) else {}
-        name, text = (inner.get(k) if isinstance(inner.get(k), str) else "" for k in ("name", key))
+    def _add_call(self, call: Call, text: str) -> list[Event]:
+        item_type, key, prefix = CALLS[call.type]
         events: list[Event] = []
-        if self._open is None or self._open.call is None or self._open.call[0] != number:
-            if number <= self._calls:
-                raise UpstreamError("the backend's stream went back to a tool call that it had left")
-            self._calls = number
-            call_id = call.get("id") or f"call_{secrets.token_hex(12)}"
-            item = self._new(item_type) | {key: "", "call_id": call_id, "name": ""}
-            events += self._start(_Open(item, call=(number, kind)))
+        if self._open is None or self._open.call is not call:
+            call_id = call.id or f"call_{secrets.token_hex(12)}"
+            item = self._new(item_type) | {key: "", "call_id": call_id, "name": call.name}
+            events = self._start(_Open(item, call=call))
         assert self._open is not None
-        self._open.item["name"] += name
-        if events:
-            events[-1]["item"]["name"] = name
-        if text:
-            self._open.written.append(text)
-            events.append({"type": f"{prefix}.delta", **self._at(), "delta": text})
-        return events
+        self._open.written.append(text)
+        return [*events, {"type": f"{prefix}.delta", **self._at(), "delta": text}] if text else events
 
     def _end_call(self, now: _Open, kind: str) -> list[Event]:
         _, key, prefix = CALLS[kind]
@@ -162,7 +149,7 @@ class Output:
         now = self._open
         if now is None:
             return []
-        events = self._end_call(now, now.call[1]) if now.call else self._end_part()
+        events = self._end_call(now, now.call.type) if now.call else self._end_part()
         now.item["status"] = status
         self._open = None
         done = {"type": "response.output_item.done", "output_index": len(self.items) - 1, "item": now.item}
@@ -203,4 +190,5 @@ def _tokens(found: object) -> list[dict[str, Any]]:
 def _token(token: dict[str, Any]) -> dict[str, Any]:
     raw = token.get("bytes")
     raw = raw if isinstance(raw, list) else list(token["token"].encode())
-    return {"token": token["token"], "bytes": raw, "logprob": token["logprob"]}
+    logprob = token["logprob"] if isinstance(token["logprob"], int | float) else LEAST_LOGPROB
+    return {"token": token["token"], "bytes": raw, "logprob": logprob}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
-
 from router.api.responses.answer import Response, Turn, item_status, response_of, usage_of
 from router.api.responses.output import Event
-from router.errors import UpstreamError
 from router.exchange import Headers, Sink
+from router.upstream.calls import number
+from router.upstream.reading import dumps, loads
 from router.upstream.sse import parse, payload, split
 
 Keep = Callable[[Turn, Response], Awaitable[bool]]
@@ -27,9 +26,7 @@ class ResponseSink:
         self._sink, self._turn, self._keep = sink, turn, keep
         self._output = turn.output()
         self._sequence = 0
-        self._model: str | None = None
         self._seen: dict[str, Any] = {}
-        self._finish: str | None = None
         self._error: dict[str, Any] | None = None
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -37,10 +34,10 @@ class ResponseSink:
         await self._sink.start(status, [*headers, *self._turn.headers])
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        self.started = True
         if status == 200:
-            response = response_of(self._turn, orjson.loads(body))
-            body = orjson.dumps(await self._kept(response))
+            response = response_of(self._turn, loads(body)[0])
+            body = dumps(await self._kept(response))
+        self.started = True
         await self._sink.whole(status, [*headers, *self._turn.headers], body)
 
     async def send(self, data: bytes) -> None:
@@ -51,48 +48,44 @@ class ResponseSink:
         """The answer's end, or that it broke off: then the last events say so, and nothing is kept."""
         shown = self._taken(data) if data else b""
         if self._error is None:
-            shown += self._begun() + self._tell(self._output.close(item_status(self._finish)))
-            response = self._turn.ended(self._finish, self._named, self._output.items, **self._seen)
+            finish = self._output.assembly.finish_reason
+            shown += self._begun() + self._tell(self._output.close(item_status(finish)))
+            response = self._turn.ended(finish, self._named, self._output.items, **self._seen)
             response = await self._kept(response)
             shown += self._tell([{"type": f"response.{response['status']}", "response": response}])
         await self._sink.end(shown)
 
     def _taken(self, data: bytes) -> bytes:
         """The client's events for some of the chat answer's; comments stay what they are."""
-        shown = b""
+        shown: list[bytes] = []
         for event in split(data):
             if self._error is not None:
                 break
             if not payload(event):
-                shown += event
+                shown.append(event)
             elif (chunk := parse(event)) is not None:
-                shown += self._chunk(chunk)
-        return shown
+                shown.append(self._chunk(chunk))
+        return b"".join(shown)
 
     def _chunk(self, chunk: dict[str, Any]) -> bytes:
         if isinstance(error := chunk.get("error"), dict):
             return self._failed(error)
-        self._model = self._model or chunk.get("model")
-        self._seen |= {
-            k: v
-            for k, v in (("usage", usage_of(chunk.get("usage"))), ("service_tier", chunk.get("service_tier")))
-            if v is not None
-        }
-        shown = self._begun()
+        assembly = self._output.assembly
+        assembly.note(chunk)
+        shown = [self._begun()]
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and choice.get("index", 0) == 0:
-                self._finish = choice.get("finish_reason") or self._finish
-                try:
-                    shown += self._tell(self._output.add(choice))
-                except UpstreamError as broken:
-                    return shown + self._failed(broken.body()["error"])
-        return shown
+            if isinstance(choice, dict) and (number(choice.get("index")) or 0) == 0:
+                shown.append(self._tell(self._output.add(choice)))
+        tier = chunk.get("service_tier")
+        told = (("usage", usage_of(assembly.usage_told)), ("service_tier", tier))
+        self._seen |= {key: value for key, value in told if value is not None}
+        return b"".join(shown)
 
     @property
     def _named(self) -> str:
         """The model that answers; before it says so, the name that was asked for."""
-        return str(self._model or self._turn.body["model"])
+        return str(self._output.assembly.model or self._turn.body["model"])
 
     def _begun(self) -> bytes:
         """The first two events, once: as soon as it is known which model answers."""
@@ -106,18 +99,18 @@ class ResponseSink:
         self._error = error
         message, code = str(error.get("message") or "the stream broke off"), error.get("code")
         told = {"type": "error", "code": code, "message": message, "param": error.get("param"), "error": error}
-        self._output.close("incomplete")
+        self._output.cut()
         why = {"code": code if code == RATE_LIMITED else FAILED, "message": message}
         response = self._turn.response("failed", self._named, error=why, output=self._output.items, store=False)
         return self._begun() + self._tell([told, {"type": "response.failed", "response": response}])
 
     def _tell(self, events: list[Event]) -> bytes:
-        shown = b""
+        shown = []
         for event in events:
             event["sequence_number"] = self._sequence
             self._sequence += 1
-            shown += b"event: %s\ndata: %s\n\n" % (event["type"].encode(), orjson.dumps(event))
-        return shown
+            shown.append(b"event: %s\ndata: %s\n\n" % (event["type"].encode(), dumps(event)))
+        return b"".join(shown)
 
     async def _kept(self, response: Response) -> Response:
         """The response as it leaves: kept where that was asked for, and saying whether it is."""

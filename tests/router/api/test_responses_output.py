@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-import pytest
 
 from router.api.responses.answer import Turn, response_of, usage_of
 from router.api.responses.items import new_ids
 from router.api.responses.kept import Terms
 from router.api.responses.output import Output
 from router.api.responses.sink import ResponseSink
-from router.errors import UpstreamError
 from router.exchange import Headers
 from router.upstream.sse import encode
 
@@ -176,19 +174,26 @@ def test_a_custom_call_streams_its_input() -> None:
     assert (out.items[0]["type"], out.items[0]["input"]) == ("custom_tool_call", "select 1")
 
 
-async def test_a_stream_that_mixes_its_calls_up_fails_rather_than_give_wrong_ones() -> None:
+async def test_calls_whose_pieces_are_mixed_come_one_after_the_other() -> None:
     def call(n: int, text: str) -> dict[str, Any]:
         return {"tool_calls": [{"index": n, "id": f"c{n}", "type": "function", "function": {"arguments": text}}]}
 
-    out = output()
-    out.add({"delta": call(0, "{")})
-    out.add({"delta": call(1, "{}")})
-    with pytest.raises(UpstreamError):
-        out.add({"delta": call(0, "}")})
+    mixed = [call(0, "{"), call(1, '{"b":'), call(0, "}"), {"content": "a"}, call(1, "1}")]
+    client, _ = await streamed(*map(chunk, mixed), chunk(finish_reason="tool_calls"))
+    output = client.events[-1]["response"]["output"]
+    assert [(i.get("call_id"), i.get("arguments")) for i in output] == [("c0", "{}"), ("c1", '{"b":1}'), (None, None)]
+    done = [e["item"] for e in client.events if e["type"] == "response.output_item.done"]
+    assert done == output
+
+
+async def test_what_waited_is_not_told_where_the_stream_broke() -> None:
+    call = {"index": 1, "id": "b", "function": {"name": "g", "arguments": "{}"}}
     client, kept = await streamed(
-        chunk(call(0, "{")), chunk(call(1, "{}")), chunk(call(0, "}")), chunk({"content": "a"})
+        chunk({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{"}}]}),
+        chunk({"tool_calls": [call]}),
+        last=encode({"error": {"message": "gone"}}),
     )
-    assert types(client.events)[-2:] == ["error", "failed"]
+    assert [i["call_id"] for i in client.events[-1]["response"]["output"]] == ["a"]
     assert kept == []
 
 
