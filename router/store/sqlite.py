@@ -11,6 +11,7 @@ than these records are worth.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
@@ -115,7 +116,8 @@ class SqliteStore(SqliteReader):
 
     @property
     def problems(self) -> Sequence[str]:
-        return [said for said in (self._stalled(), self._gone, self._lost(), self.unread.said()) if said]
+        found = (self._stalled(), self._read_only(), self._gone, self._lost(), self.unread.said())
+        return [said for said in found if said]
 
     @property
     def depth(self) -> int:
@@ -173,6 +175,13 @@ class SqliteStore(SqliteReader):
             return ""
         why = self._failing or "another process keeps the file to itself, or the disk is slow"
         return f"records cannot be written: {why}; {self.depth} wait for it since {waits:.0f} s"
+
+    def _read_only(self) -> str:
+        try:
+            writable = os.access(self._path, os.W_OK) and self._path.stat().st_mode & 0o222
+        except OSError:
+            return ""  # what is gone is opened anew
+        return "" if writable else f"{self._path} was made read-only: what is open goes on, but the next start fails"
 
     def _lost(self) -> str:
         lost = [f"{count} {cause}" for cause, count in self.drops.items() if count]

@@ -395,3 +395,11 @@ async def test_what_came_into_its_place_and_is_none_is_told_until_it_is_gone(
         path.parent.unlink()
         until(lambda: store.depth == 0)
         assert store.get("r-1") is not None and store.drops["queue_full"] == 0
+
+
+def test_a_file_that_was_made_read_only_is_told(path: Path, make_record: MakeRecord) -> None:
+    with closing(SqliteStore(path, {"default": TEXT}, clock=lambda: NOW)) as store:
+        path.chmod(0o400)
+        assert any("was made read-only" in said for said in store.problems)
+        path.chmod(0o600)
+        assert not store.problems
