@@ -93,9 +93,9 @@ class _Worker:
             await self.process.wait()
 
     def hurry(self) -> None:
-        """A second signal: its requests get no more time."""
+        """Its requests get no more time. Another signal than the first, since two of one kind may arrive as one."""
         with suppress(ProcessLookupError):
-            self.process.terminate()
+            self.process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -301,7 +301,8 @@ def main() -> None:
         ending=lambda: None,
         replaced=True,
     )
-    server.run([socket.socket(fileno=job["socket"])])
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once all is closed
+        server.run([socket.socket(fileno=job["socket"])])
 
 
 if __name__ == "__main__":
