@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from router.upstream.anthropic.answer import is_signed
+
 PASSED_ON = frozenset({
     "cache_control", "context_management", "max_tokens", "messages", "output_config", "output_format", "service_tier",
     "stop_sequences", "system", "temperature", "thinking", "tool_choice", "tools", "top_k", "top_p",
@@ -16,9 +18,6 @@ PASSED_ON = frozenset({
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
-
-OURS = "locum."
-"""How a signature begins that this proxy made: what another model must get back, in the place where clients keep it."""
 
 
 def own_words(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +30,8 @@ def own_words(body: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(metadata, dict) and "user_id" in metadata:
         kept["metadata"] = {"user_id": metadata["user_id"]}
     if isinstance(turns := body.get("messages"), list):
-        kept["messages"] = [turn for turn in map(_turn, turns) if turn is not None]
+        ids = _Ids()
+        kept["messages"] = [turn for turn in (_turn(t, ids) for t in turns) if turn is not None]
         if thinks_by_budget(kept) and unthought(kept["messages"]):
             del kept["thinking"]
     return kept
@@ -67,37 +67,62 @@ def _has(turn: Mapping[str, Any], kinds: frozenset[str] | set[str]) -> bool:
     return isinstance(content, list) and any(isinstance(b, dict) and b.get("type") in kinds for b in content)
 
 
-def _turn(turn: Any) -> Any:
+def _turn(turn: Any, ids: _Ids) -> Any:
     """None where nothing of it is left."""
     content = turn.get("content") if isinstance(turn, dict) else None
     if not isinstance(content, list):
         return turn
-    fresh = [block for block in map(_block, content) if block is not None]
+    if turn.get("role") == "assistant":
+        ids.begin()
+    fresh = [block for block in (_block(b, ids) for b in content) if block is not None]
     if content and not fresh:
         return None
     return turn if fresh == content else {**turn, "content": fresh}
 
 
-def _block(block: Any) -> Any:
+def _block(block: Any, ids: _Ids) -> Any:
     """None for a thought that is not Claude's."""
-    if not isinstance(block, dict):
-        return block
-    kind = block.get("type")
-    if kind == "thinking" and not is_claudes(block.get("signature")):
-        return None
-    field = {"tool_use": "id", "tool_result": "tool_use_id"}.get(kind) if isinstance(kind, str) else None
-    given = block.get(field) if field else None
-    if field and isinstance(given, str) and given and not _PLAIN.fullmatch(given):
-        return {**block, field: plain_id(given)}
+    match block:
+        case {"type": "thinking"} if not is_signed(block):
+            return None
+        case {"type": "tool_use", "id": str(given)} if (fresh := ids.called(given)) != given:
+            return {**block, "id": fresh}
+        case {"type": "tool_result", "tool_use_id": str(given)} if (fresh := ids.answered(given)) != given:
+            return {**block, "tool_use_id": fresh}
     return block
 
 
-def is_claudes(signature: Any) -> bool:
-    return isinstance(signature, str) and bool(signature) and not signature.startswith(OURS)
+class _Ids:
+    """Ids of tool calls over a conversation: each in a form that Claude takes, and there once, however a model
+    counted its calls; results follow their calls."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+        self._open: dict[str, list[str]] = {}
+
+    def begin(self) -> None:
+        """A turn that may call: what was called before has had its results."""
+        self._open = {}
+
+    def called(self, given: str) -> str:
+        fresh, again = plain_id(given), 0
+        while fresh in self._used:
+            fresh, again = _hashed(f"{given} {len(self._used)} {again}"), again + 1
+        self._used.add(fresh)
+        self._open.setdefault(given, []).append(fresh)
+        return fresh
+
+    def answered(self, given: str) -> str:
+        waiting = self._open.get(given)
+        if not waiting:
+            return plain_id(given)
+        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
 
 def plain_id(given: str) -> str:
     """The same id for the same call: letters and digits alone."""
-    if _PLAIN.fullmatch(given):
-        return given
+    return given if _PLAIN.fullmatch(given) else _hashed(given)
+
+
+def _hashed(given: str) -> str:
     return "toolu_" + hashlib.blake2b(given.encode("utf-8", "replace"), digest_size=12).hexdigest()

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from router.upstream.anthropic.answer import thought_of
-from router.upstream.anthropic.native import is_claudes, plain_id
+from router.upstream.anthropic.answer import is_signed, thought_of
+from router.upstream.anthropic.native import plain_id
 from router.upstream.faults import unable
 
 Block = dict[str, Any]
@@ -115,7 +115,7 @@ def _thoughts(message: Mapping[str, Any]) -> list[Block]:
     """Those that Claude signed, word for word."""
     blocks = message.get("thinking_blocks")
     found = [b for b in blocks if isinstance(b, dict)] if isinstance(blocks, list) else []
-    return [thought_of(b) for b in found if b.get("type") == "redacted_thinking" or is_claudes(b.get("signature"))]
+    return [thought_of(b) for b in found if is_signed(b)]
 
 
 def _calls(message: Mapping[str, Any], where: str) -> list[Block]:

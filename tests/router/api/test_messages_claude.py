@@ -310,6 +310,36 @@ def test_what_other_models_wrote_is_taken_out(proxy: World, claude: Claude) -> N
     assert call["id"].isidentifier()
 
 
+def test_ids_that_another_model_counts_from_0_are_each_there_once(proxy: World, claude: Claude) -> None:
+    claude.says(message())
+
+    def loop(*ids: str) -> list[dict[str, Any]]:
+        calls = [{"type": "tool_use", "id": id, "name": "ls", "input": {}} for id in ids]
+        results = [{"type": "tool_result", "tool_use_id": id, "content": str(n)} for n, id in enumerate(ids)]
+        return [{"role": "assistant", "content": calls}, {"role": "user", "content": results}]
+
+    turns = [{"role": "user", "content": "hi"}, *loop("call_0"), *loop("call_0", "call_0"), *loop("call_0")]
+    body = {"model": "locum/teacher", "max_tokens": 4000, "messages": turns}
+    assert httpx.post(f"{proxy.url}/v1/messages", json=body).status_code == 200
+    contents = [turn["content"] for turn in claude.asked["messages"][1:]]
+    called = [[b["id"] for b in blocks] for blocks in contents[::2]]
+    assert called == [[b["tool_use_id"] for b in blocks] for blocks in contents[1::2]]
+    assert len({id for ids in called for id in ids}) == 4
+    assert claude.asked["messages"][:3] == turns[:3]
+
+
+def test_a_request_as_deep_as_may_be_is_translated(proxy: World, claude: Claude) -> None:
+    claude.says(message())
+    schema: dict[str, Any] = {"type": "string", "pattern": "x"}
+    for _ in range(60):
+        schema = {"type": "object", "properties": {"a": schema}}
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    body = {"model": "locum/teacher", "messages": [{"role": "user", "content": "hi"}], "response_format": form}
+    found = httpx.post(f"{proxy.url}/v1/chat/completions", json=body)
+    assert found.status_code == 200, found.text
+    assert claude.asked["output_config"]["format"]["schema"]["additionalProperties"] is False
+
+
 def test_where_anthropic_is(tmp_path: Path) -> None:
     assert base_url({}) == "https://api.anthropic.com"
     for given in ("http://a", "http://a/", "http://a/v1", "http://a/v1/messages"):
