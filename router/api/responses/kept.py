@@ -24,6 +24,8 @@ from router.store.opening import Owned
 
 BUSY_SECONDS = 5.0
 PRUNE_SECONDS = 600.0
+MOST_BYTES = 32 * 2**20
+"""Of what was said before: a hundred bytes may ask for it, and all is read."""
 PRUNE_ROWS = 500
 VERSION = 1
 
@@ -45,13 +47,13 @@ CREATE INDEX IF NOT EXISTS responses_by_end ON responses (expires_at);
 ADD = "INSERT INTO responses VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 GET = "SELECT input, output, response FROM responses WHERE id = ? AND owner = ? AND expires_at > ?"
 CHAIN = """
-WITH RECURSIVE chain (id, previous, conversation, input, output, depth) AS (
-    SELECT id, previous, conversation, input, output, 0 FROM responses
+WITH RECURSIVE chain (id, previous, conversation, input, output, depth, size) AS (
+    SELECT id, previous, conversation, input, output, 0, length(input) + length(output) FROM responses
     WHERE id = :id AND owner = :owner AND expires_at > :now
     UNION ALL
-    SELECT r.id, r.previous, r.conversation, r.input, r.output, depth + 1
+    SELECT r.id, r.previous, r.conversation, r.input, r.output, depth + 1, size + length(r.input) + length(r.output)
     FROM responses r JOIN chain ON r.id = chain.previous
-    WHERE r.owner = :owner AND r.expires_at > :now
+    WHERE r.owner = :owner AND r.expires_at > :now AND size <= :most
 )
 SELECT previous, conversation, input, output FROM chain ORDER BY depth DESC
 """
@@ -135,8 +137,9 @@ class KeptResponses:
         return Kept(given, response | {"output": output})
 
     async def history(self, response_id: str, owner: str) -> History | None:
-        """None where the response, or one that it goes on from, is not kept (any more)."""
-        rows = await self._rows(CHAIN, {"id": response_id, "owner": owner, "now": self._clock()})
+        """None where the response, or one that it goes on from, is not kept (any more), or all is longer than
+        ``MOST_BYTES``."""
+        rows = await self._rows(CHAIN, {"id": response_id, "owner": owner, "now": self._clock(), "most": MOST_BYTES})
         if not rows or rows[0][0] is not None:
             return None
         parts = (part for *_, given, output in rows for part in (given, output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ from router.policy import Policy
 
 PATH = "/v1/responses"
 DAY_SECONDS = 86_400.0
+AT_ONCE = 250
 
 Owner = Callable[[Mapping[bytes, bytes]], str]
 """A request's headers -> whose it is."""
@@ -41,10 +43,11 @@ class Responses:
         given = await self._resolved(listed(body["input"], new_id), owner, policy)
         before = await self._before(body, owner, policy)
         transcript = Transcript()
-        for item in before.items if before else ():
-            transcript.add(item, "previous_response_id")
-        for n, item in enumerate(given):
-            transcript.add(item, f"input[{n}]")
+        told = [(item, "previous_response_id") for item in (before.items if before else ())]
+        for n, (item, where) in enumerate([*told, *((item, f"input[{n}]") for n, item in enumerate(given))]):
+            transcript.add(item, where)
+            if n % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)  # others are served between so many
         tools, left_out = tools_of(body)
         chat = chat_body(body, transcript.messages, tools)
         conversation = conversation_of(headers, chat, owner, before.conversation if before else None)
@@ -64,7 +67,7 @@ class Responses:
         if history is None:
             raise PreviousNotStored(
                 f"Previous response with id '{previous}' not found: it, or one before it, was not stored, was "
-                "deleted, is past its retention, or is another key's",
+                "deleted, is past its retention, or is another key's; or all together is longer than a request may be",
                 param="previous_response_id",
             )
         return history

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,18 @@ async def test_a_conversation_with_a_gap_is_none(kept: KeptResponses) -> None:
     assert not await kept.delete("b", "me")
     assert await ids(kept, "c") is None
     assert await ids(kept, "a") == ["in_a", "msg_a"]
+
+
+async def test_a_conversation_longer_than_a_request_may_be_is_not_read(
+    kept: KeptResponses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(kept, "a")
+    for before, name in pairwise("abcdefghij"):
+        await put(kept, name, before)
+    assert await ids(kept, "j") is not None
+    monkeypatch.setattr("router.api.responses.kept.MOST_BYTES", 300)
+    assert await ids(kept, "a") is not None
+    assert await ids(kept, "j") is None
 
 
 async def test_another_key_finds_nothing(kept: KeptResponses) -> None:
