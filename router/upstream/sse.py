@@ -39,6 +39,9 @@ class Cutter:
     def feed(self, piece: bytes) -> bytes:
         """The events that ended with this piece, in one run of bytes, closing blank lines included."""
         data = self._before + piece if self._before else piece
+        if b"\n" not in data and b"\r" not in data:  # a long event's middle: one byte is found sooner than two
+            self._wait(piece)
+            return b""
         end = data.rfind(b"\n\n") + 2
         if end == 1 or b"\r" in data:
             end = max((found.end() for found in _SURE_END.finditer(data)), default=0)
