@@ -50,7 +50,7 @@ def _values(content: bytes) -> int:
         return 0  # not even with those inside of strings
     if b"\\" in content:
         content = content.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if content.count(b'"') > 4 * MOST_VALUES:
+    if content.count(b'"') > 2 * MOST_VALUES:
         return MOST_VALUES + 1
     outside = b"".join(content.split(b'"')[::2])
     return outside.count(b",") + outside.count(b"[") + outside.count(b"{")
