@@ -18,7 +18,7 @@ from router.exchange import Headers, Sink
 from router.upstream.assembly import assembled
 from router.upstream.calls import number
 from router.upstream.reading import dumps, loads
-from router.upstream.sse import encode, parse, split
+from router.upstream.sse import COMMENT, DONE, encode, parse, payload, split
 
 PATH = "/v1/completions"
 
@@ -102,15 +102,21 @@ class TextSink:
         await self._sink.whole(status, headers, body)
 
     async def send(self, data: bytes) -> None:
-        await self._sink.send(self._events(data))
+        if shown := self._events(data):
+            await self._sink.send(shown)
 
     async def end(self, data: bytes = b"") -> None:
         await self._sink.end(self._events(data))
 
     def _events(self, data: bytes) -> bytes:
-        """Chunks in this form; comments, ``[DONE]`` and errors as they came."""
-        chunks = ((event, parse(event)) for event in split(data))
-        return b"".join(e if c is None or c.get("error") else encode(self._told(c, "delta")) for e, c in chunks)
+        """Chunks in this form; comments, ``[DONE]`` and errors as they came. What cannot be read is none."""
+        return b"".join(map(self._event, split(data)))
+
+    def _event(self, event: bytes) -> bytes:
+        chunk = parse(event)
+        if chunk is None:
+            return event if event.startswith(COMMENT) or payload(event) == DONE else b""
+        return event if chunk.get("error") else encode(self._told(chunk, "delta"))
 
     def _told(self, answer: dict[str, Any], part: str) -> dict[str, Any]:
         """A chat answer or chunk; its choices hold their text in ``part``."""

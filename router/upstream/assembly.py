@@ -139,7 +139,7 @@ class Assembly:
                 found["text"].append(part)
             elif isinstance(part, dict):
                 kind = part.get("type")
-                if kind in _THOUGHTS:
+                if isinstance(kind, str) and kind in _THOUGHTS:
                     found["thought"].append(text_in(part.get("thinking") or part.get("reasoning") or part.get("text")))
                 elif kind == "refusal":
                     found["refusal"].append(text_in(part.get("refusal")))

@@ -21,6 +21,8 @@ _END = re.compile(_NEWLINE + _NEWLINE)
 _SURE_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?=[^\n]))|\r(?!\n)" + _NEWLINE)
 """The same where more may come: a return that ends the bytes may be half a newline, as the one before it is whole."""
 _LINE = re.compile(rb"\r\n|\n|\r")
+COMMENT = b":"
+"""How an event begins that says nothing."""
 _LONGEST_END = len(b"\r\n\r\n")
 
 

@@ -15,7 +15,7 @@ from benchmarks.fuzz.answers import Answers, well
 from benchmarks.fuzz.connection import Answer
 from benchmarks.fuzz.mutation import Pairs, Raw, mutated, written
 from benchmarks.fuzz.requests import KEYS, Request, Seen, request
-from benchmarks.fuzz.session import CLIENTS, fuzz, plain
+from benchmarks.fuzz.session import SIDES, fuzz, plain
 from benchmarks.fuzz.verdicts import SECRET, of_client, of_upstream
 from benchmarks.scripted import Asked
 
@@ -24,7 +24,7 @@ SEED = 1
 GOOD = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "n": 1, "stream": False}
 
 
-@pytest.mark.parametrize("side", [CLIENTS])
+@pytest.mark.parametrize("side", SIDES)
 def test_nothing_that_is_said_breaks_the_proxy(side: str, tmp_path: Path) -> None:
     found = fuzz(side, SEED, tmp_path, seconds=SECONDS)
     assert found.faults == [], f"again: python -m benchmarks.fuzz --side {side} --seed {SEED}"

@@ -157,6 +157,23 @@ def test_what_cannot_be_read_is_passed_on_and_marked(proxy: World) -> None:
     assert (record.answers[0].finish_reason, record.answers[0].broken) == (None, True)
 
 
+@pytest.mark.parametrize("path", [path for path in PATHS if path != "chat/completions"])
+@pytest.mark.parametrize(
+    "odd", [b"data: \n\n", b"data\n\n", b"data: {half\n\n", b"data: " + b'{"a":' * 1100 + b"1" + b"}" * 1100 + b"\n\n"]
+)
+def test_what_another_surface_cannot_read_is_no_event_of_its_own(proxy: World, path: str, odd: bytes) -> None:
+    streams(proxy.teacher, b": working\n\n", ROLE, WORDS, odd, STOP)
+    response = ask(proxy, path, model="locum/teacher", stream=True)
+    told = [line[5:].strip() for line in response.content.split(b"\n") if line.startswith(b"data")]
+    assert all(orjson.loads(line) for line in told if line != b"[DONE]")
+    assert b"three" in response.content
+
+
+def test_parts_of_any_type_are_no_failure_of_ours(proxy: World) -> None:
+    answers(proxy.teacher, {"choices": [{"message": {"content": [{"type": {}, "text": "so"}, {"type": [1]}, 7]}}]})
+    assert ask(proxy, model="locum/teacher").status_code == 200
+
+
 def test_a_student_whose_first_words_cannot_be_read_is_not_judged_but_passed_over(proxy: World) -> None:
     streams(proxy.student, ROLE, chunk({"content": "one"}), b"data: {broken\n\n", STOP)
     assert ask(proxy, stream=True).headers["x-locum-tier"] == "teacher"

@@ -10,7 +10,7 @@ from router.api.responses.output import Event
 from router.exchange import Headers, Sink
 from router.upstream.calls import number
 from router.upstream.reading import dumps, loads
-from router.upstream.sse import parse, payload, split
+from router.upstream.sse import COMMENT, parse, split
 
 Keep = Callable[[Turn, Response], Awaitable[bool]]
 
@@ -56,12 +56,13 @@ class ResponseSink:
         await self._sink.end(shown)
 
     def _taken(self, data: bytes) -> bytes:
-        """The client's events for some of the chat answer's; comments stay what they are."""
+        """The client's events for some of the chat answer's; comments stay what they are, and what cannot be read is
+        none."""
         shown: list[bytes] = []
         for event in split(data):
             if self._error is not None:
                 break
-            if not payload(event):
+            if event.startswith(COMMENT):
                 shown.append(event)
             elif (chunk := parse(event)) is not None:
                 shown.append(self._chunk(chunk))
