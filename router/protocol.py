@@ -203,7 +203,7 @@ class Cycle(RequestResponseCycle):
     unframed = False
 
     def send(self, message: Any) -> Coroutine[Any, Any, None]:
-        if not self.response_started:
+        if message["type"] == "http.response.start":
             message = self._beginning(message)
         elif self.unframed:
             self.expected_content_length = len(message.get("body", b""))

@@ -18,7 +18,7 @@ def in_form(found: dict[str, Any], wanted: object) -> bytes | None:
     What is neither a list of numbers nor base64 stays as it is: several vectors for one text, for instance.
 
     Raises:
-        ValueError: something is text that holds no 32-bit floats.
+        ValueError: something is text that holds no 32-bit floats, or nests too deeply to be written again.
     """
     if wanted not in (None, "float", "base64"):
         return None
@@ -29,7 +29,10 @@ def in_form(found: dict[str, Any], wanted: object) -> bytes | None:
             entry["embedding"], changed = _numbers(given), True
         elif isinstance(given, list) and wanted == "base64" and (text := _text(given)) is not None:
             entry["embedding"], changed = text, True
-    return orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY) if changed else None
+    try:
+        return orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY) if changed else None
+    except TypeError as e:
+        raise ValueError("nested too deeply") from e
 
 
 def _numbers(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -18,7 +18,7 @@ from router.upstream.base import IN_OWN_WORDS, Backend, Native, Reply, Waited
 from router.upstream.events import LONGEST_EVENT_BYTES
 from router.upstream.faults import fault
 from router.upstream.openai_wire import OpenAIStream, OpenAIWire
-from router.upstream.reading import loads
+from router.upstream.reading import dumps, loads
 from router.upstream.sse import Cutter, split
 
 PATH = "/v1/messages"
@@ -50,7 +50,7 @@ class AnthropicWire:
         except (ValueError, UpstreamError) as e:
             raise UpstreamError(f"{backend.label} answered something that is no message") from e
         own = {IN_OWN_WORDS: reply.body.decode("utf-8", "replace")} if native else {}
-        return Reply(reply.status, orjson.dumps(found | own), reply.headers)
+        return Reply(reply.status, dumps(found | own), reply.headers)
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         raise UpstreamError(f"{backend.label} gives no embeddings")
