@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from router.engine.process import ServerProcess
+from router.engine.process import STOP_SECONDS, ServerProcess
 from router.engine.supervisor import Backoff, Supervisor, engine_of
 from router.errors import EngineError
 from router.policy import load_policy
@@ -50,10 +50,10 @@ async def _run(students: Sequence[Supervisor], proxy: Proxy | None, settings: Se
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    tasks = [asyncio.create_task(s.run()) for s in students]
+    asking = [asyncio.create_task(_welcome(students, proxy, settings, console))]
     if proxy is not None:
-        tasks.append(asyncio.create_task(proxy.run()))
-    tasks.append(asyncio.create_task(_welcome(students, proxy, settings, console)))
+        asking.append(asyncio.create_task(proxy.run()))
+    tasks = [*(asyncio.create_task(s.run()) for s in students), *asking]
     stopping = asyncio.create_task(stop.wait())
     try:
         # A task that ends by itself has failed: what it raised is what this command says.
@@ -64,9 +64,10 @@ async def _run(students: Sequence[Supervisor], proxy: Proxy | None, settings: Se
                 ended.result()
     finally:
         _tell(console, "stopping")
-        for task in [*reversed(tasks), stopping]:
-            task.cancel()
-        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        for group in (asking, [*tasks, stopping]):  # a student answers until the last of the proxy's requests has ended
+            for task in group:
+                task.cancel()
+            await asyncio.gather(*group, return_exceptions=True)
 
 
 async def _welcome(students: Sequence[Supervisor], proxy: Proxy | None, settings: Settings, console: Terminal) -> None:
@@ -102,6 +103,7 @@ class Proxy:
         reached = "127.0.0.1" if host in ("", "0.0.0.0", "::") else host
         self.ready = asyncio.Event()
         self._report = report
+        self._drain_seconds = settings.limits.drain_seconds
         self._process = ServerProcess(
             "the proxy",
             lambda port: [*serve, "--port", str(port)],
@@ -134,7 +136,7 @@ class Proxy:
                 elif backoff.may_try(time.monotonic()):
                     up = await self._revive(backoff)
         finally:
-            await self._process.stop()
+            await self._process.stop(self._drain_seconds + STOP_SECONDS)
 
     async def _revive(self, backoff: Backoff) -> bool:
         try:

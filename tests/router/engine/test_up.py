@@ -90,10 +90,22 @@ def test_a_killed_proxy_comes_back_at_its_address(up: subprocess.Popen[bytes], h
     assert (home / "logs" / "proxy.log").is_file()
 
 
-def test_one_signal_stops_everything_and_leaves_no_run_file(up: subprocess.Popen[bytes], home: Path) -> None:
+def test_one_signal_ends_all_once_the_answer_under_way_is_whole_and_leaves_no_run_file(
+    up: subprocess.Popen[bytes], home: Path
+) -> None:
     children = Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
     assert len(children) == 2
-    up.send_signal(signal.SIGINT)
+    client = OpenAI(base_url=f"{proxy_of(home)['url']}/v1", api_key="none", max_retries=8)
+    with client.chat.completions.create(
+        model="locum/student",
+        messages=[{"role": "user", "content": "Count from one to thirty, in words."}],
+        temperature=0,
+        max_tokens=48,
+        stream=True,
+    ) as answer:
+        assert next(answer).choices
+        up.send_signal(signal.SIGINT)
+        assert [chunk.choices[0].finish_reason for chunk in answer][-1] in ("stop", "length")
     assert up.wait(START_SECONDS) == 0
     assert not [pid for pid in children if runs(int(pid))]
     assert list((home / "run").iterdir()) == []
