@@ -6,9 +6,11 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from router.acceptance import Seen
+from router.aside import aside
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Kind, Signals
 from router.errors import UpstreamError
@@ -17,7 +19,7 @@ from router.history import is_openai, knows_max_tokens, normalised, own_call_ids
 from router.scoring.signals import of_answer, summarise
 from router.tiers import NOTHING, Tiers
 from router.upstream.assembly import Assembly, assembled
-from router.upstream.base import IN_OWN_WORDS, Backend, Waited
+from router.upstream.base import IN_OWN_WORDS, Backend, Reply, Waited
 from router.upstream.inband import error_in, failure
 from router.upstream.reading import dumps, loads
 from router.upstream.sse import (
@@ -106,12 +108,21 @@ async def ask_whole(
     Raises UpstreamError (also where the answer is none) and UpstreamRefused.
     """
     chat, began = exchange.chat, time.perf_counter()
-    body = request_for(backend, exchange, streamed=False, later=kind is Kind.AUDITED)
+    asking = partial(request_for, backend, exchange, streamed=False, later=kind is Kind.AUDITED)
+    body = await aside(asking, chat.size)
     wish = wished(exchange, backend) if kind is Kind.SERVED or backend.tier is Tier.STUDENT else NOTHING
     if seed is not None:
         body = {name: value for name, value in body.items() if name not in SAMPLING}
         wish = {**wish, "temperature": 1.0, "seed": seed}
     reply = await tiers.whole(backend, body, waited, wished=wish, owner=chat.owner)
+    exchange.received += len(reply.body)
+    reading = partial(_read, exchange, backend, kind, reply, wish=wish, began=began)
+    return await aside(reading, len(reply.body))
+
+
+def _read(
+    exchange: Exchange, backend: Backend, kind: Kind, reply: Reply, *, wish: Mapping[str, Any], began: float
+) -> Whole:
     found, readable = _parsed(backend, reply.body)
     entries = entries_of(found["choices"][0]) if kind is Kind.SERVED and _recorded(exchange, backend) else None
     choices = tuple(_seen(backend, choice, exchange.policy.accept.hold_tokens) for choice in found["choices"])
@@ -120,7 +131,7 @@ async def ask_whole(
         exchange.owe(backend, (choice.message for choice in choices))
     content = reply.body
     if backend.tier is Tier.STUDENT:
-        content = dumps(shown(found, backend, logprobs=chat.wants_logprobs))
+        content = dumps(shown(found, backend, logprobs=exchange.chat.wants_logprobs))
     elif wish and without_logprobs(found):
         content = dumps(found)
     answer = exchange.answered(
@@ -235,6 +246,7 @@ class Relay:
         Raises:
             UpstreamError: one cannot be read, of an answer that must be before it leaves.
         """
+        self._exchange.received += len(events)
         if self._reads:
             return b"".join([self._read(event) for event in split(events)])
         self._unread.append(events)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import orjson
 import structlog
 
 from router.acceptance import Seen, Wanted, judge_answer, wanted
 from router.answering import Relay, ask_whole, request_for, wished
+from router.aside import LARGE_BYTES, aside, to_its_end
 from router.audit import Auditor, Quiet
 from router.bundles import Live, Serving
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Kind
 from router.deadlines import Deadlines
-from router.dearest import Dearest
 from router.decide import RequestView, lacking
 from router.drain import Drain
 from router.errors import BudgetSpent, UpstreamError, UpstreamRefused, UpstreamUnable, UpstreamUnreachable
 from router.exchange import CLIENT_LEFT, EVENT_STREAM, JSON, ChatRequest, Exchange, Sink, fallback_cause
-from router.looking import Aside, look_at
+from router.looking import Seen as Looked
+from router.looking import look_at
 from router.metrics import Metrics
 from router.owed import Owed
 from router.policy import Policy
@@ -36,6 +39,9 @@ from router.upstream.faults import surely_unpaid
 from router.upstream.sse import encode
 
 log = structlog.get_logger(__name__)
+
+SLOW_BYTES = LARGE_BYTES + 1
+"""A request that a slow scorer looks at is as good as a large one."""
 
 
 class _Deferred(Exception):
@@ -76,7 +82,6 @@ class Cascade:
         self._serving, self._routing, self._shared, self._tiers = serving, routing, shared, shared.tiers
         self.till = routing.till
         self._samples = Samples(self._tiers, judges, backends.prices)
-        self._aside = Aside()
         self._quiet = Quiet()
         self._auditor: Auditor[Exchange] = Auditor(
             policy,
@@ -86,7 +91,7 @@ class Cascade:
             student_ready=lambda: serving.live.student is not None,
             observe=shared.metrics.observe_audit,
             budget=routing.audit_budget,
-            dearest=lambda exchange: Dearest(exchange.chat.body).usd(policy.teacher.model, backends.prices.teacher()),
+            dearest=lambda exchange: exchange.chat.dearest.usd(policy.teacher.model, backends.prices.teacher()),
             quiet=self._quiet if policy.student.engine else None,
         )
 
@@ -113,11 +118,9 @@ class Cascade:
         No upstream's failure is raised: it is answered. A cancellation (the client left) is recorded
         with status 499 and passed on.
         """
-        began, live, left = time.perf_counter(), self._serving.live_for(chat.conversation_id), False
-        if live.scorer is not None and live.scorer.slow:
-            seen, left = await self._aside.look_at(chat.body, live.scorer)
-        else:
-            seen = look_at(chat.body, live.scorer)
+        began, live = time.perf_counter(), self._serving.live_for(chat.conversation_id)
+        slow = live.scorer is not None and live.scorer.slow
+        seen, left = await to_its_end(partial(_looked_at, chat, live), SLOW_BYTES if slow else chat.size)
         decision = self._routing.decide(chat, live, seen)
         owed, why = self._shared.owed, decision.reason
         exchange = Exchange(chat, self.policy, live, seen.features, decision, why, began=began, owed=owed)
@@ -141,7 +144,7 @@ class Cascade:
             await self._fail(exchange, sink, error)
         finally:
             deadlines.stop()
-            self._settle(exchange)
+            await self._settle(exchange)
 
     def _unfit(self, exchange: Exchange) -> bool:
         """Whether the student cannot do what is asked, whoever decided and whatever for."""
@@ -170,13 +173,16 @@ class Cascade:
             headers = [*exchange.headers(), *refusal.reply_headers]
             await sink.whole(refusal.reply_status, headers, refusal.reply_body)
 
-    def _settle(self, exchange: Exchange) -> None:
+    async def _settle(self, exchange: Exchange) -> None:
         record = exchange.record(self._version)
-        self._shared.store.append(record)
+        size = exchange.chat.size + exchange.received
+        _, left = await to_its_end(partial(self._shared.store.append, record), size)
         self._shared.metrics.observe(record)
         self._routing.learn(record)
         if record.decision.audited:
             self._auditor.submit(record, exchange, unfit=self._unfit(exchange))
+        if left:
+            raise asyncio.CancelledError
 
     async def _answer(self, exchange: Exchange, sink: Sink) -> None:
         """The student first where it was decided so, then the teachers, then the student standing in."""
@@ -239,8 +245,7 @@ class Cascade:
         whole = await ask_whole(self._tiers, exchange, backend, Kind.SERVED, exchange.waited)
         answer = whole.answer
         if want is not None:
-            causes = (self._judged(exchange, want, choice) for choice in whole.choices)
-            cause = next(filter(None, causes), None)
+            cause = await self._first_cause(exchange, want, whole.choices)
             if cause is Deferral.CONFIDENCE and len(whole.choices) == 1:
                 cause = await self._looked_again(backend, exchange, want, whole.choices[0], answer)
             elif cause is not None:
@@ -255,7 +260,8 @@ class Cascade:
         """A stream, held back until the commit point: enough tokens to judge, or its end."""
         hold = self.policy.accept.hold_tokens if want is not None else 0
         relay, held, first = Relay(exchange, backend), b"", 0.0
-        body, wish = request_for(backend, exchange, streamed=True), wished(exchange, backend)
+        body = await aside(partial(request_for, backend, exchange, streamed=True), exchange.chat.size)
+        wish = wished(exchange, backend)
         events = await self._tiers.open(backend, body, exchange.waited, wished=wish, owner=exchange.chat.owner)
         try:
             while batch := await events.read():
@@ -289,7 +295,7 @@ class Cascade:
     async def _judge_stream(self, backend: Backend, exchange: Exchange, want: Wanted, relay: Relay) -> None:
         """At the commit point. Raises _Deferred."""
         seen = relay.seen()
-        cause = self._judged(exchange, want, seen)
+        cause = await self._first_cause(exchange, want, (seen,))
         if cause is None:
             return
         answer = relay.answer(Kind.DISCARDED)
@@ -312,6 +318,11 @@ class Cascade:
         for thrown in [answer, *samples] if cause else samples:
             exchange.discard(thrown)
         return cause
+
+    async def _first_cause(self, exchange: Exchange, want: Wanted, choices: Sequence[Seen]) -> Deferral | None:
+        """Why any of these choices may not leave."""
+        causes = (self._judged(exchange, want, choice) for choice in choices)
+        return await aside(lambda: next(filter(None, causes), None), exchange.chat.size + exchange.received)
 
     def _judged(self, exchange: Exchange, want: Wanted, seen: Seen) -> Deferral | None:
         cause, confidence = judge_answer(
@@ -355,3 +366,9 @@ class Cascade:
                 raise
             return self.till.lost(exchange, backend, Kind.AUDITED)
         return whole.answer
+
+
+def _looked_at(chat: ChatRequest, live: Live) -> Looked:
+    if chat.size > LARGE_BYTES:
+        chat.dearest.measure()  # it is asked for later, on the event loop
+    return look_at(chat.body, live.scorer)

@@ -30,19 +30,26 @@ LIMITS = ("max_completion_tokens", "max_tokens")
 
 
 class Dearest:
-    """One request, measured once: what it can cost at any model. ``body``: a chat completion's, or an embedding's."""
+    """One request, measured once, where that is wanted: what it can cost at any model. ``body``: a chat completion's,
+    or an embedding's."""
 
-    __slots__ = ("_asked", "_choices", "_input", "_one")
+    __slots__ = ("_asked", "_body", "_choices", "_input", "_one")
 
     def __init__(self, body: Mapping[str, Any]) -> None:
-        self._input, self._one = _input_tokens(body), "messages" in body
+        self._body, self._input, self._one = body, 0, "messages" in body
         self._asked = max((n for name in LIMITS if (n := _count(body.get(name)))), default=None)
         self._choices = max(1, _count(body.get("n")), _count(body.get("best_of")))
+
+    def measure(self) -> int:
+        """The tokens of its input at most."""
+        self._input = self._input or _input_tokens(self._body)
+        return self._input
 
     def usd(self, model: str, price: Price) -> Decimal:
         """US dollars, at a model by the policy's name for it: what it can read and say at most bounds both."""
         reads, says = listed(model)
-        tokens_in = min(self._input, reads) if reads and self._one else self._input
+        measured = self.measure()
+        tokens_in = min(measured, reads) if reads and self._one else measured
         if self._asked is None:
             tokens_out = says or OUTPUT_TOKENS
         else:

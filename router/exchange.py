@@ -12,6 +12,7 @@ from router.budget import Reservation
 from router.bundles import Live
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Signals, Usage
+from router.dearest import Dearest
 from router.errors import (
     BudgetSpent,
     CircuitOpen,
@@ -36,7 +37,8 @@ CLIENT_LEFT = 499
 class ChatRequest:
     """A chat-completions request, parsed and validated. ``tier`` is what the client forces, if anything;
     ``task`` and ``user`` are the client's own labels, ``owner`` is whose key it came with, None without keys;
-    ``native`` is the same request in the client's own words, where those are another dialect's."""
+    ``native`` is the same request in the client's own words, where those are another dialect's; ``size``: in bytes, as
+    it came, with what was said before; ``dearest``: what it can cost."""
 
     request_id: str
     conversation_id: str
@@ -46,6 +48,11 @@ class ChatRequest:
     task: str | None = None
     owner: str | None = None
     native: Native | None = None
+    size: int = 0
+    dearest: Dearest = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dearest", Dearest(self.body))
 
     @property
     def streamed(self) -> bool:
@@ -115,7 +122,7 @@ class Exchange:
     ``committed``: the answer has begun to leave, so its tier is settled and nothing can be taken back;
     ``sent``: in how many parts so far; ``ended``: the last of a stream has left, or is about to. ``held``: the money
     for the answer that is asked for, of those before it ``booked_usd`` are booked; ``owed``: what backends must get
-    back of earlier answers."""
+    back of earlier answers; ``received``: bytes of answers, whoever got them."""
 
     chat: ChatRequest
     policy: Policy
@@ -139,6 +146,7 @@ class Exchange:
     held: Reservation | None = None
     booked_usd: Decimal = Decimal(0)
     owed: Owed = field(default_factory=Owed)
+    received: int = 0
 
     @property
     def elapsed(self) -> float:

@@ -12,6 +12,7 @@ thoughts of before, not the client its answer: ``router.history`` puts in its pl
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,6 +60,7 @@ class Owed:
         self._clock = clock
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()  # large requests are read in a thread
 
     def keep(self, turns: Iterable[Message], writer: str, owner: str, conversation: str) -> None:
         """Remembers what ``writer`` (a backend's name) is owed of its turns. Only ``owner`` can give it back; where
@@ -84,25 +86,28 @@ class Owed:
         return fresh if any(new is not old for new, old in zip(fresh, messages, strict=True)) else messages
 
     def _find(self, call: Message, writer: str, owner: str, conversation: str) -> _Kept | None:
-        key = _key(call, owner, conversation)
-        kept = self._kept.get(key) if key is not None else None
-        if kept is None or key is None or kept.writer != writer:
+        if (key := _key(call, owner, conversation)) is None:
             return None
-        if kept.until < self._clock():
-            self._drop(key)
-            return None
-        self._kept.move_to_end(key)
-        return kept
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None or kept.writer != writer:
+                return None
+            if kept.until < self._clock():
+                self._drop(key)
+                return None
+            self._kept.move_to_end(key)
+            return kept
 
     def _put(self, key: Key, kept: _Kept) -> None:
         if kept.size > LONGEST_BYTES:
             return
-        if key in self._kept:
-            self._drop(key)
-        self._kept[key] = kept
-        self._bytes += kept.size
-        while len(self._kept) > MOST_CALLS or self._bytes > MOST_BYTES:
-            self._drop(next(iter(self._kept)))
+        with self._lock:
+            if key in self._kept:
+                self._drop(key)
+            self._kept[key] = kept
+            self._bytes += kept.size
+            while len(self._kept) > MOST_CALLS or self._bytes > MOST_BYTES:
+                self._drop(next(iter(self._kept)))
 
     def _drop(self, key: Key) -> None:
         self._bytes -= self._kept.pop(key).size

@@ -64,7 +64,7 @@ class Routing:
         held = self._worth(look, features, live.scorer) if look and live.scorer else None
         prior = 0.0 if look else prior_score(features)
         compared = (look.score if held is None else held) if look else prior
-        affordable = self.till.affords(chat.body, self._prices)
+        affordable = self.till.affords(chat.dearest, self._prices)
         rate = max(live.audit_rate, audit_rate(policy, live.thresholds, live.wary))
         state = RoutingState(
             student_ready=live.student is not None,

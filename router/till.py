@@ -7,11 +7,10 @@ too late. Then the record has an answer that was thrown away, with no text and a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 
 from router.budget import DailyBudget, Reservation
 from router.contracts.decision import Tier
@@ -34,25 +33,24 @@ class Till:
         self.budget = budget
         self._usual_tokens = Mean()
 
-    def affords(self, body: Mapping[str, Any], prices: Prices) -> bool:
+    def affords(self, dearest: Dearest, prices: Prices) -> bool:
         """Whether some teacher could be asked this now."""
         if not self.budget.capped:
             return True
-        dearest = Dearest(body)
         return any(self.budget.affords(dearest.usd(model, price)) for model, price in prices.teachers.items())
 
-    def hold(self, backend: Backend, body: Mapping[str, Any]) -> Reservation:
+    def hold(self, backend: Backend, dearest: Dearest) -> Reservation:
         """Holds the dearest that ``backend`` can make of a request. Raises BudgetSpent where that does not fit."""
         capped = self.budget.capped and backend.price is not None
-        dearest = Dearest(body).usd(backend.label, backend.price) if capped and backend.price else NOTHING
-        if (held := self.budget.reserve(dearest)) is None:
+        usd = dearest.usd(backend.label, backend.price) if capped and backend.price else NOTHING
+        if (held := self.budget.reserve(usd)) is None:
             raise self.budget.refusal("the budget")
         return held
 
     @contextmanager
     def paying(self, exchange: Exchange, backend: Backend) -> Iterator[None]:
         """Around asking a teacher. Raises BudgetSpent on entering."""
-        exchange.held, exchange.waited.lost = self.hold(backend, exchange.chat.body), 0
+        exchange.held, exchange.waited.lost = self.hold(backend, exchange.chat.dearest), 0
         known, unpaid = len(exchange.answers), False
         try:
             yield

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from router.api.endpoint import Asked
+from router.aside import aside
 from router.bodies import json_object, model_of
 from router.errors import BadRequest
 
@@ -16,7 +18,7 @@ class ChatCompletions:
     """The surface that needs no translation."""
 
     async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
-        return Asked(parse(content))
+        return Asked(await aside(partial(parse, content), len(content)))
 
 
 def parse(content: bytes) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from router.api.chat import check
 from router.api.endpoint import Asked
+from router.aside import aside
 from router.bodies import json_object, model_of
 from router.errors import BadRequest
 from router.exchange import Headers, Sink
@@ -32,11 +34,16 @@ class Completions:
     """Text completions as chat requests, and chat answers as text completions."""
 
     async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
-        body = json_object(content)
-        model_of(body)
-        prompt = _prompt(body.get("prompt"))
-        echo = prompt if _echoes(body) else ""
-        return Asked(chat_body(body, prompt), lambda sink: TextSink(sink, echo))
+        chat, echo = await aside(partial(_read, content), len(content))
+        return Asked(chat, lambda sink: TextSink(sink, echo))
+
+
+def _read(content: bytes) -> tuple[dict[str, Any], str]:
+    """The chat request, and what its answers repeat."""
+    body = json_object(content)
+    model_of(body)
+    prompt = _prompt(body.get("prompt"))
+    return chat_body(body, prompt), prompt if _echoes(body) else ""
 
 
 def chat_body(body: Mapping[str, Any], prompt: str) -> dict[str, Any]:
@@ -97,9 +104,12 @@ class TextSink:
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         if status < 400:
-            body = dumps(self._told(loads(body)[0], "message"))
+            body = await aside(partial(self._whole, body), len(body))
         self.started = True
         await self._sink.whole(status, headers, body)
+
+    def _whole(self, body: bytes) -> bytes:
+        return dumps(self._told(loads(body)[0], "message"))
 
     async def send(self, data: bytes) -> None:
         if shown := self._events(data):

@@ -3,9 +3,9 @@ there is no student for it, so there is nothing to choose; what it costs is coun
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import orjson
@@ -13,9 +13,11 @@ import orjson
 from router.api.entrance import Arrived
 from router.api.models import Catalog
 from router.api.vectors import in_form
+from router.aside import LARGE_BYTES, aside
 from router.bodies import json_object, model_of
 from router.cascade import Cascade, Shared
 from router.contracts.records import Usage
+from router.dearest import Dearest
 from router.errors import BadRequest, BudgetSpent, LocumError, NotFound, UpstreamError, UpstreamRefused
 from router.pricing import cost_usd
 from router.upstream.base import Backend, Reply, Waited
@@ -23,8 +25,6 @@ from router.upstream.faults import surely_unpaid
 from router.upstream.sse import usage_of
 
 PATH = "/v1/embeddings"
-ASIDE_BYTES = 2**18
-"""Answers longer than this are read in a thread."""
 
 
 class Embeddings:
@@ -36,23 +36,23 @@ class Embeddings:
     async def __call__(self, arrived: Arrived) -> Reply:
         """Raises BadRequest, NotFound where no policy has embeddings under this name, BudgetSpent, and as ``Upstream``
         says."""
-        body = json_object(arrived.content)
+        body = await aside(partial(json_object, arrived.content), len(arrived.content))
         cascade, backend = find(self._catalog(), model_of(body))
         if not isinstance(body.get("input"), str | list) or not body["input"]:
             raise BadRequest("'input' must be given: a text, or a list of texts or tokens", param="input")
         metrics, policy, usd, status = self._shared().metrics, cascade.policy.name, Decimal(0), 500
         try:
-            held = cascade.till.hold(backend, body)
+            dearest = Dearest(body)
+            if len(arrived.content) > LARGE_BYTES:
+                await aside(dearest.measure, len(arrived.content))
+            held = cascade.till.hold(backend, dearest)
         except BudgetSpent as spent:
             metrics.observe_embeddings(policy, spent.status, usd)
             raise
         try:
             usd = _estimated_usd(backend, body)  # whatever ends this, unless it is known better
             reply = await self._asked(backend, {**body, "model": backend.model})
-            if len(reply.body) > ASIDE_BYTES:
-                found, content = await asyncio.to_thread(_read, backend, body, reply.body)
-            else:
-                found, content = _read(backend, body, reply.body)
+            found, content = await aside(partial(_read, backend, body, reply.body), len(reply.body))
             usd, status = _cost_usd(backend, body, found), reply.status
         except LocumError as error:
             status = error.reply_status if isinstance(error, UpstreamRefused) else error.status

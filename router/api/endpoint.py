@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from router.api.entrance import Arrived
 from router.api.models import Catalog
+from router.aside import aside
 from router.contracts.decision import Tier
 from router.conversations import conversation_id
 from router.errors import BadRequest
@@ -26,12 +28,14 @@ class Asked:
     """What a client asked, as a chat-completions request. ``through`` wraps the client's sink into one
     that takes a chat answer's bytes (whole, or whole server-sent events); None: they leave as they are.
     ``conversation`` is the one it belongs to, where the surface knows (``conversation_of`` else). ``native``: the
-    request in the surface's own dialect; what answers in it too, ``through`` passes on."""
+    request in the surface's own dialect; what answers in it too, ``through`` passes on. ``before``: bytes of what
+    was said before it."""
 
     body: dict[str, Any]
     through: Callable[[Sink], Sink] | None = None
     conversation: str | None = None
     native: Native | None = None
+    before: int = 0
 
 
 class Surface(Protocol):
@@ -54,7 +58,8 @@ class Routed:
     async def __call__(self, arrived: Arrived) -> None:
         asked = await self._surface.asked(arrived.content, arrived.request_id, arrived.headers)
         cascade, tier = self._catalog().resolve(asked.body["model"])
-        chat = chat_request(arrived, asked, tier)
+        size = len(arrived.content) + asked.before
+        chat = await aside(partial(chat_request, arrived, asked, tier), size)
         out = asked.through(arrived.sink) if asked.through else arrived.sink
         if chat.streamed:
             with self._streams:
@@ -80,6 +85,7 @@ def chat_request(arrived: Arrived, asked: Asked, tier: Tier | None) -> ChatReque
         user=_label(body.get("user")),
         task=_label(metadata.get("task")) if isinstance(metadata, dict) else None,
         native=asked.native,
+        size=len(arrived.content) + asked.before,
     )
 
 

@@ -60,9 +60,6 @@ CAUSES: Mapping[type[LocumError], Rejection] = {
     BadRequest: "bad_request",
 }
 
-LARGE_BYTES = 2**18
-PAUSE_SECONDS = 0.002
-
 log = structlog.get_logger(__name__)
 
 
@@ -91,7 +88,6 @@ class Entrance:
 
     def __init__(self, keys: ClientKeys, limits: Limits, rejected: Callable[[Rejection], None], drain: Drain) -> None:
         self._keys, self._limits, self._rejected, self._drain = keys, limits, rejected, drain
-        self._turn = asyncio.Lock()
         self._ids = random.Random()  # seeded by the system once; asking it each time is a system call
 
     def endpoint(self, work: Work, error: ErrorShape = openai_shape, *, max_body_bytes: int | None = None) -> Asgi:
@@ -108,9 +104,6 @@ class Entrance:
                     )
                     if b"content-encoding" in headers:
                         content = await unpacked(encoding_of(scope), content, most)
-                    if len(content) > LARGE_BYTES:
-                        async with self._turn:  # what is read of each takes a while: others come in between
-                            await asyncio.sleep(PAUSE_SECONDS)
                     with Watch(receive, sink):
                         await work(Arrived(request_id, owner, headers, content, sink))
                 except ClientLeft:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import orjson
 
 from router.api.entrance import Arrived
 from router.api.messages.request import chat_of
 from router.api.models import Catalog
+from router.aside import aside
 from router.bodies import json_object
 from router.exchange import JSON
 from router.scoring.features import extract
@@ -24,7 +26,8 @@ class CountTokens:
 
     async def __call__(self, arrived: Arrived) -> None:
         headers = [(b"x-locum-request-id", arrived.request_id.encode()), *JSON]
-        await arrived.sink.whole(200, headers, orjson.dumps({"input_tokens": self._count(arrived.content)}))
+        count = await aside(partial(self._count, arrived.content), len(arrived.content))
+        await arrived.sink.whole(200, headers, orjson.dumps({"input_tokens": count}))
 
     def _count(self, content: bytes) -> int:
         chat = chat_of(json_object(content), counting=True)

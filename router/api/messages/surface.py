@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import orjson
 
@@ -14,6 +16,7 @@ from router.api.messages.errors import from_openai
 from router.api.messages.request import chat_of, wants_thinking
 from router.api.messages.stream import MessageStream
 from router.api.wire import Message, Receive, Scope, Send
+from router.aside import aside
 from router.bodies import json_object
 from router.exchange import JSON, Headers, Sink
 from router.upstream.base import IN_OWN_WORDS, Dialect, Native
@@ -30,11 +33,16 @@ class Messages:
     asks for is nothing to those."""
 
     async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
-        body = json_object(content)
-        chat = chat_of(body)
+        body, chat = await aside(partial(_read, content), len(content))
         question = Question(request_id, chat, wants_thinking(body))
         native = Native(Dialect.ANTHROPIC, body, betas(headers))
         return Asked(chat, lambda sink: MessageSink(sink, question), native=native)
+
+
+def _read(content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The request as it came, and as a chat request."""
+    body = json_object(content)
+    return body, chat_of(body)
 
 
 def betas(headers: Mapping[bytes, bytes]) -> dict[str, str]:
@@ -56,7 +64,7 @@ class MessageSink:
         await self._sink.start(status, headers)
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
-        message = self._message(status, body)
+        message = await aside(partial(self._message, status, body), len(body))
         self.started = True
         kept = [(k, v) for k, v in headers if k != b"content-type"]
         await self._sink.whole(status, [*kept, *JSON], message)

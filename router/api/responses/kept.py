@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +75,11 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All that was said up to the end of a response, and the conversation that it belongs to."""
+    """All that was said up to the end of a response, in ``size`` bytes, and the conversation that it belongs to."""
 
     conversation: str
     items: list[Item]
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +140,8 @@ class KeptResponses:
     async def history(self, response_id: str, owner: str) -> History | None:
         """None where the response, or one that it goes on from, is not kept (any more), or all is longer than
         ``MOST_BYTES``."""
-        rows = await self._rows(CHAIN, {"id": response_id, "owner": owner, "now": self._clock(), "most": MOST_BYTES})
-        if not rows or rows[0][0] is not None:
-            return None
-        parts = (part for *_, given, output in rows for part in (given, output))
-        return History(rows[-1][1], [item for part in parts for item in orjson.loads(part)])
+        values = {"id": response_id, "owner": owner, "now": self._clock(), "most": MOST_BYTES}
+        return await self._do(lambda: self._history(values))
 
     async def delete(self, response_id: str, owner: str) -> bool:
         """Whether there was one to delete."""
@@ -157,6 +155,14 @@ class KeptResponses:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.Error as e:
             raise StoreError(f"the kept responses cannot be read or written: {e}") from e
+
+    def _history(self, values: Mapping[str, Any]) -> History | None:
+        rows = self._file.current().execute(CHAIN, values).fetchall()
+        if not rows or rows[0][0] is not None:
+            return None
+        parts = [part for *_, given, output in rows for part in (given, output)]
+        items = [item for part in parts for item in orjson.loads(part)]
+        return History(rows[-1][1], items, sum(map(len, parts)))
 
     def _add(self, row: tuple[Any, ...]) -> None:
         self._file.current().execute(ADD, row)

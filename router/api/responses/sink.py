@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from router.api.responses.answer import Response, Turn, item_status, response_of, usage_of
 from router.api.responses.output import Event
+from router.aside import aside
 from router.exchange import Headers, Sink
 from router.upstream.calls import number
 from router.upstream.reading import dumps, loads
@@ -35,7 +37,7 @@ class ResponseSink:
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         if status == 200:
-            response = response_of(self._turn, loads(body)[0])
+            response = await aside(partial(_response, self._turn, body), len(body))
             body = dumps(await self._kept(response))
         self.started = True
         await self._sink.whole(status, [*headers, *self._turn.headers], body)
@@ -118,3 +120,7 @@ class ResponseSink:
         if self._turn.terms is not None and not await self._keep(self._turn, response):
             response["store"] = False
         return response
+
+
+def _response(turn: Turn, body: bytes) -> Response:
+    return response_of(turn, loads(body)[0])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from router.api.endpoint import Asked, conversation_of
@@ -15,13 +15,13 @@ from router.api.responses.kept import History, KeptResponses, Terms
 from router.api.responses.request import chat_body, check
 from router.api.responses.sink import ResponseSink
 from router.api.responses.tools import named, tools_of
+from router.aside import aside
 from router.bodies import json_object
 from router.errors import NotStored, PreviousNotStored
 from router.policy import Policy
 
 PATH = "/v1/responses"
 DAY_SECONDS = 86_400.0
-AT_ONCE = 250
 
 Owner = Callable[[Mapping[bytes, bytes]], str]
 """A request's headers -> whose it is."""
@@ -35,27 +35,20 @@ class Responses:
         self._catalog, self._kept, self._owner = catalog, kept, owner
 
     async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
-        body = json_object(content)
-        check(body)
-        policy = self._catalog().resolve(body["model"])[0].policy
         response_id = f"resp_{request_id[-24:]}{secrets.token_hex(12)}"
-        owner, new_id = self._owner(headers), new_ids(response_id)
-        given = await self._resolved(listed(body["input"], new_id), owner, policy)
+        new_id = new_ids(response_id)
+        body, listed_items = await aside(partial(_read, content, new_id), len(content))
+        policy = self._catalog().resolve(body["model"])[0].policy
+        owner = self._owner(headers)
+        given = await self._resolved(listed_items, owner, policy)
         before = await self._before(body, owner, policy)
-        transcript = Transcript()
-        told = [(item, "previous_response_id") for item in (before.items if before else ())]
-        for n, (item, where) in enumerate([*told, *((item, f"input[{n}]") for n, item in enumerate(given))]):
-            transcript.add(item, where)
-            if n % AT_ONCE == AT_ONCE - 1:
-                await asyncio.sleep(0)  # others are served between so many
-        tools, left_out = tools_of(body)
-        chat = chat_body(body, transcript.messages, tools)
+        size = before.size if before else 0
+        chat, dropped = await aside(partial(_chat, body, before, given), len(content) + size)
         conversation = conversation_of(headers, chat, owner, before.conversation if before else None)
         terms = Terms(owner, policy.name, conversation, policy.log.retention_days * DAY_SECONDS)
         keeps = body.get("store") is not False and policy.log.text
-        dropped = [*(f"tools.{kind}" for kind in left_out), *(f"input.{named(k)}" for k in transcript.dropped)]
-        turn = Turn(response_id, body, given, new_id, terms if keeps else None, tuple(dict.fromkeys(dropped)))
-        return Asked(chat, lambda sink: ResponseSink(sink, turn, self._keep), conversation)
+        turn = Turn(response_id, body, given, new_id, terms if keeps else None, dropped)
+        return Asked(chat, lambda sink: ResponseSink(sink, turn, self._keep), conversation, before=size)
 
     async def _before(self, body: Mapping[str, Any], owner: str, policy: Policy) -> History | None:
         """What was said before this request."""
@@ -88,6 +81,27 @@ class Responses:
 
     async def _keep(self, turn: Turn, response: Response) -> bool:
         return turn.terms is not None and await self._kept.put(response, turn.input, turn.terms)
+
+
+def _read(content: bytes, new_id: Callable[[str], str]) -> tuple[dict[str, Any], list[Item]]:
+    """The request, and its own items."""
+    body = json_object(content)
+    check(body)
+    return body, listed(body["input"], new_id)
+
+
+def _chat(
+    body: Mapping[str, Any], before: History | None, given: Sequence[Item]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The chat request, and what of all no model is shown."""
+    transcript = Transcript()
+    for item in before.items if before else ():
+        transcript.add(item, "previous_response_id")
+    for n, item in enumerate(given):
+        transcript.add(item, f"input[{n}]")
+    tools, left_out = tools_of(body)
+    dropped = [*(f"tools.{kind}" for kind in left_out), *(f"input.{named(k)}" for k in transcript.dropped)]
+    return chat_body(body, transcript.messages, tools), tuple(dict.fromkeys(dropped))
 
 
 def _no_text(policy: Policy) -> str:
