@@ -265,7 +265,7 @@ class Cascade:
         events = await self._tiers.open(backend, body, exchange.waited, wished=wish, owner=exchange.chat.owner)
         try:
             while batch := await events.read():
-                held += relay.pass_on(batch)
+                held += await aside(partial(relay.pass_on, batch), len(batch))
                 if not exchange.committed:
                     if hold and not relay.reached(hold):
                         continue
@@ -290,7 +290,10 @@ class Cascade:
         finally:
             await events.close()
             if exchange.committed:
-                self._serve(exchange, relay.answer(Kind.SERVED, first))
+                answer, left = await to_its_end(partial(relay.answer, Kind.SERVED, first), exchange.received)
+                self._serve(exchange, answer)
+                if left:
+                    raise asyncio.CancelledError
 
     async def _judge_stream(self, backend: Backend, exchange: Exchange, want: Wanted, relay: Relay) -> None:
         """At the commit point. Raises _Deferred."""

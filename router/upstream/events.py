@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+from router.aside import aside
 from router.errors import UpstreamError
 from router.upstream.base import Backend, Stream
 from router.upstream.inband import Told, broken_off, error_in, failure, suspicious, told
@@ -14,6 +18,8 @@ from router.upstream.sse import Cutter, chunks, ends, named, payload, read, says
 
 LONGEST_EVENT_BYTES = 32 * 2**20
 """What one event may hold, and what may come before the first word: pictures come as one event of many megabytes."""
+LARGE_PIECE_BYTES = 2**14
+"""Pieces longer than this come from a server that does not wait for its own words."""
 
 
 class EventStream:
@@ -42,12 +48,13 @@ class EventStream:
         held: list[bytes] = []
         size = 0
         events = await self._opening()
-        while not any(map(says_something, chunks(events)[0])):
+        while not any(map(says_something, found := await _chunks(events))):
             if self._error is not None:
                 raise failure(self._backend, self._error)
             if not events or ends(events):
                 raise UpstreamError(f"{self._backend.label} ended its stream before it said anything")
-            held.append(events)
+            if found or len(events) <= LARGE_PIECE_BYTES:  # so many comments need no place
+                held.append(events)
             if (size := size + len(events)) > LONGEST_EVENT_BYTES:
                 raise self._too_long()
             events = await self._next()
@@ -97,6 +104,8 @@ class EventStream:
     async def _next(self) -> bytes:
         """The next events before an error; empty at the end, and where the next is one."""
         while self._error is None and (piece := await self._stream.read()):
+            if len(piece) > LARGE_PIECE_BYTES:  # more may be there already, and others wait
+                await asyncio.sleep(0)
             if events := self._cutter.feed(piece):
                 return self._checked(events)
             if self._cutter.size > LONGEST_EVENT_BYTES:
@@ -118,6 +127,10 @@ class EventStream:
 
     def _too_long(self) -> UpstreamError:
         return UpstreamError(f"{self._backend.label} sent an event of more than {LONGEST_EVENT_BYTES} bytes")
+
+
+async def _chunks(events: bytes) -> list[dict[str, Any]]:
+    return (await aside(partial(chunks, events), len(events)))[0]
 
 
 def _error_of(event: bytes) -> Told | None:

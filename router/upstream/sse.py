@@ -121,6 +121,8 @@ def read(event: bytes) -> tuple[dict[str, Any] | None, bool]:
             return found, True
         except orjson.JSONDecodeError:
             pass  # of several lines, perhaps
+    if event.startswith(COMMENT) and event.find(b"\n") == len(event) - 2:
+        return None, True
     data = payload(event)
     if not data or data == DONE:
         return None, True
@@ -137,7 +139,7 @@ def chunks(events: bytes) -> tuple[list[dict[str, Any]], bool]:
     Read in one go where every event is a single line, as chat completions' are: many small calls of
     the parser cost several times one.
     """
-    lines = [event for event in events.split(b"\n\n") if event and event != _LAST]
+    lines = [e for e in events.split(b"\n\n") if e and e != _LAST and (e[:1] != COMMENT or b"\n" in e)]
     if all(line.startswith(b"data: {") and b"\n" not in line for line in lines) and b"\r" not in events:
         try:
             found: list[dict[str, Any]] = orjson.loads(b"[%b]" % b",".join([line[6:] for line in lines]))

@@ -118,3 +118,16 @@ def test_a_large_answer_leaves_whole_and_is_recorded_on_every_surface(
     assert LONG in answer.text
     record = proxy.record(answer.headers["x-locum-request-id"])
     assert record.answers[0].message["content"] == LONG
+
+
+def test_a_stream_is_found_behind_a_hundred_thousand_comments(proxy: World) -> None:
+    word = b'data: {"model":"tiny","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+    proxy.student.always(raw=b": \n\n" * 100_000 + word + b": \n\n" * 100_000 + b"data: [DONE]\n\n")
+    asked = {"model": "locum/student", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    answer = httpx.post(f"{proxy.url}/v1/chat/completions", json=asked, timeout=DEADLINE_SECONDS)
+    proxy.student.always()
+    assert answer.status_code == 200
+    assert answer.text.count("hi") == 1
+    assert answer.text.endswith("data: [DONE]\n\n")
+    record = proxy.record(answer.headers["x-locum-request-id"])
+    assert record.answers[0].message["content"] == "hi"
