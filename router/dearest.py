@@ -6,7 +6,8 @@ as the client lets it be, else as the model can. Four times what is usual, and m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -20,24 +21,31 @@ AROUND_TOKENS = 64
 MEDIA_TOKENS: Mapping[str, int] = {
     **dict.fromkeys(("image_url", "image", "input_image"), 5_000),  # Claude's largest takes 4,784
     **dict.fromkeys(("file", "document", "input_file"), 100_000),  # a hundred pages, as text and as pictures
+    **dict.fromkeys(("video_url", "video", "input_video"), 1_000_000),  # an hour
 }
 """What one part of such a type counts as: of what lies elsewhere no bytes are there to count."""
+HOLD_MEDIA = frozenset({"url", "data", "image_url", "file_data"})
+"""Fields of such a part, or of the object right below it, whose string is the picture, the sound or the file."""
 AUDIO_BYTES = 32
 """Of base64 a token of sound: speech at 8 kbit/s, the least, takes 43 where most tokens are made of it."""
 OUTPUT_TOKENS = 16_384
 """How long an answer gets at most where neither the request nor litellm's map limits it."""
 LIMITS = ("max_completion_tokens", "max_tokens")
+LONGEST_NUMBER = 32
+"""Characters of a number that a client wrote as a text."""
 
 
 class Dearest:
     """One request, measured once, where that is wanted: what it can cost at any model. ``body``: a chat completion's,
     or an embedding's."""
 
-    __slots__ = ("_asked", "_body", "_choices", "_input", "_one")
+    __slots__ = ("_asked", "_body", "_choices", "_input", "_odd", "_one")
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self._body, self._input, self._one = body, 0, "messages" in body
-        self._asked = max((n for name in LIMITS if (n := _count(body.get(name)))), default=None)
+        limits = [value for name in LIMITS if (value := body.get(name)) is not None]
+        self._asked = max((n for value in limits if type(value) is int and (n := _count(value))), default=None)
+        self._odd = max((_count(value) for value in limits if type(value) is not int), default=0)
         self._choices = max(1, _count(body.get("n")), _count(body.get("best_of")))
 
     def measure(self) -> int:
@@ -50,8 +58,8 @@ class Dearest:
         reads, says = listed(model)
         measured = self.measure()
         tokens_in = min(measured, reads) if reads and self._one else measured
-        if self._asked is None:
-            tokens_out = says or OUTPUT_TOKENS
+        if self._asked is None or self._odd:  # nobody knows what a server makes of a limit that is no number
+            tokens_out = says or max(OUTPUT_TOKENS, self._odd, self._asked or 0)
         else:
             tokens_out = self._asked if says is None else min(self._asked, says)
         dearest_in = max(price.input, price.cached_input or price.input)
@@ -76,14 +84,10 @@ def _size(value: object) -> int:
         if isinstance(found, str):
             total += len(found) if found.isascii() else len(found.encode("utf-8", "surrogatepass"))
         elif isinstance(found, dict):
-            kind = found.get("type")
-            if isinstance(kind, str) and kind in MEDIA_TOKENS:
-                total += max(MEDIA_TOKENS[kind], 0 if "image" in kind else _bytes(found))
-            elif kind == "input_audio":
-                total += _bytes(found) // AUDIO_BYTES
-            else:
-                total += 4 * (len(found) + sum(map(len, found)))  # names, with quotes and a colon; four bytes a letter
-                left += found.values()
+            total += 4 * (len(found) + sum(map(len, found)))  # names, with quotes and a colon; four bytes a letter
+            media, rest = _media(found)
+            total += media
+            left += rest
         elif isinstance(found, list):
             total += len(found)
             left += found
@@ -92,11 +96,31 @@ def _size(value: object) -> int:
     return total
 
 
-def _bytes(part: Mapping[str, Any]) -> int:
-    """Of the strings in a part of a message, and in the objects right below it."""
-    below = [part, *(value for value in part.values() if isinstance(value, dict))]
-    return sum(len(value) for fields in below for value in fields.values() if isinstance(value, str))
+def _media(part: dict[str, Any]) -> tuple[int, Iterable[Any]]:
+    """What an object counts as where it is a part that shows something, and what of it counts by its length. A message
+    is none, whatever type it says that it is."""
+    kind = part.get("type")
+    if not isinstance(kind, str) or "role" in part or not (kind in MEDIA_TOKENS or kind == "input_audio"):
+        return 0, part.values()
+    size, rest = 0, list[Any]()
+    for fields in (part, *(value for value in part.values() if isinstance(value, dict))):
+        for name, value in fields.items():
+            if name in HOLD_MEDIA and isinstance(value, str):
+                size += len(value)
+            elif fields is not part or not isinstance(value, dict):
+                rest.append(value)
+    if kind == "input_audio":
+        return size // AUDIO_BYTES, rest
+    return max(MEDIA_TOKENS[kind], 0 if "image" in kind else size), rest
 
 
 def _count(value: object) -> int:
-    return value if type(value) is int and value > 0 else 0
+    """A number of tokens or answers, however it is written: servers take ``"5"`` and ``5.0`` for 5."""
+    if isinstance(value, str) and len(value) <= LONGEST_NUMBER:
+        try:
+            value = float(value)
+        except ValueError:
+            return 0
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return 0
+    return max(0, math.ceil(value))

@@ -24,6 +24,8 @@ from router.upstream.base import Backend
 from router.upstream.faults import surely_unpaid
 
 NOTHING = Decimal(0)
+USUAL_TOKENS = 500
+"""How long a teacher's answer is taken for that never came, as long as none has come."""
 
 
 class Till:
@@ -77,7 +79,7 @@ class Till:
     def lost(self, exchange: Exchange, backend: Backend, kind: Kind) -> Answer:
         """What stands for an answer that may be paid and never came: an input of this length, an output of the
         expected one, else of the usual one."""
-        tokens = exchange.decision.teacher_tokens or self._usual_tokens.value
+        tokens = exchange.decision.teacher_tokens or self._usual_tokens.value or USUAL_TOKENS
         usage = Usage(input_tokens=exchange.features.input_tokens, output_tokens=int(tokens), estimated=True)
         answer = exchange.answered(
             backend, kind, message={}, finish_reason=None, usage=usage, model=None, seconds=exchange.elapsed

@@ -35,7 +35,14 @@ def asked(text: str = "hi", **more: Any) -> dict[str, Any]:
         ({"max_tokens": None, "n": None}, OUTPUT_TOKENS),
         ({"max_tokens": -1, "n": 0}, OUTPUT_TOKENS),
         ({"max_tokens": 0.5, "n": True}, OUTPUT_TOKENS),
-        ({"max_tokens": "7", "n": "2"}, OUTPUT_TOKENS),
+        ({"max_tokens": "7"}, OUTPUT_TOKENS),
+        ({"max_tokens": "50000"}, 50_000),
+        ({"max_tokens": 50_000.0, "max_completion_tokens": 1}, 50_000),
+        ({"max_tokens": 7, "n": "3"}, 21),
+        ({"max_tokens": 7, "n": 2.0}, 14),
+        ({"max_tokens": 7, "best_of": "4"}, 28),
+        ({"max_tokens": "1e400", "n": "many"}, OUTPUT_TOKENS),
+        ({"max_tokens": 7, "n": "9" * 500}, 7),
     ],
 )
 def test_an_answer_is_as_long_as_the_client_lets_it_be_else_as_usual_ones_get(
@@ -87,6 +94,24 @@ def test_a_picture_a_sound_and_a_file_count_by_what_they_are_not_by_their_base64
     assert 50_000 < read({"type": "input_audio", "input_audio": {"data": data, "format": "mp3"}}) < 100_000
     assert read({"type": "file", "file": {"file_id": "f"}}) > 100_000
     assert read({"type": "file", "file": {"file_data": data}}) > 3_000_000
+
+
+@pytest.mark.parametrize("kind", ["image_url", "image", "input_audio", "file", "video_url"])
+def test_a_text_is_no_picture_whatever_stands_beside_it(kind: str) -> None:
+    free, long = Price(input=Decimal(1), output=Decimal(0)), "word " * 400_000
+    for message in (
+        {"role": "user", "type": kind, "content": long},
+        {"role": "user", "type": kind, "content": [{"type": "text", "text": long}]},
+        {"role": "user", "content": [{"type": kind, "text": long}]},
+        {"role": "user", "content": [{"type": kind, kind: {"url": "https://example.com/a", "detail": long}}]},
+    ):
+        assert Dearest({"messages": [message]}).usd("own", free) > Decimal(2)
+
+
+def test_a_film_counts_as_long_wherever_it_lies() -> None:
+    film = {"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}}
+    free = Price(input=Decimal(1), output=Decimal(0))
+    assert Dearest({"messages": [{"role": "user", "content": [film]}]}).usd("own", free) >= 1
 
 
 def test_how_deep_a_request_goes_does_not_matter() -> None:
