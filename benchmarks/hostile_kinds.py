@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from benchmarks.scripted import DONE, STOP, STREAM, Asked, Piece, Row, answer, chunk, completion, event, healthy
@@ -75,9 +76,15 @@ def blocks(turns: int) -> Iterable[Row]:
         yield {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x", "content": "y"}]}
 
 
+def once(make: Callable[[], Row]) -> Callable[[Asked], Iterable[Piece]]:
+    """A server that answers this, whose bytes are made but once: what is measured is the proxy."""
+    made = cache(lambda: answer(make()))
+    return lambda asked: (made(),)
+
+
 def whole(text: str) -> Callable[[Asked], Iterable[Piece]]:
     """A server that answers this, without what would say how long its tokens are."""
-    return lambda asked: (answer(completion(text=text, choice={"logprobs": None})),)
+    return once(lambda: completion(text=text, choice={"logprobs": None}))
 
 
 def stream(*pieces: bytes) -> Callable[[Asked], Iterable[Piece]]:
@@ -188,24 +195,22 @@ KINDS = (
     Kind("answer, 16 MB of words", CHAT, lambda: said("hi"), whole("ab1 cd2 " * (2 * MB))),
     Kind("answer, one word again and again", CHAT, lambda: said("hi"), whole("go " * (2 * MB))),
     Kind(
-        "answer, half a million calls",
+        "answer, 100,000 calls",
         CHAT,
         lambda: said("hi"),
-        lambda asked: (
-            answer(
-                completion(
-                    {"content": None, "tool_calls": [next(iter(calls(1)))["tool_calls"][0]] * 100_000},
-                    "tool_calls",
-                    choice={"logprobs": None},
-                )
-            ),
+        once(
+            lambda: completion(
+                {"content": None, "tool_calls": [next(iter(calls(1)))["tool_calls"][0]] * 100_000},
+                "tool_calls",
+                choice={"logprobs": None},
+            )
         ),
     ),
     Kind(
         "answer, log-probabilities of 100,000 tokens",
         CHAT,
         lambda: said("hi", logprobs=True),
-        lambda asked: (answer(completion(text="a " * 100_000)),),
+        once(lambda: completion(text="a " * 100_000)),
     ),
     Kind("stream, one line of 8 MB in pieces", CHAT, lambda: said("hi", **STREAMED), stream(*one_line(8 * MB))),
     Kind(
@@ -215,7 +220,7 @@ KINDS = (
         stream(event(chunk({"content": "go "})) * 100_000),
     ),
     Kind(
-        "stream, 100,000 empty lines",
+        "stream, a million comments",
         CHAT,
         lambda: said("hi", **STREAMED),
         stream(b": \n\n" * 1_000_000, event(chunk({"content": "a"}))),
