@@ -135,7 +135,7 @@ KINDS = (
         CHAT,
         lambda: said("hi", stop=["x"] * 100_000, metadata={f"k{i}": "v" for i in range(100_000)}, user="u" * MB),
     ),
-    Kind("20,000 calls with one id", CHAT, lambda: talk(*calls(20_000)), teacher=True),
+    Kind("15,000 calls with one id", CHAT, lambda: talk(*calls(15_000)), teacher=True),
     Kind("schema, 2**25 anyOf", CHAT, by_schema(doubling("anyOf", 25)), whole('{"a": 1}')),
     Kind("schema, 2**25 allOf", CHAT, by_schema(doubling("allOf", 25)), whole('{"a": 1}')),
     Kind("schema, endless reference", CHAT, by_schema({"$ref": "#"}), whole('{"a": 1}')),
