@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.text import Text
@@ -50,6 +52,7 @@ async def _run(students: Sequence[Supervisor], proxy: Proxy | None, settings: Se
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, proxy.renew if proxy is not None else lambda: None)
     asking = [asyncio.create_task(_welcome(students, proxy, settings, console))]
     if proxy is not None:
         asking.append(asyncio.create_task(proxy.run()))
@@ -118,6 +121,12 @@ class Proxy:
     @property
     def url(self) -> str:
         return self._process.url
+
+    def renew(self) -> None:
+        """Passes SIGHUP on: several workers are replaced one after the other."""
+        if (pid := self._process.pid) is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGHUP)
 
     async def run(self) -> None:
         """Until cancelled. The first start must work: raises EngineError where it does not."""

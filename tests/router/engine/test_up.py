@@ -90,6 +90,18 @@ def test_a_killed_proxy_comes_back_at_its_address(up: subprocess.Popen[bytes], h
     assert (home / "logs" / "proxy.log").is_file()
 
 
+def children_of(pid: int) -> set[str]:
+    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def test_a_hangup_renews_the_workers_and_ends_nothing(up: subprocess.Popen[bytes], home: Path) -> None:
+    proxy = proxy_of(home)
+    before = children_of(proxy["pid"])
+    up.send_signal(signal.SIGHUP)
+    until(lambda: len(now := children_of(proxy["pid"])) == len(before) and not now & before, START_SECONDS)
+    assert up.poll() is None and alive(proxy["url"])
+
+
 def test_one_signal_ends_all_once_the_answer_under_way_is_whole_and_leaves_no_run_file(
     up: subprocess.Popen[bytes], home: Path
 ) -> None:
