@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn
 
@@ -27,13 +27,17 @@ from router.errors import (
 from router.store.redact import redact
 from router.upstream.base import Backend, Reply, Waited
 from router.upstream.faults import JSON, fault, unable
-from router.upstream.fields import CHAT, EMBEDDINGS, allowed, foreign_tool, remote_media
+from router.upstream.fields import EMBEDDINGS, allowed, chat, foreign_part, foreign_tool, remote_media, stored_input
 from router.upstream.passed import Pairs, passed_on
 
 CHAT_ONLY = {"_skip_mcp_handler": True}
 """Of the tools' own protocol: with any tool at all litellm would import what is not here. For embeddings it
 would send this on to the provider."""
 CLOSE_SECONDS = 1.0
+MARKED = "anthropic", "claude"
+"""What models are called that take marks for the prompt cache where they stand, whoever runs them."""
+OPENS_FILES = "gemini/", "vertex_ai/"
+UNREADABLE = 422
 OFFLINE = {"LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 """Otherwise importing it, or the first request, downloads what comes with it."""
 _CODE = re.compile(r"[\"']code[\"']:\s*[\"']([A-Za-z_]+)[\"']")
@@ -59,7 +63,7 @@ class LiteLLMWire:
             return _reply(await litellm.acompletion(**asked, stream=False))
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
-        litellm, asked = await _load(), _arguments(backend, body, EMBEDDINGS)
+        litellm, asked = await _load(), _embeddings(backend, body)
         async with self._first(litellm, backend, body, waited):
             return _reply(await litellm.aembedding(**asked))
 
@@ -87,11 +91,22 @@ def _chat(backend: Backend, body: Mapping[str, Any]) -> dict[str, Any]:
     if (at := foreign_tool(body)) is not None:
         raise unable(f"{backend.label} is given tools of the types function and custom only, which the client runs", at)
     if (at := remote_media(body, beyond_web=True)) is not None:
-        raise unable(f"{backend.label} is given images and files as data: or https: URLs only", at)
-    return _arguments(backend, body, CHAT) | CHAT_ONLY
+        why = "is given images and files as data: URLs, or https: URLs on the open web, only"
+        raise unable(f"{backend.label} {why}", at)
+    if (at := foreign_part(body)) is not None:
+        raise unable(f"{backend.label} is given no content of this type", at)
+    marks = any(name in backend.model.lower() for name in MARKED)
+    return _arguments(backend, chat(body, marks=marks)) | CHAT_ONLY
 
 
-def _arguments(backend: Backend, body: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+def _embeddings(backend: Backend, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises UpstreamUnable where a file is named that the proxy's account might reach."""
+    if backend.model.startswith(OPENS_FILES) and (at := stored_input(body)) is not None:
+        raise unable(f"{backend.label} is given texts only", at)
+    return _arguments(backend, allowed(body, EMBEDDINGS))
+
+
+def _arguments(backend: Backend, asked: Mapping[str, Any]) -> dict[str, Any]:
     """``drop_params`` lets a provider lack what OpenAI has.
 
     Raises:
@@ -101,7 +116,7 @@ def _arguments(backend: Backend, body: Mapping[str, Any], known: Collection[str]
         why = f"{backend.label} has no key: the environment lacks the one that the policy names"
         raise UpstreamUnusable(why, status=502)
     own = {"model": backend.model, "timeout": backend.timeout_seconds, "num_retries": 0, "max_retries": 0}
-    return allowed(body, known) | own | {"drop_params": True} | ({"api_key": backend.key} if backend.key else {})
+    return dict(asked) | own | {"drop_params": True} | ({"api_key": backend.key} if backend.key else {})
 
 
 def _reply(answer: Any) -> Reply:
@@ -202,10 +217,39 @@ def _ours(litellm: Any, backend: Backend, body: Mapping[str, Any], error: Except
     status = getattr(error, "status_code", None)
     if not isinstance(error, errors.openai.OpenAIError) or not isinstance(status, int) or not 300 <= status < 600:
         return UpstreamError(f"{named} failed ({type(error).__name__})")
+    return _by_status(litellm, backend, error, status)
+
+
+def _by_status(litellm: Any, backend: Backend, error: Any, status: int) -> LocumError:
     found = fault(backend, status, _words(backend, error), _headers(error))
-    if type(found) is UpstreamRefused and isinstance(error, errors.ContextWindowExceededError):
+    if isinstance(found, UpstreamRefused) and _is_unreadable(error, status):
+        unread = ValueError(type(error).__name__)  # of no status, since the answer may be paid for
+        raise UpstreamError(f"{backend.label} answered something that is no answer") from unread
+    if type(found) is UpstreamRefused and isinstance(error, litellm.exceptions.ContextWindowExceededError):
         return UpstreamUnable(str(found), reply_status=status, reply_body=found.reply_body, reply_headers=JSON)
     return found
+
+
+def _is_unreadable(error: BaseException, status: int) -> bool:
+    """Whether a refusal is litellm's own word for an answer that it cannot read, and not the provider's: no refusal
+    over HTTP began it. litellm says 422 then, or what Python raised while it read is beneath."""
+    chain = list(_chain(error))
+    answers = [getattr(e, "response", None) for e in chain if not _is_litellms(e)]
+    if any(400 <= getattr(answer, "status_code", 0) < 500 for answer in answers):
+        return False
+    return status == UNREADABLE or not all(map(_is_litellms, chain))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_litellms(error: BaseException) -> bool:
+    return type(error).__module__.startswith("litellm.")
 
 
 def _words(backend: Backend, error: Any) -> bytes:

@@ -16,6 +16,14 @@ PASSED_ON = frozenset({
 """What a client may say to Claude. All else stays here: what chooses another model, place or price (``fallbacks``,
 ``speed``, ``inference_geo``), whose account it is (``workspace_id``), and what no one knows."""
 
+BETA = "anthropic-beta"
+
+STANDARD = "standard_only"
+"""The one ``service_tier`` that costs no more than what is said by none."""
+
+DEARER = "context-1m-", "fast-mode-"
+"""How the names in ``anthropic-beta`` begin that put a higher price on what is asked."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _THOUGHTS = frozenset({"thinking", "redacted_thinking"})
 
@@ -24,6 +32,8 @@ def own_words(body: Mapping[str, Any]) -> dict[str, Any]:
     """The request as Claude takes it, but for ``model`` and ``stream``. Its turns are as they came, except for what
     other models wrote: thinking that Claude did not sign, and ids of tool calls in forms that Claude refuses."""
     kept = {k: v for k, v in body.items() if k in PASSED_ON}
+    if kept.get("service_tier") != STANDARD:
+        kept.pop("service_tier", None)
     if (managed := kept.pop("context_management", None)) is not None and (edits := _edits(managed)):
         kept["context_management"] = {"edits": edits}
     metadata = body.get("metadata")
@@ -35,6 +45,14 @@ def own_words(body: Mapping[str, Any]) -> dict[str, Any]:
         if thinks_by_budget(kept) and unthought(kept["messages"]):
             del kept["thinking"]
     return kept
+
+
+def own_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The request's headers but for what names a price."""
+    names = [name.strip() for name in headers.get(BETA, "").split(",")]
+    kept = [name for name in names if name and not name.lower().startswith(DEARER)]
+    rest = {k: v for k, v in headers.items() if k != BETA}
+    return rest | ({BETA: ", ".join(kept)} if kept else {})
 
 
 def _edits(managed: Any) -> list[Any]:

@@ -22,7 +22,7 @@ from router.upstream.anthropic.turns import turns_of
 
 BUDGETS = {"minimal": 1_024, "low": 2_048, "medium": 8_192, "high": 16_384, "xhigh": 24_576, "max": 30_000}
 LEAST_BUDGET_TOKENS = 1_024
-TIERS = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
+TIERS = {"default": "standard_only", "standard_only": "standard_only"}
 
 
 def messages_body(body: Mapping[str, Any], model: str) -> dict[str, Any]:

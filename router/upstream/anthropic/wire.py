@@ -10,7 +10,7 @@ import orjson
 from router.errors import UpstreamError, UpstreamRefused
 from router.upstream.anthropic.answer import chat_of
 from router.upstream.anthropic.errors import in_words, status_of
-from router.upstream.anthropic.native import own_words
+from router.upstream.anthropic.native import own_headers, own_words
 from router.upstream.anthropic.request import messages_body
 from router.upstream.anthropic.stream import Chunks
 from router.upstream.anthropic.tools import custom_tools
@@ -121,7 +121,7 @@ def _asked(backend: Backend, body: Mapping[str, Any]) -> tuple[dict[str, Any], d
     """(the request as Claude gets it, its headers, whether it is in the client's own words)."""
     native = body.get(IN_OWN_WORDS)
     if isinstance(native, Native):
-        return own_words(native.body) | {"model": backend.model}, {**VERSION, **native.headers}, True
+        return own_words(native.body) | {"model": backend.model}, {**VERSION, **own_headers(native.headers)}, True
     return messages_body(body, backend.model), dict(VERSION), False
 
 

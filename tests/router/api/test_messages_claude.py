@@ -168,6 +168,23 @@ def test_no_field_chooses_a_host_a_price_or_an_account(proxy: World, claude: Cla
     assert "anthropic-beta" not in claude.seen[-1].headers
 
 
+def test_no_field_or_header_asks_for_a_dearer_class(proxy: World, claude: Claude) -> None:
+    claude.says(message())
+    body = {"model": "locum/teacher", "max_tokens": 99, "messages": [{"role": "user", "content": "hi"}]}
+    for given, left in (
+        (
+            "context-1m-2025-08-07, interleaved-thinking-2025-05-14,Fast-Mode-2026-02-01",
+            "interleaved-thinking-2025-05-14",
+        ),
+        ("context-1m-2025-08-07", None),
+    ):
+        asked = body | {"service_tier": "auto"}
+        found = httpx.post(f"{proxy.url}/v1/messages", json=asked, headers={"anthropic-beta": given})
+        assert found.status_code == 200
+        assert claude.asked == body | {"model": CLAUDE}
+        assert claude.seen[-1].headers.get("anthropic-beta") == left
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 def test_an_answer_comes_back_byte_for_byte(proxy: World, claude: Claude, streamed: bool) -> None:
     told = message(BLOCKS, stop_reason="tool_use", container={"id": "c"}, a_field_of_tomorrow=2**70)

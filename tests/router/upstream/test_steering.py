@@ -15,6 +15,7 @@ import pytest
 from router.contracts.decision import Tier
 from router.errors import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamUnable, UpstreamUnusable
 from router.upstream.base import Backend, Waited
+from router.upstream.faults import surely_unpaid
 from router.upstream.litellm_wire import LiteLLMWire
 from tests.fakes import FakeUpstream, served
 
@@ -232,6 +233,111 @@ async def test_tools_that_would_run_for_the_proxys_account_are_refused_by_name(
         await whole(backend, PLAIN | {"tools": [tool]})
     assert orjson.loads(caught.value.reply_body)["error"]["param"] == "tools[0]"
     assert not upstream.seen
+
+
+@pytest.mark.parametrize(
+    "tool", [{"type": "custom", "googleSearch": {}}, {"type": "function", "google_search": {}}, {"type": ["custom"]}]
+)
+async def test_nor_does_a_tool_run_there_under_a_type_of_the_clients(backend: Backend, tool: Any) -> None:
+    with pytest.raises(UpstreamUnable):
+        await whole(at("gemini/gemini-2.0-flash"), PLAIN | {"tools": [tool]})
+
+
+async def test_a_search_by_the_provider_is_refused_by_name(upstream: FakeUpstream, backend: Backend) -> None:
+    with pytest.raises(UpstreamUnable) as caught:
+        await whole(backend, PLAIN | {"web_search_options": {}})
+    assert orjson.loads(caught.value.reply_body)["error"]["param"] == "web_search_options"
+    await whole(backend, PLAIN | {"web_search_options": None, "service_tier": "priority"})
+    assert len(upstream.seen) == 1
+    assert not {"web_search_options", "service_tier"} & upstream.seen[0].body.keys()
+
+
+GEMINI: dict[str, Any] = {
+    "candidates": [{"content": {"role": "model", "parts": [{"text": "ok"}]}, "finishReason": "STOP"}],
+    "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2},
+}
+
+
+async def test_a_message_has_media_in_its_content_alone(upstream: FakeUpstream, backend: Backend) -> None:
+    upstream.always(raw=orjson.dumps(GEMINI))
+    image = {"image_url": {"url": "gs://bucket/secret.png"}}
+    done = {"server_side_tool_invocations": [{"tool_type": "x", "id": "1", "args": {"at": "gs://bucket/secret"}}]}
+    turn = {"role": "assistant", "content": "y", "images": [image], "provider_specific_fields": done}
+    asked = {"role": "user", "content": [{"type": "text", "text": "go on"}], "documents": [image]}
+    await whole(at("gemini/gemini-2.0-flash"), PLAIN | {"messages": [*MESSAGES, turn, asked]})
+    assert "secret" not in str(upstream.seen[0].body)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "file", "file": {"file_id": "file-abc"}},
+        {"type": "image_url", "image_url": {"url": "https://generativelanguage.googleapis.com/v1beta/files/abc"}},
+        {"type": "image_url", "image_url": "https://storage.googleapis.com/bucket/x.png"},
+        {"type": "image_url", "image_url": {"url": "https://example.com/gs://bucket/x.png"}},
+        {"type": "file", "file": {"file_data": "https://API.openai.com/v1/files/abc"}},
+        {"type": "container_upload", "file_id": "abc"},
+        {"type": "server_tool_use", "id": "1", "name": "web_search", "input": {}},
+        {"type": "text", "text": "x", "image_url": {"url": "gs://bucket/x.png"}},
+        {"image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+    ],
+)
+async def test_files_of_the_proxys_account_are_refused_by_name(
+    upstream: FakeUpstream, backend: Backend, part: dict[str, Any]
+) -> None:
+    for content, where in ([part], "messages[0].content[0]"), (part, "messages[0].content"):
+        with pytest.raises(UpstreamUnable) as caught:
+            await whole(backend, PLAIN | {"messages": [{"role": "user", "content": content}]})
+        error = orjson.loads(caught.value.reply_body)["error"]
+        assert (caught.value.reply_status, error["param"]) == (400, where)
+    assert not upstream.seen
+
+
+@pytest.mark.parametrize("given", ["gs://bucket/x.png", ["hi", "files/abc"]])
+async def test_nor_are_they_made_vectors_of(upstream: FakeUpstream, backend: Backend, given: Any) -> None:
+    with pytest.raises(UpstreamUnable):
+        await LiteLLMWire().embed(at("gemini/gemini-embedding-2"), {"model": "x", "input": given}, Waited())
+    assert not upstream.seen
+
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+
+
+@pytest.mark.parametrize("model", ["gemini/gemini-2.0-flash", "anthropic/claude-sonnet-4-5"])
+async def test_a_mark_for_the_cache_makes_none_that_is_paid_by_the_hour(
+    upstream: FakeUpstream, backend: Backend, model: str
+) -> None:
+    answer = {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "ok"}], "id": "m"}
+    answer |= {"model": "m", "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 1}}
+    upstream.always(raw=orjson.dumps(answer if "claude" in model else GEMINI))
+    part = {"type": "text", "text": "word " * 5000, **MARK}
+    await whole(at(model), PLAIN | {"messages": [{"role": "system", "content": [part]}, {**MESSAGES[0], **MARK}]})
+    assert len(upstream.seen) == 1
+    assert ("cache_control" in str(upstream.seen[0].body)) is ("claude" in model)
+
+
+@pytest.mark.parametrize("raw", [b"<html>a secret</html>", b'{"a": "a secret"}', b"null", b'[{"a secret": 1}]'])
+@pytest.mark.parametrize("model", ["gemini/gemini-2.0-flash", "anthropic/claude-sonnet-4-5", "hosted_vllm/big"])
+async def test_an_answer_that_litellm_cannot_read_is_no_refusal_and_not_told(
+    upstream: FakeUpstream, backend: Backend, model: str, raw: bytes
+) -> None:
+    upstream.always(raw=raw)
+    with pytest.raises(UpstreamError) as caught:
+        await whole(at(model), PLAIN)
+    assert "secret" not in str(caught.value.body())
+    if "gemini" in model:
+        assert not surely_unpaid(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("model", ["gemini/gemini-2.0-flash", "anthropic/claude-sonnet-4-5"])
+async def test_a_providers_own_refusal_is_told(
+    upstream: FakeUpstream, backend: Backend, model: str, status: int
+) -> None:
+    upstream.always(status=status, error={"message": "too odd a question", "type": "invalid_request_error"})
+    with pytest.raises(UpstreamRefused) as caught:
+        await whole(at(model), PLAIN)
+    assert b"too odd a question" in caught.value.reply_body
 
 
 async def test_without_the_policys_key_no_other_is_looked_for(upstream: FakeUpstream, backend: Backend) -> None:
