@@ -15,10 +15,11 @@ import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
-from router.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from router.errors import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
 from router.upstream.base import Backend, Dialect, Reply, Waited
-from router.upstream.faults import fault
-from router.upstream.inband import raise_error_in
+from router.upstream.events import LONGEST_EVENT_BYTES
+from router.upstream.faults import READ_BYTES, fault
+from router.upstream.inband import raise_error_in, told
 from router.upstream.passed import Pairs, passed_on
 from router.upstream.recasting import is_stream, whole
 
@@ -28,6 +29,9 @@ FAILURES = (TimeoutError, aiohttp.ClientError, ValueError)
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 15.0
 LAST_BYTES_SECONDS = 1.0
+LONGEST_ERROR_BYTES = 2**20
+LONGEST_UNPACKED_BYTES = 128 * 2**20
+"""What a stream may hold that comes compressed: a thousand times what was sent."""
 NONE: Mapping[str, str] = {}
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -70,16 +74,19 @@ class OpenAIWire:
             with waited:
                 response = await self._post(place, body, place.whole, headers)
                 _fail_when_lost(response)
-                content = await response.read()  # this gives the connection back, or closes it where it fails
+                if not 200 <= response.status < 300:
+                    raise await _fault(backend, response)
+                content, ended = await _read(response, LONGEST_EVENT_BYTES)
         except FAILURES as e:
             raise _named(backend, e) from e
-        _raise_unless_ok(backend, response, content)
-        told = _passed_on(response)
+        if not ended:
+            raise _too_long(backend, LONGEST_EVENT_BYTES)
+        passed = _passed_on(response)
         if is_stream(content):
             content = whole(backend, content)
-            told = (JSON, *(header for header in told if header[0] != JSON[0]))
+            passed = _as_json(passed)
         raise_error_in(backend, content)
-        return Reply(response.status, content, told)
+        return Reply(response.status, content, passed)
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         return await self.complete(backend, body, waited, path="/embeddings")
@@ -100,7 +107,7 @@ class OpenAIWire:
                 response = await self._post(place, body, place.streamed, headers)
                 _fail_when_lost(response)
                 if response.status >= 300:
-                    _raise_unless_ok(backend, response, await response.read())
+                    raise await _fault(backend, response)
         except FAILURES as e:
             raise _named(backend, e) from e
         return OpenAIStream(backend, response, waited)
@@ -156,25 +163,31 @@ def credentials(backend: Backend) -> dict[str, str]:
 class OpenAIStream:
     """A streamed answer under way (``router.upstream.base.Stream``)."""
 
-    __slots__ = ("_backend", "_content", "_response", "_waited", "headers")
+    __slots__ = ("_backend", "_content", "_packed", "_response", "_waited", "headers")
 
     def __init__(self, backend: Backend, response: aiohttp.ClientResponse, waited: Waited) -> None:
         self.headers = passed_on(response.raw_headers)
         self._backend, self._response, self._content, self._waited = backend, response, response.content, waited
+        self._packed = _is_packed(response)
 
     async def read(self) -> bytes:
         try:
             with self._waited:
-                return await self._content.readany()
+                piece = await self._content.readany()
+                if self._packed:
+                    await asyncio.sleep(0)  # as in ``_read``
         except FAILURES as e:
             raise _named(self._backend, e) from e
+        if self._packed and self._content.total_bytes > LONGEST_UNPACKED_BYTES:
+            raise _too_long(self._backend, LONGEST_UNPACKED_BYTES)
+        return piece
 
     async def close(self, *, done: bool = False) -> None:
         if done and not self._content.at_eof():
             with contextlib.suppress(*FAILURES):
                 async with asyncio.timeout(LAST_BYTES_SECONDS):
-                    while await self._content.readany():
-                        pass
+                    async for _ in self._content.iter_any():
+                        await asyncio.sleep(0)  # for the timeout: what is packed comes without a wait
         self._response.close()  # what is left unread is not wanted; after the last byte this does nothing
 
 
@@ -192,6 +205,8 @@ def _fail_when_lost(response: aiohttp.ClientResponse) -> None:
     if (lost := connection.protocol.closed) is None:
         told()
     else:
+        lost.remove_done_callback(_retrieve)
+        lost.add_done_callback(_retrieve)
         lost.add_done_callback(told)
         content.on_eof(lambda: _forget(lost, told))
 
@@ -201,14 +216,58 @@ def _forget(lost: asyncio.Future[None], told: Callable[[object], None]) -> None:
     lost.remove_done_callback(told)
 
 
+def _retrieve(lost: asyncio.Future[None]) -> None:
+    """Who reads is told of a lost connection otherwise; asyncio would log what no one looks at."""
+    if not lost.cancelled():
+        lost.exception()
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, bool]:
+    """(a body, whether that is all of it): no more is unpacked than a piece beyond ``most`` bytes. Gives the
+    connection back, or closes it where it fails or more would come."""
+    pieces, size, packed = [], 0, _is_packed(response)
+    try:
+        while size <= most and (piece := await response.content.readany()):
+            pieces.append(piece)
+            size += len(piece)
+            if packed:
+                await asyncio.sleep(0)  # aiohttp unpacks the next piece on the way, with no wait between
+    except BaseException:
+        response.close()
+        raise
+    if size > most:
+        response.close()
+    return b"".join(pieces), size <= most
+
+
+def _is_packed(response: aiohttp.ClientResponse) -> bool:
+    return "content-encoding" in response.headers
+
+
+async def _fault(backend: Backend, response: aiohttp.ClientResponse) -> UpstreamError | UpstreamRefused:
+    """What a status means that is no answer's. Of a body that is too long (some servers repeat a request as they refuse
+    it) the first words are told."""
+    content, ended = await _read(response, LONGEST_ERROR_BYTES)
+    headers = _passed_on(response)
+    if not ended:
+        content = orjson.dumps({"error": told(content[:READ_BYTES].decode("utf-8", "replace"))})
+        headers = _as_json(headers)
+    return fault(backend, response.status, content, response.headers, passed_on=headers)
+
+
+def _as_json(headers: Pairs) -> Pairs:
+    return (JSON, *(header for header in headers if header[0] != JSON[0]))
+
+
+def _too_long(backend: Backend, most: int) -> UpstreamError:
+    error = UpstreamError(f"{backend.label} answered with more than {most} bytes")
+    error.__cause__ = aiohttp.ClientPayloadError("more would come")  # it was an answer, which may have to be paid
+    return error
+
+
 def _passed_on(response: aiohttp.ClientResponse) -> Pairs:
     kind = [(b"content-type", value) for name, value in response.raw_headers if name.lower() == b"content-type"]
     return (*kind[:1], *passed_on(response.raw_headers))
-
-
-def _raise_unless_ok(backend: Backend, response: aiohttp.ClientResponse, content: bytes) -> None:
-    if not 200 <= response.status < 300:
-        raise fault(backend, response.status, content, response.headers, passed_on=_passed_on(response))
 
 
 def _named(backend: Backend, error: Exception) -> UpstreamError:
