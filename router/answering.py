@@ -125,8 +125,11 @@ def _read(
 ) -> Whole:
     found, readable = _parsed(backend, reply.body)
     entries = entries_of(found["choices"][0]) if kind is Kind.SERVED and _recorded(exchange, backend) else None
-    choices = tuple(_seen(backend, choice, exchange.policy.accept.hold_tokens) for choice in found["choices"])
+    said = [assembled({**choice, "logprobs": None}) for choice in found["choices"]]
+    hold = exchange.policy.accept.hold_tokens
+    choices = tuple(_seen(backend, choice, a, hold) for choice, a in zip(found["choices"], said, strict=True))
     first = choices[0]
+    whole = readable and reply.whole and said[0].whole and said[0].finish_reason is not None
     if kind is Kind.SERVED:
         exchange.owe(backend, (choice.message for choice in choices))
     content = reply.body
@@ -144,7 +147,7 @@ def _read(
         seconds=time.perf_counter() - began,
         signals=first.signals,
         top_logprobs=entries or None,
-        broken=not readable,
+        broken=not whole,
     )
     return Whole(answer, content, list(reply.headers), choices)
 
@@ -154,8 +157,7 @@ def _recorded(exchange: Exchange, backend: Backend) -> bool:
     return backend.tier is Tier.TEACHER and exchange.policy.teacher.top_logprobs > 0
 
 
-def _seen(backend: Backend, choice: dict[str, Any], hold: int) -> Seen:
-    said = assembled({**choice, "logprobs": None})
+def _seen(backend: Backend, choice: dict[str, Any], said: Assembly, hold: int) -> Seen:
     seen = Seen(said.message, said.finish_reason)
     if backend.tier is Tier.STUDENT:
         seen.signals = of_answer(logprobs_of(choice), seen.text, tokens_of(choice, hold), hold)

@@ -14,6 +14,7 @@ from router.errors import UpstreamError
 from router.policy import Policy
 from router.pricing import cost_usd, usage_from_openai
 from router.tiers import OPENAI_URL, Backends
+from router.upstream.assembly import assembled
 from router.upstream.base import Backend, Reply, Waited
 from router.upstream.faults import surely_unpaid
 from router.upstream.wires import Wires
@@ -23,7 +24,8 @@ __all__ = ["Backend", "Completion", "Models", "completion", "output_limit", "sur
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One chat completion. ``usage`` and ``usd`` are None where the model did not tell its tokens."""
+    """One chat completion. ``usage`` and ``usd`` are None where the model did not tell its tokens, ``finish_reason``
+    where it is not whole."""
 
     message: dict[str, Any]
     finish_reason: str | None
@@ -53,9 +55,10 @@ def completion(backend: Backend, reply: Reply) -> Completion:
         found = orjson.loads(reply.body)
         choice, told = found["choices"][0], found.get("usage")
         usage = usage_from_openai(told) if told else None
+        said = assembled(choice)
         return Completion(
             message=dict(choice["message"]),
-            finish_reason=choice.get("finish_reason"),
+            finish_reason=said.finish_reason if said.whole and reply.whole else None,
             usage=usage,
             usd=None if usage is None else cost_usd(usage, backend.price),
         )

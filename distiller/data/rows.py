@@ -191,7 +191,7 @@ def _unusable(record: Record, teacher: Answer | None) -> Skip | None:
     messages = request.get("messages")
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         return Skip.NO_TEXT
-    if teacher.broken or teacher.finish_reason not in (None, "stop"):
+    if teacher.broken or teacher.finish_reason != "stop":
         return Skip.TOOLS if teacher.finish_reason in ("tool_calls", "function_call") else Skip.UNFINISHED
     if request.get("tools") or request.get("functions") or any(map(_uses_tools, [*messages, teacher.message])):
         return Skip.TOOLS

@@ -62,7 +62,7 @@ class Novelty:
 def is_whole(message: Mapping[str, Any], finish_reason: str | None, options: Mapping[str, Any]) -> bool:
     """Whether an answer is one that a client would have been given, and that may be trained on: text alone, ended
     by itself, in the form that ``options`` ask for, no refusal."""
-    if finish_reason not in (None, "stop") or message.get("tool_calls") or not text(message).strip():
+    if finish_reason != "stop" or message.get("tool_calls") or not text(message).strip():
         return False
     return structural(Seen(message, finish_reason), wanted(options)) is None
 

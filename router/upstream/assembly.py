@@ -77,8 +77,8 @@ class Assembly:
                         pieces += self.add_choice(choice)
                 elif choice is not None:
                     self.whole = False
-        elif choices is not None:
-            self.whole = False
+        elif choices is not None or ("choices" not in chunk and chunk and not isinstance(chunk.get("usage"), dict)):
+            self.whole = False  # nobody knows what it says: an error, perhaps
         return pieces
 
     def note(self, chunk: Mapping[str, Any]) -> None:
@@ -91,6 +91,7 @@ class Assembly:
         """Takes a choice alone, whatever its index."""
         if finish := choice.get("finish_reason"):
             self.finish_reason = finish if isinstance(finish, str) else self.finish_reason
+            self.whole = self.whole and isinstance(finish, str)
         self._count(choice.get("usage"))
         fresh = logprobs_of(choice) if choice.get("logprobs") else ()
         if fresh:
@@ -106,6 +107,8 @@ class Assembly:
         return pieces
 
     def _said(self, said: Mapping[str, Any], *, whole: bool) -> list[Piece]:
+        if (role := said.get("role")) and role != "assistant":
+            self.whole = False  # whoever speaks, it is not the model
         content = said.get("content")
         if isinstance(content, str):
             thought, text, refusal = "", content, ""

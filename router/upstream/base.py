@@ -68,11 +68,13 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer: the upstream's status, its body's bytes, and the headers worth passing on."""
+    """A whole answer: the upstream's status, its body's bytes, and the headers worth passing on. ``whole``: the body
+    says all that the upstream did, as far as the wire can tell."""
 
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    whole: bool = True
 
 
 class Waited:

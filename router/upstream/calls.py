@@ -66,7 +66,7 @@ class Calls:
         parts = parts if isinstance(parts, list) else [parts]
         for n, part in enumerate(parts):
             if not isinstance(part, dict):
-                self.lost = self.lost or part is not None
+                self.lost = self.lost or whole or part is not None
                 continue
             index = number(part.get("index"))
             if index is None and len(parts) > 1:
@@ -93,6 +93,7 @@ class Calls:
         inner = inner if isinstance(inner, dict) else {}
         id_, name = text_of(part.get("id")), text_of(inner.get("name"))
         if not inner and not id_:
+            self.lost = self.lost or whole
             return None  # it says nothing
         given = inner.get("input" if inner is part.get("custom") else "arguments")
         text = self._text(given)

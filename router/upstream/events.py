@@ -111,11 +111,13 @@ class EventStream:
             if self._cutter.size > LONGEST_EVENT_BYTES:
                 raise self._too_long()
         rest = self._cutter.rest() + b"\n\n"  # at the end: what lacks its closing blank line, unless it lacks more
-        return self._checked(rest) if self._error is None and rest.strip() and read(rest)[1] else b""
+        if self._error is not None or not rest.strip():
+            return b""
+        return self._checked(rest) if read(rest)[1] or _error_of(rest) is not None else b""
 
     def _checked(self, events: bytes) -> bytes:
         """The events up to one that tells an error."""
-        if b"event:" not in events and not suspicious(events):
+        if _all_chunks(events) and b"event:" not in events and not suspicious(events):
             return events
         before: list[bytes] = []
         for event in split(events):
@@ -133,9 +135,18 @@ async def _chunks(events: bytes) -> list[dict[str, Any]]:
     return (await aside(partial(chunks, events), len(events)))[0]
 
 
+def _all_chunks(events: bytes) -> bool:
+    """Whether each of the events has choices, by the look of the bytes; the last may end the stream."""
+    return events.count(b'"choices"') >= events.count(b"\n\n") - ends(events) and b"\r" not in events
+
+
 def _error_of(event: bytes) -> Told | None:
-    """The error that an event tells; some servers write one into a stream as it is."""
+    """The error that an event tells; some servers write one into a stream as it is, or as a field of its own."""
     bare = event.lstrip()
+    if bare[:6].lower() == b"error:":
+        bare = bare[6:].strip()
+        found = read(b"data: " + bare + b"\n\n")[0]
+        return error_in(found) or told(found or bare.decode("utf-8", "replace"))
     found = read(b"data: " + bare if bare[:1] == b"{" else event)[0]
     if named(event) == b"error":
         return error_in(found) or told(found or payload(event).decode("utf-8", "replace"))

@@ -6,6 +6,7 @@ answer or in its middle.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from router.store.redact import redact
 from router.upstream.base import Backend
 from router.upstream.faults import fault
 from router.upstream.reading import loads
+from router.upstream.sse import piece_of
 
 Told = dict[str, str | int | None]
 """An error in OpenAI's shape: ``message``, ``type``, ``param`` and ``code``."""
@@ -32,6 +34,9 @@ _STATUSES = {
     529: ("overloaded",),
 }
 """What an error's names have in them whose status is not told."""
+_ERRORS = ("error", "errors")
+_ASCII_ESCAPED = (b"\\u004", b"\\u005", b"\\u006", b"\\u007")
+"""Letters that no server escapes, but one that writes its keys in an odd way."""
 _MODERATED = ("content_policy", "content_filter", "content policy", "moderation")
 
 
@@ -40,11 +45,11 @@ def error_in(found: Any) -> Told | None:
     if not isinstance(found, dict):
         return None
     choices = found.get("choices")
-    if error := found.get("error"):
+    if error := _named(found):
         return told(error)
     for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and (choice.get("error") or choice.get("finish_reason") == "error"):
-            return told(choice.get("error") or "the answer ended in an error")
+        if isinstance(choice, dict) and (error := _in_choice(choice)):
+            return told(error)
     if "error" in (found.get("object"), found.get("type")):
         return told(found)
     if not choices and not isinstance(found.get("usage"), dict) and any(found.get(key) for key in _MESSAGES):
@@ -66,7 +71,27 @@ def raise_error_in(backend: Backend, content: bytes) -> None:
 
 def suspicious(content: bytes) -> bool:
     """Whether there may be an error in it: all others need not be read. In texts the quotes are escaped."""
-    return b'"error"' in content or b'"detail"' in content
+    return (
+        b'rror"' in content
+        or b'rrors"' in content
+        or b"RROR" in content
+        or b'"detail"' in content
+        or (b"\\u00" in content and any(escape in content for escape in _ASCII_ESCAPED))
+    )
+
+
+def _named(found: Mapping[str, Any]) -> Any:
+    """What stands under an error's name, however that is spelled."""
+    return next((value for key, value in found.items() if value and key.lower() in _ERRORS), None)
+
+
+def _in_choice(choice: Mapping[str, Any]) -> Any:
+    said, finish = piece_of(choice), choice.get("finish_reason")
+    if error := _named(choice) or _named(said):
+        return error
+    if said.get("role") == "error":
+        return said.get("content") or "the answer is an error"
+    return "the answer ended in an error" if isinstance(finish, str) and finish.lower() == "error" else None
 
 
 def told(error: Any) -> Told:

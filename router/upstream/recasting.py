@@ -69,6 +69,7 @@ def whole(backend: Backend, events: bytes) -> bytes:
         for assembly in assemblies:
             assembly.add(chunk)
     finished = bool(assemblies) and all(a.finish_reason for a in assemblies)
+    readable = readable and all(a.whole for a in assemblies)
     if not readable or not assemblies or not (finished or ends(events.rstrip())):
         raise UpstreamError(f"{backend.label} broke off its answer, a stream where a whole one was asked for")
     told = [

@@ -23,6 +23,9 @@ _SURE_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?=[^\n]))|\r(?!\n)" + _NEWLIN
 _LINE = re.compile(rb"\r\n|\n|\r")
 COMMENT = b":"
 """How an event begins that says nothing."""
+LOST = b": unreadable\n\n"
+"""What a wire that translates puts in the place of what it could not read: clients pass it over, ``read`` tells it."""
+_FIELDS = (COMMENT, b"data", b"event", b"id", b"retry")
 _LONGEST_END = len(b"\r\n\r\n")
 
 
@@ -125,7 +128,7 @@ def read(event: bytes) -> tuple[dict[str, Any] | None, bool]:
         return None, True
     data = payload(event)
     if not data or data == DONE:
-        return None, True
+        return None, event != LOST and all(line.startswith(_FIELDS) for line in _LINE.split(event) if line.strip())
     try:
         chunk, whole = loads(data)
     except ValueError:

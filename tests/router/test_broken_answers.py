@@ -238,6 +238,39 @@ def test_a_whole_answer_that_breaks_off_as_a_stream_is_a_failure(proxy: World) -
         assert ask(proxy, model="locum/teacher").headers["x-locum-tier"] == "teacher"
 
 
+HALF = [{"finish_reason": f} for f in ({}, 5, "", None)] + [
+    {"message": {"role": "assistant", "content": "one", **more}}
+    for more in ({"role": "system"}, {"content": 12345}, {"tool_calls": [None]}, {"tool_calls": ["x"]})
+]
+
+
+@pytest.mark.parametrize("odd", HALF)
+def test_a_whole_answer_of_no_known_form_is_served_and_marked(proxy: World, odd: dict[str, Any]) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "one"}, "finish_reason": "stop", **odd}
+    answers(proxy.teacher, {"model": "m", "choices": [choice]})
+    response = ask(proxy, model="locum/teacher")
+    assert (response.status_code, response.headers["x-locum-tier"]) == (200, "teacher")
+    found = kept(proxy, response).answers[0]
+    assert (found.finish_reason, found.broken) == (None, True)
+
+
+def test_an_answer_whose_speaker_is_an_error_is_a_failure(proxy: World) -> None:
+    message = {"role": "error", "content": "the engine died"}
+    answers(proxy.teacher, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    assert ask(proxy, model="locum/teacher").headers["x-locum-tier"] == "student"
+    proxy.teacher.always()
+    assert ask(proxy, model="locum/teacher").headers["x-locum-tier"] == "teacher"
+
+
+@pytest.mark.parametrize("odd", [encode({"note": "so"}), chunk({"role": "system"}), chunk({"content": 5}),
+                                 chunk(finish={}), b"Internal Server Error\n\n"])  # fmt: skip
+def test_a_stream_with_what_nobody_knows_is_marked(proxy: World, odd: bytes) -> None:
+    streams(proxy.teacher, ROLE, WORDS, odd, STOP)
+    response = ask(proxy, model="locum/teacher", stream=True)
+    found = kept(proxy, response).answers[0]
+    assert (response.status_code, found.finish_reason, found.broken) == (200, None, True)
+
+
 PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "one two"}]
 
 

@@ -13,13 +13,16 @@ from router.errors import UpstreamError
 FINISHES = {
     "end_turn": "stop",
     "stop_sequence": "stop",
-    "pause_turn": "stop",
     "tool_use": "tool_calls",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
+    "pause_turn": "length",
     "refusal": "content_filter",
 }
 
+_TEXTS = {"text": "text", "thinking": "thinking"}
+_UNSAID = ("compaction", "container_upload", "redacted_thinking")
+_OF_TOOLS = ("tool_use", "_tool_result")
 COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
@@ -41,6 +44,23 @@ def chat_of(message: Any, custom: Iterable[str] = ()) -> dict[str, Any]:
         "choices": [choice],
         "usage": usage_of(message.get("usage")),
     }
+
+
+def is_whole(message: Mapping[str, Any]) -> bool:
+    """Whether a chat completion can say all of a message: nothing in it is of a form that nobody knows."""
+    reason, blocks = message.get("stop_reason"), message["content"]
+    known = isinstance(reason, str) and reason in FINISHES and message.get("role") in (None, "assistant")
+    return known and all(map(is_known, blocks))
+
+
+def is_known(block: Any) -> bool:
+    """Whether a block, or the beginning of one, is of a form that can be read."""
+    kind = block.get("type") if isinstance(block, dict) else None
+    if not isinstance(kind, str):
+        return False
+    if kind in _TEXTS:
+        return isinstance(block.get(_TEXTS[kind]), str)
+    return kind in _UNSAID or kind.endswith(_OF_TOOLS)
 
 
 def said_in(blocks: list[dict[str, Any]], custom: frozenset[str]) -> dict[str, Any]:

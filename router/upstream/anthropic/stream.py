@@ -8,14 +8,15 @@ from typing import Any
 
 import orjson
 
-from router.upstream.anthropic.answer import finish_of, input_of, is_signed, thought_of, usage_of
+from router.upstream.anthropic.answer import FINISHES, finish_of, input_of, is_known, is_signed, thought_of, usage_of
 from router.upstream.anthropic.errors import chat_error
 from router.upstream.base import IN_OWN_WORDS
-from router.upstream.sse import encode, parse
+from router.upstream.sse import LOST, encode, read
 
 DONE = b"data: [DONE]\n\n"
 QUIET = b": ping\n\n"
 
+_UNSAID = ("citations_delta", "compaction_delta")
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 
 
@@ -32,15 +33,20 @@ class Chunks:
         self._block: dict[str, Any] = {}
         self._input: list[str] = []
         self._calls = self._thoughts = 0
+        self._ended = False
 
     def take(self, event: bytes) -> bytes:
-        """The chunks for one whole event."""
-        found = parse(event)
-        if found is None:
-            return b""
+        """The chunks for one whole event; with ``LOST`` where they do not say all that it does."""
+        found, readable = read(event)
+        known = readable and (found is None or _is_known(found))
+        lost = b"" if known or self._ended else LOST
+        return lost if found is None else lost + self._told(found, event)
+
+    def _told(self, found: dict[str, Any], event: bytes) -> bytes:
         choices, more = self._read(found)
         own = {IN_OWN_WORDS: event.decode("utf-8", "replace")} if self.native else {}
         end = DONE if found.get("type") == "message_stop" else b""
+        self._ended = self._ended or bool(end)
         if not choices and not more and not own:
             return QUIET if found.get("type") == "ping" else b""
         chunks: list[dict[str, Any]] = [{**self._base, "choices": [_choice(c)]} for c in choices]
@@ -124,6 +130,27 @@ class Chunks:
 
     def _call(self, part: dict[str, Any]) -> dict[str, Any]:
         return _delta({"tool_calls": [{"index": self._calls - 1, **part}]})
+
+
+def _is_known(found: Mapping[str, Any]) -> bool:
+    """Whether all that an event may say is of a form that is known here."""
+    delta = _dict(found.get("delta"))
+    match found.get("type"):
+        case "content_block_start":
+            return is_known(found.get("content_block"))
+        case "content_block_delta":
+            kind = delta.get("type")
+            field = (
+                "partial_json" if kind == "input_json_delta" else _TEXTS.get(kind) if isinstance(kind, str) else None
+            )
+            return kind in _UNSAID or (field is not None and isinstance(delta.get(field), str))
+        case "message_delta":
+            reason = delta.get("stop_reason")
+            return reason is None or (isinstance(reason, str) and reason in FINISHES)
+        case "message_start":
+            return _dict(found.get("message")).get("role") in (None, "assistant")
+        case kind:
+            return kind in ("content_block_stop", "message_stop", "ping", "error")
 
 
 def _delta(said: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from router.errors import UpstreamError, UpstreamRefused
-from router.upstream.anthropic.answer import chat_of
+from router.upstream.anthropic.answer import chat_of, is_whole
 from router.upstream.anthropic.errors import in_words, status_of
 from router.upstream.anthropic.native import own_headers, own_words
 from router.upstream.anthropic.request import messages_body
@@ -46,11 +46,12 @@ class AnthropicWire:
         except (UpstreamError, UpstreamRefused) as e:
             raise in_words(e, native=native) from e.__cause__
         try:
-            found = chat_of(loads(reply.body)[0], custom_tools(body))
+            message, readable = loads(reply.body)
+            found = chat_of(message, custom_tools(body))
         except (ValueError, UpstreamError) as e:
             raise UpstreamError(f"{backend.label} answered something that is no message") from e
         own = {IN_OWN_WORDS: reply.body.decode("utf-8", "replace")} if native else {}
-        return Reply(reply.status, dumps(found | own), reply.headers)
+        return Reply(reply.status, dumps(found | own), reply.headers, whole=readable and is_whole(message))
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         raise UpstreamError(f"{backend.label} gives no embeddings")

@@ -227,7 +227,7 @@ def test_the_sdk_gets_all_of_it(client: Anthropic, claude: Claude, streamed: boo
         ("max_tokens", "length"),
         ("stop_sequence", "stop"),
         ("refusal", "content_filter"),
-        ("pause_turn", "stop"),
+        ("pause_turn", "length"),
         ("model_context_window_exceeded", "length"),
     ],
 )

@@ -8,12 +8,12 @@ import orjson
 import pytest
 
 from router.errors import UpstreamError, UpstreamRefused
-from router.upstream.anthropic.answer import chat_of, usage_of
+from router.upstream.anthropic.answer import chat_of, is_whole, usage_of
 from router.upstream.anthropic.models import version_of
 from router.upstream.anthropic.request import messages_body
 from router.upstream.anthropic.schema import closed
 from router.upstream.anthropic.stream import Chunks
-from router.upstream.sse import split
+from router.upstream.sse import chunks, ends, split
 from tests.fakes import collected
 
 NEW, OLD = "claude-opus-4-8", "claude-sonnet-4-5"
@@ -259,10 +259,52 @@ def test_counts_that_are_none_are_zero_and_a_compaction_is_paid_for() -> None:
     assert (counted["prompt_tokens"], counted["completion_tokens"]) == (101, 12)
 
 
-def test_a_stream_adds_up_to_the_same_answer() -> None:
-    def event(kind: str, **fields: Any) -> bytes:
-        return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps({"type": kind, **fields}))
+@pytest.mark.parametrize(
+    ("odd", "whole"),
+    [
+        ({}, True),
+        ({"content": [{"type": "server_tool_use"}, {"type": "web_search_tool_result"}]}, True),
+        ({"content": [5, {"type": "text", "text": "so"}]}, False),
+        ({"content": [{"type": "text", "text": 7}]}, False),
+        ({"content": [{"type": "picture", "data": "x"}]}, False),
+        ({"role": "error"}, False),
+        *(({"stop_reason": reason}, False) for reason in ("error", "tomorrow", None, {})),
+    ],
+)
+def test_a_message_of_no_known_form_is_not_whole(odd: dict[str, Any], whole: bool) -> None:
+    message = {"role": "assistant", "content": [{"type": "text", "text": "so"}], "stop_reason": "end_turn", **odd}
+    assert is_whole(message) is whole
 
+
+def event(kind: str, **fields: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps({"type": kind, **fields}))
+
+
+@pytest.mark.parametrize(
+    ("odd", "whole"),
+    [
+        (event("ping"), True),
+        (event("content_block_delta", delta={"type": "citations_delta", "citation": {}}), True),
+        (b'data: {"type": "content_block_de\n\n', False),
+        (event("content_block_delta", delta={"type": "text_delta", "text": 5}), False),
+        (event("content_block_delta", delta={"type": "more_delta", "text": "so"}), False),
+        (event("content_block_delta", delta=None), False),
+        (event("content_block_start", content_block={"type": "text", "text": 5}), False),
+        (event("an_event_of_tomorrow"), False),
+        *((event("message_delta", delta={"stop_reason": reason}), False) for reason in ("error", 5, {})),
+    ],
+)
+def test_a_stream_with_what_cannot_be_read_is_not_whole(odd: bytes, whole: bool) -> None:
+    raw = event("message_start", message={"role": "assistant"}) + event(
+        "content_block_start", content_block={"type": "text", "text": "so"}
+    )
+    raw += odd + event("message_delta", delta={"stop_reason": "end_turn"}) + event("message_stop")
+    out = b"".join(map(Chunks(native=False).take, split(raw)))
+    assert (chunks(out)[1], ends(out)) == (whole, True)
+    assert collected(out).finish_reason == "stop"
+
+
+def test_a_stream_adds_up_to_the_same_answer() -> None:
     def block(n: int, start: dict[str, Any], *deltas: dict[str, Any]) -> bytes:
         parts = [event("content_block_delta", index=n, delta=d) for d in deltas]
         opened, closed = (
@@ -281,8 +323,7 @@ def test_a_stream_adds_up_to_the_same_answer() -> None:
                  {"type": "input_json_delta", "partial_json": "{}"})  # fmt: skip
     raw += event("message_delta", delta={"stop_reason": "tool_use"}, usage={"output_tokens": 5})
     raw += event("message_stop") + b"data: no json\n\n" + event("an_event_of_tomorrow", index=[])
-    chunks = Chunks(native=False)
-    out = b"".join(map(chunks.take, split(raw)))
+    out = b"".join(map(Chunks(native=False).take, split(raw)))
     found = collected(out)
     assert found.message["reasoning_content"] == "hm"
     assert found.message["thinking_blocks"] == [{"index": 0, "type": "thinking", "thinking": "hm", "signature": "sig"}]

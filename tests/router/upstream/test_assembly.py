@@ -226,7 +226,7 @@ def test_usage_counts_once_wherever_it_stands(chunks: list[dict[str, Any]]) -> N
         ({"choices": [{"index": 0, "delta": {"content": 5}}]}, False),
         ({"choices": [{"index": 0, "delta": {"tool_calls": "x"}}]}, False),
         ({"choices": None, "model": [1]}, True),
-        ({"choices": [{"index": 0, "delta": {}, "finish_reason": 5}]}, True),
+        ({"choices": [{"index": 0, "delta": {}, "finish_reason": 5}]}, False),
         ({"choices": [{"delta": None, "logprobs": {"content": [None, {"logprob": "x"}]}}]}, True),
     ],
 )

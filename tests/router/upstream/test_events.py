@@ -118,6 +118,12 @@ ERRORS: list[tuple[Any, type[Exception]]] = [
     ({"type": "error", "error": {"type": "overloaded_error", "message": "died"}}, UpstreamError),
     ({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}]}, UpstreamError),
     ({"choices": [{"index": 0, "delta": {}, "error": {"message": "died", "code": 502}}]}, UpstreamError),
+    ({"choices": [{"index": 0, "delta": {"error": {"message": "died", "code": 502}}}]}, UpstreamError),
+    ({"choices": [{"index": 0, "delta": {"role": "error", "content": "died"}}]}, UpstreamError),
+    ({"choices": [{"index": 0, "delta": {}, "finish_reason": "ERROR"}]}, UpstreamError),
+    ({"message": "died", "code": 500}, UpstreamError),
+    ({"errors": [{"message": "died"}]}, UpstreamError),
+    ({"Error": {"message": "died"}}, UpstreamError),
 ]
 
 
@@ -153,6 +159,11 @@ async def test_an_error_in_the_middle_follows_what_was_said_before_it(error: Any
         b'event:error\ndata: {"message": "gone"}\n\n',
         b'data: {"error":\ndata: "gone"}\n\n',
         b'data: {"error": "gone", "x": NaN}\n\n',
+        b'data: {"\\u0065rror": {"message": "gone"}}\n\n',
+        b'data: {"choices": [], "err\\u006fr": {"message": "gone"}}\n\n',
+        b'error: {"message": "gone", "code": 500}\n\n',
+        b"Error: gone\n\n",
+        b'error: {"message": "gone"}',
     ],
 )
 async def test_an_error_event_has_several_forms(event: bytes) -> None:
