@@ -23,7 +23,7 @@ _SURE_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?=[^\n]))|\r(?!\n)" + _NEWLIN
 _LINE = re.compile(rb"\r\n|\n|\r")
 COMMENT = b":"
 """How an event begins that says nothing."""
-LOST = b": unreadable\n\n"
+LOST = b": unreadable\n:\n\n"  # of two lines: those of one are passed over unread
 """What a wire that translates puts in the place of what it could not read: clients pass it over, ``read`` tells it."""
 _FIELDS = (COMMENT, b"data", b"event", b"id", b"retry")
 _LONGEST_END = len(b"\r\n\r\n")
