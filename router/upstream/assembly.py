@@ -89,9 +89,11 @@ class Assembly:
 
     def add_choice(self, choice: Mapping[str, Any]) -> list[Piece]:
         """Takes a choice alone, whatever its index."""
-        if finish := choice.get("finish_reason"):
-            self.finish_reason = finish if isinstance(finish, str) else self.finish_reason
-            self.whole = self.whole and isinstance(finish, str)
+        finish = choice.get("finish_reason")
+        if isinstance(finish, str):
+            self.finish_reason = finish or self.finish_reason
+        elif finish is not None:
+            self.whole = False
         self._count(choice.get("usage"))
         fresh = logprobs_of(choice) if choice.get("logprobs") else ()
         if fresh:
