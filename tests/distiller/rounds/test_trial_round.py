@@ -44,7 +44,7 @@ def live_bundle(bundles: Path, student: Path) -> None:
     features = extract({"messages": [{"role": "user", "content": "hello"}]})
     Scorer.fit([Example(features, None, False)] * 8, None).save(bundles / "weak" / "scorer")
     values = {"policy": "tickets", "created_at": 1.0, "student": StudentRef(model=str(student))}
-    complete(bundles, "weak", thresholds=Thresholds(route=1.5, accept=1.5), **values)
+    complete(bundles, "weak", thresholds=Thresholds(route=NEVER, accept=NEVER), **values)
     activate(bundles, "weak")
 
 
