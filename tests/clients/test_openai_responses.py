@@ -125,7 +125,7 @@ def test_errors_are_its_own(client: OpenAI, tier: str, busy: World) -> None:
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="sk-wrong").responses.create(model="gpt-4o", input="hi")
     with pytest.raises(openai.BadRequestError, match="one provider's own server"):
-        client.responses.create(model="gpt-4o", input="hi", tools=[{"type": "web_search"}])
+        client.responses.create(model="gpt-4o", input="hi", tools=[{"type": "file_search"}])
     with OpenAI(base_url=f"{busy.url}/v1", api_key=KEY, max_retries=0, timeout=10) as waiting:
         with pytest.raises(openai.RateLimitError):
             waiting.responses.create(model="gpt-4o", input="call", tools=[TOOL])

@@ -14,6 +14,7 @@ from distiller.rounds.canary import look
 from distiller.rounds.loop import run_round
 from distiller.rounds.work import unfinished
 from router.contracts.bundles import (
+    NEVER,
     StudentRef,
     Thresholds,
     activate,
