@@ -140,9 +140,9 @@ def _is_known(found: Mapping[str, Any]) -> bool:
             return is_known(found.get("content_block"))
         case "content_block_delta":
             kind = delta.get("type")
-            field = (
-                "partial_json" if kind == "input_json_delta" else _TEXTS.get(kind) if isinstance(kind, str) else None
-            )
+            if not isinstance(kind, str):
+                return False
+            field = "partial_json" if kind == "input_json_delta" else _TEXTS.get(kind)
             return kind in _UNSAID or (field is not None and isinstance(delta.get(field), str))
         case "message_delta":
             reason = delta.get("stop_reason")

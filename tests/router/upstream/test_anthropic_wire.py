@@ -13,7 +13,7 @@ from router.upstream.anthropic.models import version_of
 from router.upstream.anthropic.request import messages_body
 from router.upstream.anthropic.schema import closed
 from router.upstream.anthropic.stream import Chunks
-from router.upstream.sse import chunks, ends, split
+from router.upstream.sse import LOST, chunks, ends, split
 from tests.fakes import collected
 
 NEW, OLD = "claude-opus-4-8", "claude-sonnet-4-5"
@@ -332,3 +332,9 @@ def test_a_stream_adds_up_to_the_same_answer() -> None:
     assert found.usage is not None
     assert (found.usage.input_tokens, found.usage.output_tokens) == (9, 5)
     assert out.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("kind", [["text_delta"], {"a": 1}, 5, None])
+def test_an_event_whose_kind_is_no_text_is_one_that_nobody_knows(kind: Any) -> None:
+    event = b"data: " + orjson.dumps({"type": "content_block_delta", "index": 0, "delta": {"type": kind}}) + b"\n\n"
+    assert LOST in Chunks(native=False).take(event)
