@@ -102,7 +102,7 @@ class Chunks:
         kind, block = delta.get("type"), self._block
         if kind == "input_json_delta" and isinstance(part := delta.get("partial_json"), str):
             self._input.append(part)
-            if block.get("type") != "tool_use" or block.get("name") in self._custom or not part:
+            if block.get("type") != "tool_use" or str(block.get("name")) in self._custom or not part:
                 return []
             return [self._call({"function": {"arguments": part}})]
         field = _TEXTS.get(kind) if isinstance(kind, str) else None
@@ -121,7 +121,7 @@ class Chunks:
             return [_delta({"thinking_blocks": [{"index": self._thoughts - 1, **thought_of(block)}]})]
         if block.get("type") != "tool_use":
             return []
-        if block.get("name") in self._custom:
+        if str(block.get("name")) in self._custom:
             return [self._call({"custom": {"input": _custom_input("".join(self._input))}})]
         given = block.get("input")
         if given and not any(self._input):  # told whole, at the start
