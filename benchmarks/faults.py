@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fault_kinds import DOWN, HEAVY, KINDS, LONG, Fault, Kind
-from benchmarks.harness import conditions, running, write_result
+from benchmarks.harness import KindsParser, conditions, running, write_result
 from benchmarks.scripted import TEXT, Asked, Piece, Row, ScriptedServer, healthy
 from distiller.data.faults import fault as known_fault
 from distiller.data.rows import Skip, row_of
@@ -355,16 +355,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def options(given: Sequence[str] | None = None) -> argparse.Namespace:
-    about = argparse.ArgumentParser(
-        prog="python -m benchmarks.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    about.add_argument("--out", type=Path, help="the result file; without it only the table is shown")
-    about.add_argument("--only", action="append", default=[], metavar="KIND", help="only this kind; repeat for several")
-    args = about.parse_args(given)
-    args.kinds = [k for k in KINDS if not args.only or k.name in args.only]
-    if not args.kinds:
-        about.error(f"there is no such kind; there are {', '.join(k.name for k in KINDS)}")
-    return args
+    return KindsParser("faults", __doc__, KINDS).chosen(given)
 
 
 def main() -> int:

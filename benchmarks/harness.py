@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gzip
 import hashlib
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import yaml
@@ -35,6 +36,37 @@ def read_jsonl(path: Path) -> list[Row]:
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
     return [json.loads(line) for line in text.split("\n") if line]
+
+
+class Kind(Protocol):
+    """One of the cases that a benchmark goes through, by name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class KindsParser(argparse.ArgumentParser):
+    """The options of a benchmark that goes through ``kinds`` of cases: ``--out``, and ``--only`` for some of them."""
+
+    def __init__(self, benchmark: str, about: str | None, kinds: Sequence[Kind]) -> None:
+        super().__init__(
+            prog=f"python -m benchmarks.{benchmark}",
+            description=about,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self._kinds = kinds
+        self.add_argument("--out", type=Path, help="the result file; without it only the table is shown")
+        self.add_argument(
+            "--only", action="append", default=[], metavar="KIND", help="only this kind; repeat for several"
+        )
+
+    def chosen(self, given: Sequence[str] | None = None) -> argparse.Namespace:
+        """The options, with the kinds that they choose as ``kinds``. Exits where there are none."""
+        args = self.parse_args(given)
+        args.kinds = [kind for kind in self._kinds if not args.only or kind.name in args.only]
+        if not args.kinds:
+            self.error(f"there is no such kind; there are {', '.join(kind.name for kind in self._kinds)}")
+        return args
 
 
 def multiple_choice(row: Row) -> str:

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import Row, conditions, running, write_result
+from benchmarks.harness import KindsParser, Row, conditions, running, write_result
 from benchmarks.hostile_kinds import KINDS, MODEL, Kind
 from benchmarks.scripted import Asked, Piece, ScriptedServer
 
@@ -177,17 +177,9 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def options(given: Sequence[str] | None = None) -> argparse.Namespace:
-    about = argparse.ArgumentParser(
-        prog="python -m benchmarks.hostile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    about.add_argument("--out", type=Path, help="the result file; without it only the table is shown")
-    about.add_argument("--only", action="append", default=[], metavar="KIND", help="only this kind; repeat for several")
+    about = KindsParser("hostile", __doc__, KINDS)
     about.add_argument("--at-once", type=int, default=AT_ONCE)
-    args = about.parse_args(given)
-    args.kinds = [k for k in KINDS if not args.only or k.name in args.only]
-    if not args.kinds:
-        about.error(f"there is no such kind; there are {', '.join(k.name for k in KINDS)}")
-    return args
+    return about.chosen(given)
 
 
 def main() -> int:
