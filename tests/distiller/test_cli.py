@@ -86,7 +86,9 @@ def evidence() -> Evidence:
 
 def record(i: int, *, drawn: bool, rights: Rights) -> Record:
     message = {"role": "assistant", "content": f"answer {i * 7919}"}
-    answer = Answer(tier=Tier.TEACHER, kind=Kind.SERVED, model="t", message=message, training_rights=rights)
+    answer = Answer(
+        tier=Tier.TEACHER, kind=Kind.SERVED, model="t", message=message, training_rights=rights, finish_reason="stop"
+    )
     return Record(
         request_id=f"r{i}",
         conversation_id=f"c{i}",
