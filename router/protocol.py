@@ -118,6 +118,12 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def excuse(self, seconds: float) -> None:
+        """So long the server did not listen: its client may take that much longer."""
+        self._due += seconds
+        if self._stalled:
+            self._stalled = self._stalled[0] + seconds, self._stalled[1]
+
     def _stalls(self, now: float) -> bool:
         """Whether of what waits to be sent the client has taken too little for too long."""
         unsent = self.transport.get_write_buffer_size()

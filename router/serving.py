@@ -27,6 +27,8 @@ from router.terminal import shown
 LAST_SECONDS = 2
 """For the last words to those whose answers were cut off, and for their connections to close."""
 POLL_SECONDS = 0.05
+LOOK_SECONDS = 1.0
+"""How long after one look at the connections the next one comes, roughly."""
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +78,7 @@ class Server(uvicorn.Server):
         )
         self._limits, self._drain, self._replaced = limits, drain, replaced
         self._listening, self._ending = listening, ending
+        self._looked: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         # A decision's products of matrices take microseconds; by itself OpenBLAS shares each out among all processor
@@ -117,8 +120,14 @@ class Server(uvicorn.Server):
         log.info("nothing_to_renew", why="policy files are followed; what else is new takes a restart")
 
     def _look(self) -> None:
+        """Ends what was let wait for too long. While the process itself was held up (a machine suspended, or busy)
+        nobody could be heard: that time counts against no client."""
         now = asyncio.get_running_loop().time()
+        late = now - self._looked - LOOK_SECONDS if self._looked is not None else 0.0
+        self._looked = now
         for connection in self._connections():
+            if late > LOOK_SECONDS / 2:
+                connection.excuse(late)
             connection.look(now)
 
     def _connections(self) -> list[BoundedHttp]:

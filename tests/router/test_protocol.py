@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -53,6 +54,22 @@ def error_in(answer: bytes) -> Any:
 
 def test_a_connection_that_says_nothing_is_closed(hasty: Command) -> None:
     assert hasty.exchanged() == b""
+
+
+def test_what_was_asked_while_the_process_was_held_up_is_answered(hasty: Command) -> None:
+    with hasty.connect() as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert one_answer(connection).startswith(b"HTTP/1.1 200 ")
+        hasty.process.send_signal(signal.SIGSTOP)
+        try:
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+            with suppress(TimeoutError):  # longer than a connection may be idle
+                connection.settimeout(3.0)
+                connection.recv(1)
+        finally:
+            hasty.process.send_signal(signal.SIGCONT)
+        connection.settimeout(DEADLINE_SECONDS)
+        assert one_answer(connection).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("begun", [b"POST /v1/chat", b"GET / HTTP/1.1\r\nx: y\r\n", b"\r\n\r\n"])
