@@ -102,7 +102,7 @@ def policy(name: str, url: str) -> Row:
 
 def claudes(name: str) -> bool:
     """Whether the policy's teacher is Claude."""
-    return name == "claude" or name.endswith(("3", "7"))
+    return name == "claude" or name.endswith(("3", "6"))
 
 
 def plain(seed: int, number: int) -> Request:
