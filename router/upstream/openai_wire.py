@@ -72,10 +72,7 @@ class OpenAIWire:
         place = self._place(backend, path)
         try:
             with waited:
-                response = await self._post(place, body, place.whole, headers)
-                _fail_when_lost(response)
-                if not 200 <= response.status < 300:
-                    raise await _fault(backend, response)
+                response = await self._post(backend, place, body, place.whole, headers)
                 content, ended = await _read(response, LONGEST_EVENT_BYTES)
         except FAILURES as e:
             raise _named(backend, e) from e
@@ -104,10 +101,7 @@ class OpenAIWire:
         place = self._place(backend, path)
         try:
             with waited:
-                response = await self._post(place, body, place.streamed, headers)
-                _fail_when_lost(response)
-                if response.status >= 300:
-                    raise await _fault(backend, response)
+                response = await self._post(backend, place, body, place.streamed, headers)
         except FAILURES as e:
             raise _named(backend, e) from e
         return OpenAIStream(backend, response, waited)
@@ -115,17 +109,27 @@ class OpenAIWire:
     async def close(self) -> None:
         await self._session.close()
 
-    def _post(
-        self, place: _Place, body: Mapping[str, Any], timeout: aiohttp.ClientTimeout, headers: Mapping[str, str]
-    ) -> aiohttp.client._RequestContextManager:
-        return self._session.post(
+    async def _post(
+        self,
+        backend: Backend,
+        place: _Place,
+        body: Mapping[str, Any],
+        within: aiohttp.ClientTimeout,
+        headers: Mapping[str, str],
+    ) -> aiohttp.ClientResponse:
+        """The answer's head, of a status that is an answer's. Raises as ``_fault`` says, and ``FAILURES``."""
+        response = await self._session.post(
             place.url,
             data=orjson.dumps(body),
             headers={**place.headers, **headers} if headers else place.headers,
-            timeout=timeout,
+            timeout=within,
             allow_redirects=False,
             proxy=place.proxy,
         )
+        _fail_when_lost(response)
+        if not 200 <= response.status < 300:
+            raise await _fault(backend, response)
+        return response
 
     def _place(self, backend: Backend, path: str) -> _Place:
         key = (backend.url, backend.key, backend.timeout_seconds, path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,7 @@ GOING_ON = [
 ]
 
 
-@pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("world"), client_keys=("sk-mine", "sk-theirs")) as found:
-        until(lambda: httpx.get(f"{found.url}/health/ready").json()["policies"][0]["student"]["ready"])
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def plain(proxy: World) -> None:
-    proxy.student.always()
+pytestmark = pytest.mark.usefixtures("plain")
 
 
 def post(proxy: World, path: str, key: dict[str, str], **body: Any) -> httpx.Response:

@@ -32,17 +32,7 @@ class City(BaseModel):
     people: int
 
 
-@pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with world(tmp_path_factory.mktemp("world"), client_keys=("sk-mine", "sk-theirs")) as found:
-        until(lambda: httpx.get(f"{found.url}/health/ready").json()["policies"][0]["student"]["ready"])
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def plain(proxy: World) -> None:
-    proxy.student.always()
-    proxy.teacher.always()
+pytestmark = pytest.mark.usefixtures("plain")
 
 
 @pytest.fixture

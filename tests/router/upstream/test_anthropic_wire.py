@@ -338,3 +338,16 @@ def test_a_stream_adds_up_to_the_same_answer() -> None:
 def test_an_event_whose_kind_is_no_text_is_one_that_nobody_knows(kind: Any) -> None:
     event = b"data: " + orjson.dumps({"type": "content_block_delta", "index": 0, "delta": {"type": kind}}) + b"\n\n"
     assert LOST in Chunks(native=False).take(event)
+
+
+@pytest.mark.parametrize("name", [{"a": 1}, ["patch"], 5, None])
+def test_a_tools_name_that_is_no_text_is_none_of_the_custom_ones(name: Any) -> None:
+    events = (
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t1", "name": name}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": '{"x":1}'}},
+        {"type": "content_block_stop", "index": 0},
+    )
+    told = Chunks(native=False, custom=["patch"])
+    out = b"".join(told.take(b"data: " + orjson.dumps(event) + b"\n\n") for event in events)
+    (call,) = collected(out).message["tool_calls"]
+    assert (call["type"], call["function"]["arguments"]) == ("function", '{"x":1}')
