@@ -41,12 +41,12 @@ from rich.table import Table
 from synthetic import synthetic
 from whitebox import likeliest, nearness
 
+from distiller.bundles import StudentFiles
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build, read
 from distiller.data.dataset import load as load_dataset
 from distiller.evaluation.asking import StudentAnswer
 from distiller.evaluation.calibration import auroc
-from distiller.evaluation.serving import Form
 from distiller.forms.export import export
 from distiller.training.batches import encode
 from distiller.training.methods.reasoning import marked
@@ -150,7 +150,7 @@ def intents(bench: Bench) -> Iterator[Row]:
         folder: Path = home / name.replace(" ", "-")
         return folder
 
-    def row(name: str, student: Form, folder: Path, engine: str = "embedded", **took: Any) -> Row:
+    def row(name: str, student: StudentFiles, folder: Path, engine: str = "embedded", **took: Any) -> Row:
         said = answers(student, messages(unseen, "gold", len(rows), audited=True), folder, engine)
         right = rightness(said, unseen)
         tells = {**deferral(said, right), **told(float(right.mean())), "tested": len(unseen)}
@@ -163,12 +163,12 @@ def intents(bench: Bench) -> Iterator[Row]:
         if method is not None:
             data = bench.dataset(home / f"dataset-{label}", messages(taught, label))
             took = bench.train(folder, method, data, bench.base, seed=seed)
-        yield row(name, Form(folder / "student" if method else bench.base), folder, **took)
+        yield row(name, StudentFiles(folder / "student" if method else bench.base), folder, **took)
     if bench.wanted(name := f"locum hard-label, soup of {SOUP}"):
         folder = place(name)
         if not (folder / "student").exists():
             mean([place(one) / "student" for one in hard], folder / "student")
-        yield row(name, Form(folder / "student"), folder)
+        yield row(name, StudentFiles(folder / "student"), folder)
     student = home / "locum-hard-label" / "student"
     for engine, form in QUANTISED:
         name = f"locum hard-label, served as {form}"
@@ -178,7 +178,9 @@ def intents(bench: Bench) -> Iterator[Row]:
             place = folder / "weights"
             if not place.exists():
                 export(student, form, place, STUDENT)
-            yield row(name, Form(student, place) if engine == "llama-server" else Form(place), folder, engine)
+            yield row(
+                name, StudentFiles(student, place) if engine == "llama-server" else StudentFiles(place), folder, engine
+            )
 
 
 def of_words(taught: Sequence[Row], label: str, unseen: Sequence[Row]) -> float:
@@ -300,7 +302,7 @@ def reasoning(bench: Bench) -> Iterator[Row]:
             took = bench.train(folder, method, learned, bench.base, epochs=args.reasoning_epochs)
             student = folder / "student"
         tests = worked(questions, len(rows), audited=True)
-        said = answers(Form(student), tests, home / f"asked-{name.replace(' ', '-')}")
+        said = answers(StudentFiles(student), tests, home / f"asked-{name.replace(' ', '-')}")
         right = [final(text_of(a)) == final(r["answer"]) for a, r in zip(said, unseen, strict=True)]
         tokens = sum(a.output_tokens for a in said) / len(said)
         yield {"name": name, "part": "reasoning", **took, "accuracy": round(sum(right) / len(right), 4),

@@ -27,10 +27,10 @@ from intents import STUDENT, answers, messages, policy, text_of
 from rich.console import Console
 from rich.table import Table
 
+from distiller.bundles import StudentFiles
 from distiller.config import DatasetConfig, TrainConfig
 from distiller.data.dataset import build
-from distiller.evaluation.serving import Form
-from distiller.training.train import train
+from distiller.training.launch import train
 from router.engine.weights import base_student
 from router.settings import Settings
 
@@ -51,7 +51,7 @@ def grouped(data: Path, groups: int, seed: int) -> list[list[Row]]:
 def accuracies(student: Path, tests: Sequence[Sequence[Row]], folder: Path) -> list[float]:
     """For each group of messages, the share whose intent the student names, in the engine that serves it."""
     asked = messages([r for group in tests for r in group], "gold", audited=True)
-    said = iter(answers(Form(student), asked, folder))
+    said = iter(answers(StudentFiles(student), asked, folder))
     return [sum(text_of(next(said)) == r["gold"] for r in group) / len(group) for group in tests]
 
 

@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from workload import tasks
 
-from distiller.evaluation.serving import NAME, Form, serving
+from distiller.bundles import StudentFiles
+from distiller.evaluation.serving import NAME, serving
 from distiller.forms.export import export
 from router.contracts.files import weights_of
 from router.contracts.forms import READ_BY, FormName
@@ -108,7 +109,7 @@ def _descends(parent: int) -> bool:
 def served(form: FormName, engine: str, student: Path, folder: Path) -> Iterator[tuple[str, Path]]:
     """The engine's URL, and what it reads."""
     place = student if form == "bf16" else export(student, form, folder / f"{form}.gguf", STUDENT)
-    whole = Form(student, place) if engine == "llama-server" else Form(place)
+    whole = StudentFiles(student, place) if engine == "llama-server" else StudentFiles(place)
     with serving(whole, engine, folder / "engine.log") as url:
         yield url, place
 

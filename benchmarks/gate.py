@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from distiller.evaluation.gate import GateConfig, Outcome, Verdict, judge
+from distiller.config import GateConfig
+from distiller.evaluation.gate import Outcome, Verdict, judge
 
 TASKS = tuple(f"task={name}" for name in "abcdefgh")
 LENGTHS = ("length=short", "length=medium", "length=long")

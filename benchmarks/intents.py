@@ -12,12 +12,13 @@ import numpy as np
 from harness import Row
 from numpy.typing import NDArray
 
+from distiller.bundles import StudentFiles
 from distiller.config import DatasetConfig
 from distiller.data.rows import Row as DatasetRow
 from distiller.data.rows import row_of
 from distiller.evaluation.asking import Asker, StudentAnswer
 from distiller.evaluation.evaluate import question
-from distiller.evaluation.serving import NAME, Form, serving
+from distiller.evaluation.serving import NAME, serving
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Rights
 from router.policy import Policy
@@ -55,7 +56,9 @@ def policy(teacher: str = "http://127.0.0.1:9/v1") -> Policy:
     })  # fmt: skip
 
 
-def answers(student: Form, records: Sequence[Record], folder: Path, engine: str = "embedded") -> list[StudentAnswer]:
+def answers(
+    student: StudentFiles, records: Sequence[Record], folder: Path, engine: str = "embedded"
+) -> list[StudentAnswer]:
     """What the student says to each, in the records' order; what ``folder`` has kept is not asked again."""
     questions = [question(r) for r in rows_of(records)]
     folder.mkdir(parents=True, exist_ok=True)

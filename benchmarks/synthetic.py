@@ -25,9 +25,9 @@ import numpy as np
 from harness import Body, ReplayServer, Row, last_user_text, read_jsonl
 from intents import DATASET, answers, messages, policy, rightness, text_of
 
+from distiller.bundles import StudentFiles
 from distiller.data.dataset import Dataset, build
-from distiller.evaluation.serving import Form
-from distiller.show import Shown
+from distiller.progress import Shown
 from distiller.synthesis.prompts import ASKED
 from distiller.synthesis.run import synthesize
 from distiller.synthesis.shelf import kept
@@ -107,14 +107,14 @@ def synthetic(bench: Bench) -> Iterator[Row]:
     def row(name: str, data: Dataset) -> Row:
         folder = home / name.replace(" ", "-")
         took = bench.train(folder, HardLabelSettings(), data, bench.base)
-        said = answers(Form(folder / "student"), messages(unseen, "gold", len(rows), audited=True), folder)
+        said = answers(StudentFiles(folder / "student"), messages(unseen, "gold", len(rows), audited=True), folder)
         right = rightness(said, unseen)
         seldom = np.array([r["gold"] in rare for r in unseen])
         return {"name": name, "part": "synthetic", **took, "accuracy": round(float(right.mean()), 4),
                 "accuracy_rare": round(float(right[seldom].mean()), 4), "tested": len(unseen)}  # fmt: skip
 
     yield row("the log alone", bench.dataset(home / "dataset-log", learnt))
-    student = Form(home / "the-log-alone" / "student")
+    student = StudentFiles(home / "the-log-alone" / "student")
     asked = messages(measured, "gold", 2 * len(rows), audited=True)
     said = answers(student, asked, home / "audits")
     told = zip(asked, said, rightness(said, measured).tolist(), strict=True)

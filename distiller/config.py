@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 from router.contracts.methods import HardLabelSettings, MethodSettings
 from router.policy import Policy
@@ -113,3 +113,33 @@ class EvaluateConfig:
     in_flight: int = 16
     start_seconds: float = 300.0
     answer_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class GateConfig:
+    """``margin``: the loss of acceptable rate that still counts as no loss, shown at ``confidence``.
+
+    ``min_slice`` is the smallest slice that may veto. ``power``: a slice too small to resolve the margin is
+    judged at the smallest margin that it can resolve, so that an equal student passes all of them together with
+    this probability; such a slice vetoes real harm, and never by chance of its size alone.
+    """
+
+    margin: float = 0.02
+    confidence: float = 0.95
+    min_slice: int = 20
+    power: float = 0.95
+
+    @classmethod
+    def from_policy(cls, policy: Policy) -> Self:
+        gate = policy.distil.gate
+        return cls(margin=gate.margin, confidence=gate.confidence, min_slice=gate.min_slice)
+
+
+@dataclass(frozen=True, slots=True)
+class Configs:
+    """One configuration a stage; None: what follows from the policy."""
+
+    dataset: DatasetConfig | None = None
+    train: TrainConfig | None = None
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    gate: GateConfig | None = None

@@ -18,7 +18,7 @@ from router.store.base import reading
 if TYPE_CHECKING:
     from distiller.data.rows import Row
     from distiller.evaluation.subject import Subject
-    from distiller.rounds.reports import Tell
+    from distiller.progress import Tell
 
 
 def evaluate(
@@ -49,7 +49,7 @@ def evaluate(
     from distiller.evaluation.report import write  # noqa: PLC0415
     from distiller.evaluation.run import Evaluation  # noqa: PLC0415  (numpy, scikit-learn's scorer)
     from distiller.evaluation.tables import table  # noqa: PLC0415
-    from distiller.show import Shown  # noqa: PLC0415
+    from distiller.progress import Shown  # noqa: PLC0415
 
     if bundle is not None and student is not None:
         raise typer.BadParameter("give --bundle or --student, not both")

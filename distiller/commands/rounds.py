@@ -14,8 +14,8 @@ import typer
 
 from distiller.commands.common import DEFAULT, PolicyFile, Seed, console, say_live
 from distiller.economics.scales import Scales
-from distiller.rounds.trigger import Due, Tally, count, due
-from distiller.rounds.work import unfinished
+from distiller.home import Due, unfinished
+from distiller.rounds.trigger import Tally, count, due
 from router.contracts.bundles import read_active
 from router.contracts.guarded import read_guarded
 from router.contracts.rounds import history
@@ -142,8 +142,9 @@ def _look(policy: Policy, settings: Settings, known: Tally, scales: Scales, seed
 
 
 def _round(policy: Policy, settings: Settings, kind: Due, seed: int, keep_work: bool) -> RoundReport:
+    from distiller.commands.tables import round_table  # noqa: PLC0415
+    from distiller.progress import Shown  # noqa: PLC0415
     from distiller.rounds.loop import run_round  # noqa: PLC0415  (torch and scikit-learn: only a round pays for them)
-    from distiller.show import Shown, round_table  # noqa: PLC0415
 
     _yield_to_serving()
     with Shown(console) as tell:
@@ -163,8 +164,8 @@ def _canary_goes_on(policy: Policy, settings: Settings) -> bool:
     active = read_active(settings.bundles(policy.name))
     if (active.canary is None and active.ended is None) or unfinished(settings.work(policy.name)) is not None:
         return False
+    from distiller.progress import Shown  # noqa: PLC0415
     from distiller.rounds.canary import look  # noqa: PLC0415  (features and engines: only a canary pays for them)
-    from distiller.show import Shown  # noqa: PLC0415
 
     with Shown(console) as tell:
         looked = look(policy, settings, tell=tell)

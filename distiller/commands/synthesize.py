@@ -42,8 +42,8 @@ def synthesize(
     every dataset from then on trains on it, none measures by it. A killed run goes on where it was when you call
     it again, and pays for no call twice. What it cost counts against the saving.
     """
-    from distiller.rounds.work import one_round_at_a_time  # noqa: PLC0415
-    from distiller.show import Shown  # noqa: PLC0415
+    from distiller.home import one_round_at_a_time  # noqa: PLC0415
+    from distiller.progress import Shown  # noqa: PLC0415
     from distiller.synthesis.plan import planned  # noqa: PLC0415
     from distiller.synthesis.run import synthesize as written  # noqa: PLC0415
     from router.scoring.encoder import load_encoder  # noqa: PLC0415

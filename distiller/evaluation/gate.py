@@ -23,33 +23,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil, sqrt
 from statistics import NormalDist
-from typing import Any, Self
+from typing import Any
 
-from router.policy import Policy
+from distiller.config import GateConfig
 
+_USUAL = GateConfig()
 OVERALL = "overall"
 LEAST_ROWS = 50
 """Audited rows below which nothing is judged at all."""
-
-
-@dataclass(frozen=True, slots=True)
-class GateConfig:
-    """``margin``: the loss of acceptable rate that still counts as no loss, shown at ``confidence``.
-
-    ``min_slice`` is the smallest slice that may veto. ``power``: a slice too small to resolve the margin is
-    judged at the smallest margin that it can resolve, so that an equal student passes all of them together with
-    this probability; such a slice vetoes real harm, and never by chance of its size alone.
-    """
-
-    margin: float = 0.02
-    confidence: float = 0.95
-    min_slice: int = 20
-    power: float = 0.95
-
-    @classmethod
-    def from_policy(cls, policy: Policy) -> Self:
-        gate = policy.distil.gate
-        return cls(margin=gate.margin, confidence=gate.confidence, min_slice=gate.min_slice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +100,7 @@ def judge(
     outcomes: Sequence[Outcome],
     candidate_share: float,
     incumbent_share: float,
-    config: GateConfig = GateConfig(),
+    config: GateConfig = _USUAL,
 ) -> Verdict:
     """Promotes a candidate that is non-inferior overall and on every large slice, in every form, and better or cheaper.
 
@@ -141,7 +122,7 @@ def judge(
     return Verdict(not reasons, tuple(reasons or [str(overall), why]), tuple(found), *shares)
 
 
-def no_worse(outcomes: Sequence[Outcome], config: GateConfig = GateConfig()) -> Verdict:
+def no_worse(outcomes: Sequence[Outcome], config: GateConfig = _USUAL) -> Verdict:
     """Whether live traffic shows a canary worse than the incumbent, overall or on a slice; a gain was shown before.
 
     The same tests on fewer rows, so each at the margin that these rows resolve, the overall one too: an equal

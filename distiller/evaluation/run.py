@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distiller.bundles import ANSWERS
 from distiller.config import EvaluateConfig
 from distiller.data.rows import Row
 from distiller.evaluation.asking import Question, StudentAnswer, read_answers
@@ -24,8 +25,7 @@ from distiller.evaluation.serving import way_to
 from distiller.evaluation.slices import with_rarity
 from distiller.evaluation.study import Asked
 from distiller.evaluation.subject import Subject
-from distiller.rounds.publish import ANSWERS
-from distiller.rounds.reports import Tell
+from distiller.progress import Tell
 from router.errors import BundleError
 from router.scoring.encoder import load_encoder
 from router.scoring.judges.judge import Judges

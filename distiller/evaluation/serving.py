@@ -9,9 +9,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from distiller.bundles import StudentFiles
 from distiller.config import EvaluateConfig
 from distiller.evaluation.asking import Asker
 from router.errors import EngineError
@@ -23,20 +23,13 @@ from router.settings import Settings
 NAME = "candidate"
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """One student in the forms that engines read: a Hugging Face folder (or a base student's name), a GGUF file.
-
-    ``gguf`` None is the base student's own file.
-    """
-
-    folder: Path | str
-    gguf: Path | None = None
-
-
 @contextmanager
 def way_to(
-    student: Form, policy: Policy, settings: Settings, config: EvaluateConfig, on_answer: Callable[[int, int], None]
+    student: StudentFiles,
+    policy: Policy,
+    settings: Settings,
+    config: EvaluateConfig,
+    on_answer: Callable[[int, int], None],
 ) -> Iterator[Asker]:
     """Where the student answers: an engine started for it, or the policy's URL for what stands there already."""
     at, accept, flight, patience = policy.student, policy.accept, config.in_flight, config.answer_seconds
@@ -50,7 +43,7 @@ def way_to(
 
 
 @contextmanager
-def serving(form: Form, engine: str | None, log: Path, start_seconds: float = 300.0) -> Iterator[str]:
+def serving(form: StudentFiles, engine: str | None, log: Path, start_seconds: float = 300.0) -> Iterator[str]:
     """Runs the policy's ``engine`` on a student and yields its URL, ending in ``/v1``.
 
     The student answers to the model name ``candidate``, on a port that the system picks. The engine's
@@ -71,7 +64,7 @@ def serving(form: Form, engine: str | None, log: Path, start_seconds: float = 30
             _end(process)
 
 
-def _command(form: Form, engine: str | None, url_file: Path) -> list[str]:
+def _command(form: StudentFiles, engine: str | None, url_file: Path) -> list[str]:
     tether = [sys.executable, "-m", "router.engine.tether", str(os.getpid())]
     command = [sys.executable, "-m", "router.engine", "--model", str(form.folder), "--name", NAME]
     if engine == "llama-server":

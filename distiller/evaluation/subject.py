@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from distiller.bundles import BASE, DATASET, GGUF, INT8, LEARNT, STUDENT, StudentFiles, has_weights
 from distiller.data.files import ids
-from distiller.evaluation.serving import Form
 from distiller.evaluation.study import Student
 from distiller.forms.export import export
-from distiller.rounds.publish import BASE, DATASET, GGUF, INT8, LEARNT, STUDENT, has_weights
 from router.contracts.bundles import Manifest, read_manifest
 from router.contracts.files import weights_of
 from router.contracts.forms import INT8_WEIGHTS, FormName
@@ -30,7 +29,7 @@ class Subject:
 
     name: str
     policy: Policy
-    form: Form
+    form: StudentFiles
     form_name: str
     bundle: Manifest | None = None
     folder: Path | None = None
@@ -80,7 +79,7 @@ def of_bundle(bundle: str | None, policy: Policy, settings: Settings) -> Subject
         BundleError: it is not complete, or its weights were pruned.
     """
     if bundle in (None, BASE):
-        return Subject("the base student", policy, Form(policy.student.model), policy.student.served_form)
+        return Subject("the base student", policy, StudentFiles(policy.student.model), policy.student.served_form)
     bundles = settings.bundles(policy.name)
     try:
         manifest = read_manifest(bundles, str(bundle))
@@ -91,7 +90,7 @@ def of_bundle(bundle: str | None, policy: Policy, settings: Settings) -> Subject
     folder = bundles / manifest.bundle_id
     whole, int8, gguf = (folder / name for name in (STUDENT, INT8, GGUF))
     weights = next((p for p in (int8, whole) if p.is_dir()), policy.student.model)
-    form = Form(weights, gguf if gguf.is_file() else None)
+    form = StudentFiles(weights, gguf if gguf.is_file() else None)
     name = manifest.student.form or policy.student.served_form
     return Subject(manifest.bundle_id, policy, form, name, manifest, folder)
 
@@ -107,15 +106,15 @@ def of_path(path: Path, policy: Policy, work: Path, tell: Callable[[str], None])
     if path.suffix == ".gguf" and path.is_file():
         part = policy.student.model_copy(update={"engine": "llama-server", "url": None, "form": "auto"})
         served = policy.model_copy(update={"student": part})
-        return Subject(str(path), served, Form(policy.student.model, path), "gguf", on_disk=True)
+        return Subject(str(path), served, StudentFiles(policy.student.model, path), "gguf", on_disk=True)
     if not (path / "config.json").is_file():
         raise EngineError(f"{path} is no student: give a Hugging Face folder (it has a config.json) or a .gguf file")
     wanted: FormName = policy.student.served_form
     int8 = (path / INT8_WEIGHTS).is_file()
     if int8 or wanted == "bf16":
-        return Subject(str(path), policy, Form(path), "int8" if int8 else wanted, on_disk=True)
+        return Subject(str(path), policy, StudentFiles(path), "int8" if int8 else wanted, on_disk=True)
     out = work / f"{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}-{wanted}"
     tell(f"writing {wanted}")
     made = export(path, wanted, out if wanted == "int8" else out.with_suffix(".gguf"), policy.student.model)
-    form = Form(made) if wanted == "int8" else Form(policy.student.model, made)
+    form = StudentFiles(made) if wanted == "int8" else StudentFiles(policy.student.model, made)
     return Subject(str(path), policy, form, wanted, on_disk=True)

@@ -88,8 +88,8 @@ def tune(
 
     The rest of the file stays as it is, byte for byte; the reason stands above as a comment.
     """
-    from distiller.tune import Target, tuned  # noqa: PLC0415
-    from distiller.tune_file import with_threshold, write  # noqa: PLC0415
+    from distiller.replay.policy_file import with_threshold, write  # noqa: PLC0415
+    from distiller.replay.target import Target, tuned  # noqa: PLC0415
 
     chosen, wanted = load_policy(policy), Target.parse(target, confidence)
     log = _Log.read([chosen], source, since, bundle)

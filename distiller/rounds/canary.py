@@ -16,15 +16,16 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
+from distiller.bundles import round_cost_usd, served_form
+from distiller.config import Configs, GateConfig
 from distiller.data.rows import Row, row_of
 from distiller.evaluation.asking import Question, StudentAnswer, read_answers
 from distiller.evaluation.evaluate import grade, live_answer, outcomes, question
-from distiller.evaluation.gate import GateConfig, no_worse
+from distiller.evaluation.gate import no_worse
 from distiller.evaluation.judging import judge_answers
 from distiller.evaluation.serving import way_to
-from distiller.rounds.publish import round_cost_usd, served_form
-from distiller.rounds.reports import Configs, Silent, Tell
-from distiller.rounds.work import one_round_at_a_time, remember, write_json
+from distiller.home import one_round_at_a_time, remember, write_json
+from distiller.progress import Silent, Tell
 from router.contracts.bundles import Canary, Ended, end_canary, read_active
 from router.contracts.rounds import CANARY, canaries
 from router.policy import Policy

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from distiller.bundles import ANSWERS, DATASET, LEARNT, has_weights, manifests
 from distiller.data import files, known
 from distiller.data.dataset import DATASET as DATASET_FILE
 from distiller.data.dataset import SPLITS, TRAIN
 from distiller.data.dropping import drop
 from distiller.data.rows import alias
 from distiller.evaluation.asking import keep_answers, read_answers
-from distiller.rounds.publish import ANSWERS, DATASET, LEARNT, has_weights, manifests
-from distiller.rounds.work import CURRENT, ROUND, one_round_at_a_time
+from distiller.home import CURRENT, ROUND, one_round_at_a_time
 from distiller.synthesis import shelf
 from distiller.synthesis.run import FOLDER as SYNTHESIS
 from distiller.synthesis.run import give_up

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from rich.table import Column, Table
 from rich.text import Text
 
+from distiller.home import CURRENT
 from distiller.rounds.forgetting import Left
-from distiller.rounds.work import CURRENT
 from distiller.synthesis.run import FOLDER as SYNTHESIS
 
 FATES = {

@@ -16,23 +16,34 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from distiller.config import TrainConfig
+from distiller.bundles import (
+    ANSWERS,
+    DATASET,
+    GGUF,
+    INT8,
+    STUDENT,
+    Draft,
+    StudentFiles,
+    prune,
+    round_cost_usd,
+    write_bundle,
+)
+from distiller.config import Configs, TrainConfig
 from distiller.evaluation import evaluate
 from distiller.evaluation.asking import Question, StudentAnswer, read_answers
 from distiller.evaluation.gate import LEAST_ROWS, Outcome, judge
 from distiller.evaluation.judging import judge_answers
-from distiller.evaluation.serving import Form
 from distiller.evaluation.slices import with_rarity
 from distiller.forms.export import export, has_gguf
+from distiller.home import CanaryRunning, Due, one_round_at_a_time, remember, unfinished
+from distiller.progress import Silent, Tell
 from distiller.rounds.fit_scorer import fit_bundle_scorer, parted
 from distiller.rounds.material import INCUMBENT, Material
-from distiller.rounds.publish import ANSWERS, DATASET, GGUF, INT8, STUDENT, Draft, prune, round_cost_usd, write_bundle
 from distiller.rounds.refresh import Refreshed, refreshed
-from distiller.rounds.reports import Configs, RoundReport, Silent, Tell
+from distiller.rounds.reports import RoundReport
 from distiller.rounds.told import write_report
-from distiller.rounds.trigger import Due, nothing_to_tune
+from distiller.rounds.trigger import nothing_to_tune
 from distiller.rounds.tuning import retuned, share_of
-from distiller.rounds.work import CanaryRunning, one_round_at_a_time, remember, unfinished
 from distiller.synthesis.run import synthesize
 from distiller.training.soup import trained
 from router.contracts.bundles import DatasetRef, activate, begin_canary, read_active
@@ -111,7 +122,7 @@ class Round:
         except TrainingError as e:
             return self._report(None, (f"nothing was trained: {e}",), ({}, {}), (0.0, 0.0))
         int8, gguf = self._exported(student)
-        answers = self._ask("evaluate", Form(int8 or student, gguf), ANSWERS, [*m.dev, *m.holdout])
+        answers = self._ask("evaluate", StudentFiles(int8 or student, gguf), ANSWERS, [*m.dev, *m.holdout])
         before = self._ask("incumbent", m.incumbent, INCUMBENT, m.holdout)
         draft = self._fitted(answers, ANSWERS)
         shares = share_of(draft.thresholds, self.policy), self._incumbent_share(before)
@@ -163,7 +174,7 @@ class Round:
         )
         return self._report(self._published(draft, answers, {}), (reason,), (answers, answers), shares)
 
-    def _ask(self, stage: str, student: Form, kept: str, questions: Sequence[Question]) -> Answers:
+    def _ask(self, stage: str, student: StudentFiles, kept: str, questions: Sequence[Question]) -> Answers:
         """A student's answers, judged as far as that takes something; what cannot be had twice is kept."""
         answers, path = self.material.ask(stage, student, kept, questions), self.folder / kept
         if all(self._judges.immediate(q.task) for q in questions):

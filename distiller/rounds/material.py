@@ -8,17 +8,17 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from distiller.bundles import ANSWERS, DATASET, LEARNT, StudentFiles, has_weights, manifests, same_student, served_form
+from distiller.config import Configs, GateConfig
 from distiller.data import dataset as datasets
 from distiller.data import files
 from distiller.data.rows import Row
 from distiller.evaluation.asking import Question, StudentAnswer, keep_answers, read_answers
 from distiller.evaluation.evaluate import live_answer, newest, question
-from distiller.evaluation.gate import GateConfig
-from distiller.evaluation.serving import Form, way_to
-from distiller.rounds.publish import ANSWERS, DATASET, LEARNT, has_weights, manifests, same_student, served_form
-from distiller.rounds.reports import Configs, Tell
-from distiller.rounds.trigger import Due, Tally
-from distiller.rounds.work import Work
+from distiller.evaluation.serving import way_to
+from distiller.home import Due, Work
+from distiller.progress import Tell
+from distiller.rounds.trigger import Tally
 from distiller.synthesis.shelf import kept as kept_rows
 from router.contracts.bundles import Manifest, read_active, read_manifest
 from router.contracts.decision import Reason
@@ -65,7 +65,7 @@ class Material:
         return path if path and path.exists() else None
 
     @property
-    def incumbent(self) -> Form:
+    def incumbent(self) -> StudentFiles:
         """The live student as it serves: the live bundle's, or the base student."""
         return served_form(self.bundles, self.parent_id, self.policy.student.model)
 
@@ -185,7 +185,9 @@ class Material:
         self.found  # noqa: B018  (collects them)
         return read_answers(self.work.folder / INCUMBENT)
 
-    def ask(self, stage: str, student: Form, kept: str, questions: Sequence[Question]) -> dict[str, StudentAnswer]:
+    def ask(
+        self, stage: str, student: StudentFiles, kept: str, questions: Sequence[Question]
+    ) -> dict[str, StudentAnswer]:
         """The student's answers in the form that will serve; those in file ``kept`` are not asked again."""
         path = self.work.folder / kept
 

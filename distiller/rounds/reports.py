@@ -2,39 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
-
-from distiller.config import DatasetConfig, EvaluateConfig, TrainConfig
-from distiller.evaluation.gate import GateConfig
-
-
-class Tell(Protocol):
-    """Where progress goes: ``stage`` opens a stage, ``step`` says how far it is, and ``note`` what else."""
-
-    def stage(self, name: str, detail: str = "") -> None: ...
-
-    def step(self, done: int, of: int, note: str = "") -> None: ...
-
-
-class Silent:
-    """Tells nobody."""
-
-    def stage(self, name: str, detail: str = "") -> None:
-        return
-
-    def step(self, done: int, of: int, note: str = "") -> None:
-        return
-
-
-@dataclass(frozen=True, slots=True)
-class Configs:
-    """One configuration a stage; None: what follows from the policy."""
-
-    dataset: DatasetConfig | None = None
-    train: TrainConfig | None = None
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    gate: GateConfig | None = None
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from distiller.bundles import Draft
 from distiller.evaluation.asking import StudentAnswer
 from distiller.evaluation.report import report, write
 from distiller.evaluation.slices import with_rarity
 from distiller.evaluation.study import Asked, Student
 from distiller.rounds.material import Material
-from distiller.rounds.publish import Draft
 
 
 def write_report(

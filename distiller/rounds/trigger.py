@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from math import ceil, log
 from typing import Any
 
 from distiller.data.rights import admissible
 from distiller.economics.worth import Worth
 from distiller.evaluation.gate import LEAST_ROWS
+from distiller.home import Due
 from router.contracts.decision import NOVEL
 from router.contracts.guarded import Guarded
 from router.contracts.records import Record
@@ -25,13 +25,6 @@ LEAST_ACCEPTABLE = 10
 LEAST_STRANGE, STRANGE = 20, 0.02
 """Audited requests that were strange to the live scorer since the last round, and their share among those since, from
 which on it is refreshed: what is new was judged meanwhile."""
-
-
-class Due(StrEnum):
-    """What a round would do: make a better student, or tune for the one there is."""
-
-    TRAIN = "train"
-    CALIBRATE = "calibrate"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from distiller.rounds.reports import Tell
-from distiller.rounds.work import write_json
+from distiller.home import write_json
+from distiller.progress import Tell
 from distiller.synthesis.filters import said
 from distiller.synthesis.journal import Journal
 from distiller.synthesis.paying import Paying

@@ -11,7 +11,7 @@ from typing import Any
 
 from distiller.data.rights import ALLOWED, right_to
 from distiller.data.rows import Row
-from distiller.rounds.work import remember
+from distiller.home import remember
 from router.contracts.decision import Tier
 from router.contracts.files import write_atomically
 from router.contracts.records import Answer, Kind, Rights

@@ -18,10 +18,31 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from distiller.config import TrainConfig
+from distiller.data.dataset import Dataset, load
+from distiller.training.tracking import require
+from distiller.training.train import TrainReport, read_report, run
 from router.errors import TrainingError
 
 
-def launched(config: TrainConfig, student: Path, dataset: Path, out: Path) -> None:
+def train(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> TrainReport:
+    """Trains the student in the folder ``student`` on the dataset and writes a Hugging Face folder to ``out``.
+
+    A run that was cut off goes on from its last checkpoint, kept beside ``out``, if called again
+    with the same arguments, and ends with the same weights.
+
+    Raises:
+        TrainingError: no training row fits into ``max_tokens``, the loss stopped being a number, one row alone takes
+            more memory than there is, a package that the configuration asks for is missing, or a launched process
+            failed.
+    """
+    require(config.track)
+    if config.launcher != "none":
+        _launched(config, student, dataset.folder, out)
+        return read_report(out)
+    return run(config, student, dataset, out)
+
+
+def _launched(config: TrainConfig, student: Path, dataset: Path, out: Path) -> None:
     """Runs the training in ``config.processes`` processes and waits for its end.
 
     Raises:
@@ -35,9 +56,6 @@ def launched(config: TrainConfig, student: Path, dataset: Path, out: Path) -> No
 
 def work(job: dict[str, Any]) -> None:
     """What each process does."""
-    from distiller.data.dataset import load  # noqa: PLC0415
-    from distiller.training.train import run  # noqa: PLC0415  (which starts launches)
-
     config = TypeAdapter(TrainConfig).validate_python(job["config"])
     run(config, Path(job["student"]), load(Path(job["dataset"])), Path(job["out"]))
 

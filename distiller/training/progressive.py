@@ -20,7 +20,8 @@ from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, scan
 from distiller.training.batches import Encoded, encode, tensors
 from distiller.training.forward import answers
-from distiller.training.train import TrainReport, fingerprint, read_report, together, train
+from distiller.training.launch import train
+from distiller.training.train import TrainReport, fingerprint, read_report, together
 from router.contracts.methods import HardLabelSettings, MethodSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
 

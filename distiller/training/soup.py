@@ -16,8 +16,9 @@ from typing import Any
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset
+from distiller.training.launch import train
 from distiller.training.progressive import chained
-from distiller.training.train import TrainReport, fingerprint, read_report, together, train
+from distiller.training.train import TrainReport, fingerprint, read_report, together
 from router.contracts.methods import ProgressiveSettings
 
 

@@ -23,14 +23,13 @@ from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, scan
 from distiller.training.batches import Encoded, plan
 from distiller.training.checkpoints import Checkpoint, Progress
-from distiller.training.launch import launched
 from distiller.training.learner import Learner
 from distiller.training.methods.make import make
 from distiller.training.place import Place
 from distiller.training.plot import plot
 from distiller.training.progress import Meter
 from distiller.training.schedule import measured_after, no_better_for, schedule
-from distiller.training.tracking import Tracking, require
+from distiller.training.tracking import Tracking
 from router.errors import TrainingError
 
 REPORT, PLOT = "report.json", "loss.png"
@@ -66,24 +65,6 @@ class TrainReport:
     processes: int = 1
     stopped_early: bool = False
     best_step: int | None = None
-
-
-def train(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> TrainReport:
-    """Trains the student in the folder ``student`` on the dataset and writes a Hugging Face folder to ``out``.
-
-    A run that was cut off goes on from its last checkpoint, kept beside ``out``, if called again
-    with the same arguments, and ends with the same weights.
-
-    Raises:
-        TrainingError: no training row fits into ``max_tokens``, the loss stopped being a number, one row alone takes
-            more memory than there is, a package that the configuration asks for is missing, or a launched process
-            failed.
-    """
-    require(config.track)
-    if config.launcher != "none":
-        launched(config, student, dataset.folder, out)
-        return read_report(out)
-    return run(config, student, dataset, out)
 
 
 def read_report(out: Path) -> TrainReport:

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from distiller.bundles import Draft, write_bundle
 from distiller.cli import app
 from distiller.data.dataset import read
-from distiller.rounds.publish import Draft, write_bundle
-from distiller.rounds.work import Work, remember
+from distiller.home import Work, remember
 from router.contracts.bundles import DatasetRef, Evidence, Thresholds, activate, read_active
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Rights

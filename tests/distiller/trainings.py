@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset
-from distiller.training.train import TrainReport, train
+from distiller.training.launch import train
+from distiller.training.train import TrainReport
 
 TRAIN = """
 import json, sys

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from distiller.training.batches import Encoded, Pass
 from distiller.training.losses.divergences import Divergence
-from distiller.training.losses.soft import soft_label
 from distiller.training.methods.base import Method
+from distiller.training.methods.soft import soft_label
 from distiller.training.methods.teacher import OpenTeacher
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 
 from distiller.economics.flow import Flow, Rates, flow_of
 from distiller.economics.scales import Scales
-from distiller.rounds.trigger import Due, Tally, due
-from distiller.rounds.work import remember
+from distiller.home import Due, remember
+from distiller.rounds.trigger import Tally, due
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.guarded import Guarded
 from router.contracts.prices import Price

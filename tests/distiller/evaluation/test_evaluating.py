@@ -15,11 +15,11 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from distiller.bundles import STUDENT
 from distiller.cli import app
-from distiller.config import EvaluateConfig, TrainConfig
+from distiller.config import Configs, EvaluateConfig, TrainConfig
 from distiller.rounds.loop import run_round
-from distiller.rounds.publish import STUDENT
-from distiller.rounds.reports import Configs, RoundReport
+from distiller.rounds.reports import RoundReport
 from router.contracts.bundles import read_active
 from router.contracts.files import weights_of
 from router.contracts.records import Record

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from distiller.evaluation.gate import GateConfig, Outcome, judge, paired_lower_bound
+from distiller.config import GateConfig
+from distiller.evaluation.gate import Outcome, judge, paired_lower_bound
 from router.policy import Policy
 
 

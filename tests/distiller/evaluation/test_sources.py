@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distiller.evaluation.serving import Form
+from distiller.bundles import StudentFiles
 from distiller.evaluation.sources import from_log, from_path
 from distiller.evaluation.subject import Subject, of_bundle, of_path
 from router.errors import BundleError, DatasetError
@@ -61,16 +61,16 @@ def test_a_line_that_is_no_question_is_named(tmp_path: Path, wrong: str) -> None
 def test_what_a_bundles_student_was_trained_on_is_known_by_id(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "train.jsonl").write_text('{"request_id": "r1"}\n{"request_id": "r2"}\n')
-    subject = Subject("b", policy(), Form(tmp_path), "bf16", folder=tmp_path)
+    subject = Subject("b", policy(), StudentFiles(tmp_path), "bf16", folder=tmp_path)
     assert subject.trained_on == {"r1", "r2"} and subject.learnt == frozenset()
 
 
 def test_other_weights_or_another_form_are_another_students_answers(tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"one")
-    first = Subject("b", policy(), Form(tmp_path), "bf16")
+    first = Subject("b", policy(), StudentFiles(tmp_path), "bf16")
     key = first.key
-    assert key == Subject("b", policy(), Form(tmp_path), "bf16").key
+    assert key == Subject("b", policy(), StudentFiles(tmp_path), "bf16").key
     assert key != replace(first, form_name="int8").key
     weights.write_bytes(b"other")
     assert first.key != key

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from distiller.bundles import StudentFiles
 from distiller.cli import app
-from distiller.evaluation.serving import NAME, Form, serving
+from distiller.evaluation.serving import NAME, serving
 from distiller.forms.export import export
 from router.contracts.bundles import StudentRef
 from router.contracts.forms import GGUF_FORMS, INT8_WEIGHTS, READ_BY, GgufForm, form_of
@@ -43,7 +44,7 @@ def test_llama_server_answers_from_every_gguf(tmp_path: Path, form: GgufForm) ->
         pytest.skip(str(e))
     trained = base_student(SMOL, cache)
     gguf = export(trained, form, tmp_path / "student.gguf", SMOL)
-    with serving(Form(trained, gguf), "llama-server", tmp_path / "log") as url:
+    with serving(StudentFiles(trained, gguf), "llama-server", tmp_path / "log") as url:
         assert "Paris" in asked(url)
     whole = (trained / "model.safetensors").stat().st_size
     assert gguf.stat().st_size < {"q8_0": 0.56, "q4_0": 0.40}[form] * whole
@@ -52,7 +53,7 @@ def test_llama_server_answers_from_every_gguf(tmp_path: Path, form: GgufForm) ->
 def test_the_embedded_engine_answers_from_eight_bits(tmp_path: Path) -> None:
     trained = base_student(SMOL, Settings.from_env().cache)
     int8 = export(trained, "int8", tmp_path / "int8", SMOL)
-    with serving(Form(int8), "embedded", tmp_path / "log") as url:
+    with serving(StudentFiles(int8), "embedded", tmp_path / "log") as url:
         assert "Paris" in asked(url)
     assert (int8 / INT8_WEIGHTS).stat().st_size < 0.52 * (trained / "model.safetensors").stat().st_size
 

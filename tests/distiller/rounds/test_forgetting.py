@@ -10,15 +10,15 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
+from distiller.bundles import ANSWERS, Draft, write_bundle
 from distiller.cli import app
 from distiller.data import known
 from distiller.data.dataset import build, load, read
 from distiller.data.files import ids
 from distiller.data.rows import Row, alias, row_of
 from distiller.evaluation.asking import StudentAnswer, keep_answers, read_answers
+from distiller.home import RoundRunning, Work, one_round_at_a_time, write_json
 from distiller.rounds.forgetting import look
-from distiller.rounds.publish import ANSWERS, Draft, write_bundle
-from distiller.rounds.work import RoundRunning, Work, one_round_at_a_time, write_json
 from distiller.synthesis import shelf
 from distiller.synthesis.journal import Journal
 from router.contracts.bundles import DatasetRef, Thresholds

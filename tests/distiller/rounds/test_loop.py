@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from distiller.config import EvaluateConfig, TrainConfig
+from distiller.bundles import INT8, LEARNT, manifests, weights_sha256
+from distiller.config import Configs, EvaluateConfig, TrainConfig
+from distiller.home import Due, unfinished
+from distiller.progress import Silent
 from distiller.rounds.loop import run_round
-from distiller.rounds.publish import INT8, LEARNT, manifests, weights_sha256
-from distiller.rounds.reports import Configs, Silent
-from distiller.rounds.trigger import Due, count, due
-from distiller.rounds.work import unfinished
+from distiller.rounds.trigger import count, due
 from router.contracts.bundles import read_active
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Audit, Kind, Record

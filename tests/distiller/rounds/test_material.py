@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distiller.config import EvaluateConfig
+from distiller.bundles import LEARNT, Draft, write_bundle
+from distiller.config import Configs, EvaluateConfig
 from distiller.data.rows import Row
+from distiller.home import Due
+from distiller.progress import Silent
 from distiller.rounds.material import Material
-from distiller.rounds.publish import LEARNT, Draft, write_bundle
-from distiller.rounds.reports import Configs, Silent
-from distiller.rounds.trigger import Due
 from distiller.synthesis.shelf import keep
 from router.contracts.bundles import DatasetRef, Thresholds, activate
 from router.contracts.decision import Decision, Reason, Tier

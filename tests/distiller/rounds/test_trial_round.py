@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from distiller.home import unfinished
 from distiller.rounds import loop
 from distiller.rounds.canary import look
 from distiller.rounds.loop import run_round
-from distiller.rounds.work import unfinished
 from router.contracts.bundles import (
     NEVER,
     StudentRef,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from distiller.rounds.trigger import Due, Tally, due, enough_audits
+from distiller.home import Due
+from distiller.rounds.trigger import Tally, due, enough_audits
 from router.contracts.guarded import Guarded
 from router.policy import Policy
 

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from distiller.cli import app
 from distiller.evaluation.gate import Outcome, no_worse
+from distiller.home import CanaryRunning
 from distiller.rounds import canary as trials
 from distiller.rounds.canary import look, under_way
 from distiller.rounds.loop import run_round
-from distiller.rounds.work import CanaryRunning
 from router.contracts.bundles import (
     activate,
     begin_canary,

@@ -12,7 +12,7 @@ import pytest
 from distiller.data.dataset import build
 from distiller.data.files import read
 from distiller.data.rows import Row, row_of
-from distiller.rounds.reports import Silent
+from distiller.progress import Silent
 from distiller.synthesis.kinds import weak_kinds
 from distiller.synthesis.plan import planned
 from distiller.synthesis.run import Report, synthesize

@@ -14,12 +14,13 @@ from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build
 from distiller.training.batches import Encoded, encode, end_of_turn, tensors
 from distiller.training.forward import answers
+from distiller.training.launch import train
 from distiller.training.learner import Learner
 from distiller.training.methods.feature import Feature, even
 from distiller.training.methods.make import make
 from distiller.training.methods.on_policy import OnPolicy
 from distiller.training.methods.reasoning import Reasoning, parted
-from distiller.training.train import TrainReport, train
+from distiller.training.train import TrainReport
 from router.contracts.logprobs import Position, packed
 from router.contracts.methods import (
     ConfidenceSettings,

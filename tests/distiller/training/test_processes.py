@@ -12,7 +12,7 @@ import torch
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build
-from distiller.training.train import train
+from distiller.training.launch import train
 from router.contracts.methods import OnPolicySettings
 from router.errors import TrainingError
 from tests.distiller.tiny_student import policy, routing_records, student

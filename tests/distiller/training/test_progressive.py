@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from distiller.config import TrainConfig
 from distiller.training import progressive
 from distiller.training.batches import encode
+from distiller.training.launch import train
 from distiller.training.progressive import chained, depth, even, influence, shrink
-from distiller.training.train import read_report, train
+from distiller.training.train import read_report
 from router.contracts.methods import HardLabelSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
 from tests.distiller.tiny_student import dataset, row, student

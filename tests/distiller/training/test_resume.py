@@ -18,9 +18,10 @@ from distiller.data.dataset import Dataset, build, read
 from distiller.training.batches import Encoded, Pass, encode
 from distiller.training.checkpoints import Checkpoint, Progress
 from distiller.training.forward import Outputs
+from distiller.training.launch import train
 from distiller.training.learner import Learner
 from distiller.training.methods.hard import HardLabel
-from distiller.training.train import read_report, train
+from distiller.training.train import read_report
 from tests.distiller.tiny_student import TEAMS, dataset, policy, record, student
 from tests.distiller.trainings import killed, weights_of
 

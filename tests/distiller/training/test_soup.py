@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from distiller.config import TrainConfig
 from distiller.training import soup
+from distiller.training.launch import train
 from distiller.training.soup import trained
-from distiller.training.train import read_report, train
+from distiller.training.train import read_report
 from router.contracts.methods import ProgressiveSettings
 from tests.distiller.tiny_student import dataset, policy, student
 from tests.distiller.trainings import cut_in_second_training, weights_of

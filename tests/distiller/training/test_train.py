@@ -13,11 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distiller.config import TrainConfig
 from distiller.training.batches import encode, end_of_turn, passes, plan, shared_prefix, tensors
 from distiller.training.checkpoints import Checkpoint, Progress
+from distiller.training.launch import train
 from distiller.training.learner import Learner
 from distiller.training.methods.hard import HardLabel
 from distiller.training.progress import Meter
 from distiller.training.rounding import spread_within_rounding
-from distiller.training.train import REPORT, schedule, train
+from distiller.training.train import REPORT, schedule
 from router.errors import TrainingError
 from tests.distiller.tiny_student import TEAMS, dataset, row, student
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distiller.rounds.publish import (
+from distiller.bundles import (
     ANSWERS,
     Draft,
     has_weights,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from distiller.data.files import request_ids
-from distiller.evaluation.serving import Form
 from router.contracts.bundles import (
     MANIFEST,
     DatasetRef,
@@ -173,12 +172,12 @@ def has_weights(bundles: Path, manifest: Manifest) -> bool:
     return path is None or (bundles / manifest.bundle_id / path).is_dir()
 
 
-def served_form(bundles: Path, bundle: str | None, base: str) -> Form:
+def served_form(bundles: Path, bundle: str | None, base: str) -> StudentFiles:
     """A bundle's student as engines read it; ``base``, the base student's name, where it brought none of its own."""
     home = bundles / bundle if bundle else None
     own = [home / name for name in (INT8, STUDENT) if home and (home / name).is_dir()]
     gguf = home / GGUF if home and (home / GGUF).is_file() else None
-    return Form(own[0] if own else base, gguf)
+    return StudentFiles(own[0] if own else base, gguf)
 
 
 def prune(bundles: Path, keep: int = 5) -> list[str]:
@@ -248,3 +247,14 @@ def _write_last(path: Path, text: str) -> None:
     _sync(fresh)
     fresh.replace(path)
     _sync(path.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class StudentFiles:
+    """One student in the forms that engines read: a Hugging Face folder (or a base student's name), a GGUF file.
+
+    ``gguf`` None is the base student's own file.
+    """
+
+    folder: Path | str
+    gguf: Path | None = None

@@ -9,10 +9,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from distiller.rounds.trigger import Due
 from router.contracts.files import owners_alone
 from router.contracts.rounds import HISTORY
 from router.errors import LocumError
@@ -138,3 +138,10 @@ def remember(parent: Path, report: dict[str, Any]) -> None:
         file.write(json.dumps(report, default=str) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+class Due(StrEnum):
+    """What a round would do: make a better student, or tune for the one there is."""
+
+    TRAIN = "train"
+    CALIBRATE = "calibrate"

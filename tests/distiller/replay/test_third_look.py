@@ -18,7 +18,7 @@ from router.scoring.estimates import figures
 from router.scoring.estimator import Scorer
 from router.scoring.features import extract
 from router.scoring.learned import Example
-from tests.distiller.known_log import Recorded, policy, read, signals
+from tests.distiller.replay.known_log import Recorded, policy, read, signals
 
 AGREEMENT = Agreement(on_logit=1.0, on_share=4.0, bias=-2.0, samples=2, edges=(), shares=((0.25, 0.25, 0.5),))
 UNDECIDED = AnswerHead(Weights((0.0,) * 16, 0.0), None, {}, AGREEMENT)

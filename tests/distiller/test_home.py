@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from distiller.rounds.trigger import Due
-from distiller.rounds.work import RoundRunning, Work, one_round_at_a_time, remember, unfinished
+from distiller.home import Due, RoundRunning, Work, one_round_at_a_time, remember, unfinished
 from router.contracts.rounds import history
 from router.settings import Settings
 
@@ -90,7 +89,7 @@ def test_rounds_are_remembered_in_order(tmp_path: Path) -> None:
 def test_one_round_runs_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     code = (
-        "import sys, pathlib; from distiller.rounds.work import one_round_at_a_time\n"
+        "import sys, pathlib; from distiller.home import one_round_at_a_time\n"
         "from router.settings import Settings\n"
         f"with one_round_at_a_time(Settings(home=pathlib.Path({str(tmp_path)!r}))):\n"
         "    print('held', flush=True); sys.stdin.read()"

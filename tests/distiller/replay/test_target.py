@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distiller.tune import Target, Tuned, tuned
-from distiller.tune_file import with_threshold, write
+from distiller.replay.policy_file import with_threshold, write
+from distiller.replay.target import Target, Tuned, tuned
 from router.contracts.decision import Reason, Tier
 from router.errors import LocumError, PolicyError, StoreError
 from router.policy import load_policy
-from tests.distiller.known_log import Recorded, commands, policy, read
+from tests.distiller.replay.known_log import Recorded, commands, policy, read
 
 REASON = ["locum tune, 2026-01-31: because", "expected: much"]
 HEAD = "name: p\nstudent: {model: s, engine: embedded, usd_per_million: {input: 0.02, output: 0.06}}\n"

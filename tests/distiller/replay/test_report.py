@@ -30,7 +30,7 @@ from router.scoring.estimates import figures
 from router.scoring.estimator import Scorer
 from router.scoring.features import extract
 from router.scoring.learned import Example
-from tests.distiller.known_log import POLICY, TEACHER, Recorded, commands, policy, read, signals
+from tests.distiller.replay.known_log import POLICY, TEACHER, Recorded, commands, policy, read, signals
 
 
 def test_another_threshold_is_told_within_its_intervals_from_the_log_of_this_one() -> None:
