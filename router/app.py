@@ -38,6 +38,7 @@ from router.errors import BadRequest, LocumError
 from router.limits import ClientKeys, Streams
 from router.metrics import Metrics
 from router.proxy import Proxy, background
+from router.retirement import Retirements
 from router.scoring.encoder import Encoder, load_encoder
 from router.serving import Server, bound, exposure, log_to_stderr
 from router.settings import Settings
@@ -92,12 +93,11 @@ def create_app(
     Raises:
         PolicyError: a file is wrong.
     """
-    metrics, keys = Metrics(), ClientKeys(settings.client_keys)
-    drain = drain or Drain()
+    metrics, keys, drain = Metrics(), ClientKeys(settings.client_keys), drain or Drain()
     encoders = encoders or cache(partial(load_encoder, settings.cache, threads=1))
     static = partial(encoders, "static")
     state = state or SharedState()
-    proxy = Proxy(policies, settings, env, encoders, state)
+    proxy, retirements = Proxy(policies, settings, env, encoders, state), Retirements(env)
     kept = KeptResponses(settings.home / "responses.db")
 
     @contextlib.asynccontextmanager
@@ -105,12 +105,13 @@ def create_app(
         store = open_store(settings, proxy.policies)
         metrics.watch(store)
         kept.open()
-        tiers = Tiers(Wires())
+        tiers = Tiers(wires := Wires())
         await proxy.start(Shared(tiers, store, metrics, drain))
         tasks = [
             background(proxy.follow(), "policy files"),
             background(proxy.count_spending(store), "today's spending"),
             background(metrics.keep_fresh(), "metrics of the store"),
+            background(retirements.follow(lambda: proxy.policies, wires.openai), "retirements"),
             background(DriftWatch(store, metrics, settings, proxy.live_bundles, static).run(), "drift"),
         ]
         await known(state)
@@ -131,7 +132,7 @@ def create_app(
     entrance = Entrance(keys, settings.limits, metrics.observe_rejected, drain)
     responses = Responses(lambda: proxy.catalog, kept, partial(_owner, keys))
     endpoints = _endpoints(proxy, entrance, Streams(settings.limits.streams), responses)
-    told = health.routes(lambda: proxy.catalog, metrics, proxy.problems, drain, problems)
+    told = health.routes(lambda: proxy.catalog, metrics, partial(_problems, proxy, retirements), drain, problems)
     app = App(endpoints, _rest(proxy, told, kept, keys, lifespan))
     return shared_with(settings.origins, app) if settings.origins else app
 
@@ -152,6 +153,14 @@ def _rest(proxy: Proxy, told: APIRouter, kept: KeptResponses, keys: ClientKeys, 
     rest.add_exception_handler(HTTPException, _http_error)
     rest.add_exception_handler(RequestValidationError, _invalid)
     return rest
+
+
+def _problems(proxy: Proxy, retirements: Retirements) -> Mapping[str, list[str]]:
+    """By policy, what an operator should know."""
+    found = proxy.problems()
+    for policy in proxy.policies:
+        found[policy.name] += retirements.warnings(policy)
+    return found
 
 
 def _owner(keys: ClientKeys, headers: Mapping[bytes, bytes]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -107,12 +108,18 @@ app.add_typer(policy_app, name="policy")
 
 @policy_app.command("check")
 def check_policy(files: Annotated[list[Path], typer.Argument(help="Policy files.")]) -> None:
-    """Say what is wrong with policy files, as `locum serve` would."""
-    from router.policy import load_policy  # noqa: PLC0415
+    """Say what is wrong with policy files, as `locum serve` would, and which of their models are about to be retired.
 
-    for file in files:
-        policy = load_policy(file)
+    Retirement dates are those of the price map, and what a provider's `/v1/models` says where its key is set.
+    """
+    from router.policy import load_policy  # noqa: PLC0415
+    from router.retirement import warned  # noqa: PLC0415  (heavy: only this command pays for it)
+
+    policies = [load_policy(file) for file in files]
+    for file, policy, warnings in zip(files, policies, asyncio.run(warned(policies, os.environ)), strict=True):
         typer.echo(f"{file}: policy {policy.name!r}, version {policy.version}, is fine")
+        for warning in warnings:
+            typer.secho(f"{file}: {warning}", fg=typer.colors.YELLOW)
 
 
 @policy_app.command("schema")

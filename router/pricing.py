@@ -7,8 +7,10 @@ modelled; a policy whose teacher has them states its own price.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from functools import cache
 from importlib.util import find_spec
@@ -23,6 +25,9 @@ MILLION, NOTHING = Decimal(1_000_000), Decimal(0)
 MOST_TOKENS = 10**9
 """More than that in one answer no model has read or said."""
 PRICE_MAP = "model_prices_and_context_window_backup.json"
+SNAPSHOT = re.compile(r"(.+)-\d{4}-?\d{2}-?\d{2}")
+RETIRED = {"gpt-5.1-2025-11-13": date(2027, 4, 1), "gpt-5.4-nano-2026-03-17": date(2027, 4, 1)}
+"""What OpenAI has announced (https://developers.openai.com/api/docs/deprecations) and the map does not tell."""
 
 
 class _Student(Protocol):
@@ -56,12 +61,15 @@ class Priced(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A model in litellm's map; tokens that it reads and says at most, None where the map does not tell."""
+    """A model in litellm's map; tokens that it reads and says at most, and the day on which its provider ends it,
+    None where the map does not tell."""
 
+    name: str
     provider: str
     price: Price
     reads: int | None
     says: int | None
+    retires: date | None
 
 
 @cache
@@ -72,7 +80,13 @@ def _price_map() -> Mapping[str, _Listed]:
         return {}
     raw = json.loads((Path(spec.origin).parent / PRICE_MAP).read_bytes(), parse_float=Decimal)
     return {
-        model: _Listed(str(entry.get("litellm_provider", "")), _price(entry), *_limits(entry))
+        model: _Listed(
+            model,
+            str(entry.get("litellm_provider", "")),
+            _price(entry),
+            *_limits(entry),
+            RETIRED.get(model) or day(entry.get("deprecation_date")),
+        )
         for model, entry in raw.items()
         if model != "sample_spec" and "input_cost_per_token" in entry
     }
@@ -92,6 +106,14 @@ def _limits(entry: Mapping[str, Any]) -> tuple[int | None, int | None]:
     return reads if isinstance(reads, int) else None, says if isinstance(says, int) else None
 
 
+def day(said: object) -> date | None:
+    """A day as providers write it (2026-12-11); None for anything else."""
+    try:
+        return date.fromisoformat(said) if isinstance(said, str) else None
+    except ValueError:
+        return None
+
+
 def litellm_price(model: str) -> Price | None:
     """litellm's price for one of its model strings, or None where its map lacks the model."""
     found = _find(model)
@@ -103,6 +125,25 @@ def listed(model: str) -> tuple[int | None, int | None]:
     """How many tokens a model reads and says at most by litellm's map; None for what that does not tell."""
     found = _find(model)
     return (found.reads, found.says) if found else (None, None)
+
+
+@cache
+def retires(model: str) -> date | None:
+    """The day on which a model's provider ends it, as far as the map and ``RETIRED`` know; None: no such day is known.
+
+    A name without a date stands for its dated snapshots: where nobody says when it ends, it does with the last of them.
+    A fine-tuned model (``ft:gpt-4o-2024-08-06:org::id``) ends with the one that it was made from.
+    """
+    provider, slash, bare = model.rpartition("/")
+    if bare.startswith("ft:"):
+        model = provider + slash + ":".join(bare.split(":")[:2])
+    if (found := _find(model)) is None:
+        return None
+    if found.retires is not None:
+        return found.retires
+    ends = [e.retires for n, e in _price_map().items() if (m := SNAPSHOT.fullmatch(n)) and m[1] == found.name]
+    known = [end for end in ends if end is not None]
+    return max(known) if known and len(known) == len(ends) else None
 
 
 def _find(model: str) -> _Listed | None:

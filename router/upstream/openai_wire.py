@@ -23,13 +23,13 @@ from router.upstream.inband import raise_error_in, told
 from router.upstream.passed import Pairs, passed_on
 from router.upstream.recasting import is_stream, whole
 
-CHAT = "/chat/completions"
+CHAT, MODELS = "/chat/completions", "/models"
 JSON = (b"content-type", b"application/json")
 FAILURES = (TimeoutError, aiohttp.ClientError, ValueError)
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 15.0
 LAST_BYTES_SECONDS = 1.0
-LONGEST_ERROR_BYTES = 2**20
+LONGEST_ERROR_BYTES = LONGEST_LISTING_BYTES = 2**20
 LONGEST_UNPACKED_BYTES = 128 * 2**20
 """What a stream may hold that comes compressed: a thousand times what was sent."""
 NONE: Mapping[str, str] = {}
@@ -105,6 +105,22 @@ class OpenAIWire:
         except FAILURES as e:
             raise _named(backend, e) from e
         return OpenAIStream(backend, response, waited)
+
+    async def models(self, backend: Backend) -> bytes:
+        """What the server lists. ``backend.timeout_seconds`` bounds all of it. Raises as ``Upstream`` says."""
+        place = self._place(backend, MODELS)
+        try:
+            response = await self._session.get(
+                place.url, headers=place.headers, timeout=place.whole, allow_redirects=False, proxy=place.proxy
+            )
+            if response.status != 200:
+                raise await _fault(backend, response)
+            content, ended = await _read(response, LONGEST_LISTING_BYTES)
+        except FAILURES as e:
+            raise _named(backend, e) from e
+        if not ended:
+            raise _too_long(backend, LONGEST_LISTING_BYTES)
+        return content
 
     async def close(self) -> None:
         await self._session.close()

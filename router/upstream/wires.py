@@ -12,16 +12,16 @@ class Wires:
     """One of each kind, over one pool of connections. Build it inside a running event loop."""
 
     def __init__(self) -> None:
-        self._openai = OpenAIWire()
-        self._anthropic: Upstream = AnthropicWire(self._openai)
+        self.openai = OpenAIWire()
+        self._anthropic: Upstream = AnthropicWire(self.openai)
         self._litellm: Upstream = LiteLLMWire()
 
     def to(self, backend: Backend) -> Upstream:
         """What speaks to the backend."""
         if backend.url is None:
             return self._litellm
-        return self._anthropic if backend.dialect is Dialect.ANTHROPIC else self._openai
+        return self._anthropic if backend.dialect is Dialect.ANTHROPIC else self.openai
 
     async def close(self) -> None:
         await self._litellm.close()
-        await self._openai.close()
+        await self.openai.close()
