@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -50,6 +50,16 @@ class _Deferred(Exception):
     def __init__(self, cause: Deferral) -> None:
         super().__init__(cause)
         self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A backend to ask. ``judged``: its answer must be accepted before it leaves; ``stands_in``: for teachers that
+    all failed."""
+
+    backend: Backend
+    judged: bool = False
+    stands_in: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,60 +195,48 @@ class Cascade:
             raise asyncio.CancelledError
 
     async def _answer(self, exchange: Exchange, sink: Sink) -> None:
-        """The student first where it was decided so, then the teachers, then the student standing in."""
-        target, decision = exchange.live.student, exchange.decision
-        if decision.tier is Tier.STUDENT and target is not None:
-            try:
-                judged = decision.reason is not Reason.BUDGET  # there is no money for what a deferral would ask
-                await self._from(self.backends.student(target), exchange, sink, judged=judged)
-                return
-            except _Deferred as deferred:
-                exchange.deferral, exchange.reason = deferred.cause, Reason.DEFERRAL
-            except UpstreamRefused:  # too long for it, perhaps; whether the request is wrong, the teacher says
-                exchange.reason = Reason.CAPABILITY
-            except UpstreamError as error:
-                if exchange.committed:
-                    raise
-                exchange.fell_back(error)
-        await self._from_teachers(exchange, sink)
-
-    async def _from_teachers(self, exchange: Exchange, sink: Sink) -> None:
-        failed: UpstreamError | UpstreamUnable | None = None
-        for backend in self.backends.teachers:
-            try:
-                await self._from(backend, exchange, sink)
-                return
-            except (UpstreamError, UpstreamUnable) as error:
-                if exchange.committed:
-                    raise
-                log.warning("teacher_failed", request=exchange.chat.request_id, why=str(error))
-                exchange.fallback = exchange.fallback or fallback_cause(error)
-                failed = failed or error
-        if failed is not None:
-            await self._stand_in(exchange, sink, failed)
-
-    async def _stand_in(self, exchange: Exchange, sink: Sink, failed: UpstreamError | UpstreamUnable) -> None:
-        """The student answers since no teacher can: unjudged, marked. Not where it just failed itself, nor
-        what it is unfit for, nor where the policy refuses what it has no money for."""
-        target = exchange.live.student
-        unable = exchange.reason is Reason.CAPABILITY or self._unfit(exchange)
-        itself, spent = exchange.reason is Reason.FALLBACK, isinstance(failed, BudgetSpent)
-        exchange.reason = Reason.BUDGET if spent else exchange.reason
-        if target is None or unable or itself or (spent and self.policy.objective.when_spent == "refuse"):
-            raise failed
-        before, exchange.reason = exchange.reason, Reason.BUDGET if spent else Reason.FALLBACK
-        try:
-            await self._from(self.backends.student(target), exchange, sink)
-        except (UpstreamRefused, UpstreamError):
-            if exchange.committed:
-                raise
-            exchange.reason = before
-            raise failed from None
-
-    async def _from(self, backend: Backend, exchange: Exchange, sink: Sink, *, judged: bool = False) -> None:
+        """Asks along the plan until an answer leaves. Raises what the first teacher failed of where none does."""
         ask = self._stream if exchange.chat.streamed else self._whole
-        with self._quiet if backend.tier is Tier.STUDENT else self.till.paying(exchange, backend):
-            await ask(backend, exchange, sink, wanted(exchange.chat.body) if judged else None)
+        failed: UpstreamError | UpstreamRefused | None = None
+        for step in self._plan(exchange):
+            before = exchange.reason
+            if step.stands_in and failed is not None:
+                if not self._may_stand_in(exchange, failed):
+                    break
+                exchange.reason = Reason.BUDGET if isinstance(failed, BudgetSpent) else Reason.FALLBACK
+            paid = self._quiet if step.backend.tier is Tier.STUDENT else self.till.paying(exchange, step.backend)
+            try:
+                with paid:
+                    await ask(step.backend, exchange, sink, wanted(exchange.chat.body) if step.judged else None)
+                return
+            except (_Deferred, UpstreamError, UpstreamRefused) as error:
+                if exchange.committed:
+                    raise
+                if step.stands_in:
+                    exchange.reason = before
+                else:
+                    failed = _noted(step.backend, exchange, error, failed)
+        if isinstance(failed, BudgetSpent):
+            exchange.reason = Reason.BUDGET
+        if failed is not None:
+            raise failed
+
+    def _plan(self, exchange: Exchange) -> Iterator[_Step]:
+        """Whom to ask, in this order: the student where it was decided so, the teachers, the student standing in."""
+        target, decision = exchange.live.student, exchange.decision
+        if target is not None and decision.tier is Tier.STUDENT:
+            # unjudged where there is no money for what a deferral would ask
+            yield _Step(self.backends.student(target), judged=decision.reason is not Reason.BUDGET)
+        yield from map(_Step, self.backends.teachers)
+        if target is not None:
+            yield _Step(self.backends.student(target), stands_in=True)
+
+    def _may_stand_in(self, exchange: Exchange, failed: UpstreamError | UpstreamRefused) -> bool:
+        """Whether the student answers, unjudged and marked, since no teacher can. Not where it just failed itself,
+        nor what it is unfit for, nor where the policy refuses what it has no money for."""
+        if exchange.reason in (Reason.CAPABILITY, Reason.FALLBACK) or self._unfit(exchange):
+            return False
+        return not (isinstance(failed, BudgetSpent) and self.policy.objective.when_spent == "refuse")
 
     async def _whole(self, backend: Backend, exchange: Exchange, sink: Sink, want: Wanted | None) -> None:
         """One whole answer, judged whole."""
@@ -369,6 +367,32 @@ class Cascade:
                 raise
             return self.till.lost(exchange, backend, Kind.AUDITED)
         return whole.answer
+
+
+def _noted(
+    backend: Backend,
+    exchange: Exchange,
+    error: _Deferred | UpstreamError | UpstreamRefused,
+    failed: UpstreamError | UpstreamRefused | None,
+) -> UpstreamError | UpstreamRefused | None:
+    """Notes why the backend's answer does not leave. Returns what the first teacher failed of, if one did; raises
+    ``error`` where it is the request's own fault."""
+    if isinstance(error, _Deferred):
+        exchange.deferral, exchange.reason = error.cause, Reason.DEFERRAL
+    elif backend.tier is Tier.STUDENT:
+        if isinstance(
+            error, UpstreamRefused
+        ):  # too long for it, perhaps; whether the request is wrong, the teacher says
+            exchange.reason = Reason.CAPABILITY
+        else:
+            exchange.fell_back(error)
+    elif isinstance(error, UpstreamError | UpstreamUnable):
+        log.warning("teacher_failed", request=exchange.chat.request_id, why=str(error))
+        exchange.fallback = exchange.fallback or fallback_cause(error)
+        return failed or error
+    else:
+        raise error
+    return failed
 
 
 def _looked_at(chat: ChatRequest, live: Live) -> Looked:

@@ -13,14 +13,14 @@ from router.contracts.judges import Llm
 from router.contracts.records import Usage
 from router.dearest import Dearest
 from router.errors import JudgeError, PolicyError, UpstreamError, UpstreamRefused
-from router.paid import completion, surely_unpaid
+from router.paid import asked, surely_unpaid
 from router.policy import Policy
 from router.pricing import cost_usd, litellm_price
 from router.scoring.judges.judge import Encodes, Judges, specs
 from router.scoring.judges.llm import Said
 from router.scoring.judges.pair import text
 from router.tiers import Tiers, provider
-from router.upstream.base import Backend, Waited
+from router.upstream.base import Backend
 from router.upstream.wires import Wires
 
 
@@ -80,8 +80,7 @@ def _backend(policy: Policy, judge: Llm, env: Mapping[str, str]) -> Backend:
 async def _ask(tiers: Tiers, backend: Backend, body: Mapping[str, Any]) -> Said:
     """Raises JudgeError where there is no answer. What may be paid and says not what it cost is estimated."""
     try:
-        reply = await tiers.whole(backend, {**body, "model": backend.model}, Waited())
-        found = completion(backend, reply)
+        found = await asked(tiers, backend, body)
     except (UpstreamError, UpstreamRefused) as e:
         usd = Decimal(0) if surely_unpaid(e) else _estimated_usd(backend, body)
         raise JudgeError(f"the judge was not answered: {e}", usd=usd) from e

@@ -1,25 +1,29 @@
-"""Paid models asked apart from any request: what one said, and what that cost."""
+"""What a paid model said apart from any client's request, and what that cost."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import orjson
 
+from router.contracts.decision import Tier
 from router.contracts.records import Usage
 from router.errors import UpstreamError
+from router.limits import Breakers, CircuitBreaker
 from router.policy import Policy
 from router.pricing import cost_usd, usage_from_openai
-from router.tiers import OPENAI_URL, Backends
+from router.tiers import OPENAI_URL, Backends, Retries, Tiers
 from router.upstream.assembly import assembled
 from router.upstream.base import Backend, Reply, Waited
 from router.upstream.faults import surely_unpaid
 from router.upstream.wires import Wires
 
-__all__ = ["Backend", "Completion", "Models", "completion", "output_limit", "surely_unpaid", "teacher_of"]
+__all__ = ["Backend", "Completion", "Tiers", "asked", "careful", "output_limit", "surely_unpaid", "teacher_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +37,20 @@ class Completion:
     usd: Decimal | None
 
 
-class Models:
-    """Asks models, each request once: who asks again pays again. Build it inside a running event loop."""
-
-    def __init__(self) -> None:
-        self._wires = Wires()
-
-    async def ask(self, backend: Backend, body: Mapping[str, Any]) -> Completion:
-        """Raises as ``Upstream`` says, and UpstreamError for what is no chat completion."""
-        asked = {**body, "model": backend.model}
-        return completion(backend, await self._wires.to(backend).complete(backend, asked, Waited()))
-
-    async def close(self) -> None:
-        await self._wires.close()
+def careful() -> Tiers:
+    """Asks models where nobody waits: nothing is paid twice, and no circuit opens, since there is nobody else to ask.
+    Build it inside a running event loop, and close it."""
+    most, patience = {Tier.TEACHER: 3}, {Tier.TEACHER: 60.0}
+    retries = Retries(most, patience, base_seconds=0.25, cap_seconds=30.0, unpaid=True)
+    return Tiers(Wires(), Breakers(partial(CircuitBreaker, share=math.inf)), retries)
 
 
-def completion(backend: Backend, reply: Reply) -> Completion:
+async def asked(models: Tiers, backend: Backend, body: Mapping[str, Any]) -> Completion:
+    """Raises as ``Upstream`` says, and UpstreamError for what is no chat completion."""
+    return _completion(backend, await models.whole(backend, {**body, "model": backend.model}, Waited()))
+
+
+def _completion(backend: Backend, reply: Reply) -> Completion:
     """Reads a reply of a backend with a price. Raises UpstreamError where it is no chat completion."""
     assert backend.price is not None
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any, TypedDict, TypeVar
@@ -20,7 +21,7 @@ from router.policy import EmbeddingsPart, Policy
 from router.pricing import Prices, litellm_price
 from router.students import Target
 from router.upstream.anthropic import base_url
-from router.upstream.base import Backend, Dialect, Reply, Waited
+from router.upstream.base import Backend, Dialect, Reply, Upstream, Waited
 from router.upstream.events import EventStream
 from router.upstream.faults import surely_unpaid
 from router.upstream.spelling import PLAIN, Spelling
@@ -33,9 +34,22 @@ NOTHING: Mapping[str, Any] = {}
 OPENAI_URL = "https://api.openai.com/v1"
 STUDENTS = 4
 """How many of a policy's student versions are remembered: what is live and a canary, each before a swap and after."""
-RETRIES = {Tier.STUDENT: 1, Tier.TEACHER: 2}
-PATIENCE_SECONDS = {Tier.STUDENT: 0.5, Tier.TEACHER: 3.0}
-"""How long a request waits at most before it asks a backend again that says when it will answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a backend is asked again, by tier, and how long a request waits for that at most where the backend
+    says when it will answer. ``unpaid``: only where the attempt surely cost nothing."""
+
+    most: Mapping[Tier, int]
+    patience_seconds: Mapping[Tier, float]
+    base_seconds: float = 0.1
+    cap_seconds: float = 2.0
+    unpaid: bool = False
+
+
+SERVING = Retries({Tier.STUDENT: 1, Tier.TEACHER: 2}, {Tier.STUDENT: 0.5, Tier.TEACHER: 3.0})
+"""Somebody waits, and another backend may be there."""
 
 
 class Backends:
@@ -143,8 +157,8 @@ class Tiers:
     the request came with, if any.
     """
 
-    def __init__(self, wires: Wires, breakers: Breakers | None = None) -> None:
-        self._wires = wires
+    def __init__(self, wires: Wires, breakers: Breakers | None = None, retries: Retries = SERVING) -> None:
+        self._wires, self._retries = wires, retries
         self._breakers, self._rests = breakers or Breakers(), Rests()
         self._spellings: dict[str, Spelling] = {}
         self._unusable: set[str] = set()
@@ -157,7 +171,7 @@ class Tiers:
         """How often the backend has answered, as far as this process asked it."""
         return self._breakers.of(backend.name).successes
 
-    async def whole(
+    def whole(
         self,
         backend: Backend,
         body: Mapping[str, Any],
@@ -165,14 +179,12 @@ class Tiers:
         *,
         wished: Mapping[str, Any] = NOTHING,
         owner: str | None = None,
-    ) -> Reply:
+    ) -> Coroutine[Any, Any, Reply]:
         """One whole answer. Raises as ``Upstream`` says, once retrying is of no use."""
-        wire = self._wires.to(backend)
-        return await self._asked(
-            lambda asked: wire.complete(backend, asked, waited), backend, body, waited, wished=wished, owner=owner
-        )
+        ask = partial(self._wires.to(backend).complete, backend)
+        return self._asked(ask, backend, body, waited, wished=wished, owner=owner)
 
-    async def open(
+    def open(
         self,
         backend: Backend,
         body: Mapping[str, Any],
@@ -180,47 +192,38 @@ class Tiers:
         *,
         wished: Mapping[str, Any] = NOTHING,
         owner: str | None = None,
-    ) -> EventStream:
+    ) -> Coroutine[Any, Any, EventStream]:
         """A stream of which the first event is there: until then failures are retried, after it never.
         The caller closes it."""
-        wire, failed = self._wires.to(backend), partial(self._breakers.of(backend.name).failed, owner)
+        failed = partial(self._breakers.of(backend.name).failed, owner)
+        ask = partial(begun, self._wires.to(backend), backend, failed)
+        return self._asked(ask, backend, body, waited, wished=wished, owner=owner)
 
-        async def begun(asked: Mapping[str, Any]) -> EventStream:
-            events = EventStream(backend, await wire.open(backend, asked, waited), failed)
-            try:
-                await events.begin()
-            except BaseException:
-                await events.close()
-                raise
-            return events
-
-        return await self._asked(begun, backend, body, waited, wished=wished, owner=owner)
-
-    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+    def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Coroutine[Any, Any, Reply]:
         """Embeddings, tried once: clients try again by themselves. Raises as ``Upstream`` says."""
-        wire = self._wires.to(backend)
-        return await self._asked(lambda asked: wire.embed(backend, asked, waited), backend, body, waited, retries=0)
+        return self._asked(partial(self._wires.to(backend).embed, backend), backend, body, waited, again=False)
 
     async def _asked(
         self,
-        ask: Callable[[Mapping[str, Any]], Awaitable[Answered]],
+        ask: Callable[[Mapping[str, Any], Waited], Awaitable[Answered]],
         backend: Backend,
         body: Mapping[str, Any],
         waited: Waited,
         *,
         wished: Mapping[str, Any] = NOTHING,
         owner: str | None = None,
-        retries: int | None = None,
+        again: bool = True,
     ) -> Answered:
-        """The one place where a backend is asked again: in another spelling, or after a moment."""
+        """The one place where a backend is asked again: in another spelling, or after a moment. What callers await of
+        the methods above is this itself."""
         self._rests.check((backend.name, backend.key))
-        left = RETRIES[backend.tier] if retries is None else retries
+        attempt, most = 0, self._retries.most[backend.tier] if again else 0
         known = spelling = self._spellings.get(backend.name, PLAIN)
         with self._breakers.of(backend.name).guard(backend.label, owner):
             while True:
                 asked = spelling.spelled(body, wished)
                 try:
-                    answered = await ask(asked)
+                    answered = await ask(asked, waited)
                     break
                 except (UpstreamError, UpstreamRefused) as error:
                     before, spelling = spelling, spelling.after(error, asked, wished)
@@ -228,8 +231,8 @@ class Tiers:
                         continue
                     if isinstance(error, UpstreamRefused):
                         raise
-                    await self._moment(backend, error, left, waited)
-                    left -= 1
+                    await self._moment(backend, error, attempt, most, waited)
+                    attempt += 1
                     waited.lost += not surely_unpaid(error)
         if spelling is not known:
             self._learned(backend, spelling)
@@ -241,25 +244,39 @@ class Tiers:
         self._spellings[backend.name] = spelling
         log.warning("refuses_fields", backend=backend.label, without=sorted(spelling.without), limit=spelling.limit)
 
-    async def _moment(self, backend: Backend, error: UpstreamError, left: int, waited: Waited) -> None:
-        """Waits before the next attempt, or raises ``error`` where another one has no use.
+    async def _moment(self, backend: Backend, error: UpstreamError, attempt: int, most: int, waited: Waited) -> None:
+        """Waits after the attempt of this number, or raises ``error`` where another one has no use.
 
         A timeout is not tried again: the client has waited long enough, and another backend may be there. So it is
         where a backend asks for a longer wait than a client should have; until then nobody asks it.
         """
+        retries = self._retries
         if isinstance(error, UpstreamUnusable) and backend.name not in self._unusable:
             self._unusable.add(backend.name)
             log.error("backend_unusable", backend=backend.label, why=str(error))
-        if not error.passing:
+        if not error.passing or (retries.unpaid and not surely_unpaid(error)):
             raise error
         wait = error.wait_seconds or 0.0
-        if wait > PATIENCE_SECONDS[backend.tier]:
+        if wait > retries.patience_seconds[backend.tier]:
             self._rests.begin((backend.name, backend.key), error)
             raise error
-        if left <= 0:
+        if attempt >= most:
             raise error
         with waited:
-            await asyncio.sleep(wait + backoff_seconds(RETRIES[backend.tier] - left))
+            await asyncio.sleep(wait + backoff_seconds(attempt, retries.base_seconds, retries.cap_seconds))
 
     async def close(self) -> None:
         await self._wires.close()
+
+
+async def begun(
+    wire: Upstream, backend: Backend, failed: Callable[[], None], body: Mapping[str, Any], waited: Waited
+) -> EventStream:
+    """A stream whose first event is there."""
+    events = EventStream(backend, await wire.open(backend, body, waited), failed)
+    try:
+        await events.begin()
+    except BaseException:
+        await events.close()
+        raise
+    return events

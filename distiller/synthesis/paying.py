@@ -10,13 +10,11 @@ from typing import Any
 from distiller.synthesis.journal import Journal
 from distiller.synthesis.purse import Purse, most_usd
 from router.errors import JudgeError, UpstreamError, UpstreamRefused
-from router.paid import Backend, Completion, Models, output_limit, surely_unpaid
+from router.paid import Backend, Completion, Tiers, asked, output_limit, surely_unpaid
 from router.scoring.judges.llm import Said
 from router.scoring.judges.pair import text
 
 IN_FLIGHT = 8
-TRIES = 4
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.25, 30.0
 JUDGE_TOKENS = 1024
 """Room for a judge's word where the policy's ``options`` give it none."""
 LIMITS = ("max_tokens", "max_completion_tokens")
@@ -34,7 +32,7 @@ class Failed(Exception):
 class Paying:
     """``calls`` and ``failed`` count what this run asked, not what it found in the journal."""
 
-    def __init__(self, models: Models, purse: Purse, journal: Journal) -> None:
+    def __init__(self, models: Tiers, purse: Purse, journal: Journal) -> None:
         self._models, self._purse, self._journal = models, purse, journal
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self.calls = self.failed = 0
@@ -68,7 +66,7 @@ class Paying:
         spent = most  # whatever ends this call, unless it is known better
         self.calls += 1
         try:
-            found = await self._tried(backend, body)
+            found = await asked(self._models, backend, body)
             spent = most if found.usd is None else found.usd
             self._journal.ended(call, found, spent)
         except (UpstreamError, UpstreamRefused) as e:
@@ -80,20 +78,6 @@ class Paying:
         finally:
             await self._purse.settle(most, spent)
         return found
-
-    async def _tried(self, backend: Backend, body: Mapping[str, Any]) -> Completion:
-        """Tries again only after what surely cost nothing and may pass."""
-        pause = FIRST_PAUSE_SECONDS
-        for left in reversed(range(TRIES)):
-            try:
-                return await self._models.ask(backend, body)
-            except UpstreamError as e:
-                if not left or not e.passing or not surely_unpaid(e):
-                    raise
-                asked = e.wait_seconds or 0.0
-            await asyncio.sleep(min(LONGEST_PAUSE_SECONDS, max(pause, asked)))
-            pause *= 2
-        raise AssertionError("the last try raises or returns")
 
     async def judge(self, call: str, backend: Backend, body: Mapping[str, Any]) -> Said:
         """As a judge's ``complete``. Raises JudgeError where it does not answer, and Spent."""

@@ -26,7 +26,7 @@ from distiller.synthesis.plan import planned
 from distiller.synthesis.purse import Purse
 from distiller.synthesis.shelf import book, booked, keep
 from distiller.synthesis.writing import Writing
-from router.paid import Models
+from router.paid import careful
 from router.policy import Policy
 from router.scoring.encoder import Encoder
 from router.settings import Settings
@@ -86,7 +86,7 @@ def synthesize(
     calls = folder / CALLS
 
     async def write() -> tuple[Writing, Decimal]:
-        models, journal = Models(), Journal(calls)
+        models, journal = careful(), Journal(calls)
         purse = Purse(usd, journal.spent)
         writing = Writing(
             policy,

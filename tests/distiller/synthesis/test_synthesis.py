@@ -250,9 +250,8 @@ def test_what_no_usage_was_told_of_counts_as_all_that_it_may_have_cost(
 
 
 def test_a_teacher_that_fails_stops_the_run_and_what_it_surely_did_not_bill_is_not_booked(
-    teacher: Teacher, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teacher: Teacher, encoder: Encoder, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("distiller.synthesis.paying.FIRST_PAUSE_SECONDS", 0.0)
     policy, settings, _ = home(tmp_path, teacher)
     teacher.always(status=500)
     report = run(policy, settings, encoder, per_cluster=50)
