@@ -15,7 +15,7 @@ CLIENTS := $(VENV)/.clients
 NODE   := tests/clients/node
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format llama-server lock clean
+.PHONY: help setup demo test check docs format llama-server lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -56,6 +56,11 @@ check: setup ## Run what CI runs: ruff, mypy, import rules, tests
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory test
 
+docs: setup ## Write the pages that are made from the code, and build the site into site/
+	$(BIN)/python .ci/pages.py
+	$(BIN)/zensical build --strict
+	@cp docs/*.md site
+
 format: setup ## Let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -75,5 +80,5 @@ lock: setup ## Pin anew after a change of dependencies; UPGRADE=1 takes the newe
 	  $$($(NAMES) $(VENV)/pins.txt)
 
 clean: ## Remove .venv and what the tools leave behind; .locum and its records stay
-	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	rm -rf $(VENV) $(NODE)/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist site .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

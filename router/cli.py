@@ -179,6 +179,13 @@ def sample_pairs(
     typer.echo(f'{out}: {written} pairs; fill in each line\'s "verdict" with true or false')
 
 
+def whole() -> typer.Typer:
+    """The command with learning's joined to it. Call it once."""
+    for command in entry_points(group="locum.commands"):
+        _join(command.name, command.load())
+    return app
+
+
 def _join(name: str, command: typer.Typer | Callable[..., None]) -> None:
     """Adds one of learning's commands: a group of them, or a function that is one."""
     if isinstance(command, typer.Typer):
@@ -204,10 +211,8 @@ def main() -> None:
     """Entry point: a ``LocumError`` is one clear line and exit code 1, never a traceback."""
     os.umask(0o077)  # what is written holds what users wrote: it is its owner's alone, whichever library writes it
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for what was asked for
-    for command in entry_points(group="locum.commands"):
-        _join(command.name, command.load())
     try:
-        app()
+        whole()()
     except LocumError as e:
         from router.terminal import shown  # noqa: PLC0415
 

@@ -25,44 +25,51 @@ from router.errors import PolicyError
 class Part(BaseModel):
     """A part of the policy file: unknown keys are errors, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class UnfitFor(Part):
-    """What the student is declared unable to do; such requests go to the teacher by *capability*.
-
-    ``fields``: fields of a request that its server would drop, beside those that its engine is known to.
-    """
+    """What the student is declared unable to do; such requests go to the teacher by *capability*."""
 
     images: bool = True
+    """Requests with images."""
     tools: bool = True
+    """Requests with tools."""
     json_schema: bool = False
+    """Requests that ask for an answer by a JSON schema."""
     context_tokens_over: int = Field(4096, gt=0)
+    """Requests of more tokens than this."""
     languages: tuple[str, ...] = ()
+    """Requests in these languages, by code (``de``)."""
     fields: tuple[str, ...] = ()
+    """Fields of a request that its server would drop, beside those that its engine is known to."""
 
 
 class StudentPart(Part):
-    """The student tier. ``engine`` starts one here; ``url`` names any OpenAI-compatible server.
-
-    ``may_ignore``: fields of a request that it cannot heed and need not (a client that always sends
-    ``reasoning_effort``, say): they are left out for the student, instead of sending all to the teacher.
-
-    ``form`` is what a round makes of a trained student, evaluates and serves. ``auto``: ``bf16`` for the embedded
-    engine, ``q8_0`` for llama-server. The embedded engine reads ``int8`` too (a little over half the memory),
-    llama-server ``q4_0`` (smaller still, and coarse). A student by URL is published as it was trained. What is
-    live keeps the form that the gate saw; another one comes with the next trained student.
-    """
+    """The student tier: exactly one of ``engine`` and ``url`` says where it is."""
 
     model: str
+    """Its name: a base student that Locum knows, a Hugging Face folder, or as the server at ``url`` calls it."""
     engine: EngineName | None = None
+    """What starts it here: ``embedded`` (torch) or ``llama-server``."""
     form: FormChoice = "auto"
+    """What a round makes of a trained student, evaluates and serves. ``auto``: ``bf16`` for the embedded engine,
+    ``q8_0`` for llama-server. The embedded engine reads ``int8`` too (a little over half the memory), llama-server
+    ``q4_0`` (smaller still, and coarse). A student by URL is published as it was trained. What is live keeps the form
+    that the gate saw; another one comes with the next trained student."""
     url: str | None = None
+    """Any OpenAI-compatible server, such as http://vllm:8000/v1, in the place of ``engine``."""
     api_key_env: str | None = None
+    """The environment variable that holds its key."""
     usd_per_million: Price
+    """What its tokens cost you: the machine's hour, spread over what it answers."""
     unfit_for: UnfitFor = UnfitFor()
+    """What it is declared unable to do."""
     may_ignore: tuple[str, ...] = ()
+    """Fields of a request that it cannot heed and need not (a client that always sends ``reasoning_effort``, say): they
+    are left out for the student, instead of sending all to the teacher."""
     timeout_seconds: float = Field(60.0, gt=0)
+    """How long one wait for it may take, in seconds."""
 
     @model_validator(mode="after")
     def one_place(self) -> Self:
@@ -83,67 +90,76 @@ class StudentPart(Part):
 
 
 class TeacherPart(Part):
-    """The teacher tier. Without ``url``, ``model`` is a litellm model string such as openai/gpt-5.
-
-    ``usd_per_million`` overrides litellm's price map, and is needed where the map lacks the model.
-
-    ``top_logprobs``: how many of its likeliest tokens to record at each position of its answers, to distil from; 0:
-    none. It is asked for them beside what the client asks, where an answer of text alone may be learned from, and
-    the client never sees them; a client that asks for its own gets those, and they are recorded. About 20 bytes
-    a token and position on the disk: at 20, 190 KB for an answer of 500 tokens.
-    """
+    """The teacher tier."""
 
     model: str
+    """A litellm model string such as openai/gpt-6.1-sol; with ``url``, as the server there calls it."""
     url: str | None = None
+    """Any OpenAI-compatible server."""
     api_key_env: str | None = None
+    """The environment variable that holds its key. OpenAI's and Anthropic's have their usual names where none is
+    given."""
     usd_per_million: Price | None = None
+    """Overrides litellm's price map, and is needed where the map lacks the model."""
     top_logprobs: int = Field(0, ge=0, le=20)
+    """How many of its likeliest tokens to record at each position of its answers, to distil from; 0: none. It is asked
+    for them beside what the client asks, where an answer of text alone may be learned from, and the client never sees
+    them; a client that asks for its own gets those, and they are recorded. About 20 bytes a token and position on the
+    disk: at 20, 190 KB for an answer of 500 tokens."""
     training_rights: Rights = Rights.UNKNOWN
+    """May its answers be trained on, by its terms? ``unknown`` counts as ``forbidden``."""
     i_have_the_right_to_train_on: tuple[str, ...] = ()
+    """Models whose answers you have the right to train on, by name, whatever the terms say."""
     fallbacks: tuple[str, ...] = ()
+    """Litellm model strings, asked in turn where this one fails."""
     timeout_seconds: float = Field(120.0, gt=0)
+    """How long one wait for it may take, in seconds."""
 
 
 class EmbeddingsPart(Part):
-    """What answers ``/v1/embeddings``. Without ``url``, ``model`` is a litellm model string.
-
-    ``usd_per_million`` input tokens overrides litellm's price map, and is needed where the map lacks the model.
-    """
+    """What answers ``/v1/embeddings``."""
 
     model: str
+    """A litellm model string; with ``url``, as the server there calls it."""
     url: str | None = None
+    """Any OpenAI-compatible server."""
     api_key_env: str | None = None
+    """The environment variable that holds its key."""
     usd_per_million: Decimal | None = Field(None, ge=0)
+    """What a million input tokens cost: overrides litellm's price map, and is needed where the map lacks the model."""
     timeout_seconds: float = Field(60.0, gt=0)
+    """How long one wait for it may take, in seconds."""
 
 
 class Parity(Part):
-    """Quality floor: parity of at least ``at_least``, shown at ``confidence`` by an exact test.
-
-    It is promised for the next ``over_requests`` requests together, whose own luck the test allows for: who
-    counts them finds the floor broken no more often than promised. Null promises the long run alone.
-    """
+    """Quality floor: parity of at least ``at_least``, shown at ``confidence`` by an exact test."""
 
     at_least: float = Field(0.95, gt=0, lt=1)
+    """The floor: the share of requests that are answered as well as by the teacher."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Of promises like this one, the share that hold when somebody counts."""
     over_requests: int | None = Field(1000, gt=0)
+    """It is promised for the next so many requests together, whose own luck the test allows for: who counts them finds
+    the floor broken no more often than promised. Null promises the long run alone."""
 
 
 class Objective(Part):
-    """What routing aims at: exactly one of the four.
-
-    ``usd_per_day`` is a cap as well, on what the teachers and the embeddings cost for clients (audits have their own).
-    What an answer can cost at most is held before it is asked for; the cap is passed by one answer at most.
-    ``when_spent`` says what happens then to what would go to the teacher, whatever sends it there: the ``student``
-    answers, as where nothing is said, and what it cannot do gets a 429 that tells when there is money again; or all
-    of it does (``refuse``).
-    """
+    """What routing aims at: exactly one of the first four."""
 
     parity: Parity | None = None
+    """A quality floor, shown by an exact test on audited traffic."""
     student_share: float | None = Field(None, ge=0, le=1)
+    """The share of requests that go to the student: those that escalating would gain least on."""
     usd_per_day: Decimal | None = Field(None, ge=0)
+    """What the teachers and the embeddings may cost for clients (audits have their own), spread over the day evenly. A
+    cap as well: what an answer can cost at most is held before it is asked for, and the cap is passed by one answer at
+    most."""
     threshold: float | None = Field(None, ge=0)
+    """The score from which on the student serves; 0 to 1, and more is never."""
     when_spent: Literal["student", "refuse"] | None = None
+    """What happens once ``usd_per_day`` is spent to what would go to the teacher, whatever sends it there: the
+    ``student`` answers, as where nothing is said, and what it cannot do gets a 429 that tells when there is money
+    again; or all of it does (``refuse``)."""
 
     @model_validator(mode="after")
     def exactly_one(self) -> Self:
@@ -158,38 +174,37 @@ class Objective(Part):
 
 
 class AuditPart(Part):
-    """Exploration. ``rate`` of the traffic is drawn whatever was decided; both tiers answer those.
-
-    While nothing serves from the student yet, ``warmup_rate`` holds instead: it costs no teacher
-    call, since the teacher answers everything then. It holds too, if it is more, while parity looks broken
-    or was, until what is certified anew serves about as much as looks possible. ``concurrency`` bounds
-    background answers.
-
-    Audited requests are never trained on. So that training data still covers what the student
-    serves, the teacher answers ``explore`` of the student's share instead of it.
-    """
+    """Exploration: of some requests, drawn at random, the other tier answers too, after the client has its answer."""
 
     rate: float = Field(0.02, ge=0, le=1)
+    """The share of the traffic that is drawn, whatever was decided."""
     warmup_rate: float = Field(0.2, ge=0, le=1)
+    """Holds instead while nothing serves from the student yet: it costs no teacher call, since the teacher answers
+    everything then. It holds too, if it is more, while parity looks broken or was, until what is certified anew serves
+    about as much as looks possible."""
     explore: float = Field(0.01, ge=0, le=1)
+    """The share of the student's requests that the teacher answers instead, so that training data still covers them:
+    audited requests are never trained on."""
     usd_per_day: Decimal = Field(Decimal(2), ge=0)
+    """What audits may cost a day, judges included."""
     concurrency: int = Field(1, gt=0)
+    """How many are answered in the background at once."""
 
 
 class Accept(Part):
-    """How the student's answers are chosen. ``routing``: the request's score decides whether the student is
-    asked at all, else it is asked always; ``cascade``: its answer's own probability decides whether that leaves,
-    else every answer does that is in order. At least one of them; a bundle holds for those it was fitted with.
-
-    ``hold_tokens`` of a stream are seen before any of it leaves. Up to ``samples`` more answers are drawn where
-    the first one's probability falls short and where agreement among them is likely enough to save a
-    teacher's answer, by what both cost; 0: none. They take as long as the longest of them once more.
-    """
+    """How the student's answers are chosen: by ``routing``, ``cascade`` or both; a bundle holds for those it was fitted
+    with."""
 
     hold_tokens: int = Field(24, ge=0)
+    """So many of a stream's tokens are seen before any of it leaves."""
     routing: bool = True
+    """The request's score decides whether the student is asked at all, else it is asked always."""
     cascade: bool = True
+    """The student's answer's own probability decides whether it leaves, else every answer does that is in order."""
     samples: int = Field(0, ge=0, le=4)
+    """So many more answers are drawn at most where the first one's probability falls short and where agreement among
+    them is likely enough to save a teacher's answer, by what both cost; 0: none. They take as long as the longest of
+    them once more."""
 
     @model_validator(mode="after")
     def one_look_at_least(self) -> Self:
@@ -201,64 +216,89 @@ class Accept(Part):
 
 
 class ScorerPart(Part):
-    """How the scorer reads text. ``static``: an embedding distilled from all-MiniLM-L6-v2, a table look-up;
-    ``transformer``: that model itself. That costs about 20 ms of CPU a decision for a short message and 160 for 500
-    tokens or more, where the other costs 0.1 to 0.3; as much again for every example in fitting; and 300 MB in each
-    worker, which takes one such decision at a time, beside its event loop. Measured on MMLU it gained nothing (APGR
-    .697, beside the static one .702). It holds from the next scorer that is fitted.
-    """
+    """How the scorer reads text. It holds from the next scorer that is fitted."""
 
     encoder: EncoderKind = "static"
+    """``static``: an embedding distilled from all-MiniLM-L6-v2, a table look-up. ``transformer``: that model itself. It
+    costs about 20 ms of CPU a decision for a short message and 160 for 500 tokens or more, where the other costs 0.1
+    to 0.3; as much again for every example in fitting; and 300 MB in each worker, which takes one such decision at a
+    time, beside its event loop. Measured on MMLU it gained nothing (APGR .697, beside the static one .702)."""
 
 
 class Conversation(Part):
+    """What later turns of a conversation owe to earlier ones."""
+
     affinity: Literal["upward", "none"] = "upward"
+    """``upward``: one that escalated stays with the teacher. ``none``: each turn is decided by itself."""
 
 
 class LimitsPart(Part):
-    """How long a client waits: for a stream's first token, for the whole answer, and in how much silence
-    before a stream under way is kept alive by a comment."""
+    """How long a client waits, in seconds."""
 
     first_token_seconds: float = Field(120.0, gt=0)
+    """For a stream's first token."""
     total_seconds: float = Field(600.0, gt=0)
+    """For the whole answer."""
     keep_alive_seconds: float = Field(15.0, gt=0)
+    """In silence, before a stream under way is kept alive by a comment."""
 
 
 class Rule(Part):
-    """``when``: dotted path into the request -> the value it must have (a list: any of them)."""
+    """Sends some requests to one tier."""
 
     when: dict[str, Any]
+    """Dotted path into the request, and the value it must have there (a list: any of them); all of them must hold."""
     send: Literal["student", "teacher"]
+    """Who answers such a request."""
 
 
 class LogPart(Part):
-    """What the log keeps. ``files``: images, sound and documents inside messages, once however many turns repeat them
-    and as long as a record holds them; or their hashes alone; or nothing."""
+    """What the log keeps."""
 
     text: bool = True
+    """Whether what was asked and answered is kept. Without it nothing is trained on."""
     redact: tuple[Literal["email", "phone", "card", "iban", "ip", "secret"], ...] = ("email", "phone", "card", "secret")
+    """What is replaced by a mark before it is written."""
     files: Literal["keep", "hash", "none"] = "keep"
+    """Images, sound and documents inside messages: kept, once however many turns repeat them and as long as a record
+    holds them; or their hashes alone; or nothing."""
     retention_days: int = Field(30, gt=0)
+    """How long a record is kept."""
 
 
 class Policy(Part):
     """One policy: what a client-visible model name means."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Clients reach it as ``locum/NAME``; not ``student`` or ``teacher``, which force a tier."""
     aliases: tuple[str, ...] = ()
+    """Further names for it, such as the one that your client asks for already."""
     student: StudentPart
+    """The tier that stands in."""
     teacher: TeacherPart
+    """The tier that is stood in for."""
     embeddings: EmbeddingsPart | None = None
+    """What answers ``/v1/embeddings``; without it nothing does."""
     objective: Objective
+    """What routing aims at."""
     audit: AuditPart = AuditPart()
+    """How much is checked by asking the other tier too."""
     scorer: ScorerPart = ScorerPart()
+    """How requests are read."""
     accept: Accept = Accept()
+    """When a student's answer may leave."""
     conversation: Conversation = Conversation()
+    """What later turns owe to earlier ones."""
     limits: LimitsPart = LimitsPart()
+    """How long a client waits."""
     rules: tuple[Rule, ...] = ()
+    """Your own: the first that holds decides, before any score."""
     log: LogPart = LogPart()
+    """What is kept of requests and answers."""
     judge: Judge = Normalised()
+    """Who says whether the student's answer is as good as the teacher's: a name, or a name with settings."""
     distil: Distil = Distil()
+    """When and how the student is trained anew."""
 
     @model_validator(mode="after")
     def share_by_routing(self) -> Self:

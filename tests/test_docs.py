@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+
+from router.policy import json_schema
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -47,3 +53,39 @@ def test_every_path_that_is_named_is_there() -> None:
         if not (ROOT / path).exists() and not (ROOT / f"{path}.py").exists()
     ]
     assert missing == []
+
+
+def test_every_field_of_a_policy_says_what_it_means() -> None:
+    schema = json.loads(json_schema())
+    silent = [
+        f"{part}.{field}"
+        for part, of in {"Policy": schema, **schema["$defs"]}.items()
+        for field, told in of.get("properties", {}).items()
+        if "description" not in told and "const" not in told
+    ]
+    assert silent == []
+
+
+def test_the_pages_that_are_made_from_the_code_are_what_it_says(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ".ci/pages.py", str(tmp_path)], cwd=ROOT, check=True, timeout=60)
+    made = sorted(tmp_path.iterdir())
+    assert [page.name for page in made] == ["cli.md", "llms.txt", "policy.md"]
+    stale = [page.name for page in made if page.read_text() != (ROOT / "docs" / page.name).read_text()]
+    assert stale == [], "run `make docs`"
+
+
+def test_the_list_of_pages_for_language_models_names_each_of_them() -> None:
+    named = set(LINK.findall((ROOT / "docs" / "llms.txt").read_text()))
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+
+
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    command = [str(Path(sys.executable).parent / "zensical"), "build", "--strict"]
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    pages = sorted((tmp_path / "site").glob("*.html"))
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= {page.stem for page in pages}
+    fetched = re.compile(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//[^\"' >]+")
+    assert [found for page in pages for found in fetched.findall(page.read_text())] == []

@@ -14,12 +14,13 @@ USERS_WORD = "feedback"
 
 
 class Spec(BaseModel):
-    """A judge's name and its settings. ``tasks``: task tag -> who judges its requests instead."""
+    """A judge's name and its settings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     name: str
     tasks: dict[str, Judge] = {}
+    """Task tag (``metadata.task``), and who judges its requests instead."""
 
     @model_validator(mode="after")
     def one_level(self) -> Self:
@@ -62,13 +63,11 @@ class Numeric(Spec):
 
 
 class Json(Spec):
-    """Valid against the request's schema where it gives one, then the same value.
-
-    Arrays are ``ordered``, but where the schema says ``uniqueItems``; or every one is a ``set``.
-    """
+    """Valid against the request's schema where it gives one, then the same value."""
 
     name: Literal["json"] = "json"
     arrays: Literal["ordered", "set"] = "ordered"
+    """``ordered``, but where the schema says ``uniqueItems``; or every one is a ``set``."""
 
 
 class ToolCalls(Spec):
@@ -78,11 +77,11 @@ class ToolCalls(Spec):
 
 
 class Labels(Spec):
-    """Exactly one label in the answer, and it is the teacher's. Without ``labels`` the teacher's answers are
-    the labels, as they are seen."""
+    """Exactly one label in the answer, and it is the teacher's."""
 
     name: Literal["labels"] = "labels"
     labels: tuple[str, ...] = ()
+    """The labels; without them the teacher's answers are, as they are seen."""
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -93,28 +92,31 @@ class Labels(Spec):
 
 
 class Semantic(Spec):
-    """The static encoder's cosine of both texts is ``at_least`` so much."""
+    """The static encoder's cosine of both texts is high enough."""
 
     name: Literal["semantic"] = "semantic"
     at_least: float = Field(0.9, gt=0, le=1)
+    """The least cosine of both texts that is acceptable."""
 
 
 class Llm(Spec):
-    """A language model compares both answers, once in each order.
-
-    Without ``url``, ``model`` is a litellm model string. ``usd_per_million`` overrides litellm's price map, and
-    is needed where the map lacks the model. ``criteria``: what counts, in the user's words, beside how well the
-    request is answered. ``options``: further fields of the requests to it, such as ``temperature``.
-    """
+    """A language model compares both answers, once in each order."""
 
     name: Literal["llm"] = "llm"
     model: str
+    """A litellm model string; with ``url``, as the server there calls it."""
     url: str | None = None
+    """Any OpenAI-compatible server."""
     api_key_env: str | None = None
+    """The environment variable that holds its key."""
     usd_per_million: Price | None = None
+    """Overrides litellm's price map, and is needed where the map lacks the model."""
     timeout_seconds: float = Field(60.0, gt=0)
+    """How long one wait for it may take, in seconds."""
     criteria: str | None = None
+    """What counts, in your words, beside how well the request is answered."""
     options: dict[str, Any] = {}
+    """Further fields of the requests to it, such as ``temperature``."""
 
     @property
     def label(self) -> str:
@@ -127,10 +129,11 @@ class Llm(Spec):
 
 
 class Feedback(Spec):
-    """What users say of the answer that they got; ``otherwise`` judges until they do, and what they never saw."""
+    """What users say of the answer that they got."""
 
     name: Literal["feedback"] = "feedback"
-    otherwise: Judge = Field(default_factory=Normalised)
+    otherwise: Judge = Field(default_factory=Normalised, json_schema_extra={"default": {"name": "normalised"}})
+    """Who judges until users do, and what they never saw."""
 
     @model_validator(mode="after")
     def some_judge(self) -> Self:
@@ -148,10 +151,11 @@ class Feedback(Spec):
 
 
 class OwnCallable(Spec):
-    """A Python callable of the user's, by its name in the entry-point group ``locum.judges``."""
+    """A Python callable of yours."""
 
     name: Literal["callable"] = "callable"
     entry_point: str
+    """Its name in the entry-point group ``locum.judges``."""
 
     @property
     def label(self) -> str:

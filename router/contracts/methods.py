@@ -18,7 +18,7 @@ def _listed(value: Any) -> Any:
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class HardLabelSettings(_Settings):
@@ -28,84 +28,101 @@ class HardLabelSettings(_Settings):
 
 
 class ReasoningSettings(_Settings):
-    """The teacher's answer, and beside it what it thought before: asked for by ``marker`` in the prompt, so that the
-    student answers at once where that is absent. ``weight``: what thinking counts beside answering."""
+    """The teacher's answer, and beside it what it thought before, where that is asked for; else the student answers at
+    once."""
 
     name: Literal["reasoning"] = "reasoning"
     marker: str = Field("Think step by step, then answer.", min_length=1)
+    """What asks for it, in the prompt."""
     weight: float = Field(1.0, gt=0)
+    """What thinking counts beside answering."""
 
 
 class SoftLabelSettings(_Settings):
-    """The teacher's distribution at each token, at ``mix``, and its token at the rest.
-
-    ``teacher``: a folder with an open-weight model; the URL of a vLLM server (``http://host:8000/v1``); or
-    ``recorded``, the likeliest tokens that came with its answers. ``mixed`` is β of ``jsd`` and α of the skewed
-    divergences. Of a server and of records only ``top`` tokens' probabilities at most are known, at temperature 1;
-    ``rest`` says what becomes of the others. ``alignment``: ``exact`` lets a recorded teacher have another tokenizer:
-    its tokens count where one of the student's has the same text. ``api_key_env`` names the environment variable
-    that holds the server's key.
-    """
+    """The teacher's distribution at each token, at ``mix``, and its token at the rest."""
 
     name: Literal["soft-label"] = "soft-label"
     teacher: str = Field(min_length=1)
+    """A folder with an open-weight model; the URL of a vLLM server (``http://host:8000/v1``); or ``recorded``, the
+    likeliest tokens that came with its answers."""
     divergence: DivergenceKind = "forward"
+    """How two distributions are compared: Kullback-Leibler ``forward``, ``reverse`` or skewed, or Jensen-Shannon."""
     mixed: Inside = 0.5
+    """β of ``jsd``, α of the skewed divergences."""
     temperature: float = Field(1.0, gt=0)
+    """Both distributions are softened by it."""
     mix: Share = 0.5
+    """What the soft labels count; the teacher's text has the rest."""
     rest: Literal["tail", "sampled", "truncated"] = "tail"
+    """What becomes of tokens beyond ``top``: one bucket (``tail``), the token that the teacher drew stands for them
+    (``sampled``), or they are forgotten (``truncated``)."""
     top: int = Field(20, gt=0, le=200)
+    """Of a server and of records only so many tokens' probabilities are known at most, at temperature 1."""
     alignment: Literal["exact"] | None = None
+    """``exact`` lets a recorded teacher have another tokenizer: its tokens count where one of the student's has the
+    same text."""
     api_key_env: str | None = None
+    """The environment variable that holds the server's key."""
 
 
 class OnPolicySettings(_Settings):
-    """What the student says itself, scored by an open-weight teacher in the folder ``teacher``.
-
-    ``share`` of a step's rows get an answer of the student's, drawn at ``sampling_temperature``, of ``max_new_tokens``
-    at most; the others keep the teacher's.
-    """
+    """What the student says itself, scored by an open-weight teacher."""
 
     name: Literal["on-policy"] = "on-policy"
     teacher: str = Field(min_length=1)
+    """A folder with an open-weight model."""
     share: Share = 0.5
+    """The share of a step's rows that get an answer of the student's; the others keep the teacher's."""
     divergence: DivergenceKind = "jsd"
+    """How two distributions are compared: Kullback-Leibler ``forward``, ``reverse`` or skewed, or Jensen-Shannon."""
     mixed: Inside = 0.5
+    """β of ``jsd``, α of the skewed divergences."""
     sampling_temperature: float = Field(1.0, gt=0)
+    """At which the student's answers are drawn."""
     max_new_tokens: int = Field(128, gt=0)
+    """How long those are at most."""
 
 
 class FeatureSettings(_Settings):
-    """The hidden states of an open-weight teacher in the folder ``teacher``, beside its soft labels.
-
-    ``layers``: pairs of a student's and a teacher's layer, counted from 1; None maps every layer of the student evenly
-    onto the teacher's. ``weight``: what the mean distance counts beside the soft labels, which are as in soft-label.
-    """
+    """The hidden states of an open-weight teacher, beside its soft labels."""
 
     name: Literal["feature"] = "feature"
     teacher: str = Field(min_length=1)
+    """A folder with an open-weight model."""
     layers: tuple[tuple[int, int], ...] | None = None
+    """Pairs of a student's and a teacher's layer, counted from 1; null maps every layer of the student evenly onto the
+    teacher's."""
     weight: float = Field(1.0, gt=0)
+    """What the mean distance counts beside the soft labels."""
     divergence: DivergenceKind = "forward"
+    """How two distributions are compared: Kullback-Leibler ``forward``, ``reverse`` or skewed, or Jensen-Shannon."""
     mixed: Inside = 0.5
+    """β of ``jsd``, α of the skewed divergences."""
     temperature: float = Field(1.0, gt=0)
+    """Both distributions are softened by it."""
     mix: Share = 0.5
+    """What the soft labels count; the teacher's text has the rest."""
 
 
 class ProgressiveSettings(_Settings):
-    """A chain of shrinking students, ``layers`` deep one after another, each taught by the last with soft labels.
+    """A chain of shrinking students, each taught by the last with soft labels.
 
     The first is taught by the student given, unless it is as deep: then it is that one, taught by the teacher's text.
-    ``keep``: which layers stay, ``even`` or those that change what passes through them most (``influence``).
     """
 
     name: Literal["progressive"] = "progressive"
     layers: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1), BeforeValidator(_listed)]
+    """How deep each student of the chain is, such as 20,12."""
     keep: Literal["even", "influence"] = "even"
+    """Which layers stay: every so many, or those that change what passes through them most (``influence``)."""
     divergence: DivergenceKind = "forward"
+    """How two distributions are compared: Kullback-Leibler ``forward``, ``reverse`` or skewed, or Jensen-Shannon."""
     mixed: Inside = 0.5
+    """β of ``jsd``, α of the skewed divergences."""
     temperature: float = Field(1.0, gt=0)
+    """Both distributions are softened by it."""
     mix: Share = 0.5
+    """What the soft labels count; the teacher's text has the rest."""
 
     @model_validator(mode="after")
     def _shrinks(self) -> Self:
@@ -115,10 +132,11 @@ class ProgressiveSettings(_Settings):
 
 
 class ConfidenceSettings(_Settings):
-    """The teacher's text, and doubt where the student gets it wrong. ``doubt``: every token alike, at that share."""
+    """The teacher's text, and doubt where the student gets it wrong."""
 
     name: Literal["confidence"] = "confidence"
     doubt: Share = 0.1
+    """The share that is spread over every token alike."""
 
 
 MethodSettings = Annotated[

@@ -8,10 +8,13 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Price(BaseModel):
-    """USD per million tokens. ``cached_input`` is what a prompt-cache hit costs; None: as ``input``."""
+    """USD per million tokens."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     input: Decimal
+    """Tokens that are read."""
     output: Decimal
+    """Tokens that are written."""
     cached_input: Decimal | None = None
+    """Tokens that a prompt cache had; null: as ``input``."""
