@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ MOST_VALUES = 300_000
 COUNTED_BYTES = 2**20
 """Bodies no longer than this cannot hold enough to matter."""
 
+PIECE_BYTES = 2**20
+_BACKSLASHES = re.compile(rb"\\+")
 _DUMPS_DEEPEST = 254
 
 
@@ -48,12 +51,23 @@ def _values(content: bytes) -> int:
     """About how many values there are, without reading them: by what parts them, outside of strings."""
     if content.count(b",") + content.count(b":") <= MOST_VALUES:
         return 0  # not even with those inside of strings
-    if b"\\" in content:
-        content = content.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if content.count(b'"') > 2 * MOST_VALUES:
-        return MOST_VALUES + 1
-    outside = b"".join(content.split(b'"')[::2])
-    return outside.count(b",") + outside.count(b"[") + outside.count(b"{")
+    count, quotes, at = 0, 0, 0
+    while at < len(content) and count <= MOST_VALUES and quotes <= 2 * MOST_VALUES:
+        end = _whole_escapes(content, at + PIECE_BYTES)
+        piece, at = content[at:end], end
+        if b"\\" in piece:
+            piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+        parts = piece.split(b'"')
+        outside = b"".join(parts[quotes % 2 :: 2])
+        count += outside.count(b",") + outside.count(b"[") + outside.count(b"{")
+        quotes += len(parts) - 1
+    return count if quotes <= 2 * MOST_VALUES else MOST_VALUES + 1
+
+
+def _whole_escapes(content: bytes, end: int) -> int:
+    """Where a piece may end so that no escape is cut: behind the backslashes there, and what they stand before."""
+    found = _BACKSLASHES.match(content, max(0, end - 1))
+    return end if found is None else found.end() + 1
 
 
 def buried(value: object, deepest: int) -> object:

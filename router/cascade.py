@@ -133,7 +133,8 @@ class Cascade:
         seen, left = await to_its_end(partial(_looked_at, chat, live), SLOW_BYTES if slow else chat.size)
         decision = self._routing.decide(chat, live, seen)
         owed, why = self._shared.owed, decision.reason
-        exchange = Exchange(chat, self.policy, live, seen.features, decision, why, began=began, owed=owed)
+        waited = Waited(chat.size)
+        exchange = Exchange(chat, self.policy, live, seen.features, decision, why, waited, began=began, owed=owed)
         if decision.reason is Reason.FALLBACK:
             exchange.fallback = Fallback.UNREACHABLE
         deadlines = Deadlines(exchange, sink, self._shared.drain)
@@ -361,7 +362,7 @@ class Cascade:
         else:
             raise UpstreamUnreachable("no student is ready")
         try:
-            whole = await ask_whole(self._tiers, exchange, backend, Kind.AUDITED, Waited())
+            whole = await ask_whole(self._tiers, exchange, backend, Kind.AUDITED, Waited(exchange.chat.size))
         except UpstreamError as error:
             if tier is Tier.STUDENT or surely_unpaid(error):
                 raise

@@ -74,7 +74,8 @@ class Samples:
 
     async def _one(self, exchange: Exchange, backend: Backend, seed: int) -> Answer | None:
         try:
-            found = await ask_whole(self._tiers, exchange, backend, Kind.DISCARDED, Waited(), seed=seed)
+            waited = Waited(exchange.chat.size)
+            found = await ask_whole(self._tiers, exchange, backend, Kind.DISCARDED, waited, seed=seed)
         except (UpstreamError, UpstreamRefused) as error:
             log.info("sample_failed", request=exchange.chat.request_id, why=str(error))
             return None

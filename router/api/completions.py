@@ -112,11 +112,11 @@ class TextSink:
         return dumps(self._told(loads(body)[0], "message"))
 
     async def send(self, data: bytes) -> None:
-        if shown := self._events(data):
+        if shown := await aside(partial(self._events, data), len(data)):
             await self._sink.send(shown)
 
     async def end(self, data: bytes = b"") -> None:
-        await self._sink.end(self._events(data))
+        await self._sink.end(await aside(partial(self._events, data), len(data)))
 
     def _events(self, data: bytes) -> bytes:
         """Chunks in this form; comments, ``[DONE]`` and errors as they came. What cannot be read is none."""

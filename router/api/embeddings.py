@@ -51,7 +51,7 @@ class Embeddings:
             raise
         try:
             usd = _estimated_usd(backend, body)  # whatever ends this, unless it is known better
-            reply = await self._asked(backend, {**body, "model": backend.model})
+            reply = await self._asked(backend, {**body, "model": backend.model}, len(arrived.content))
             found, content = await aside(partial(_read, backend, body, reply.body), len(reply.body))
             usd, status = _cost_usd(backend, body, found), reply.status
         except LocumError as error:
@@ -66,17 +66,17 @@ class Embeddings:
         headers = tuple((b"x-locum-" + k.encode(), v.encode()) for k, v in told.items())
         return Reply(reply.status, content, headers + reply.headers)
 
-    async def _asked(self, backend: Backend, body: dict[str, Any]) -> Reply:
+    async def _asked(self, backend: Backend, body: dict[str, Any], size: int) -> Reply:
         """Without ``encoding_format`` where the backend may not know it: numbers come then, and are as good."""
         plain = {k: v for k, v in body.items() if k != "encoding_format" or v not in ("float", "base64")}
         if backend.url is None:
             body = plain
         try:
-            return await self._shared().tiers.embed(backend, body, Waited())
+            return await self._shared().tiers.embed(backend, body, Waited(size))
         except UpstreamRefused as refusal:
             if body == plain or b"encoding_format" not in refusal.reply_body:
                 raise
-            return await self._shared().tiers.embed(backend, plain, Waited())
+            return await self._shared().tiers.embed(backend, plain, Waited(size))
 
 
 def find(catalog: Catalog, model: str) -> tuple[Cascade, Backend]:

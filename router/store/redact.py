@@ -14,7 +14,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,6 +24,7 @@ from router.store.files import LEAST_CHARS, is_file
 Found = Iterator[tuple[int, int]]
 LONG_CHARS = 8_192
 PIECE_CHARS, OVERLAP_CHARS = 32_768, 8_192
+LOOK_CHARS = 2**20
 SHORTEST_CHARS = 6
 NAMING = frozenset({"model", "role"})
 """Keys whose values are names that the wire gives, not what anybody wrote."""
@@ -230,18 +231,34 @@ def redact(text: str, kinds: Collection[str]) -> str:
 
 
 def _redacted(text: str, with_digits: _Plan, without: _Plan) -> str:
-    if len(text) < SHORTEST_CHARS or text.isalpha():
+    if len(text) < SHORTEST_CHARS:
         return text
+    steps = _steps if len(text) <= LOOK_CHARS else _steps_of_pieces
+    for label, finder in steps(text, with_digits, without):
+        text = _replace(text, finder.spans(text), label)
+        if len(text) > LONG_CHARS:
+            time.sleep(0)  # a pass holds the interpreter: let the event loop in between two
+    return text
+
+
+def _steps(text: str, with_digits: _Plan, without: _Plan) -> _Plan:
+    """Those that may find anything."""
+    if text.isalpha():
+        return ()
     lower = text.lower()
     has_digit = _has_digit(text)
     if not has_digit and not _tells(lower):
-        return text
-    for label, finder in with_digits if has_digit else without:
-        if _has_one(lower, finder.needs) and _has_one(lower, finder.beside):
-            text = _replace(text, finder.spans(text), label)
-            if len(text) > LONG_CHARS:
-                time.sleep(0)  # a pass holds the interpreter: let the event loop in between two
-    return text
+        return ()
+    plan = with_digits if has_digit else without
+    return [step for step in plan if _has_one(lower, step[1].needs) and _has_one(lower, step[1].beside)]
+
+
+def _steps_of_pieces(text: str, with_digits: _Plan, without: _Plan) -> _Plan:
+    """The same for a long text, looked at piece by piece: each look at a whole one would hold the interpreter."""
+    found: set[tuple[str, _Finder]] = set()
+    for at in range(0, len(text), LOOK_CHARS):
+        found.update(_steps(text[at : at + LOOK_CHARS + OVERLAP_CHARS], with_digits, without))
+    return [step for step in with_digits if step in found]
 
 
 def _has_one(lower: str, pieces: tuple[str, ...]) -> bool:
@@ -266,7 +283,7 @@ def _tells(lower: str) -> bool:
     )  # fmt: skip
 
 
-_Plan = tuple[tuple[str, _Finder], ...]
+_Plan = Sequence[tuple[str, _Finder]]
 
 
 @cache

@@ -79,16 +79,18 @@ class Reply:
 
 class Waited:
     """Sums the time that one request spent waiting for upstreams, in seconds; ``lost``: attempts that failed, were
-    made again, and may be paid all the same.
+    made again, and may be paid all the same. ``size``: bytes of the request as it came, which tell whether writing it
+    may hold others up.
 
     A context manager around each wait; not re-entrant, since one request waits for one thing at a time.
     """
 
-    __slots__ = ("_since", "lost", "seconds")
+    __slots__ = ("_since", "lost", "seconds", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 0) -> None:
         self.seconds = 0.0
         self.lost = 0
+        self.size = size
         self._since = 0.0
 
     def __enter__(self) -> None:

@@ -93,13 +93,13 @@ class EventStream:
         while not first and (piece := await self._stream.read()):
             first = piece.removeprefix(BOM).lstrip()
         if first[:1] != b"{":
-            return self._checked(self._cutter.feed(first)) or await self._next()
+            return await self._checked(self._cutter.feed(first)) or await self._next()
         pieces, size = [first], len(first)
         while piece := await self._stream.read():
             pieces.append(piece)
             if (size := size + len(piece)) > LONGEST_EVENT_BYTES:
                 raise self._too_long()
-        return self._checked(streamed(self._backend, b"".join(pieces)))
+        return await self._checked(await aside(lambda: streamed(self._backend, b"".join(pieces)), size))
 
     async def _next(self) -> bytes:
         """The next events before an error; empty at the end, and where the next is one."""
@@ -107,16 +107,20 @@ class EventStream:
             if len(piece) > LARGE_PIECE_BYTES:  # more may be there already, and others wait
                 await asyncio.sleep(0)
             if events := self._cutter.feed(piece):
-                return self._checked(events)
+                return await self._checked(events)
             if self._cutter.size > LONGEST_EVENT_BYTES:
                 raise self._too_long()
         rest = self._cutter.rest() + b"\n\n"  # at the end: what lacks its closing blank line, unless it lacks more
         if self._error is not None or not rest.strip():
             return b""
-        return self._checked(rest) if read(rest)[1] or _error_of(rest) is not None else b""
+        is_event = await aside(lambda: read(rest)[1] or _error_of(rest) is not None, len(rest))
+        return await self._checked(rest) if is_event else b""
 
-    def _checked(self, events: bytes) -> bytes:
+    async def _checked(self, events: bytes) -> bytes:
         """The events up to one that tells an error."""
+        return await aside(partial(self._before_error, events), len(events))
+
+    def _before_error(self, events: bytes) -> bytes:
         if _all_chunks(events) and b"event:" not in events and not suspicious(events):
             return events
         before: list[bytes] = []

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -15,6 +16,7 @@ import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
+from router.aside import aside
 from router.errors import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
 from router.upstream.base import Backend, Dialect, Reply, Waited
 from router.upstream.events import LONGEST_EVENT_BYTES
@@ -70,20 +72,18 @@ class OpenAIWire:
     ) -> Reply:
         """One whole answer. ``backend.timeout_seconds`` bounds all of it."""
         place = self._place(backend, path)
+        content = await aside(partial(orjson.dumps, body), waited.size)
         try:
             with waited:
-                response = await self._post(backend, place, body, place.whole, headers)
+                response = await self._post(backend, place, content, place.whole, headers)
                 content, ended = await _read(response, LONGEST_EVENT_BYTES)
         except FAILURES as e:
             raise _named(backend, e) from e
         if not ended:
             raise _too_long(backend, LONGEST_EVENT_BYTES)
+        answer = await aside(partial(_answer, backend, content), len(content))
         passed = _passed_on(response)
-        if is_stream(content):
-            content = whole(backend, content)
-            passed = _as_json(passed)
-        raise_error_in(backend, content)
-        return Reply(response.status, content, passed)
+        return Reply(response.status, answer, passed if answer is content else _as_json(passed))
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         return await self.complete(backend, body, waited, path="/embeddings")
@@ -99,9 +99,10 @@ class OpenAIWire:
     ) -> OpenAIStream:
         """``backend.timeout_seconds`` bounds the wait for the status and for each piece."""
         place = self._place(backend, path)
+        content = await aside(partial(orjson.dumps, body), waited.size)
         try:
             with waited:
-                response = await self._post(backend, place, body, place.streamed, headers)
+                response = await self._post(backend, place, content, place.streamed, headers)
         except FAILURES as e:
             raise _named(backend, e) from e
         return OpenAIStream(backend, response, waited)
@@ -129,14 +130,14 @@ class OpenAIWire:
         self,
         backend: Backend,
         place: _Place,
-        body: Mapping[str, Any],
+        content: bytes,
         within: aiohttp.ClientTimeout,
         headers: Mapping[str, str],
     ) -> aiohttp.ClientResponse:
         """The answer's head, of a status that is an answer's. Raises as ``_fault`` says, and ``FAILURES``."""
         response = await self._session.post(
             place.url,
-            data=orjson.dumps(body),
+            data=content,
             headers={**place.headers, **headers} if headers else place.headers,
             timeout=within,
             allow_redirects=False,
@@ -209,6 +210,13 @@ class OpenAIStream:
                     async for _ in self._content.iter_any():
                         await asyncio.sleep(0)  # for the timeout: what is packed comes without a wait
         self._response.close()  # what is left unread is not wanted; after the last byte this does nothing
+
+
+def _answer(backend: Backend, content: bytes) -> bytes:
+    """A whole answer, of which some servers make a stream whatever was asked. Raises the failure that it tells."""
+    content = whole(backend, content) if is_stream(content) else content
+    raise_error_in(backend, content)
+    return content
 
 
 def _fail_when_lost(response: aiohttp.ClientResponse) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -20,7 +20,9 @@ _NEWLINE = rb"(?:\r\n|\n|\r(?!\n))"
 _END = re.compile(_NEWLINE + _NEWLINE)
 _SURE_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?=[^\n]))|\r(?!\n)" + _NEWLINE)
 """The same where more may come: a return that ends the bytes may be half a newline, as the one before it is whole."""
-_LINE = re.compile(rb"\r\n|\n|\r")
+PIECE_BYTES = 2**20
+MOST_LINES = 10_000
+"""An event of more is none: to take it apart would hold up everybody else."""
 COMMENT = b":"
 """How an event begins that says nothing."""
 LOST = b": unreadable\n:\n\n"  # of two lines: those of one are passed over unread
@@ -81,25 +83,47 @@ def split(events: bytes) -> list[bytes]:
             return [events]
         return [event + b"\n\n" for event in events.split(b"\n\n") if event]
     found, start = [], 0
-    for end in _END.finditer(events):
-        found.append(events[start : end.end()])
-        start = end.end()
+    for end in _ends(events):
+        found.append(events[start:end])
+        start = end
     return found
+
+
+def _ends(events: bytes) -> Iterator[int]:
+    """Where events end, looked for piece by piece: each search holds the interpreter."""
+    at = 0
+    while at < len(events):
+        until = at + PIECE_BYTES
+        end = _END.search(events, at, until)
+        if end is not None and end.end() == until:
+            end = _END.match(events, end.start())  # a newline may be cut
+        if end is not None:
+            yield end.end()
+        at = end.end() if end is not None else until - _LONGEST_END if until < len(events) else until
 
 
 def payload(event: bytes) -> bytes:
     """The event's data; empty for comments and keep-alives."""
     if event.find(b"\n") == len(event) - 2 and event.startswith(b"data:") and b"\r" not in event:
         return event[5:].strip()
-    lines = (line[5:].removeprefix(b" ") for line in _LINE.split(event) if line.startswith(b"data:"))
+    lines = (line[5:].removeprefix(b" ") for line in _lines(event) if line.startswith(b"data:"))
     return b"\n".join(lines)
+
+
+def _lines(event: bytes) -> list[bytes]:
+    """An event's lines, none where there are too many to be an event's."""
+    if b"\r" in event:
+        if event.count(b"\r") > MOST_LINES:
+            return []
+        event = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return event.split(b"\n") if event.count(b"\n") <= MOST_LINES else []
 
 
 def named(event: bytes) -> bytes:
     """The event's name; empty where it has none, as chat completions' events."""
     if b"event:" not in event:
         return b""
-    return next((line[6:].strip() for line in _LINE.split(event) if line.startswith(b"event:")), b"")
+    return next((line[6:].strip() for line in _lines(event) if line.startswith(b"event:")), b"")
 
 
 def ends(events: bytes) -> bool:
@@ -128,7 +152,8 @@ def read(event: bytes) -> tuple[dict[str, Any] | None, bool]:
         return None, True
     data = payload(event)
     if not data or data == DONE:
-        return None, event != LOST and all(line.startswith(_FIELDS) for line in _LINE.split(event) if line.strip())
+        lines = _lines(event)
+        return None, event != LOST and lines != [] and all(line.startswith(_FIELDS) for line in lines if line.strip())
     try:
         chunk, whole = loads(data)
     except ValueError:

@@ -57,6 +57,7 @@ class MessageSink:
     def __init__(self, sink: Sink, question: Question) -> None:
         self._sink, self._question = sink, question
         self._stream = MessageStream(question)
+        self._size = 0
         self.started = False
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -78,11 +79,13 @@ class MessageSink:
         return dumps(message_of(answer, self._question))
 
     async def send(self, data: bytes) -> None:
-        if out := self._taken(data):
+        self._size += len(data)
+        if out := await aside(partial(self._taken, data), len(data)):
             await self._sink.send(out)
 
     async def end(self, data: bytes = b"") -> None:
-        await self._sink.end(self._taken(data) + self._stream.finish())
+        last = await aside(lambda: self._taken(data) + self._stream.finish(), self._size + len(data))
+        await self._sink.end(last)
 
     def _taken(self, data: bytes) -> bytes:
         return b"".join(map(self._stream.take, split(data)))

@@ -26,7 +26,7 @@ INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One request, read. ``input`` are its own items, ``new_id`` names those to come; ``terms``: under what the
-    response will be kept, None where it will not; ``dropped``: what of it no model was shown."""
+    response will be kept, None where it will not; ``dropped``: what of it no model was shown; ``size``: its bytes."""
 
     id: str
     body: Mapping[str, Any]
@@ -34,6 +34,7 @@ class Turn:
     new_id: Callable[[str], str]
     terms: Terms | None = None
     dropped: tuple[str, ...] = ()
+    size: int = 0
     created_at: int = field(default_factory=lambda: int(time.time()))
 
     @property

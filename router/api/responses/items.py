@@ -101,11 +101,14 @@ class Transcript:
         self._messages: list[dict[str, Any]] = []
         self._calls: set[str] = set()
         self._shown: list[dict[str, Any]] = []
-        self._thought = ""
+        self._thoughts: list[str] = []
+        self._reasoned: list[str] = []
+        """The thoughts behind the calls that came last; joined once they are all there."""
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        return [*self._messages, *([{"role": "user", "content": self._shown}] if self._shown else [])]
+        self._close()
+        return self._messages
 
     def add(self, item: Item, where: str) -> None:
         """Adds one item; ``where`` is its path in the request.
@@ -125,7 +128,7 @@ class Transcript:
             case "function_call_output" | "custom_tool_call_output":
                 self._add_output(item, where)
             case "reasoning":
-                self._thought += _thought(item)
+                self._thoughts.append(_thought(item))
             case kind if kind in CLIENTS_CALLS:
                 asked = orjson.dumps({k: v for k, v in item.items() if k not in _CALLS_OWN}).decode()
                 function = {"name": CLIENTS_CALLS[kind], "arguments": asked}
@@ -145,8 +148,8 @@ class Transcript:
             )
         content = _content(item.get("content"), f"{where}.content", TEXTS if role != "user" else PARTS)
         if role != "assistant":
-            self._thought = ""
-        self._show()
+            self._thoughts = []
+        self._close()
         last = self._messages[-1] if self._messages else {}
         if role == "assistant" and last.get("tool_calls") and last["content"] is None:
             last["content"] = content  # one turn's words, told after its calls
@@ -156,24 +159,34 @@ class Transcript:
     def _add_call(self, call_id: str, call: dict[str, Any]) -> None:
         """Calls side by side are one turn's, together with the words before them, and with the thoughts: the model
         that wrote them wants them back with its calls."""
-        self._show()
-        if not self._messages or self._messages[-1]["role"] != "assistant":
+        if self._shown or not self._messages or self._messages[-1]["role"] != "assistant":
+            self._close()
             self._messages.append({"role": "assistant", "content": None})
-        turn = self._messages[-1]
-        turn.setdefault("tool_calls", []).append({"id": call_id, **call})
-        if self._thought:
-            turn["reasoning_content"], self._thought = turn.get("reasoning_content", "") + self._thought, ""
+        self._messages[-1].setdefault("tool_calls", []).append({"id": call_id, **call})
+        self._reasoned += self._thoughts
+        self._thoughts = []
         self._calls.add(call_id)
 
-    def _show(self) -> None:
-        """What results held besides text, once all of them are there: chat wants them next to each other."""
-        self._messages, self._shown = self.messages, []
+    def _close(self) -> None:
+        """Ends what items side by side add up to: what results held besides text stands behind all of them, since chat
+        wants them next to each other."""
+        self._reason()
+        if self._shown:
+            self._messages.append({"role": "user", "content": self._shown})
+            self._shown = []
+
+    def _reason(self) -> None:
+        if thought := "".join(self._reasoned):
+            turn = self._messages[-1]
+            turn["reasoning_content"] = turn.get("reasoning_content", "") + thought
+        self._reasoned = []
 
     def _add_output(self, item: Item, where: str) -> None:
         call_id = string(item, "call_id", where)
         if call_id not in self._calls:
             raise BadRequest(f"no tool call with the call_id {call_id!r} comes before its output", param=where)
-        self._thought = ""
+        self._thoughts = []
+        self._reason()
         content = _content(item.get("output"), f"{where}.output", PARTS)
         if isinstance(content, list):
             shown = [part for part in content if part["type"] != "text"]

@@ -28,6 +28,7 @@ class ResponseSink:
         self._sink, self._turn, self._keep = sink, turn, keep
         self._output = turn.output()
         self._sequence = 0
+        self._size = turn.size  # each response repeats much of its request
         self._seen: dict[str, Any] = {}
         self._error: dict[str, Any] | None = None
 
@@ -37,25 +38,34 @@ class ResponseSink:
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         if status == 200:
-            response = await aside(partial(_response, self._turn, body), len(body))
-            body = dumps(await self._kept(response))
+            size = self._size + len(body)
+            response = await self._kept(await aside(partial(_response, self._turn, body), size))
+            body = await aside(partial(dumps, response), size)
         self.started = True
         await self._sink.whole(status, [*headers, *self._turn.headers], body)
 
     async def send(self, data: bytes) -> None:
-        if shown := self._taken(data):
+        self._size += len(data)
+        if shown := await aside(partial(self._taken, data), len(data) if self._sequence else self._size):
             await self._sink.send(shown)
 
     async def end(self, data: bytes = b"") -> None:
         """The answer's end, or that it broke off: then the last events say so, and nothing is kept."""
-        shown = self._taken(data) if data else b""
+        self._size += len(data)
+        shown = await aside(partial(self._last, data), self._size)
         if self._error is None:
             finish = self._output.assembly.finish_reason
-            shown += self._begun() + self._tell(self._output.close(item_status(finish)))
-            response = self._turn.ended(finish, self._named, self._output.items, **self._seen)
-            response = await self._kept(response)
-            shown += self._tell([{"type": f"response.{response['status']}", "response": response}])
+            response = await self._kept(self._turn.ended(finish, self._named, self._output.items, **self._seen))
+            ended = [{"type": f"response.{response['status']}", "response": response}]
+            shown += await aside(partial(self._tell, ended), self._size)
         await self._sink.end(shown)
+
+    def _last(self, data: bytes) -> bytes:
+        """All that is told before the end."""
+        shown = self._taken(data)
+        if self._error is None:
+            shown += self._begun() + self._tell(self._output.close(item_status(self._output.assembly.finish_reason)))
+        return shown
 
     def _taken(self, data: bytes) -> bytes:
         """The client's events for some of the chat answer's; comments stay what they are, and what cannot be read is

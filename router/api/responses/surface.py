@@ -44,10 +44,11 @@ class Responses:
         before = await self._before(body, owner, policy)
         size = before.size if before else 0
         chat, dropped = await aside(partial(_chat, body, before, given), len(content) + size)
-        conversation = conversation_of(headers, chat, owner, before.conversation if before else None)
+        known = before.conversation if before else None
+        conversation = await aside(partial(conversation_of, headers, chat, owner, known), len(content) + size)
         terms = Terms(owner, policy.name, conversation, policy.log.retention_days * DAY_SECONDS)
         keeps = body.get("store") is not False and policy.log.text
-        turn = Turn(response_id, body, given, new_id, terms if keeps else None, dropped)
+        turn = Turn(response_id, body, given, new_id, terms if keeps else None, dropped, len(content))
         return Asked(chat, lambda sink: ResponseSink(sink, turn, self._keep), conversation, before=size)
 
     async def _before(self, body: Mapping[str, Any], owner: str, policy: Policy) -> History | None:

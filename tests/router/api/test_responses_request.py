@@ -312,8 +312,21 @@ def test_reasoning_goes_back_with_the_calls_that_it_led_to() -> None:
         "reasoning_content": "hm"
     }
     assert all("reasoning_content" not in message for message in found[1:])
+    several = messages_of([thought("a"), thought("b"), call(0), thought("c"), call(1), said, thought("d"), call(2)])
+    assert [m["reasoning_content"] for m in several] == ["abcd"]
     odd = {"type": "reasoning", "content": [5, {"text": None}], "summary": [{"type": "summary_text", "text": "s"}]}
     assert messages_of([odd, call(0)])[0]["tool_calls"]
+
+
+def test_an_item_costs_no_copy_of_those_before_it() -> None:
+    transcript, kept = Transcript(), None
+    for n in range(3):
+        transcript.add({"type": "message", "role": "user", "content": str(n)}, "input")
+        transcript.add(call(n), "input")
+        transcript.add(output(n), "input")
+        assert kept is None or kept is transcript.messages
+        kept = transcript.messages
+    assert len(transcript.messages) == 9
 
 
 def test_calls_in_forms_of_their_own_are_calls() -> None:

@@ -2,10 +2,12 @@
 
 import json
 import time
+from typing import Any
 
 import pytest
 
-from router.store.redact import KINDS, OVERLAP_CHARS, PIECE_CHARS, _finders, _tells, redact, redact_json
+from router.store import redact as store_redact
+from router.store.redact import KINDS, LOOK_CHARS, OVERLAP_CHARS, PIECE_CHARS, _finders, _tells, redact, redact_json
 
 TAIL = "Ab12Cd34Ef56Gh78Ij90Kl12Mn34Op56Qr78"
 HEX = "0123456789abcdef" * 2
@@ -167,3 +169,18 @@ def test_a_secret_longer_than_a_piece_goes_whole() -> None:
     text = "a word " * PIECE_CHARS + key + " and a word" * PIECE_CHARS
     assert redact(text, ["secret"]) == text.replace(key, "[SECRET]")
     assert redact(f"x {key[:-25]}", ["secret"]) == "x [SECRET]"
+
+
+def test_no_look_is_at_more_than_a_piece_of_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    look = store_redact._steps
+
+    def noted(text: str, *plans: Any) -> Any:
+        looked.append(len(text))
+        return look(text, *plans)
+
+    monkeypatch.setattr(store_redact, "_steps", noted)
+    for filler in ("a", "ab1. ", "漢é "):
+        text = filler * (2 * LOOK_CHARS) + " anna@example.com"
+        assert redact(text, KINDS) == filler * (2 * LOOK_CHARS) + " [EMAIL]"
+    assert max(looked) <= LOOK_CHARS + OVERLAP_CHARS

@@ -8,6 +8,7 @@ import gc
 import gzip
 import socket
 import struct
+import threading
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
+from router.aside import LARGE_BYTES
 from router.contracts.decision import Tier
 from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused
 from router.upstream import openai_wire
@@ -194,3 +196,26 @@ async def test_a_connection_that_is_reset_leaves_nothing_in_the_log(http: OpenAI
     del stream
     gc.collect()
     assert not logged
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_large_request_is_written_beside_the_event_loop(
+    http: OpenAIWire, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    class Noted:
+        @staticmethod
+        def dumps(value: Any) -> bytes:
+            threads.append(threading.current_thread().name)
+            return orjson.dumps(value)
+
+    monkeypatch.setattr(openai_wire, "orjson", Noted)
+    async with serving(head(length=len(ANSWER)) + ANSWER) as backend:
+        for size in (LARGE_BYTES, LARGE_BYTES + 1):
+            if streamed:
+                await (await http.open(backend, BODY, Waited(size))).close()
+            else:
+                await http.complete(backend, BODY, Waited(size))
+    assert threads[0] == threading.main_thread().name
+    assert threads[1].startswith("locum-aside")

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from router.contracts.records import Usage
-from router.upstream.sse import DONE, Cutter, encode, is_usage_only, parse, payload, split
+from router.upstream import sse
+from router.upstream.sse import DONE, Cutter, encode, is_usage_only, parse, payload, read, split
 from tests.fakes import collected
 
 
@@ -131,3 +132,21 @@ def test_only_the_chunk_without_choices_is_the_usage_chunk() -> None:
     assert is_usage_only({"choices": [], "usage": {}})
     assert not is_usage_only({"choices": [], "usage": None})
     assert not is_usage_only({"choices": [{}], "usage": {}})
+
+
+@pytest.mark.parametrize("size", [5, 6, 7, 1000])
+def test_events_of_any_newlines_are_split_alike_in_whatever_pieces_they_are_searched(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "PIECE_BYTES", size)
+    for end in (b"\r\n\r\n", b"\r\r", b"\n\r\n", b"\r\n\n"):
+        events = [b"data: " + b"a" * n + end for n in range(20)]
+        assert split(b"".join(events)) == events
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r", b"\r\n"])
+def test_an_event_of_a_million_lines_is_none(newline: bytes) -> None:
+    event = b"data: {" + newline + (b"data: " + newline) * 1_000_000 + b"data: }" + newline * 2
+    assert read(event) == (None, False)
+    assert payload(event) == b""
+    assert read(event.replace(b"data: " + newline, b"", 999_995)) == ({}, True)
