@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 from router.policy import json_schema
+from router.settings import Limits
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -89,3 +91,20 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= {page.stem for page in pages}
     fetched = re.compile(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//[^\"' >]+")
     assert [found for page in pages for found in fetched.findall(page.read_text())] == []
+
+
+def test_every_environment_variable_that_is_read_is_told_and_no_other() -> None:
+    """By their names: in the packages, the containers and the units, and the limits', which are made of its fields."""
+    name = re.compile(r"LOCUM_[A-Z]+(?:_[A-Z]+)*(?![A-Z_])")
+    sources = [*(ROOT / "router").rglob("*.py"), *(ROOT / "distiller").rglob("*.py"), *(ROOT / "deploy").iterdir()]
+    sources += [ROOT / "docker-compose.yml", ROOT / "Dockerfile"]
+    read = {found for source in sources for found in name.findall(source.read_text())}
+    read |= {f"LOCUM_MAX_{field.name.upper()}" for field in dataclasses.fields(Limits)}
+    assert set(name.findall((ROOT / "docs" / "operations.md").read_text())) == read
+
+
+def test_what_the_environment_gives_by_default_is_what_is_told() -> None:
+    told = dict(
+        re.findall(r"^\| `LOCUM_MAX_(\w+)` \| (\d+) \|", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    )
+    assert told == {f.name.upper(): str(f.default) for f in dataclasses.fields(Limits)}
