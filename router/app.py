@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import gc
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -21,6 +22,7 @@ from router import __version__
 from router.api import chat, completions, embeddings, feedback, health, messages, models, openapi
 from router.api.endpoint import Routed
 from router.api.entrance import Asgi, Entrance, given_key
+from router.api.health import Problems
 from router.api.models import Catalog
 from router.api.origins import shared_with
 from router.api.plain import Plain
@@ -30,12 +32,13 @@ from router.api.responses.surface import PATH as RESPONSES
 from router.api.responses.surface import Responses
 from router.api.wire import Receive, Scope, Send, admit
 from router.cascade import Shared
-from router.claim import claimed
+from router.claim import ClaimWatch, claimed
 from router.contracts.encoders import EncoderKind
 from router.drain import Drain
 from router.drift import DriftWatch
 from router.errors import BadRequest, LocumError
 from router.limits import ClientKeys, Streams
+from router.metric_files import MetricFiles
 from router.metrics import Metrics
 from router.proxy import Proxy, background
 from router.retirement import Retirements
@@ -84,21 +87,22 @@ def create_app(
     state: SharedState | None = None,
     drain: Drain | None = None,
     problems: Sequence[str] = (),
+    files: MetricFiles | None = None,
 ) -> Asgi:
     """The proxy for these policy files. ``env`` holds the backends' keys, by the names that policies give;
     ``encoders`` loads what scorers embed text with (by default each once, computing on one thread); ``state``
     is what this worker shares with others (by default it works alone); ``drain`` what its server ends it by;
-    ``problems`` are those of how it is served, for ``/health/ready`` to tell.
+    ``problems`` are those of how it is served, for ``/health/ready`` to tell; ``files`` what a worker counts in.
 
     Raises:
         PolicyError: a file is wrong.
     """
-    metrics, keys, drain = Metrics(), ClientKeys(settings.client_keys), drain or Drain()
+    metrics, keys, drain = Metrics(files=files), ClientKeys(settings.client_keys), drain or Drain()
     encoders = encoders or cache(partial(load_encoder, settings.cache, threads=1))
-    static = partial(encoders, "static")
-    state = state or SharedState()
+    static, state = partial(encoders, "static"), state or SharedState()
     proxy, retirements = Proxy(policies, settings, env, encoders, state), Retirements(env)
     kept = KeptResponses(settings.home / "responses.db")
+    claim = ClaimWatch(settings.run, os.getpid() if state.alone else os.getppid(), metrics.observe_home)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -107,21 +111,20 @@ def create_app(
         kept.open()
         tiers = Tiers(wires := Wires())
         await proxy.start(Shared(tiers, store, metrics, drain))
-        tasks = [
-            background(proxy.follow(), "policy files"),
-            background(proxy.count_spending(store), "today's spending"),
-            background(metrics.keep_fresh(), "metrics of the store"),
-            background(retirements.follow(lambda: proxy.policies, wires.openai), "retirements"),
-            background(DriftWatch(store, metrics, settings, proxy.live_bundles, static).run(), "drift"),
-        ]
-        await known(state)
-        _collect_seldom()
+        beside = {
+            "policy files": proxy.follow(),
+            "today's spending": proxy.count_spending(store),
+            "metrics of the store": metrics.keep_fresh(),
+            "retirements": retirements.follow(lambda: proxy.policies, wires.openai),
+            "the claim on the home": claim.run(),
+            "drift": DriftWatch(store, metrics, settings, proxy.live_bundles, static).run(),
+        }
         try:
-            yield
+            async with _going_on(beside):
+                await known(state)
+                _collect_seldom()
+                yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await proxy.stop()
             await tiers.close()
             await store.flush()
@@ -132,9 +135,21 @@ def create_app(
     entrance = Entrance(keys, settings.limits, metrics.observe_rejected, drain)
     responses = Responses(lambda: proxy.catalog, kept, partial(_owner, keys))
     endpoints = _endpoints(proxy, entrance, Streams(settings.limits.streams), responses)
-    told = health.routes(lambda: proxy.catalog, metrics, partial(_problems, proxy, retirements), drain, problems)
+    told = health.routes(lambda: proxy.catalog, metrics, partial(_told, problems, claim, proxy, retirements), drain)
     app = App(endpoints, _rest(proxy, told, kept, keys, lifespan))
     return shared_with(settings.origins, app) if settings.origins else app
+
+
+@contextlib.asynccontextmanager
+async def _going_on(works: Mapping[str, Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Does all of them in the background meanwhile."""
+    tasks = [background(work, name) for name, work in works.items()]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _rest(proxy: Proxy, told: APIRouter, kept: KeptResponses, keys: ClientKeys, lifespan: Lifespan) -> FastAPI:
@@ -155,12 +170,12 @@ def _rest(proxy: Proxy, told: APIRouter, kept: KeptResponses, keys: ClientKeys, 
     return rest
 
 
-def _problems(proxy: Proxy, retirements: Retirements) -> Mapping[str, list[str]]:
-    """By policy, what an operator should know."""
+def _told(how: Sequence[str], claim: ClaimWatch, proxy: Proxy, retirements: Retirements) -> Problems:
+    """What an operator should know: of ``how`` it is served, of the home and the records; and by policy."""
     found = proxy.problems()
     for policy in proxy.policies:
         found[policy.name] += retirements.warnings(policy)
-    return found
+    return Problems([*how, *claim.problems, *proxy.store_problems()], found)
 
 
 def _owner(keys: ClientKeys, headers: Mapping[bytes, bytes]) -> str:
@@ -242,8 +257,13 @@ def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -
     for problem in problems:
         log.warning("unprotected", why=problem)
     with claimed(settings.run) as claim:
-        app = create_app(policies, settings, drain=drain, problems=problems)
+        app, keeping = create_app(policies, settings, drain=drain, problems=problems), set()
+
+        def listening(url: str) -> None:
+            claim.tell(url)
+            keeping.add(background(claim.keep(), "the claim on the home"))  # until the server's loop ends
+
         limits, ending = settings.limits, claim.withdraw
-        server = Server(app, host=host, limits=limits, drain=drain, listening=claim.tell, ending=ending)
+        server = Server(app, host=host, limits=limits, drain=drain, listening=listening, ending=ending)
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once all is closed
             server.run([bound(host, port, shared=False)])

@@ -30,6 +30,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.guarded import Guarded
 from router.contracts.records import Answer, Audit, Kind, Record
+from router.metric_files import MetricFiles
 from router.tally import LATENCY_BUCKETS, OVERHEAD_BUCKETS, Finished, Spent
 
 FLUSH_SECONDS = 0.25
@@ -93,8 +94,8 @@ class Metrics:
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry or CollectorRegistry()
+    def __init__(self, registry: CollectorRegistry | None = None, files: MetricFiles | None = None) -> None:
+        self.registry, self._files = registry or CollectorRegistry(), files
         self._store: Watched | None = None
         self._seen_drops: dict[str, int] = {}
         self._seen_errors = 0
@@ -153,6 +154,7 @@ class Metrics:
         g = self._gauge
         self.store_depth = g("store_queue_depth", "Records waiting to be written.", mode="livesum")
         self.unread = g("records_unreadable", "Rows of the log that were passed over, being unreadable.", mode="max")
+        self.home_lost = g("home_lost", "Times the home was deleted or replaced under the running proxy.", mode="max")
         self.student_up = g("student_up", "1 where the live student answers.", "policy")
         self.threshold = g("threshold", "Score (route) or probability (accept) to pass.", "policy", "stage")
         self.bundle_info = g("bundle_info", "1 for the live bundle, 0 for one that was.", "policy", "bundle")
@@ -288,6 +290,10 @@ class Metrics:
             for part, usd in (("cap", cap_usd), ("spent", spent_usd), ("held", held_usd)):
                 self.budget.labels(policy, part).set(float(usd))
 
+    def observe_home(self, times_lost: int) -> None:
+        """How often the home was deleted or replaced since the start; idempotent, so any worker may say it."""
+        self.home_lost.set(times_lost)
+
     def observe_drift(
         self, policy: str, *, strange_share: float, clusters: Mapping[str, int], shift: tuple[float, float] | None
     ) -> None:
@@ -320,6 +326,8 @@ class Metrics:
     def flush(self) -> None:
         """Hands over what was summed up since the last time, and what the store says now. On the same thread
         as all else here: nothing locks."""
+        if self._files is not None:
+            self._files.keep()
         finished, self._finished = self._finished, defaultdict(Finished)
         for ending, requests in finished.items():
             self._flush_finished(ending, requests)
@@ -366,9 +374,10 @@ class Metrics:
         self.unread.set(len(self._store.unread))
 
     def expose(self) -> bytes:
-        """The text a scrape gets (``content_type`` goes with it); all workers' where there are several."""
+        """The text a scrape gets (``content_type`` goes with it); all workers' where there are several, unless the
+        disk keeps their files from it."""
         self.flush()
-        if not _several_processes():
+        if not _several_processes() or (self._files is not None and not self._files.keep()):
             return generate_latest(self.registry)
         merged = CollectorRegistry()
         MultiProcessCollector(merged)  # type: ignore[no-untyped-call]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,15 +94,18 @@ class Proxy:
         return {name: served.watcher.live.bundle for name, served in self._served.items()}
 
     def problems(self) -> dict[str, list[str]]:
-        """By policy, what an operator should know: a file that was not taken over, a bundle that was refused, what
-        became of the records of all."""
+        """By policy, what an operator should know: a file that was not taken over, a bundle that was refused."""
         found: dict[str, list[str]] = {name: [] for name in self._served}
         for path, why in self._wrong.items():
             found[self._policies[path].name].append(f"its file was not taken over, what it said before stays: {why}")
         for name, served in self._served.items():
             found[name] += [p for p in (served.watcher.problem, served.split.problem) if p is not None]
-            found[name] += self.shared.store.problems
         return found
+
+    def store_problems(self) -> list[str]:
+        """What became of the records of all policies; of several workers each knows its own."""
+        whose = "" if self._state.alone else f"worker {os.getpid()}: "
+        return [whose + said for said in self.shared.store.problems]
 
     async def start(self, shared: Shared) -> None:
         """Serves the policies as they were read. Call it once, before the first request."""

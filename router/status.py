@@ -17,6 +17,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from router.claim import told
 from router.contracts.bundles import Active, Manifest, read_active, read_manifest
 from router.contracts.decision import Tier
 from router.contracts.guarded import read_guarded
@@ -93,11 +94,11 @@ def _nothing(policy: Policy, hours: float, settings: Settings) -> Text:
 
 def _proxy(settings: Settings) -> RenderableType:
     """Whether a proxy of this home runs, where, and what it says of itself."""
-    said = _read_json(settings.run / "proxy.json")
-    if not said or not _alive(said.get("pid")):
+    said = told(settings.run)
+    if said is None or not _alive(said.pid):
         return Text("proxy not running; figures are from the records", style="dim")
-    running = Text(f"proxy running at {said.get('url')} (pid {said.get('pid')})", style="green")
-    ready = _ask(f"{said.get('url')}/health/ready")
+    running = Text(f"proxy running at {said.url} (pid {said.pid})", style="green")
+    ready = _ask(f"{said.url}/health/ready")
     if ready is None:
         return Group(running, Text("  it does not answer /health/ready", style="red"))
     lines = [f"  {problem}" for problem in ready.get("problems", ())]

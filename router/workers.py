@@ -26,12 +26,12 @@ from typing import IO, NoReturn
 
 import orjson
 import structlog
-from prometheus_client import values
 from prometheus_client.multiprocess import mark_process_dead
 
 from router.claim import Claim, claimed
 from router.drain import Drain
 from router.errors import LocumError
+from router.metric_files import MetricFiles
 from router.serving import LAST_SECONDS, Server, bound, exposure, log_to_stderr, root_url
 from router.settings import Limits, Settings
 from router.shared import SharedState, create, let_go
@@ -156,6 +156,7 @@ class _Workers:
         await asyncio.gather(*(worker.ready() for worker in workers))
         claim.tell(root_url(self._host, self._port))
         async with asyncio.TaskGroup() as places:
+            places.create_task(claim.keep())
             for worker, renew in zip(workers, self._renew, strict=True):
                 places.create_task(self._keep(worker, renew))
 
@@ -266,9 +267,7 @@ def main() -> None:
         return  # who started it is gone already
     job = orjson.loads(line)
     slot: int = job["slot"]
-    # A slot's metrics are one worker's after another's: what it counted goes on, and there are no more files with
-    # every restart, as there would be under process ids (which the library also asks for at every count).
-    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+    files = MetricFiles(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]), slot)
     report = os.dup(1)
     os.dup2(2, 1)  # nobody reads what a library prints there
     log_to_stderr()
@@ -288,7 +287,8 @@ def main() -> None:
     drain, state = Drain(), SharedState(job["state"], slot)
     problems = exposure(job["host"], settings)
     try:
-        app = create_app([Path(p) for p in job["policies"]], settings, state=state, drain=drain, problems=problems)
+        policies = [Path(p) for p in job["policies"]]
+        app = create_app(policies, settings, state=state, drain=drain, problems=problems, files=files)
     except LocumError as e:
         os.write(report, orjson.dumps({"error": str(e)}) + b"\n")
         sys.exit(1)

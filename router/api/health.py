@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -33,15 +34,17 @@ def state_of(cascade: Cascade) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """What an operator should know: of the proxy, and by policy. None makes it unready: what was live before is."""
+
+    own: Sequence[str]
+    of: Mapping[str, Sequence[str]]
+
+
 def routes(
-    catalog: Callable[[], Catalog],
-    metrics: Metrics,
-    problems: Callable[[], Mapping[str, list[str]]],
-    drain: Drain,
-    own_problems: Sequence[str],
+    catalog: Callable[[], Catalog], metrics: Metrics, problems: Callable[[], Problems], drain: Drain
 ) -> APIRouter:
-    """``problems`` are told, by policy, and ``own_problems``, which are the proxy's; they make nothing unready: what
-    was live before still is."""
     router = APIRouter()
 
     @router.get("/health/live")
@@ -52,10 +55,10 @@ def routes(
     async def ready() -> JSONResponse:
         """200 where every policy has a tier that can answer, and this process is not about to end."""
         told = problems()
-        policies = [state_of(c) | {"problems": told.get(c.policy.name, [])} for c in catalog().cascades]
+        policies = [state_of(c) | {"problems": told.of.get(c.policy.name, ())} for c in catalog().cascades]
         able = all(p["student"]["ready"] or p["teacher"]["ready"] for p in policies)
         status = "draining" if drain.began else "ready" if able else "unready"
-        content = {"status": status, "problems": list(own_problems), "policies": policies}
+        content = {"status": status, "problems": told.own, "policies": policies}
         return JSONResponse(content, status_code=200 if status == "ready" else 503)
 
     @router.get("/metrics")

@@ -110,6 +110,9 @@ class Supervisor:
         """Looks once, and mends what it finds."""
         now = time.monotonic()
         lost = await self._engine.lost()
+        if self._engine.versions and not self._file.exists():  # deleted, perhaps with all of the home
+            with suppress(OSError):  # tried again in a moment
+                self._publish()
         if lost:
             self._publish()
             self._report(f"student {self._policy.name}: its process died; starting it again")

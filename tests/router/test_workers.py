@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from router.claim import Told, told
 from tests.fakes import FakeUpstream, policy_of, served, until
 
 START_SECONDS = 60
@@ -108,10 +108,7 @@ def test_a_killed_worker_takes_nothing_with_it(tmp_path: Path) -> None:
     with running(tmp_path) as proxy:
         before = proxy.workers()
         assert len(before) == 2 and proxy.listeners() == 2
-        assert json.loads((proxy.home / "run" / "proxy.json").read_text()) == {
-            "pid": proxy.process.pid,
-            "url": proxy.url,
-        }
+        assert told(proxy.home / "run") == Told(proxy.process.pid, proxy.url)
         until(lambda: student_ready(proxy), START_SECONDS)
         for _ in range(40):
             proxy.ask()

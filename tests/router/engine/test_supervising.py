@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,21 @@ async def test_llama_servers_file_is_checked_too_and_an_old_bundles_weights_are_
     again, said = supervisor(settings, engine, "llama-server")
     await again.tick()
     assert not engine.loaded and len(said) == 2
+
+
+async def test_a_run_file_that_is_deleted_with_the_home_is_written_again_once_it_can_be(tmp_path: Path) -> None:
+    settings, engine = Settings(home=tmp_path / "home"), Shelf()
+    watching, _ = supervisor(settings, engine)
+    await watching.tick()
+    file = settings.run / "default.student.json"
+    said = file.read_bytes()
+    shutil.rmtree(settings.home)
+    settings.home.mkdir()
+    settings.run.write_text("in the way")
+    await watching.tick()
+    settings.run.unlink()
+    await watching.tick()
+    assert file.read_bytes() == said
 
 
 async def test_a_canary_is_loaded_beside_what_is_live_in_the_place_of_what_was_before(tmp_path: Path) -> None:
