@@ -129,9 +129,9 @@ def accept_threshold(policy: Policy, decision: Decision, thresholds: Thresholds 
     """
     if not policy.accept.cascade or decision.reason is not Reason.SCORE or thresholds is None:
         return None
-    if policy.objective.student_share is not None:
+    if policy.objective.share is not None:
         return None
-    return thresholds.accept if policy.objective.threshold is None else policy.objective.threshold
+    return thresholds.accept if policy.objective.fixed is None else policy.objective.fixed
 
 
 def structural(seen: Seen, want: Wanted) -> Deferral | None:

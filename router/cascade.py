@@ -237,7 +237,7 @@ class Cascade:
         nor what it is unfit for, nor where the policy refuses what it has no money for."""
         if exchange.reason in (Reason.CAPABILITY, Reason.FALLBACK) or self._unfit(exchange):
             return False
-        return not (isinstance(failed, BudgetSpent) and self.policy.objective.when_spent == "refuse")
+        return not (isinstance(failed, BudgetSpent) and self.policy.objective.refuses)
 
     async def _whole(self, backend: Backend, exchange: Exchange, sink: Sink, want: Wanted | None) -> None:
         """One whole answer, judged whole."""

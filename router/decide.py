@@ -88,16 +88,16 @@ def route_threshold(policy: Policy, thresholds: Thresholds | None) -> float | No
     """
     if thresholds is None:
         return None
-    if policy.objective.threshold is not None:
-        return policy.objective.threshold if policy.accept.routing else 0.0
+    if policy.objective.fixed is not None:
+        return policy.objective.fixed if policy.accept.routing else 0.0
     cascade = policy.accept.cascade and thresholds.accept <= 1
     return thresholds.route if cascade else max(thresholds.route, thresholds.accept)
 
 
 def student_serves(policy: Policy, thresholds: Thresholds | None) -> bool:
     """Whether any request can reach the student by its score; if none can, this is warm-up."""
-    if _starts_from_prior(policy):
-        return policy.objective.student_share != 0
+    if policy.objective.starts_from_prior:
+        return policy.objective.share != 0
     route = route_threshold(policy, thresholds)
     return route is not None and route <= 1
 
@@ -132,7 +132,7 @@ def decide(policy: Policy, view: RequestView, state: RoutingState) -> Decision:
         why = f"student not ready ({verdict.reason})"
         verdict = Verdict(Tier.TEACHER, Reason.FALLBACK, why, verdict.threshold)
     known = state.score
-    if known is None and _starts_from_prior(policy):
+    if known is None and policy.objective.starts_from_prior:
         known = state.prior
     return Decision(
         tier=verdict.tier,
@@ -221,18 +221,18 @@ def _explored(policy: Policy, state: RoutingState, otherwise: Verdict) -> Verdic
 
 
 def _budget(policy: Policy, state: RoutingState, instead_of: Verdict | None = None) -> Verdict | None:
-    if state.teacher_affordable or policy.objective.when_spent == "refuse":
+    if state.teacher_affordable or policy.objective.refuses:
         return None
     named = f" ({instead_of.reason})" if instead_of else ""
     return Verdict(Tier.STUDENT, Reason.BUDGET, f"today's budget leaves no room for the teacher{named}")
 
 
 def _score(policy: Policy, state: RoutingState) -> Verdict:
-    threshold = state.share_threshold if _starts_from_prior(policy) else None
+    threshold = state.share_threshold if policy.objective.starts_from_prior else None
     if threshold is None:
         threshold = route_threshold(policy, state.thresholds)
     score, detail = state.score, ""
-    if _starts_from_prior(policy):
+    if policy.objective.starts_from_prior:
         if state.worth is not None:
             score = state.worth
         if score is None:
@@ -242,8 +242,3 @@ def _score(policy: Policy, state: RoutingState) -> Verdict:
     if score is None or threshold is None:
         return Verdict(Tier.TEACHER, Reason.COLD_START, "no scorer fitted yet")
     return Verdict(Tier.STUDENT if score >= threshold else Tier.TEACHER, Reason.SCORE, detail, threshold)
-
-
-def _starts_from_prior(policy: Policy) -> bool:
-    """Share and money objectives promise no quality, so they may begin from a declared prior."""
-    return policy.objective.student_share is not None or policy.objective.usd_per_day is not None

@@ -13,7 +13,7 @@ from router.tables import BASE, milliseconds, share, table_of, usd
 
 
 def figures(policy: Policy, summary: Summary, hours: float) -> Group:
-    target = policy.objective.parity.at_least if policy.objective.parity else None
+    target = policy.objective.floor.at_least if policy.objective.floor else None
     parts = (
         _requests(summary, hours),
         _money(summary),

@@ -115,7 +115,7 @@ class Watch:
 
     def __init__(self, policy: Policy, live: Live, since: float) -> None:
         assert live.bundle and live.scorer and live.thresholds
-        goal = policy.objective.parity
+        goal = policy.objective.floor
         self.bundle, self.since, self.seen = live.bundle, since, 0
         self.changed_at = 0.0
         self.stage = Stage(policy, live.scorer, live.thresholds)

@@ -172,6 +172,49 @@ class Objective(Part):
             raise ValueError("objective: 'when_spent' belongs to 'usd_per_day'")
         return self
 
+    # What each of them comes to: whoever acts on an objective asks these, so that a new one is told here alone.
+
+    @property
+    def kind(self) -> str:
+        """The name of the one that is given."""
+        return next(n for n in ("parity", "student_share", "usd_per_day", "threshold") if getattr(self, n) is not None)
+
+    @property
+    def target(self) -> float:
+        """Its number: a parity, a share, US dollars a day, or a score."""
+        return self.parity.at_least if self.parity else float(getattr(self, self.kind))
+
+    @property
+    def floor(self) -> Parity | None:
+        """The quality that is promised: thresholds are certified for it."""
+        return self.parity
+
+    @property
+    def share(self) -> float | None:
+        """The share of the traffic that the student serves: the threshold is that quantile of what is compared."""
+        return self.student_share
+
+    @property
+    def cap(self) -> Decimal | None:
+        """US dollars a UTC day that the teachers may cost: the share follows what is left of it."""
+        return self.usd_per_day
+
+    @property
+    def fixed(self) -> float | None:
+        """The threshold itself, of scores and of answers."""
+        return self.threshold
+
+    @property
+    def starts_from_prior(self) -> bool:
+        """Whether the student serves before a scorer is fitted, by a declared prior: where no quality is promised, but
+        a share or money. Requests are compared by what escalating them gains then, where that is known."""
+        return self.student_share is not None or self.usd_per_day is not None
+
+    @property
+    def refuses(self) -> bool:
+        """Whether what has no money left is refused; else the student answers what it can."""
+        return self.when_spent == "refuse"
+
 
 class AuditPart(Part):
     """Exploration: of some requests, drawn at random, the other tier answers too, after the client has its answer."""

@@ -191,8 +191,8 @@ class Proxy:
             metrics=metrics,
             changed=lambda live: self._swapped(policy, live),
         )
-        kind, target = _objective(policy)
-        metrics.observe_policy(policy.name, objective=kind, target=target)
+        goal = policy.objective
+        metrics.observe_policy(policy.name, objective=goal.kind, target=goal.target)
         self._swapped(policy, watcher.live)
         backends = Backends(policy, self._env)
         split = self._split(policy, guard, students, backends)
@@ -272,14 +272,6 @@ def background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]
     task = asyncio.create_task(work, name=name)
     task.add_done_callback(told)
     return task
-
-
-def _objective(policy: Policy) -> tuple[str, float]:
-    goal = policy.objective
-    if goal.parity is not None:
-        return "parity", goal.parity.at_least
-    kind = next(k for k in ("student_share", "usd_per_day", "threshold") if getattr(goal, k) is not None)
-    return kind, float(getattr(goal, kind))
 
 
 def _stamp(path: Path) -> Stamp:

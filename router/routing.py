@@ -44,13 +44,13 @@ class Routing:
         self._clock = clock
         self._share = 0.0
         served = state.account(policy.name, "served")
-        self.till = Till(DailyBudget(policy.objective.usd_per_day, served, clock=clock))
+        self.till = Till(DailyBudget(policy.objective.cap, served, clock=clock))
         self.audit_budget = DailyBudget(policy.audit.usd_per_day, state.account(policy.name, "audited"))
 
     def follow(self, policy: Policy) -> None:
         self._policy, self._prices = policy, Prices.of(policy)
         self._extra = Extra.of(self._prices)
-        self.till.budget.cap(policy.objective.usd_per_day)
+        self.till.budget.cap(policy.objective.cap)
         self.audit_budget.cap(policy.audit.usd_per_day)
 
     def spent_before(self, at: float, served_usd: Decimal, audited_usd: Decimal) -> None:
@@ -88,26 +88,26 @@ class Routing:
         """What a share or money is decided by, where that is not the score; None for the other objectives."""
         aim, lengths = self._policy.objective, scorer.learned.lengths
         gain = 1 - look.score if look.gain is None else look.gain
-        if aim.usd_per_day is not None and lengths is not None and look.tokens is not None:
+        if aim.cap is not None and lengths is not None and look.tokens is not None:
             return worth(gain, self._extra.dearness(lengths.usual, features.input_tokens, look.tokens))
-        declared = aim.usd_per_day is not None or aim.student_share is not None
+        declared = aim.starts_from_prior
         return worth(gain) if declared and look.gain is not None else None
 
     def _share_threshold(self, live: Live, score: float, affordable: bool) -> float | None:
         """Follows the scores of all traffic, or worths; another scorer or aim has other ones, so it starts anew.
         Where a spent budget refuses what the teacher would get, that is what it last got."""
         aim = self._policy.objective
-        if aim.student_share is None and aim.usd_per_day is None:
+        if not aim.starts_from_prior:
             return None
-        kind = "share" if aim.usd_per_day is None else "money"
+        kind = "share" if aim.cap is None else "money"
         scored_by = f"{kind} {live.bundle}" if live.scorer and live.bundle else "prior"
         followed = self._shares.pop(scored_by, None) or ShareThreshold()
         self._shares = dict([*self._shares.items(), (scored_by, followed)][-SCORERS:])
         followed.observe(score)
-        share = aim.student_share
+        share = aim.share
         if share is None:
             self._pace.observe(self._clock())
-            if affordable or aim.when_spent != "refuse":
+            if affordable or not aim.refuses:
                 left_usd, left_seconds = self.till.budget.left_today()
                 self._share = self._pace.student_share(left_usd / self._workers, left_seconds)  # each paces its part
             share = self._share

@@ -126,9 +126,9 @@ def _no_exploration(decision: Decision, _: Policy | None) -> str:
 
 
 def _no_budget(_: Decision, policy: Policy | None) -> str:
-    if policy is not None and policy.objective.usd_per_day is None:
+    if policy is not None and policy.objective.cap is None:
         return "the policy has no daily budget"
-    if policy is not None and policy.objective.when_spent == "refuse":
+    if policy is not None and policy.objective.refuses:
         return "where its budget is spent, the policy refuses what would go to the teacher"
     return "no daily budget kept it from the teacher"
 

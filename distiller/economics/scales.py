@@ -31,7 +31,7 @@ class Scales:
         the policy aims at something else than a larger share: a better student then shows in quality, not in USD."""
         rounds = rounds_of(self._settings, policy.name)
         cost = next_cost(rounds, policy.distil.usd_per_hour)
-        if not policy.distil.usd_per_hour or cost is None or policy.objective.parity is None:
+        if not policy.distil.usd_per_hour or cost is None or policy.objective.floor is None:
             return None
         key, now = (policy.name, policy.version, len(rounds)), self._clock()
         at, known = self._known.get(key, (0.0, None))

@@ -82,7 +82,7 @@ def _commented(text: str, at: int, reason: Sequence[str]) -> str:
 def _must_say(path: Path, before: str, after: str, threshold: float) -> None:
     """The edited text must be the same policy but for its objective. Raises PolicyError."""
     said, wanted = _policy(path, after), _policy(path, before).model_dump(exclude={"objective"})
-    if said.objective.threshold != float(f"{threshold:g}") or said.model_dump(exclude={"objective"}) != wanted:
+    if said.objective.fixed != float(f"{threshold:g}") or said.model_dump(exclude={"objective"}) != wanted:
         raise PolicyError(
             f"{path} is written in a way that cannot be edited in place; set objective: threshold by hand"
         )

@@ -90,7 +90,7 @@ def replay(traffic: Traffic, policy: Policy, thresholds: Thresholds | None, *, a
         _perfect(_outlook("oracle", None, oracle_sample(traffic), ahead)),
     ]
     ways = [*Way] if traffic.scored_answers else [Way.ROUTING]
-    goal, plan = policy.objective.parity, mine.plan or never
+    goal, plan = policy.objective.floor, mine.plan or never
     named = {w: [plan.route if plan.accept is None else plan.accept] for w in ways}
     if goal is not None:
         named = {w: [*found, certified(traffic, w, goal).route] for w, found in named.items()}
@@ -114,19 +114,19 @@ def plan_of(policy: Policy, thresholds: Thresholds | None, traffic: Traffic) -> 
     audits certify; a share is the scores' quantile; a budget is what the teacher's price leaves.
     """
     goal, way = policy.objective, Way.of(policy.accept) if traffic.scored_answers else Way.ROUTING
-    if goal.threshold is not None:
-        return Plan.at(way, goal.threshold)
-    if goal.student_share is not None:
-        return Plan(share_threshold(traffic, goal.student_share))
-    if goal.usd_per_day is not None:
-        return Plan(paced_threshold(traffic, float(goal.usd_per_day)))
-    assert goal.parity is not None  # one of the four
+    if goal.fixed is not None:
+        return Plan.at(way, goal.fixed)
+    if goal.share is not None:
+        return Plan(share_threshold(traffic, goal.share))
+    if goal.cap is not None:
+        return Plan(paced_threshold(traffic, float(goal.cap)))
+    assert goal.floor is not None  # one of the four
     evidence = thresholds.evidence if thresholds else None
-    if thresholds and evidence and (evidence.target, evidence.confidence, evidence.over) == _promised(goal.parity):
+    if thresholds and evidence and (evidence.target, evidence.confidence, evidence.over) == _promised(goal.floor):
         route = route_threshold(policy, thresholds)
         held = way is not Way.ROUTING and thresholds.accept <= 1
         return Plan(NEVER if route is None else route, thresholds.accept if held else None)
-    return Plan.at(way, certified(traffic, way, goal.parity).route)
+    return Plan.at(way, certified(traffic, way, goal.floor).route)
 
 
 def _promised(goal: Parity) -> tuple[float, float, int | None]:
@@ -224,7 +224,7 @@ def sweep(traffic: Traffic, way: Way, policy: Policy, ahead: int, *, also: Seque
 
 
 def _choice(traffic: Traffic, way: Way, policy: Policy, points: Sequence[Point], target: float) -> Choice:
-    goal = policy.objective.parity
+    goal = policy.objective.floor
     if goal is not None:
         threshold = certified(traffic, way, goal).route
     else:

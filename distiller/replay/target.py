@@ -92,8 +92,8 @@ def _requests(traffic: Traffic) -> str:
 def _for_parity(traffic: Traffic, way: Way, policy: Policy, target: Target) -> tuple[float, str]:
     """(threshold, what it rests on). Over how many requests it is promised is the policy's word, if it has one."""
     goal = Parity(at_least=target.value, confidence=target.confidence)
-    if policy.objective.parity is not None:
-        goal = goal.model_copy(update={"over_requests": policy.objective.parity.over_requests})
+    if policy.objective.floor is not None:
+        goal = goal.model_copy(update={"over_requests": policy.objective.floor.over_requests})
     over = f" over any {goal.over_requests} requests" if goal.over_requests else " in the long run"
     audits, floor = int(traffic.audited.sum()), f"{target}{over}"
     least = _least_audits(goal)

@@ -208,12 +208,12 @@ def _compared(policy: Policy, rows: Sequence[Logged], looks: Sequence[Look], ext
     """What routing compares, as serving does: see ``router.routing``."""
     aim, scores = policy.objective, [look.score for look in looks]
     gains = [1 - look.score if look.gain is None else look.gain for look in looks]
-    if aim.usd_per_day is not None and all(look.tokens is not None for look in looks):
+    if aim.cap is not None and all(look.tokens is not None for look in looks):
         inputs, outputs = [_input_tokens(row) for row in rows], [look.tokens or 0.0 for look in looks]
         usual = sum(inputs) / len(inputs), sum(outputs) / len(outputs)
         dear = (extra.dearness(usual, *tokens) for tokens in zip(inputs, outputs, strict=True))
         return [worth(gain, times) for gain, times in zip(gains, dear, strict=True)]
-    declared = aim.usd_per_day is not None or aim.student_share is not None
+    declared = aim.starts_from_prior
     return [worth(gain) for gain in gains] if declared and any(look.gain is not None for look in looks) else scores
 
 

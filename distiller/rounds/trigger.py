@@ -69,7 +69,7 @@ def enough_audits(policy: Policy) -> int:
     Without a single failure, n rows show parity p at confidence c once p**n <= 1 - c; twice as many
     leave room for a few.
     """
-    goal = policy.objective.parity
+    goal = policy.objective.floor
     if goal is None:
         return LEAST_ROWS
     return max(LEAST_ROWS, 2 * ceil(log(1 - goal.confidence) / log(goal.at_least)))

@@ -44,7 +44,7 @@ class Sample:
         looks = [scorer.look(e.features) for e in examples]
         scores = np.array([look.score for look in looks], np.float64)
         compared = scores
-        if policy.objective.student_share is not None:
+        if policy.objective.share is not None:
             compared = np.array([p.score if p.gain is None else worth(p.gain) for p in looks], np.float64)
         accepts = None
         if policy.accept.cascade and scorer.learned.head is not None:
@@ -55,7 +55,7 @@ class Sample:
 
     def certify(self, policy: Policy, route: float) -> Thresholds:
         """For a quality floor. ``route`` must have been fixed without these rows."""
-        goal = policy.objective.parity
+        goal = policy.objective.floor
         assert goal is not None
         return for_parity(
             self.scores,
@@ -86,8 +86,8 @@ def share_of(thresholds: Thresholds, policy: Policy) -> float:
 
     A ``student_share`` objective fixes it, whatever the student.
     """
-    if policy.objective.student_share is not None:
-        return policy.objective.student_share
+    if policy.objective.share is not None:
+        return policy.objective.share
     evidence = thresholds.evidence
     if evidence is None or not evidence.examples:
         return 0.0
@@ -101,16 +101,16 @@ def tuned(scorer: Scorer, known: Bools, holdout: Sample, policy: Policy) -> Thre
     proxy starts from, and every answer that passes the other checks leaves.
     """
     aim = policy.objective
-    if aim.parity is not None:
+    if aim.floor is not None:
         both = policy.accept.routing and holdout.accepts is not None
         return holdout.certify(policy, _route_floor(policy, scorer, known) if both else 0.0)
-    if aim.student_share is not None:
+    if aim.share is not None:
         gains = scorer.held_out_gain_
         known_as = scorer.held_out_ if gains is None else np.array([worth(gain) for gain in gains.tolist()])
-        found = Thresholds(route=_share_start(known_as, aim.student_share), accept=0.0)
-    elif aim.threshold is not None:
-        route = aim.threshold if policy.accept.routing else 0.0
-        found = Thresholds(route=route, accept=0.0 if holdout.accepts is None else aim.threshold)
+        found = Thresholds(route=_share_start(known_as, aim.share), accept=0.0)
+    elif aim.fixed is not None:
+        route = aim.fixed if policy.accept.routing else 0.0
+        found = Thresholds(route=route, accept=0.0 if holdout.accepts is None else aim.fixed)
     else:
         found = Thresholds(route=0.5 if policy.accept.routing else 0.0, accept=0.0)
     return holdout.measure(found)
@@ -123,7 +123,7 @@ def retuned(scorer: Scorer, thresholds: Thresholds, holdout: Sequence[Example], 
     before these rows were seen. Other objectives certify nothing, so only the evidence is new.
     """
     sample = Sample.seen_by(scorer, holdout, policy)
-    if policy.objective.parity is None:
+    if policy.objective.floor is None:
         return sample.measure(thresholds)
     return sample.certify(policy, thresholds.route if policy.accept.routing and thresholds.route <= 1 else 0.0)
 
@@ -141,9 +141,9 @@ def _route_floor(policy: Policy, scorer: Scorer, known: Bools) -> float:
     the student's price over the teacher's, and ``LEAST_WORTH`` at least. Which answers would leave is
     estimated with the threshold that meets the target on the fitting examples' held-out scores.
     """
-    assert policy.objective.parity is not None
+    assert policy.objective.floor is not None
     scores, accepts = scorer.held_out_, scorer.held_out_accept_
-    tentative = for_parity(scores, accepts, known, policy.objective.parity.at_least, 0.5)
+    tentative = for_parity(scores, accepts, known, policy.objective.floor.at_least, 0.5)
     if tentative.accept == NEVER:
         return 0.0
     order = np.argsort(scores, kind="stable")

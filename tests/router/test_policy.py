@@ -14,7 +14,7 @@ import yaml
 
 from router.contracts.records import Rights
 from router.errors import PolicyError
-from router.policy import Policy, json_schema, load_policy
+from router.policy import Objective, Policy, json_schema, load_policy
 
 POLICIES = Path(__file__).parents[2] / "policies"
 WHOLE: dict[str, Any] = yaml.safe_load((POLICIES / "default.yaml").read_text())
@@ -116,3 +116,21 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
     wrong = locum("policy", "check", str(write(tmp_path, objective={})))
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
     assert wrong.stderr.startswith("locum: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "target", "views"),
+    [
+        ({"parity": {"at_least": 0.9}}, "parity", 0.9, ("floor",)),
+        ({"student_share": 0.8}, "student_share", 0.8, ("share", "starts_from_prior")),
+        ({"usd_per_day": 3, "when_spent": "refuse"}, "usd_per_day", 3.0, ("cap", "starts_from_prior", "refuses")),
+        ({"threshold": 0.7}, "threshold", 0.7, ("fixed",)),
+    ],
+)
+def test_an_objective_says_what_it_comes_to(
+    given: dict[str, Any], kind: str, target: float, views: tuple[str, ...]
+) -> None:
+    found = Objective.model_validate(given)
+    assert (found.kind, found.target) == (kind, target)
+    names = ("floor", "share", "cap", "fixed", "starts_from_prior", "refuses")
+    assert tuple(n for n in names if getattr(found, n) not in (None, False)) == tuple(n for n in names if n in views)
