@@ -112,6 +112,7 @@ class Auditor(Generic[Request]):
         budget: the day's cap for teacher answers and judges; the policy's ``audit.usd_per_day`` by default.
             A student's answers are counted in the record but do not draw on it.
         dearest: what a teacher's answer to a request can cost at most, in US dollars.
+        lost: what stands for a teacher's answer to a request that was cut off, and may be paid all the same.
         quiet: tells when the student serves nobody; by default it is not waited for.
         capacity: audits that may wait; one more is missed (``queue_full``).
     """
@@ -127,6 +128,7 @@ class Auditor(Generic[Request]):
         observe: Callable[[Record, Audit], None],
         budget: DailyBudget | None = None,
         dearest: Callable[[Request], Decimal] = lambda _: NOTHING,
+        lost: Callable[[Request], Answer | None] = lambda _: None,
         quiet: Quiet | None = None,
         capacity: int = 256,
     ) -> None:
@@ -136,6 +138,7 @@ class Auditor(Generic[Request]):
         self._student_ready = student_ready
         self._observe = observe
         self._budget, self._dearest = budget or DailyBudget(policy.audit.usd_per_day), dearest
+        self._lost = lost
         self._quiet = quiet or Quiet()
         self._capacity = capacity
         self._slots = asyncio.Semaphore(policy.audit.concurrency)
@@ -214,7 +217,11 @@ class Auditor(Generic[Request]):
             return
         async with self._paying(audit, self._dearest(request)) as held:
             if held:
-                audit.answer = await self._ask(other, request)
+                try:
+                    audit.answer = await self._ask(other, request)
+                except asyncio.CancelledError:
+                    audit.answer = self._lost(request)
+                    raise
                 if audit.answer.message is None:  # it never came, and may be paid all the same
                     audit.missed = Missed.UPSTREAM_ERROR
 
@@ -223,9 +230,14 @@ class Auditor(Generic[Request]):
         if not self._judges.paid(pair.task):
             self._heed(audit, await self._judges.verdict(pair), pair.task)
             return
-        async with self._paying(audit, self._judges.dearest_usd(pair)) as held:
+        dearest_usd = self._judges.dearest_usd(pair)
+        async with self._paying(audit, dearest_usd) as held:
             if held:
-                self._heed(audit, await self._judges.verdict(pair), pair.task)
+                try:
+                    self._heed(audit, await self._judges.verdict(pair), pair.task)
+                except asyncio.CancelledError:
+                    audit.judge_usd = dearest_usd  # how much of it is billed nobody will tell
+                    raise
 
     @asynccontextmanager
     async def _paying(self, audit: Audit, dearest_usd: Decimal) -> AsyncIterator[bool]:

@@ -102,6 +102,7 @@ class Cascade:
             observe=shared.metrics.observe_audit,
             budget=routing.audit_budget,
             dearest=lambda exchange: exchange.chat.dearest.usd(policy.teacher.model, backends.prices.teacher()),
+            lost=lambda exchange: self.till.lost(exchange, backends.teachers[0], Kind.AUDITED),
             quiet=self._quiet if policy.student.engine else None,
         )
 

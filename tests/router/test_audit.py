@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from router.audit import Auditor, Missed, Quiet, audit_usd
+from router.budget import DailyBudget
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.judges import Feedback, Llm
 from router.contracts.records import Answer, Audit, Kind, Record
@@ -93,6 +94,8 @@ async def auditing(
     capacity: int = 256,
     expected: int = 0,
     dearest: Decimal = Decimal(0),
+    lost: Answer | None = None,
+    budget: DailyBudget | None = None,
     **audit: Any,
 ) -> AsyncIterator[tuple[Auditor[str], Told]]:
     told, declared = Told(expected), policy(**audit)
@@ -106,6 +109,8 @@ async def auditing(
         quiet=quiet,
         capacity=capacity,
         dearest=lambda _: dearest,
+        lost=lambda _: lost,
+        budget=budget,
     )
     yield auditor, told
     await auditor.close(drain_seconds=5)
@@ -361,6 +366,28 @@ async def test_a_judge_that_cannot_tell_is_no_missed_audit_and_no_verdict(
     assert (audit.missed, audit.acceptable, audit.judge) == (None, None, "llm:j")
 
 
+async def test_a_teachers_answer_that_a_stop_cut_off_is_booked_since_it_may_be_billed(
+    store: Store, make_record: MakeRecord
+) -> None:
+    budget, record = DailyBudget(Decimal(1)), served(make_record, STUDENT)
+    store.append(record)
+    asking = asyncio.Event()
+
+    async def ask(tier: Tier, request: str) -> Answer:
+        asking.set()
+        return await waits_for_ever(tier, request)
+
+    lost = replace(answer(TEACHER, "", finish=None, usd="0.002"), message=None)
+    async with auditing(store, ask, dearest=Decimal("0.01"), lost=lost, budget=budget) as (auditor, told):
+        auditor.submit(record, "request")
+        await asyncio.wait_for(asking.wait(), 10)
+        await auditor.close(drain_seconds=0.01)
+    audit = await outcome(store, told)
+    assert audit.missed == Missed.SHUTDOWN
+    assert audit_usd(audit) == budget.spent_usd == Decimal("0.002")
+    assert budget.reserved_usd == 0
+
+
 async def test_a_stop_while_the_judge_thinks_keeps_the_answer_that_was_paid_for(
     store: Store, make_record: MakeRecord
 ) -> None:
@@ -373,13 +400,15 @@ async def test_a_stop_while_the_judge_thinks_keeps_the_answer_that_was_paid_for(
 
     record = served(make_record, STUDENT)
     store.append(record)
-    async with auditing(store, says("x"), judges=Judges(Llm(model="j"), complete=complete)) as (auditor, told):
+    judges = Judges(Llm(model="j"), complete=complete, dearest=lambda *_: Decimal("0.015"))  # it is asked twice
+    async with auditing(store, says("x"), judges=judges) as (auditor, told):
         auditor.submit(record, "request")
         await asyncio.wait_for(thinking.wait(), 10)
         await auditor.close(drain_seconds=0.01)
     audit = await outcome(store, told)
     assert audit.missed == Missed.SHUTDOWN
-    assert audit.answer is not None and audit_usd(audit) == Decimal("0.001")
+    assert audit.answer is not None and audit.judge_usd == Decimal("0.03")  # its dearest: it may be billed
+    assert audit_usd(audit) == Decimal("0.031")
 
 
 @pytest.mark.parametrize(
