@@ -62,7 +62,8 @@ class Dearest:
             tokens_out = says or max(OUTPUT_TOKENS, self._odd, self._asked or 0)
         else:
             tokens_out = self._asked if says is None else min(self._asked, says)
-        dearest_in = max(price.input, price.cached_input or price.input)
+        prices_in = price.input, price.cached_input, price.cache_write, price.cache_write_1h
+        dearest_in = max(known for known in prices_in if known is not None)
         return (tokens_in * dearest_in + tokens_out * self._choices * price.output) / MILLION
 
 

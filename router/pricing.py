@@ -1,7 +1,7 @@
 """Tokens to US dollars, and what the teacher alone would have cost. Leaf: contracts and errors only.
 
-Limits, on purpose: long-context surcharges, cache-write surcharges and batch discounts are not
-modelled; a policy whose teacher has them states its own price.
+Limits, on purpose: long-context surcharges and batch discounts are not modelled; a policy whose teacher has them states
+its own price.
 """
 
 from __future__ import annotations
@@ -93,11 +93,17 @@ def _price_map() -> Mapping[str, _Listed]:
 
 
 def _price(entry: Mapping[str, Any]) -> Price:
-    cached = entry.get("cache_read_input_token_cost")
+    cached, full = entry.get("cache_read_input_token_cost"), MILLION * Decimal(entry["input_cost_per_token"])
+    written = (entry.get(f"cache_creation_input_token_cost{kept}") for kept in ("", "_above_1hr"))
+    usual, hour = (
+        None if cost is None else MILLION * Decimal(cost) or full for cost in written
+    )  # 0: no price of its own
     return Price(
-        input=MILLION * Decimal(entry["input_cost_per_token"]),
+        input=full,
         output=MILLION * Decimal(entry.get("output_cost_per_token") or 0),
         cached_input=None if cached is None else MILLION * Decimal(cached),
+        cache_write=usual,
+        cache_write_1h=hour,
     )
 
 
@@ -218,8 +224,9 @@ def _count(of: Mapping[str, Any], name: str) -> int:
 
 
 def cost_usd(usage: Usage, price: Price) -> Decimal:
-    """What the tokens cost, in USD, exactly; a prompt-cache hit at its own price."""
-    return _usd(usage, usage.cached_input_tokens, price)
+    """What the tokens cost, in USD, exactly; what a prompt cache had, and what it took up, at prices of their own."""
+    usd = _usd(usage, usage.cached_input_tokens, price)
+    return usd + _surcharge_usd(usage, price) if usage.cache_written_tokens else usd
 
 
 def _usd(usage: Usage, hits: int, price: Price) -> Decimal:
@@ -230,6 +237,14 @@ def _usd(usage: Usage, hits: int, price: Price) -> Decimal:
         hits = min(hits, usage.input_tokens)
         full, discounted = usage.input_tokens - hits, hits * price.cached_input
     return (full * price.input + discounted + usage.output_tokens * price.output) / MILLION
+
+
+def _surcharge_usd(usage: Usage, price: Price) -> Decimal:
+    """What the tokens that a prompt cache took up cost beyond others that are read. Never more than there are."""
+    usual, hour = price.writes
+    written = min(usage.cache_written_tokens, max(0, usage.input_tokens - usage.cached_input_tokens))
+    long = min(usage.cache_written_1h_tokens, written)
+    return ((written - long) * (usual - price.input) + long * (hour - price.input)) / MILLION
 
 
 def counterfactual_usd(usage: Usage, teacher: Price, *, cached_share: float | None = None) -> Decimal:

@@ -122,3 +122,23 @@ def test_an_unknown_price_is_asked_for_in_words() -> None:
         Prices.of(policy(model="house-model", url="http://127.0.0.1:1/v1"))
     with pytest.raises(PolicyError, match="fallbacks"):
         Prices.of(policy(model="openai/gpt-4o", fallbacks=["house-model"]))
+
+
+def test_what_a_prompt_cache_took_up_costs_more_and_for_an_hour_twice() -> None:
+    usage = Usage(input_tokens=1_000, cached_input_tokens=100, cache_written_tokens=600, cache_written_1h_tokens=200)
+    known = Price(input=Decimal(4), output=Decimal(20), cached_input=Decimal(1), cache_write=Decimal(6))
+    assert cost_usd(usage, known) == Decimal("0.0053")  # 300 x 4 + 100 x 1 + 400 x 6 + 200 x 8, over a million
+    unknown = Price(input=Decimal(4), output=Decimal(20))
+    assert cost_usd(usage, unknown) == Decimal("0.0052")  # 400 x 4 + 400 x 5 + 200 x 8
+    assert cost_usd(Usage(input_tokens=10, cache_written_tokens=99, cache_written_1h_tokens=999), unknown) == Decimal(
+        "0.00008"
+    )
+    assert cost_usd(Usage(input_tokens=10, cached_input_tokens=20, cache_written_tokens=9), known) == Decimal("0.00001")
+
+
+def test_the_map_knows_what_claude_takes_for_cache_writes_and_the_student_s_own_never_count() -> None:
+    claude = litellm_price("anthropic/claude-opus-4-5")
+    assert claude is not None and claude.writes == (claude.input * Decimal("1.25"), claude.input * 2)
+    usage = Usage(input_tokens=1_000, cache_written_tokens=1_000)
+    assert counterfactual_usd(usage, claude) == cost_usd(usage, claude) == claude.writes[0] / 1000
+    assert counterfactual_usd(usage, claude, cached_share=0) == claude.input / 1000
