@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import orjson
 
 from router.acceptance import Seen
 from router.aside import aside
@@ -20,16 +21,21 @@ from router.scoring.signals import of_answer, summarise
 from router.tiers import NOTHING, Tiers
 from router.upstream.assembly import Assembly, assembled
 from router.upstream.base import IN_OWN_WORDS, Backend, Reply, Waited
+from router.upstream.events import EventStream
+from router.upstream.form import Terms
+from router.upstream.halves import Halves
 from router.upstream.inband import error_in, failure
 from router.upstream.reading import dumps, loads
+from router.upstream.repair import Repair, mended
 from router.upstream.sse import (
+    COMMENT,
     DONE,
-    chunks,
     encode,
+    ends,
     entries_of,
+    exact,
     is_usage_only,
     logprobs_of,
-    parse,
     payload,
     read,
     split,
@@ -43,9 +49,7 @@ LATER = 1
 SAMPLING = frozenset({"min_p", "seed", "temperature", "top_k", "top_p", "typical_p"})
 """Fields by which a client says how an answer is drawn."""
 LOGPROBS: Mapping[str, Any] = {"logprobs": True}
-UNREAD_BYTES = 2**18
-"""Of a stream that passes unread so much is kept, and then read at once."""
-_USAGE = re.compile(rb'"usage":\s*\{')
+END = b"data: [DONE]\n\n"
 
 
 def request_for(backend: Backend, exchange: Exchange, *, streamed: bool, later: bool = False) -> dict[str, Any]:
@@ -61,7 +65,7 @@ def request_for(backend: Backend, exchange: Exchange, *, streamed: bool, later: 
         body.pop(field, None)
     if "max_completion_tokens" in body and knows_max_tokens(backend):
         body.setdefault("max_tokens", body.pop("max_completion_tokens"))
-    if chat.native is not None and chat.native.dialect is backend.dialect:
+    if _in_own_words(exchange, backend):
         body[IN_OWN_WORDS] = chat.native
     if later and backend.prioritises:
         body["priority"] = LATER
@@ -72,6 +76,12 @@ def request_for(backend: Backend, exchange: Exchange, *, streamed: bool, later: 
         body.pop("stream_options", None)
         body["stream"] = False
     return body
+
+
+def _in_own_words(exchange: Exchange, backend: Backend) -> bool:
+    """Whether client and backend share a dialect, in which what was asked and answered passes as it is."""
+    native = exchange.chat.native
+    return native is not None and native.dialect is backend.dialect
 
 
 def wished(exchange: Exchange, backend: Backend) -> Mapping[str, Any]:
@@ -123,9 +133,12 @@ async def ask_whole(
 def _read(
     exchange: Exchange, backend: Backend, kind: Kind, reply: Reply, *, wish: Mapping[str, Any], began: float
 ) -> Whole:
-    found, readable = _parsed(backend, reply.body)
+    found, readable, strict = _parsed(backend, reply.body)
     entries = entries_of(found["choices"][0]) if kind is Kind.SERVED and _recorded(exchange, backend) else None
     said = [assembled({**choice, "logprobs": None}) for choice in found["choices"]]
+    changed = not strict
+    if not _in_own_words(exchange, backend):
+        changed |= mended(found, said, Terms.of(exchange.chat.body, backend.label))
     hold = exchange.policy.accept.hold_tokens
     choices = tuple(_seen(backend, choice, a, hold) for choice, a in zip(found["choices"], said, strict=True))
     first = choices[0]
@@ -135,7 +148,7 @@ def _read(
     content = reply.body
     if backend.tier is Tier.STUDENT:
         content = dumps(shown(found, backend, logprobs=exchange.chat.wants_logprobs))
-    elif wish and without_logprobs(found):
+    elif (wish and without_logprobs(found)) or changed:
         content = dumps(found)
     answer = exchange.answered(
         backend,
@@ -164,17 +177,25 @@ def _seen(backend: Backend, choice: dict[str, Any], said: Assembly, hold: int) -
     return seen
 
 
-def _parsed(backend: Backend, content: bytes) -> tuple[dict[str, Any], bool]:
-    """(a whole answer, whether all that it says could be read). Raises UpstreamError and UpstreamRefused."""
+def _parsed(backend: Backend, content: bytes) -> tuple[dict[str, Any], bool, bool]:
+    """(a whole answer, whether all that it says could be read, and by any parser). Raises UpstreamError and
+    UpstreamRefused."""
     try:
-        found, readable = loads(content)
+        found, readable, strict = _loaded(content)
         if (error := error_in(found)) is not None:
             raise failure(backend, error)
         if found["choices"] and all(isinstance(choice["message"], dict) for choice in found["choices"]):
-            return dict(found), readable
+            return dict(found), readable, strict
     except (ValueError, LookupError, TypeError) as e:
         raise UpstreamError(f"{backend.label} answered something that is no chat completion") from e
     raise UpstreamError(f"{backend.label} answered something that is no chat completion")
+
+
+def _loaded(content: bytes) -> tuple[Any, bool, bool]:
+    try:
+        return orjson.loads(content), True, True
+    except orjson.JSONDecodeError:
+        return *loads(content), False
 
 
 def shown(found: dict[str, Any], backend: Backend, *, logprobs: bool) -> dict[str, Any]:
@@ -200,18 +221,22 @@ def without_logprobs(found: dict[str, Any]) -> bool:
 class Relay:
     """One stream on its way to the client: which events leave, in which form, and what they add up to.
 
-    The student's chunks are read as they pass, since they are judged. The teacher's are passed as
-    bytes and read once afterwards, unless it was asked for what the client does not get; else only the usage chunk
-    that the client did not ask for stays behind.
+    Each is read as it passes: what is right leaves as it came, what is a little wrong mended (``Repair``), and the
+    usage chunk that the client did not ask for stays behind. ``unreadable`` from an event on of which nobody knows
+    what it says: nothing leaves any more.
     """
 
     def __init__(self, exchange: Exchange, backend: Backend) -> None:
-        self._exchange, self._backend = exchange, backend
-        self._wants_usage, self._wants_logprobs = exchange.chat.wants_usage, exchange.chat.wants_logprobs
-        self._unread: list[bytes] = []
-        self._unread_bytes = 0
-        self._assembly = Assembly(entries=[] if _recorded(exchange, backend) else None)
-        self._reads = backend.tier is Tier.STUDENT or bool(wished(exchange, backend))
+        self._exchange, self._backend, chat = exchange, backend, exchange.chat
+        self._wants_usage, self._wants_logprobs = chat.wants_usage, chat.wants_logprobs
+        self.collected = Assembly(entries=[] if _recorded(exchange, backend) else None)
+        """What has come so far."""
+        self.unreadable = False
+        terms = Terms.of(chat.body, backend.label, usage=chat.wants_usage)
+        own = _in_own_words(exchange, backend)
+        self._repair = None if own else Repair(self.collected, terms)
+        self._halves = Halves()
+        self._wished = bool(wished(exchange, backend))
         self._done = False
         self._held: Signals | None = None
         self.signalled: Signals | None = None  # by who looked closer at the whole answer than this does
@@ -231,54 +256,85 @@ class Relay:
             self._held = signals
         return Seen(found.message, found.finish_reason, signals, complete)
 
-    @property
-    def collected(self) -> Assembly:
-        """What has come so far, read up to the last event."""
-        if self._unread:
-            found, readable = chunks(b"".join(self._unread))
-            self._unread, self._unread_bytes = [], 0
-            self._assembly.whole = self._assembly.whole and readable
-            for chunk in found:
-                self._assembly.add(chunk)
-        return self._assembly
+    async def passed(self, stream: EventStream, events: bytes) -> bytes:
+        """The same as ``pass_on``. Raises UpstreamError where one cannot be read."""
+        told = await aside(partial(self.pass_on, events), len(events))
+        if self.unreadable:
+            raise stream.failed("sent what cannot be read")
+        return told
 
     def pass_on(self, events: bytes) -> bytes:
-        """The bytes that the client gets for these whole events.
-
-        Raises:
-            UpstreamError: one cannot be read, of an answer that must be before it leaves.
-        """
+        """The bytes that the client gets for these whole events."""
         self._exchange.received += len(events)
-        if self._reads:
-            return b"".join([self._read(event) for event in split(events)])
-        self._unread.append(events)
-        self._unread_bytes += len(events)
-        if self._unread_bytes > UNREAD_BYTES:
-            _ = self.collected
-        if self._wants_usage or b'"usage"' not in events or not _USAGE.search(events):
-            return events
-        return b"".join(e for e in split(events) if not ((c := parse(e)) and is_usage_only(c)))
+        return b"".join([self._passed(event) for event in split(events)])
 
-    def _read(self, event: bytes) -> bytes:
-        chunk, readable = read(event)
-        self._assembly.whole = self._assembly.whole and readable
+    def rest(self) -> bytes:
+        """What a stream lacks that has ended well."""
+        return b"" if self._done or self._repair is None else self._ending() + END
+
+    def _passed(self, event: bytes) -> bytes:
+        if self.unreadable:
+            return b""
+        changed = (chunk := exact(event)) is None
         if chunk is None:
-            if not readable and not self._exchange.committed and self._backend.tier is Tier.STUDENT:
-                raise UpstreamError(f"{self._backend.label} sent what cannot be read")
-            self._done = self._done or payload(event) == DONE
-            return event
-        self._assembly.add(chunk)
+            if (chunk := self._leniently(event)) is None:
+                return self._bare(event)
+        elif self._halves.waiting:
+            self._note(self._halves.join(chunk))
+            changed = True
+        if self._repair is None:
+            self.collected.add(chunk)
+        else:
+            changed |= self._repair.take(chunk)
         if not self._wants_usage and is_usage_only(chunk):
             return b""
-        if self._backend.tier is Tier.TEACHER:
-            return encode(chunk) if without_logprobs(chunk) else event
-        return self._shown(event, chunk)
+        if self._backend.tier is Tier.STUDENT:
+            shown(chunk, self._backend, logprobs=self._wants_logprobs)
+            changed = True
+        elif self._wished:
+            changed |= without_logprobs(chunk)
+        return self._written(event, chunk) if changed else event
 
-    def _shown(self, event: bytes, chunk: dict[str, Any]) -> bytes:
+    def _leniently(self, event: bytes) -> dict[str, Any] | None:
+        """The JSON object of an event that only we can read."""
+        data = payload(event) or (event.strip() if event.lstrip()[:1] == b"{" else b"")
+        if not data or data == DONE:
+            return None
         try:
-            return encode(shown(chunk, self._backend, logprobs=self._wants_logprobs))
+            chunk, whole = loads(data, halves=True)
+        except ValueError:
+            chunk, whole = b"unreadable", False
+        if not isinstance(chunk, dict):
+            self.unreadable = bool(chunk)
+            return None
+        self._note(self._halves.join(chunk) and whole)
+        return chunk
+
+    def _note(self, whole: bool) -> None:
+        self.collected.whole = self.collected.whole and whole
+
+    def _bare(self, event: bytes) -> bytes:
+        """What leaves for an event without an object: the end, and comments; clients trip over anything else."""
+        if self.unreadable:
+            self._note(False)
+            return b""
+        self._note(read(event)[1])
+        if ends(event):
+            self._done, good = True, payload(event) == DONE
+            self.unreadable = not good and self.collected.finish_reason is None
+            return self._ending() + (event if good else END)
+        return event if all(line.startswith(COMMENT) for line in event.splitlines() if line) else b""
+
+    def _ending(self) -> bytes:
+        if self._halves.waiting:
+            self._note(False)
+        return b"".join(map(encode, self._repair.rest())) if self._repair is not None else b""
+
+    def _written(self, event: bytes, chunk: dict[str, Any]) -> bytes:
+        try:
+            return encode(chunk)
         except UpstreamError:  # nested too deeply to be written again
-            self._assembly.whole = False
+            self._note(False)
             return event
 
     def signals(self) -> Signals | None:

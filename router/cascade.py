@@ -265,7 +265,7 @@ class Cascade:
         events = await self._tiers.open(backend, body, exchange.waited, wished=wish, owner=exchange.chat.owner)
         try:
             while batch := await events.read():
-                held += await aside(partial(relay.pass_on, batch), len(batch))
+                held += await relay.passed(events, batch)
                 if not exchange.committed:
                     if hold and not relay.reached(hold):
                         continue
@@ -282,11 +282,11 @@ class Cascade:
                     await sink.send(held)
                     held = b""
             if not exchange.committed or (not events.done and relay.collected.finish_reason is None):
-                raise events.cut_short()
+                raise events.failed("ended its stream in the middle")
             if exchange.chat.body.get("tools"):
                 exchange.owe(backend, [relay.collected.message])
             exchange.ended = True
-            await sink.end(held)
+            await sink.end(held + relay.rest())
         finally:
             await events.close()
             if exchange.committed:

@@ -31,7 +31,8 @@ NO_ENV: Mapping[str, str] = {}
 @dataclass(frozen=True)
 class Script:
     """How the fake answers one request. ``die_after`` chunks the connection breaks; ``hang`` never answers;
-    ``after`` is waited for before anything else; ``extra`` is merged into the answer, for fields that no one knows."""
+    ``after`` is waited for before anything else; ``extra`` is merged into the answer, for fields that no one knows.
+    ``raw`` are its bytes as they are, ``then`` more of them, once that was waited for."""
 
     text: str = "hello there friend"
     status: int = 200
@@ -51,6 +52,7 @@ class Script:
     seconds: float = 0.0
     after: threading.Event | None = None
     raw: bytes | None = None
+    then: tuple[threading.Event, bytes] | None = None
 
 
 @dataclass
@@ -106,7 +108,13 @@ class FakeUpstream:
             await asyncio.to_thread(script.after.wait)
         if script.seconds:
             await asyncio.sleep(script.seconds)
-        if script.raw is not None:
+        if script.raw is not None and script.then:
+            waited, rest = script.then
+            await _start(send, script.status, script.headers)
+            await send({"type": "http.response.body", "body": script.raw, "more_body": True})
+            await asyncio.to_thread(waited.wait)
+            await send({"type": "http.response.body", "body": rest})
+        elif script.raw is not None:
             await _send(send, script.status, script.raw, script.headers)
         elif script.status != 200:
             error = script.error or {"message": "scripted failure", "type": "server_error", "param": None, "code": None}

@@ -62,6 +62,10 @@ class Assembly:
             more["tool_calls"] = [call.told() for call in self._calls.all]
         return {"role": "assistant", "content": None, **texts, **more}
 
+    @property
+    def calls(self) -> list[Call]:
+        return self._calls.all
+
     def complete(self, call: Call) -> bool:
         return self._calls.complete(call)
 

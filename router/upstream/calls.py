@@ -15,32 +15,45 @@ import orjson
 MOST = 128
 """Calls in one answer, as OpenAI has it; more is passed over."""
 _READ = frozenset({"index", "id", "type", "function", "custom"})
+_READ_INSIDE = frozenset({"name", "arguments", "input"})
 _FREE_LOOKS_BYTES = 2**16
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call. ``type`` is chat's: ``function``, ``custom``, or a provider's own; ``more``: what else came with it,
-    such as Gemini's thought signatures."""
+    """One call. ``type`` is chat's: ``function``, ``custom``, or a provider's own; ``more`` and ``inside``: what else
+    came with it and with its name, such as Gemini's thought signatures; ``own_id``: where its own is none, or
+    another's too."""
 
     id: str | None = None
     type: str = "function"
     name: str = ""
     written: list[str] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
+    inside: dict[str, Any] = field(default_factory=dict)
+    own_id: str | None = None
     size: int = 0
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is a function that got no arguments so far."""
+        return self.type != "custom" and not any(map(str.strip, self.written))
 
     @property
     def text(self) -> str:
         """Its arguments (a custom tool's input) so far; a function without any has an empty object."""
-        text = "".join(self.written)
-        return "{}" if self.type != "custom" and text.strip() in ("", "null") else text
+        return "{}" if self.is_blank else "".join(self.written)
 
-    def told(self) -> dict[str, Any]:
-        """The call in chat's form."""
-        key = "input" if self.type == "custom" else "arguments"
-        inner = "custom" if self.type == "custom" else "function"
-        return {"id": self.id, "type": self.type, inner: {"name": self.name, key: self.text}, **self.more}
+    def told(self, text: str | None = None) -> dict[str, Any]:
+        """The call in chat's form, with all of its ``text`` unless another one is given."""
+        head = {"id": self.own_id or self.id, "type": self.type}
+        return head | self.inner(self.text if text is None else text, name=self.name, **self.inside) | self.more
+
+    def inner(self, text: str, **more: Any) -> dict[str, Any]:
+        """Some of it in chat's form: what stands under its type."""
+        return (
+            {"custom": {**more, "input": text}} if self.type == "custom" else {"function": {**more, "arguments": text}}
+        )
 
     def add(self, text: str) -> None:
         if text:
@@ -110,9 +123,12 @@ class Calls:
             self.all.append(call)
         elif not isinstance(given, str) and call.written:
             text = ""  # an object is the whole of them
+        if text == "null" and call.type == "function" and not call.written:
+            text = ""
         self._note(call, index, id_, name)
         call.type = kind if isinstance(kind, str) and kind else call.type
         call.more |= {k: v for k, v in part.items() if k not in _READ and v is not None}
+        call.inside |= {k: v for k, v in inner.items() if k not in _READ_INSIDE and v is not None}
         self._total += len(text)
         call.add(text)
         return call, text

@@ -79,10 +79,12 @@ class EventStream:
         self.done = self.done or ends(events)
         return events
 
-    def cut_short(self) -> UpstreamError:
-        """The failure that an end is which came too early."""
+    def failed(self, what: str) -> UpstreamError:
+        """The failure that it is where who reads on finds ``what`` the backend did."""
         self._failed()
-        return UpstreamError(f"{self._backend.label} ended its stream in the middle")
+        error = UpstreamError(f"{self._backend.label} {what}")
+        error.__cause__ = ValueError(what)  # it was an answer, which may have to be paid
+        return error
 
     async def close(self) -> None:
         await self._stream.close(done=self.done)

@@ -24,9 +24,9 @@ _HALVES = re.compile(
 """The escapes among which a lone half of a character is found; two that make one character belong together."""
 
 
-def loads(data: bytes) -> tuple[Any, bool]:
+def loads(data: bytes, *, halves: bool = False) -> tuple[Any, bool]:
     """(value, whole): ``whole`` is False where characters were lost, which then stand replaced. What is no number, or
-    beyond a double's range, is None.
+    beyond a double's range, is None. ``halves``: those of characters cut in two are left for who has the others.
 
     Raises:
         ValueError: it cannot be read.
@@ -37,7 +37,7 @@ def loads(data: bytes) -> tuple[Any, bool]:
         if len(data) > LONGEST_LENIENT_BYTES:
             raise
     text = data.removeprefix(BOM).decode("utf-8", "replace")
-    if "\\u" in text:
+    if not halves and "\\u" in text:
         text = _HALVES.sub(_sound, text)
     whole = "\ufffd" not in text and "\\ufffd" not in text
     try:

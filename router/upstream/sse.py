@@ -140,14 +140,21 @@ def parse(event: bytes) -> dict[str, Any] | None:
     return read(event)[0]
 
 
+def exact(event: bytes) -> dict[str, Any] | None:
+    """The event's JSON object, where any parser reads it; else None."""
+    if (data := payload(event))[:1] != b"{":
+        return None
+    try:
+        found: dict[str, Any] = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+    return found
+
+
 def read(event: bytes) -> tuple[dict[str, Any] | None, bool]:
     """(the event's JSON object or None, whether all that it says is in there)."""
-    if event.startswith(b"data: {"):
-        try:
-            found: dict[str, Any] = orjson.loads(event[6:])
-            return found, True
-        except orjson.JSONDecodeError:
-            pass  # of several lines, perhaps
+    if (found := exact(event)) is not None:
+        return found, True
     if event.startswith(COMMENT) and event.find(b"\n") == len(event) - 2:
         return None, True
     data = payload(event)

@@ -8,7 +8,6 @@ from router.answering import Relay, request_for
 from router.bundles import Live
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Kind
-from router.errors import UpstreamError
 from router.exchange import ChatRequest, Exchange
 from router.policy import Policy
 from router.scoring.features import extract
@@ -69,13 +68,11 @@ def test_a_stream_keeps_by_which_beginning_it_was_judged() -> None:
     assert whole.held == begun and begun.tokens == 2
 
 
-def test_a_student_that_can_no_longer_be_read_is_passed_on_once_it_was_let_out() -> None:
+def test_a_stream_that_can_no_longer_be_read_lets_nothing_out() -> None:
     exchange = Exchange(CHAT, policy(None), Live(), extract(CHAT.body), DECISION, DECISION.reason)
-    relay, odd = Relay(exchange, student(None)), b"data: {broken\n\n"
-    relay.pass_on(encode({"choices": [{"index": 0, "delta": {"content": "one"}, "finish_reason": "stop"}]}))
-    with pytest.raises(UpstreamError, match="cannot be read"):
-        relay.pass_on(odd)
-    exchange.committed = True
-    assert relay.pass_on(odd) == odd
+    relay = Relay(exchange, student(None))
+    said = encode({"choices": [{"index": 0, "delta": {"content": "one"}, "finish_reason": "stop"}]})
+    relay.pass_on(said)
+    assert relay.pass_on(b"data: {broken\n\n" + said + b"data: [DONE]\n\n") == b""
     answer = relay.answer(Kind.SERVED)
-    assert (answer.broken, answer.finish_reason) == (True, None)
+    assert (relay.unreadable, answer.broken, answer.finish_reason) == (True, True, None)

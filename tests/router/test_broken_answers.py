@@ -3,6 +3,7 @@ is recorded."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,28 +146,59 @@ def test_an_error_after_the_first_words_ends_the_stream_in_the_surfaces_form(
     assert float(count.split()[-1]) >= 1
 
 
-def test_what_cannot_be_read_is_passed_on_and_marked(proxy: World) -> None:
-    odd = b'data: {"choices": [{"del\n\n'
-    streams(proxy.teacher, ROLE, WORDS, odd, STOP)
-    response = ask(proxy, model="locum/teacher", stream=True)
-    assert response.headers["x-locum-tier"] == "teacher"
-    assert odd in response.content
+UNREADABLE = [b'data: {"choices": [{"del\n\n', b"data: {half\n\n", b'data: "so"\n\n', b"data: [1]\n\n",
+              b"data: " + b'{"a":' * 1100 + b"1" + b"}" * 1100 + b"\n\n"]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", UNREADABLE)
+@pytest.mark.parametrize("tier", ["student", "teacher"])
+@pytest.mark.parametrize("path", PATHS)
+def test_what_cannot_be_read_ends_a_stream_in_an_error_on_every_surface(
+    proxy: World, path: str, tier: str, odd: bytes
+) -> None:
+    upstream, read = (proxy.student if tier == "student" else proxy.teacher), threading.Event()
+    upstream.always(raw=ROLE + WORDS, headers=EVENTS, then=(read, odd + chunk({"content": " four"}) + STOP))
+    told = b""
+    body = {"model": f"locum/{tier}", "stream": True, **PATHS[path]}
+    with httpx.stream("POST", f"{proxy.url}/v1/{path}", json=body, timeout=60) as response:
+        for piece in response.iter_bytes():
+            told += piece
+            if b"three" in told:
+                read.set()
+    assert response.headers["x-locum-tier"] == tier
+    events = [parse(event) for event in split(told)]
+    assert all(event is not None for event in events), told
+    assert ENDS.get(path, b'"error"') in split(told)[-1]
+    assert b"cannot be read" in told
+    assert not any(word in told for word in (b"four", b"response.completed", b"message_stop", b"DONE"))
     record = kept(proxy, response)
-    assert record.status == 200
-    assert record.answers[0].message["content"] == "one two three"
+    assert (record.status, record.answers[0].message["content"]) == (502, "one two three")
     assert (record.answers[0].finish_reason, record.answers[0].broken) == (None, True)
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if path != "chat/completions"])
-@pytest.mark.parametrize(
-    "odd", [b"data: \n\n", b"data\n\n", b"data: {half\n\n", b"data: " + b'{"a":' * 1100 + b"1" + b"}" * 1100 + b"\n\n"]
-)
-def test_what_another_surface_cannot_read_is_no_event_of_its_own(proxy: World, path: str, odd: bytes) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", PATHS)
+def test_what_cannot_be_read_before_a_word_has_left_is_another_backends_to_answer(
+    proxy: World, path: str, stream: bool
+) -> None:
+    for upstream, tier, other in ((proxy.student, "student", "teacher"), (proxy.teacher, "teacher", "student")):
+        streams(upstream, ROLE, WORDS, UNREADABLE[0], STOP)
+        response = ask(proxy, path, model="gpt-4o" if tier == "student" else "locum/teacher", stream=stream)
+        assert (response.status_code, response.headers["x-locum-tier"]) == (200, other)
+        assert "hello" in response.text
+        upstream.always()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("odd", [b"data: \n\n", b"data\n\n", b"data: null\n\n", b"event: ping\n\n", b"retry: 5\n\n"])
+def test_an_event_that_says_nothing_is_none_of_ours(proxy: World, path: str, odd: bytes) -> None:
     streams(proxy.teacher, b": working\n\n", ROLE, WORDS, odd, STOP)
     response = ask(proxy, path, model="locum/teacher", stream=True)
-    told = [line[5:].strip() for line in response.content.split(b"\n") if line.startswith(b"data")]
-    assert all(orjson.loads(line) for line in told if line != b"[DONE]")
+    events = split(response.content)
+    assert all(parse(event) or b"[DONE]" in event or event.startswith(b":") for event in events if b"ping" not in event)
+    assert odd not in events
     assert b"three" in response.content
+    assert kept(proxy, response).answers[0].finish_reason == "stop"
 
 
 def test_parts_of_any_type_are_no_failure_of_ours(proxy: World) -> None:

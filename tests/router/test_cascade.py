@@ -131,7 +131,9 @@ def test_unknown_fields_pass_both_ways(proxy: World, client: OpenAI, model: str)
 
 
 def test_the_teacher_passes_as_bytes_under_its_own_key(proxy: World, client: OpenAI) -> None:
-    body = b'{"choices": [ {"index":0,"message":{"role":"assistant","content":"h\\u0069"}} ],\n "model":"big-2026"}'
+    said = b'{"index":0,"message":{"role":"assistant","content":"h\\u0069"},"finish_reason":"stop"}'
+    head = b'"id":"x","object":"chat.completion","created":1,"model":"big-2026"'
+    body = b'{"choices": [ ' + said + b" ],\n " + head + b"}"
     proxy.teacher.always(raw=body)
     raw = client.chat.completions.with_raw_response.create(model="locum/teacher", messages=MESSAGES)
     assert raw.http_response.content == body
