@@ -45,13 +45,13 @@ from distiller.bundles import StudentFiles
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build, read
 from distiller.data.dataset import load as load_dataset
-from distiller.evaluation.asking import StudentAnswer
+from distiller.evaluation.answers import StudentAnswer
 from distiller.evaluation.calibration import auroc
 from distiller.forms.export import export
 from distiller.training.batches import encode
+from distiller.training.chain import even, shrink
 from distiller.training.methods.reasoning import marked
-from distiller.training.progressive import even, shrink
-from distiller.training.soup import mean, trained
+from distiller.training.run import mean, trained
 from router.contracts.forms import READ_BY
 from router.contracts.methods import (
     ConfidenceSettings,

@@ -32,8 +32,8 @@ from rich.table import Table
 from benchmarks.fault_kinds import DOWN, HEAVY, KINDS, LONG, Fault, Kind
 from benchmarks.harness import KindsParser, conditions, running, write_result
 from benchmarks.scripted import TEXT, Asked, Piece, Row, ScriptedServer, healthy
-from distiller.data.faults import fault as known_fault
 from distiller.data.rows import Skip, row_of
+from distiller.data.selection import fault as known_fault
 from router.contracts.records import Record
 from router.policy import Policy
 from router.scoring.judges.judge import Judges

@@ -27,7 +27,7 @@ from rich.table import Table
 from workload import tasks
 
 from distiller.bundles import StudentFiles
-from distiller.evaluation.serving import NAME, serving
+from distiller.evaluation.engine import NAME, serving
 from distiller.forms.export import export
 from router.contracts.files import weights_of
 from router.contracts.forms import READ_BY, FormName

@@ -16,9 +16,9 @@ from distiller.bundles import StudentFiles
 from distiller.config import DatasetConfig
 from distiller.data.rows import Row as DatasetRow
 from distiller.data.rows import row_of
-from distiller.evaluation.asking import Asker, StudentAnswer
-from distiller.evaluation.evaluate import question
-from distiller.evaluation.serving import NAME, serving
+from distiller.evaluation.answers import Asker, StudentAnswer
+from distiller.evaluation.engine import NAME, serving
+from distiller.evaluation.grading import question
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Rights
 from router.policy import Policy

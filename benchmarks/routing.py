@@ -29,7 +29,7 @@ from suffix import teacher_suffix
 from threadpoolctl import threadpool_limits
 
 from distiller.evaluation.calibration import auroc, calibration_error
-from distiller.evaluation.perturb import NOISE
+from distiller.evaluation.perturbation import NOISE
 from router.scoring.blend import Blend
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer

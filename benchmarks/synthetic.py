@@ -27,7 +27,7 @@ from intents import DATASET, answers, messages, policy, rightness, text_of
 
 from distiller.bundles import StudentFiles
 from distiller.data.dataset import Dataset, build
-from distiller.progress import Shown
+from distiller.progress import ConsoleProgress
 from distiller.synthesis.prompts import ASKED
 from distiller.synthesis.run import synthesize
 from distiller.synthesis.shelf import kept
@@ -134,7 +134,10 @@ def written(bench: Bench, log: Sequence[Record], pool: Sequence[Row], home: Path
     """The log's dataset with what the teacher writes for its weak kinds, and how much that was."""
     settings = Settings.from_env({**os.environ, "LOCUM_HOME": str(home / "locum")})
     encoder = partial(load_encoder, settings.cache)
-    with ReplayServer("recorded-labels", Writer(pool, encoder()).reply) as teacher, Shown(bench.console) as tell:
+    with (
+        ReplayServer("recorded-labels", Writer(pool, encoder()).reply) as teacher,
+        ConsoleProgress(bench.console) as tell,
+    ):
         asks = policy(teacher.url)
         if not kept(settings, asks):
             if not settings.records_db.exists():

@@ -35,7 +35,7 @@ def locum(job: Job) -> list[float]:
     from distiller.config import TrainConfig  # noqa: PLC0415
     from distiller.training.batches import Encoded  # noqa: PLC0415
     from distiller.training.learner import Learner  # noqa: PLC0415
-    from distiller.training.methods.make import make  # noqa: PLC0415
+    from distiller.training.methods.factory import make  # noqa: PLC0415
     from router.contracts.methods import HardLabelSettings, SoftLabelSettings  # noqa: PLC0415
 
     soft = SoftLabelSettings(teacher=job["teacher"], divergence="forward", mix=1.0)

@@ -10,7 +10,7 @@ from typing import Any
 from distiller.data.rows import Row
 from distiller.training.batches import Encoded, encode, passes, tensors
 from distiller.training.forward import answers
-from distiller.training.methods.spelling import spellings
+from distiller.training.teachers.recording import spellings
 from router.contracts.logprobs import Position, packed
 
 CHUNK = 256

@@ -14,15 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.data.files import request_ids
-from router.contracts.bundles import (
-    MANIFEST,
-    DatasetRef,
-    Manifest,
-    StudentRef,
-    Thresholds,
-    read_active,
-    read_manifest,
-)
+from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, read_active, read_manifest
 from router.contracts.files import owners_alone, sha256_of, weights_of
 from router.contracts.forms import FormName
 from router.errors import BundleError

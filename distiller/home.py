@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from router.contracts.files import owners_alone
+from router.contracts.files import owners_alone, write_atomically
 from router.contracts.rounds import HISTORY
 from router.errors import LocumError
 from router.settings import Settings
@@ -80,7 +80,7 @@ class Work:
             return cls(folder, resumed=True)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
-        write_json(folder / ROUND, key)
+        write_atomically(folder / ROUND, json.dumps(key).encode())
         return cls(folder)
 
     def stage(self, name: str, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class Work:
             start = time.monotonic()
             found = do()
             kept = {"seconds": round(time.monotonic() - start, 3), "found": found}
-            write_json(path, kept)
+            write_atomically(path, json.dumps(kept, indent=1, default=str).encode())
             owners_alone(self.folder)
         self.seconds[name] = kept["seconds"]
         result: dict[str, Any] = kept["found"]
@@ -121,13 +121,6 @@ def unfinished(parent: Path) -> Due | None:
         return Due(json.loads((parent / CURRENT / ROUND).read_bytes())["kind"])
     except (FileNotFoundError, json.JSONDecodeError):
         return None
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes plain values whole or not at all."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(values, indent=1, default=str))
-    fresh.replace(path)
 
 
 def remember(parent: Path, report: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How far a piece of work is: told to a terminal, or to nobody."""
+"""How far a piece of work is: one protocol, shown on a console or to nobody."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import time
 from types import TracebackType
 from typing import Protocol, Self
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+INDENT = " " * 10
+LINE_SECONDS = 5.0
 
-class Tell(Protocol):
-    """Where progress goes: ``stage`` opens a stage, ``step`` says how far it is, and ``note`` what else."""
+
+class Progress(Protocol):
+    """Where progress goes: ``stage`` opens a stage, ``step`` says how far it is, and ``note`` what else. ``of`` is 0
+    where nobody knows how much there is."""
 
     def stage(self, name: str, detail: str = "") -> None: ...
 
     def step(self, done: int, of: int, note: str = "") -> None: ...
 
 
-class Silent:
+class SilentProgress:
     """Tells nobody."""
 
     def stage(self, name: str, detail: str = "") -> None:
@@ -29,15 +33,16 @@ class Silent:
         return
 
 
-class Shown:
-    """Prints each stage as it begins, and a bar while one tells how far it is."""
+class ConsoleProgress:
+    """Prints each stage as it begins, and a bar while one tells how far it is; ``label`` stands before that. Where no
+    bar can move it is a line every tenth, and every few seconds where nobody knows how much there is."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+    def __init__(self, console: Console, label: str = INDENT) -> None:
+        self._console, self._label = console, label
+        self._bar: bars.Progress | None = None
+        self._task = bars.TaskID(0)
         self._tenth = 0
-        self._start = time.monotonic()
+        self._start = self._said = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -47,26 +52,36 @@ class Shown:
 
     def stage(self, name: str, detail: str = "") -> None:
         self._close()
-        passed = time.monotonic() - self._start
-        self._console.print(Text.assemble((f"{passed:6.0f} s", "dim"), "  ", (name, "bold"), f"  {detail}"))
+        self._said = time.monotonic()
+        passed = self._said - self._start
+        self._console.print(Text.assemble((f"{passed:6.0f} s", "dim"), "  ", (name, "bold"), f"  {detail}".rstrip()))
 
     def step(self, done: int, of: int, note: str = "") -> None:
         if not self._console.is_terminal:
-            self._line(done, of, note)
+            if self._is_due(done, of):
+                count = f"{done}/{of}" if of else f"{done:,}"
+                self._console.print(f"{self._label}{count} {note}".rstrip(), soft_wrap=True)
             return
         if self._bar is None:
-            figures = (MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
-            columns = (TextColumn("          "), BarColumn(), *figures)
-            self._bar = Progress(*columns, console=self._console, transient=True)
+            figures = (
+                bars.MofNCompleteColumn(),
+                bars.TextColumn("{task.fields[note]}", markup=False),
+                bars.TimeRemainingColumn(),
+            )
+            columns = (bars.TextColumn(self._label, markup=False), bars.BarColumn(), *figures)
+            self._bar = bars.Progress(*columns, console=self._console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task("", total=of, note=note)
-        self._bar.update(self._task, completed=done, total=of, note=note)
+            self._task = self._bar.add_task("", total=of or None, note=note)
+        self._bar.update(self._task, completed=done, total=of or None, note=note)
 
-    def _line(self, done: int, of: int, note: str) -> None:
-        """Where no bar can move: a line every tenth, of each thing that is counted anew."""
-        if (tenth := done * 10 // max(1, of)) != self._tenth:
-            self._tenth = tenth
-            self._console.print(f"          {done}/{of} {note}".rstrip())
+    def _is_due(self, done: int, of: int) -> bool:
+        if of:
+            before, self._tenth = self._tenth, done * 10 // of
+            return self._tenth != before
+        before_seconds, now = self._said, time.monotonic()
+        due = now - before_seconds > LINE_SECONDS
+        self._said = now if due else before_seconds
+        return due
 
     def _close(self) -> None:
         self._tenth = 0

@@ -3,7 +3,7 @@
 Which conversations is drawn by a hash of their ids and the canary's, so that each stays with one of the two, all
 workers agree, and the draw never looks at what is asked: what either serves is a fair sample of the traffic. Whether
 it is kept is for learning to judge, by its audits beside the live student's answers to the same prompts
-(``distiller.rounds.canary``); here it is rolled back at once where it harms before that can be told.
+(``distiller.rounds.trial``); here it is rolled back at once where it harms before that can be told.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from router.settings import Settings
 
 def list_bundles(policy: PolicyFile = DEFAULT) -> None:
     """List every bundle: its parent, what it was trained on, the share it can carry, and the gate's word."""
-    from distiller.commands.tables import bundle_table  # noqa: PLC0415
+    from distiller.commands.tables import bundle_table
 
     chosen, settings = load_policy(policy), Settings.from_env()
     console.print(bundle_table(settings.bundles(chosen.name), chosen))
@@ -49,7 +49,7 @@ def activate(
 
 def _must_serve(bundles: Path, bundle: str | None) -> None:
     """Raises BundleError where the bundle is unknown, or its weights were pruned."""
-    from distiller.bundles import has_weights  # noqa: PLC0415
+    from distiller.bundles import has_weights
 
     if bundle is None:
         return

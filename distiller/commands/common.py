@@ -32,6 +32,6 @@ def usd_option(name: str, value: str) -> Decimal:
 
 
 def say_live(policy: Policy, settings: Settings, bundle: str | None, canary: bool = False) -> None:
-    from distiller.rounds.live import wait_until_live  # noqa: PLC0415
+    from distiller.commands.live import wait_until_live
 
     console.print(wait_until_live(settings, policy.name, bundle, canary=canary))

@@ -40,22 +40,22 @@ def build(
     ] = None,
 ) -> None:
     """Build the dataset: what would be trained on, by which right, and what was left out and why."""
-    from dataclasses import replace  # noqa: PLC0415
+    from dataclasses import replace
 
-    from distiller.config import DatasetConfig  # noqa: PLC0415
-    from distiller.data import dataset, known  # noqa: PLC0415
-    from distiller.data.against import read_prompts  # noqa: PLC0415
-    from distiller.data.tables import dataset_table  # noqa: PLC0415
-    from distiller.data.telling import Telling  # noqa: PLC0415
-    from distiller.synthesis.shelf import kept  # noqa: PLC0415
-    from router.scoring.encoder import kept_encoder  # noqa: PLC0415
+    from distiller.config import DatasetConfig
+    from distiller.data import dataset, registry
+    from distiller.data.evaluation_prompts import read_prompts
+    from distiller.data.tables import dataset_table
+    from distiller.progress import ConsoleProgress
+    from distiller.synthesis.shelf import kept
+    from router.scoring.encoder import kept_encoder
 
     chosen, settings = load_policy(policy), Settings.from_env()
     config = DatasetConfig.from_policy(chosen)
     if max_rows is not None:
         config = replace(config, max_rows=max_rows or None)
     prompts = [prompt for file in against for prompt in read_prompts(file)]
-    with reading(settings) as log, Telling(console) as tell:
+    with reading(settings) as log, ConsoleProgress(console) as tell:
         built = dataset.build(
             (record for _, record in log.records(chosen.name)),
             chosen,
@@ -66,7 +66,7 @@ def build(
             encoder=partial(kept_encoder, settings.cache),
             tell=tell,
         )
-    known.remember(settings.home, out)
+    registry.remember(settings.home, out)
     console.print(dataset_table(built))
     console.print(f"{out} · sha256 {built.sha256[:12]}")
 
@@ -77,10 +77,10 @@ def show(
     rows: Annotated[int, typer.Option("--rows", min=0, help="So many rows of the training split as an example.")] = 0,
 ) -> None:
     """Show what is in a dataset: rights, reasons why rows were left out, slices, lengths, failing kinds."""
-    from itertools import islice  # noqa: PLC0415
+    from itertools import islice
 
-    from distiller.data import dataset, tables  # noqa: PLC0415
-    from distiller.data.profile import profile  # noqa: PLC0415
+    from distiller.data import dataset, tables
+    from distiller.data.tables import profile
 
     found = dataset.load(folder)
     console.print(tables.dataset_table(found))
@@ -102,12 +102,12 @@ def export(
 
     The Parquet files themselves have a `messages` column, which TRL and axolotl read as it is.
     """
-    from distiller.data import dataset, known  # noqa: PLC0415
-    from distiller.data.export import HINTS, write  # noqa: PLC0415
+    from distiller.data import dataset, registry
+    from distiller.data.export import HINTS, write
 
     found = dataset.load(folder)
     to = out or folder / f"{split}.{form.value}.jsonl"
     count = write(found, split, form.value, to)
-    known.remember(Settings.from_env().home, folder, export=to)
+    registry.remember(Settings.from_env().home, folder, export=to)
     console.print(f"{count} rows · {to}")
     console.print(HINTS[form.value], markup=False)

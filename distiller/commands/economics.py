@@ -67,7 +67,7 @@ def economics(
     Savings are signed, and net of audits, judges and discarded answers. What the next round is expected to add is
     taken from the rounds before it, and is an assumption where there were none.
     """
-    from distiller.economics.report import Inputs  # noqa: PLC0415
+    from distiller.economics.report import Inputs
 
     chosen, settings = load_policy(policy), Settings.from_env()
     price = None if student is None else _price("--student-usd-per-million", student)
@@ -89,7 +89,7 @@ def economics(
 
 def _flow(policy: Policy, settings: Settings, student: Price | None, teacher: Price | None, days: float) -> Flow:
     """The traffic of the last ``days``. Raises StoreError where there is none."""
-    from distiller.economics.flow import DAY_SECONDS, Rates, flow_of  # noqa: PLC0415
+    from distiller.economics.flow import DAY_SECONDS, Rates, flow_of
 
     rates = Rates(student or policy.student.usd_per_million, student_given=student is not None, teacher=teacher)
     with reading(settings) as log, console.status("reading the log"):
@@ -101,8 +101,8 @@ def _flow(policy: Policy, settings: Settings, student: Price | None, teacher: Pr
 
 
 def _tell(policy: str, flow: Flow, settings: Settings, inputs: Inputs, out: Path | None) -> None:
-    from distiller.economics.report import economics as reckoned  # noqa: PLC0415
-    from distiller.economics.scales import data_usd, rounds_of  # noqa: PLC0415
+    from distiller.economics.report import economics as reckoned
+    from distiller.economics.scales import data_usd, rounds_of
 
     inputs = replace(inputs, data_usd=data_usd(settings, policy, flow.first_at))
     found = reckoned(flow, rounds_of(settings, policy), inputs)
@@ -112,9 +112,9 @@ def _tell(policy: str, flow: Flow, settings: Settings, inputs: Inputs, out: Path
 
 
 def _show(policy: str, found: Economics) -> None:
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
-    from distiller.economics.tables import sections  # noqa: PLC0415
+    from distiller.economics.tables import sections
 
     console.print(policy, style="bold")
     for name, rows in sections(found).items():
@@ -125,8 +125,7 @@ def _show(policy: str, found: Economics) -> None:
 
 
 def _write(policy: str, found: Economics, out: Path) -> None:
-    from distiller.economics.page import page  # noqa: PLC0415
-    from distiller.economics.plot import plot  # noqa: PLC0415
+    from distiller.economics.page import page, plot
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "economics.json").write_text(json.dumps({"policy": policy, **found.as_dict()}, indent=1))

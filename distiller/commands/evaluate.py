@@ -18,7 +18,7 @@ from router.store.base import reading
 if TYPE_CHECKING:
     from distiller.data.rows import Row
     from distiller.evaluation.subject import Subject
-    from distiller.progress import Tell
+    from distiller.progress import Progress
 
 
 def evaluate(
@@ -45,16 +45,15 @@ def evaluate(
     By task, language, length, rarity and perturbed prompts; what it forgot against its parent; whether its
     probabilities hold; how well it knows its errors; latency and cost. Answers are kept: a second call goes on.
     """
-    from distiller.config import EvaluateConfig  # noqa: PLC0415
-    from distiller.evaluation.report import write  # noqa: PLC0415
-    from distiller.evaluation.run import Evaluation  # noqa: PLC0415  (numpy, scikit-learn's scorer)
-    from distiller.evaluation.tables import table  # noqa: PLC0415
-    from distiller.progress import Shown  # noqa: PLC0415
+    from distiller.config import EvaluateConfig
+    from distiller.evaluation.evaluation import Evaluation  # numpy, scikit-learn's scorer
+    from distiller.evaluation.report import table, write
+    from distiller.progress import ConsoleProgress
 
     if bundle is not None and student is not None:
         raise typer.BadParameter("give --bundle or --student, not both")
     chosen, settings = load_policy(policy), Settings.from_env()
-    with Shown(console) as tell:
+    with ConsoleProgress(console) as tell:
         subject = _subject(chosen, settings, bundle, student, tell)
         rows, source = _rows(chosen, settings, dataset, most)
         config = replace(EvaluateConfig(), in_flight=in_flight)
@@ -70,8 +69,8 @@ def kept_in(settings: Settings, policy: Policy) -> Path:
     return settings.work(policy.name) / "evaluate"
 
 
-def _subject(policy: Policy, settings: Settings, bundle: str | None, student: Path | None, tell: Tell) -> Subject:
-    from distiller.evaluation.subject import of_bundle, of_path  # noqa: PLC0415
+def _subject(policy: Policy, settings: Settings, bundle: str | None, student: Path | None, tell: Progress) -> Subject:
+    from distiller.evaluation.subject import of_bundle, of_path
 
     if student is not None:
         return of_path(student, policy, kept_in(settings, policy), lambda what: tell.stage("export", what))
@@ -80,7 +79,7 @@ def _subject(policy: Policy, settings: Settings, bundle: str | None, student: Pa
 
 def _parent(policy: Policy, settings: Settings, subject: Subject, against: str | None) -> Subject | None:
     """What it is held against: by default a bundle's parent, and the live bundle for a student on disk."""
-    from distiller.evaluation.subject import of_bundle  # noqa: PLC0415
+    from distiller.evaluation.subject import of_bundle
 
     if against == "none":
         return None
@@ -100,7 +99,7 @@ def _parent(policy: Policy, settings: Settings, subject: Subject, against: str |
 
 
 def _rows(policy: Policy, settings: Settings, dataset: Path | None, most: int) -> tuple[list[Row], str]:
-    from distiller.evaluation.sources import from_log, from_path  # noqa: PLC0415
+    from distiller.evaluation.sources import from_log, from_path
 
     if dataset is not None:
         rows, source = from_path(dataset, most), str(dataset)

@@ -27,8 +27,8 @@ def export(
     The policy names the base student, whose own GGUF a new one is patterned on. What it gains and what it costs in
     quality is measured with `locum distill evaluate`; rounds do both by themselves, by the policy's `student.form`.
     """
-    from distiller.forms.export import export as write  # noqa: PLC0415
-    from router.contracts.files import weights_of  # noqa: PLC0415
+    from distiller.forms.export import export as write
+    from router.contracts.files import weights_of
 
     chosen = load_policy(policy)
     if (bundle is None) == (student is None):

@@ -21,14 +21,13 @@ def forget(
     Kept answers to them and their rows in a round under way go too. A student cannot unlearn: each bundle and each
     dataset that they went into is named, for you to replace. A proxy that runs goes on.
     """
-    from distiller.rounds.forgetting import erase, look  # noqa: PLC0415
-    from distiller.rounds.forgotten import left_tables  # noqa: PLC0415
+    from distiller.erasure import erase, left_of, left_tables
 
     if (user is None) == (conversation is None):
         raise typer.BadParameter("give one of --user and --conversation")
     settings = Settings.from_env()
     whose = {"user": user, "conversation": conversation}
-    left = look(settings, **whose)
+    left = left_of(settings, **whose)
     if left.nothing:
         console.print("Nothing is there of them.")
         return

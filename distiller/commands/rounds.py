@@ -25,7 +25,7 @@ from router.settings import Settings
 from router.store.base import reading
 
 if TYPE_CHECKING:
-    from distiller.rounds.reports import RoundReport
+    from distiller.rounds.report import RoundReport
 
 NOTHING = Tally()
 RETRY_SECONDS = 300.0
@@ -142,12 +142,12 @@ def _look(policy: Policy, settings: Settings, known: Tally, scales: Scales, seed
 
 
 def _round(policy: Policy, settings: Settings, kind: Due, seed: int, keep_work: bool) -> RoundReport:
-    from distiller.commands.tables import round_table  # noqa: PLC0415
-    from distiller.progress import Shown  # noqa: PLC0415
-    from distiller.rounds.loop import run_round  # noqa: PLC0415  (torch and scikit-learn: only a round pays for them)
+    from distiller.commands.tables import round_table
+    from distiller.progress import ConsoleProgress
+    from distiller.rounds.round import run_round  # torch and scikit-learn: only a round pays for them
 
     _yield_to_serving()
-    with Shown(console) as tell:
+    with ConsoleProgress(console) as tell:
         report = run_round(policy, settings, kind=kind, seed=seed, keep_work=keep_work, tell=tell)
     console.print(round_table(report))
     canary = read_active(settings.bundles(policy.name)).canary
@@ -164,10 +164,10 @@ def _canary_goes_on(policy: Policy, settings: Settings) -> bool:
     active = read_active(settings.bundles(policy.name))
     if (active.canary is None and active.ended is None) or unfinished(settings.work(policy.name)) is not None:
         return False
-    from distiller.progress import Shown  # noqa: PLC0415
-    from distiller.rounds.canary import look  # noqa: PLC0415  (features and engines: only a canary pays for them)
+    from distiller.progress import ConsoleProgress
+    from distiller.rounds.trial import look  # features and engines: only a canary pays for them
 
-    with Shown(console) as tell:
+    with ConsoleProgress(console) as tell:
         looked = look(policy, settings, tell=tell)
     if looked is not None:
         console.print(f"{policy.name}: {looked.told}")
@@ -178,7 +178,7 @@ def _show_canary(policy: Policy, settings: Settings) -> None:
     active = read_active(settings.bundles(policy.name))
     if active.canary is None and active.ended is None:
         return
-    from distiller.rounds.canary import told_of, under_way  # noqa: PLC0415
+    from distiller.rounds.trial import told_of, under_way
 
     if (trial := under_way(policy, settings)) is not None:
         due = f"; `locum distill watch` ends it now, by {trial.due}" if trial.due else ""

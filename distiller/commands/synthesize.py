@@ -42,11 +42,11 @@ def synthesize(
     every dataset from then on trains on it, none measures by it. A killed run goes on where it was when you call
     it again, and pays for no call twice. What it cost counts against the saving.
     """
-    from distiller.home import one_round_at_a_time  # noqa: PLC0415
-    from distiller.progress import Shown  # noqa: PLC0415
-    from distiller.synthesis.plan import planned  # noqa: PLC0415
-    from distiller.synthesis.run import synthesize as written  # noqa: PLC0415
-    from router.scoring.encoder import load_encoder  # noqa: PLC0415
+    from distiller.home import one_round_at_a_time
+    from distiller.progress import ConsoleProgress
+    from distiller.synthesis.plan import planned
+    from distiller.synthesis.run import synthesize as written
+    from router.scoring.encoder import load_encoder
 
     chosen, settings = load_policy(policy), Settings.from_env()
     most = chosen.distil.synthetic.usd if usd is None else usd_option("--usd", usd)
@@ -58,7 +58,7 @@ def synthesize(
         return
     if not most:
         raise LocumError("say what it may cost at most: --usd 2.00, or distil.synthetic.usd in the policy")
-    with one_round_at_a_time(settings), Shown(console) as tell:
+    with one_round_at_a_time(settings), ConsoleProgress(console) as tell:
         report = written(
             chosen,
             settings,
@@ -73,9 +73,9 @@ def synthesize(
 
 
 def _show_plan(plan: Plan, usd: Decimal) -> None:
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
-    from distiller.synthesis.prompts import drawn, to_write  # noqa: PLC0415
+    from distiller.synthesis.prompts import drawn, to_write
 
     table = Table("kind", "why", "rows", "to train on", "wrong", "wanted", "about USD", title_justify="left")
     table.title = f"what {plan.teacher.label} would write"
@@ -97,7 +97,7 @@ def _show_plan(plan: Plan, usd: Decimal) -> None:
 
 
 def _show_report(report: Report) -> None:
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     table = Table("kind", "kept", "wanted", title="synthetic rows", title_justify="left")
     for name, wanted in report.wanted.items():

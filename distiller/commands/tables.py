@@ -8,7 +8,7 @@ from rich.table import Column, Table
 
 from distiller.bundles import has_weights, manifests
 from distiller.evaluation.report import HTML
-from distiller.rounds.reports import RoundReport
+from distiller.rounds.report import RoundReport
 from distiller.rounds.tuning import share_of
 from router.contracts.bundles import read_active
 from router.policy import Policy

@@ -18,7 +18,7 @@ from router.settings import Settings
 
 if TYPE_CHECKING:
     from distiller.config import TrainConfig
-    from distiller.training.train import TrainReport
+    from distiller.training.loop import TrainReport
 
 
 class Tuned(StrEnum):
@@ -149,7 +149,7 @@ def train(
 
 
 def _config(policy: Policy | None, said: dict[str, Any]) -> TrainConfig:
-    from distiller.config import TrainConfig  # noqa: PLC0415
+    from distiller.config import TrainConfig
 
     config = replace(TrainConfig.from_policy(policy) if policy else TrainConfig(), **said)
     if config.processes > 1 and config.launcher == "none":
@@ -159,10 +159,10 @@ def _config(policy: Policy | None, said: dict[str, Any]) -> TrainConfig:
 
 def _method(config: TrainConfig, name: str | None, given: list[str]) -> Any:
     """The method's settings. Those of the policy hold for its own method, unless another is named."""
-    import yaml  # noqa: PLC0415
-    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+    import yaml
+    from pydantic import TypeAdapter, ValidationError
 
-    from router.contracts.methods import MethodSettings  # noqa: PLC0415
+    from router.contracts.methods import MethodSettings
 
     pairs = [text.partition("=") for text in given]
     if wrong := [text for text, (_, equals, _) in zip(given, pairs, strict=True) if not equals]:
@@ -177,10 +177,10 @@ def _method(config: TrainConfig, name: str | None, given: list[str]) -> Any:
 
 
 def _learn(config: TrainConfig, policy: Policy | None, student: str | None, dataset: Path, out: Path) -> None:
-    from distiller.data.dataset import load  # noqa: PLC0415
-    from distiller.training.soup import trained  # noqa: PLC0415
-    from distiller.training.train import PLOT, REPORT  # noqa: PLC0415
-    from router.engine.weights import base_student  # noqa: PLC0415
+    from distiller.data.dataset import load
+    from distiller.training.loop import PLOT, REPORT
+    from distiller.training.run import trained
+    from router.engine.weights import base_student
 
     name = student or (policy.student.model if policy else "")
     report = trained(config, base_student(name, Settings.from_env().cache), load(dataset), out)

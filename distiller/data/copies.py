@@ -35,7 +35,7 @@ _AT_ONCE = 256
 _A, _B = np.random.default_rng(1997).integers(0, 1 << 32, (2, BANDS * BAND_ROWS), dtype=np.uint32)
 _A |= np.uint32(1)
 
-Tell = Callable[[int, int], None]
+Step = Callable[[int, int], None]
 """Is told how many of how many are done."""
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -100,7 +100,7 @@ class Prompts:
     kept: int
 
 
-def find_copies(prompts: Prompts, frames: Frames, similarity: float, tell: Tell = lambda done, of: None) -> Copies:
+def find_copies(prompts: Prompts, frames: Frames, similarity: float, tell: Step = lambda done, of: None) -> Copies:
     """Prompts at least ``similarity`` alike, by Jaccard similarity of what tells them apart.
 
     Two that are not kept are copies only where all of their text is as alike as what tells it apart, and their last
@@ -191,7 +191,7 @@ def _grouped(keys: U64) -> tuple[Ints, Ints, Ints]:
     return order, starts, sizes
 
 
-def _bands(n: int, frames: Frames, tell: Tell) -> NDArray[np.uint32]:
+def _bands(n: int, frames: Frames, tell: Step) -> NDArray[np.uint32]:
     """Each prompt's band keys: uint32, (n, BANDS); 0 in all where too little tells it apart."""
     keys = np.zeros((n, BANDS), np.uint32)
     for first in range(0, n, _AT_ONCE):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,19 +23,19 @@ from numpy.typing import NDArray
 
 from distiller.config import DatasetConfig
 from distiller.data import files
-from distiller.data.against import EvaluationPrompts
-from distiller.data.choosing import choose
 from distiller.data.copies import Ints
+from distiller.data.evaluation_prompts import EvaluationPrompts
 from distiller.data.failures import MOST_JUDGED, Failing, Failures, asked
-from distiller.data.faults import fault
 from distiller.data.files import read, scan
 from distiller.data.rights import Ledger
 from distiller.data.rows import Row, Skip, alias, row_of
+from distiller.data.selection import Sifter, choose, fault
 from distiller.data.shingles import digest
-from distiller.data.sifting import Sifter
 from distiller.data.spool import Slips, Spool
 from distiller.data.votes import Votes
+from distiller.progress import Progress, SilentProgress
 from router.contracts.decision import Tier
+from router.contracts.files import write_atomically
 from router.contracts.records import Record
 from router.errors import DatasetError
 from router.policy import Policy
@@ -51,9 +50,6 @@ SPLITS = (TRAIN, DEV, HOLDOUT)
 DATASET = "dataset.json"
 VERSION = 2
 """Of the files' layout. 1 was JSON lines."""
-
-Told = Callable[[str, int, int], None]
-"""Is told what is being done, how much of it, and of how much; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +109,7 @@ def build(
     written: Iterable[Row] = (),
     against: Iterable[str] = (),
     encoder: Callable[[], Encoder | None] = lambda: None,
-    tell: Told = lambda what, done, of: None,
+    tell: Progress | None = None,
 ) -> Dataset:
     """Writes the dataset of these records to the folder ``out``; the same records give the same hash.
 
@@ -129,7 +125,7 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     (out / DATASET).unlink(missing_ok=True)
     with Spool(out) as spool:
-        building = _Building(spool, policy, config, tell)
+        building = _Building(spool, policy, config, tell or SilentProgress())
         building.take(records, written)
         building.sift(EvaluationPrompts(against), known_requests(parent))
         values = building.write(out, encoder)
@@ -141,7 +137,7 @@ def build(
 class _Building:
     """One dataset under way: its methods are called once each, in their order."""
 
-    def __init__(self, spool: Spool, policy: Policy, config: DatasetConfig, tell: Told) -> None:
+    def __init__(self, spool: Spool, policy: Policy, config: DatasetConfig, tell: Progress) -> None:
         self._spool, self._policy, self._config, self._tell = spool, policy, config, tell
         self._ledger, self._skipped = Ledger(), Counter[str]()
         self._judges = Judges(policy.judge)
@@ -151,9 +147,10 @@ class _Building:
 
     def take(self, records: Iterable[Record], written: Iterable[Row]) -> None:
         """Spools each usable record's row, and those that a teacher wrote."""
+        self._tell.stage("reading records")
         for n, record in enumerate(records, 1):
             if n % 1000 == 0:
-                self._tell("reading records", n, 0)
+                self._tell.step(n, 0)
             audited = record.decision.audited
             row = row_of(record, self._policy, self._judges)
             if isinstance(row, Skip):
@@ -175,7 +172,8 @@ class _Building:
         slips = self._slips
         votes = Votes(self._judges, self._spool.row)
         sifter = Sifter(self._spool, self._config, against, votes, self._skipped)
-        sifter.tell = lambda done, of: self._tell("comparing prompts", done, of)
+        sifter.tell = self._tell.step
+        self._tell.stage("comparing prompts")
         splits = sifter.part(slips, self._conversations)
         train = choose(splits.train, slips, known, self._config, self._skipped)
         self._new = int(np.count_nonzero(~np.isin(slips["request"][train], known)))
@@ -207,8 +205,9 @@ class _Building:
 
     def _rows(self, split: str, failures: Failures) -> Iterator[Row]:
         places = self._places[split]
+        self._tell.stage(f"writing {split}")
         for first in range(0, len(places), files.ROWS_AT_ONCE):
-            self._tell(f"writing {split}", first, len(places))
+            self._tell.step(first, len(places))
             rows = [self._spool.row(slip) for slip in self._slips[places[first : first + files.ROWS_AT_ONCE]]]
             placed = failures.place(rows)
             for row, failing in zip(rows, placed, strict=True):
@@ -237,6 +236,4 @@ def _parent_sha256(parent: Path | None) -> str | None:
 
 def write_values(folder: Path, values: Mapping[str, Any]) -> None:
     """Writes ``dataset.json``, whole and last: its existence means that the dataset is complete."""
-    fresh = folder / f"{DATASET}.{os.getpid()}"
-    fresh.write_text(json.dumps({"version": VERSION, **values}, indent=2))
-    fresh.replace(folder / DATASET)
+    write_atomically(folder / DATASET, json.dumps({"version": VERSION, **values}, indent=2).encode())

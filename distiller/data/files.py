@@ -75,7 +75,7 @@ def ids(path: Path) -> frozenset[str]:
 def write(path: Path, rows: Iterable[Row], sha256: Any) -> int:
     """Writes rows as they come, and updates ``sha256`` with each row's canonical JSON: so the hash is of what the rows
     say, whichever Parquet library wrote them. Returns how many there were."""
-    from pyarrow import parquet  # noqa: PLC0415
+    from pyarrow import parquet
 
     count, rows = 0, iter(rows)
     with parquet.ParquetWriter(path, _schema(), compression="zstd") as writer:
@@ -88,7 +88,7 @@ def write(path: Path, rows: Iterable[Row], sha256: Any) -> int:
 
 
 def _batches(path: Path, columns: list[str] | None) -> Iterator[Any]:
-    from pyarrow import ArrowInvalid, parquet  # noqa: PLC0415
+    from pyarrow import ArrowInvalid, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
@@ -98,7 +98,7 @@ def _batches(path: Path, columns: list[str] | None) -> Iterator[Any]:
 
 
 def _table(rows: list[Row]) -> Any:
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     schema = _schema()
     columns = []
@@ -115,7 +115,7 @@ def _table(rows: list[Row]) -> Any:
 
 @cache
 def _schema() -> Any:
-    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow as pa
 
     text = pa.string()
     other = {

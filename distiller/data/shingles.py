@@ -1,8 +1,13 @@
-"""What of a text is compared: its normalised form's character 5-grams as numbers, at most so many of each.
+"""What of a text is compared: its normalised form's character 5-grams, as numbers.
 
-Of a long text only the ``WHOLE`` smallest hashes are kept, a sample of its shingles by which two texts of like
-length are still comparable (the sketch of Broder, "On the resemblance and containment of documents", 1997), so that
-no prompt costs more memory than another.
+A log's prompts are compared by sketches of theirs (``copies``): of a long text only the ``WHOLE`` smallest hashes are
+kept, a sample of its shingles by which two texts of like length are still comparable (the sketch of Broder, "On the
+resemblance and containment of documents", 1997), so that no prompt costs more memory than another.
+
+Prompts that come one by one, and of which none may be missed, are compared exactly (``NearCopies``): Jaccard
+similarity, found by prefix filtering (Chaudhuri, Ganti and Kaushik, "A primitive operator for similarity joins",
+2006). Traffic of one application shares a template, often longer than what varies, so plain similarity would call
+every prompt a copy of every other; shingles that many prompts share are therefore left out first.
 """
 
 from __future__ import annotations
@@ -13,6 +18,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +41,11 @@ _KEPT = frozenset(_OPERATORS + "_")
 _ASCII = bytes(ord(chr(b).lower()) if chr(b).isalnum() or chr(b) in _KEPT else 32 for b in range(128)) + bytes(128)
 _NUMBERS = re.compile(r"\d+")
 _PRIME = 0x9E3779B1
+_BUCKETS = 1 << 20
+_COMMON_SHARE = 0.05
+_COMMON_MIN = 10
+_FEWEST = 8
+"""Below this many telling shingles only equal texts count as copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +133,65 @@ def resemblance(a: U32, b: U32, upto: np.uint32) -> float:
     at[at == len(large)] = 0
     shared = int(np.count_nonzero(large[at] == small))
     return shared / (len(a) + len(b) - shared)
+
+
+def fingerprint(text: str) -> bytes:
+    """16 bytes that stand for the normalised text."""
+    return hashlib.blake2b(normalise(text).encode(), digest_size=16).digest()
+
+
+def shingles(text: str) -> frozenset[int]:
+    """The text's distinct character 5-grams, normalised, each as a number below 2**20."""
+    clean = normalise(text)
+    last = max(len(clean) - SHINGLE, 0)
+    return frozenset(crc32(clean[i : i + SHINGLE].encode()) % _BUCKETS for i in range(last + 1))
+
+
+class NearCopies:
+    """Finds whether a prompt is nearly one of a kept set.
+
+    Feed every prompt to ``count``, then the kept ones to ``keep``, then ask ``has``. Memory is one
+    fixed table plus the kept prompts' shingles.
+    """
+
+    def __init__(self, similarity: float) -> None:
+        self.similarity = similarity
+        self._frequency: NDArray[np.uint32] = np.zeros(_BUCKETS, dtype=np.uint32)  # (buckets,)
+        self._prompts = 0
+        self._kept: list[frozenset[int]] = []
+        self._postings: dict[int, list[int]] = {}
+
+    def count(self, text: str) -> None:
+        """Learns which shingles are common."""
+        self._prompts += 1
+        self._frequency[list(shingles(text))] += 1
+
+    def keep(self, text: str) -> None:
+        """Adds a prompt whose near copies are to be found."""
+        telling = self._telling(text)
+        for shingle in telling[: self._prefix(len(telling))]:
+            self._postings.setdefault(shingle, []).append(len(self._kept))
+        self._kept.append(frozenset(telling))
+
+    def has(self, text: str) -> bool:
+        """Whether a kept prompt is at least ``similarity`` like this one."""
+        telling = self._telling(text)
+        if len(telling) < _FEWEST:
+            return False
+        mine = frozenset(telling)
+        near = {i for s in telling[: self._prefix(len(telling))] for i in self._postings.get(s, ())}
+        return any(self._alike(mine, self._kept[i]) for i in near)
+
+    def _alike(self, a: frozenset[int], b: frozenset[int]) -> bool:
+        shared = len(a & b)
+        return len(b) >= _FEWEST and shared >= self.similarity * (len(a) + len(b) - shared)
+
+    def _telling(self, text: str) -> list[int]:
+        """The shingles that few prompts share, rarest first."""
+        limit = max(_COMMON_MIN, _COMMON_SHARE * self._prompts)
+        own = shingles(text)
+        return sorted((s for s in own if self._frequency[s] <= limit), key=lambda s: (self._frequency[s], s))
+
+    def _prefix(self, size: int) -> int:
+        """Two sets as similar as asked share one of their so many rarest members."""
+        return size - ceil(self.similarity * size) + 1

@@ -90,7 +90,7 @@ def part_closed(line: Line) -> float:
 
 def expected_gain(rounds: Sequence[Line], share: float) -> Gain:
     """What the next round is expected to add to ``share``, by a policy's history, oldest first."""
-    from scipy.stats import beta  # noqa: PLC0415
+    from scipy.stats import beta
 
     parts = [part_closed(line) for line in trainings(rounds)]
     closed, left = ASSUMED_PART, 1 - ASSUMED_PART

@@ -28,7 +28,7 @@ class Bin:
 
 def auroc(scores: Floats, labels: Bools) -> float | None:
     """The chance that an acceptable one scores higher than an unacceptable one; None with one class only. Both (n,)."""
-    from sklearn.metrics import roc_auc_score  # noqa: PLC0415
+    from sklearn.metrics import roc_auc_score
 
     return None if labels.all() or not labels.any() else float(roc_auc_score(labels, scores))
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from distiller.evaluation.asking import Question
+from distiller.evaluation.answers import Question
 from router.scoring.estimator import Scorer
 from router.scoring.features import Features
 from router.scoring.ngrams import hashed_ngrams

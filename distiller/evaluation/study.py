@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from distiller.evaluation.asking import Question, StudentAnswer
+from distiller.evaluation.answers import Question, StudentAnswer
 from distiller.evaluation.calibration import brier, calibration_error, reliability
-from distiller.evaluation.evaluate import percentile
+from distiller.evaluation.grading import percentile
 from distiller.evaluation.intervals import Resamples
 from router.contracts.prices import Price
 from router.contracts.records import Signals

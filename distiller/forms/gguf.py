@@ -38,7 +38,7 @@ def to_gguf(hf_folder: Path, base_gguf: Path, out: Path, form: GgufForm = "q8_0"
     Raises:
         TrainingError: a tensor of either has no counterpart of the same shape in the other.
     """
-    import gguf  # noqa: PLC0415  (only an export needs it)
+    import gguf  # only an export needs it
 
     base = gguf.GGUFReader(base_gguf)
     arch = str(base.fields["general.architecture"].contents())
@@ -82,7 +82,7 @@ def interleave(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 def _renamed(hf_folder: Path, base: Any, arch: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The folder's tensors in float32 by their GGUF names, in llama.cpp's order of rows."""
-    import gguf  # noqa: PLC0415
+    import gguf
 
     architectures = {name: key for key, name in gguf.MODEL_ARCH_NAMES.items()}
     names = gguf.get_tensor_name_map(architectures[arch], int(base.fields[f"{arch}.block_count"].contents()))
@@ -102,7 +102,7 @@ def _renamed(hf_folder: Path, base: Any, arch: str) -> Iterator[tuple[str, NDArr
 
 
 def _tensors(hf_folder: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    from safetensors import safe_open  # noqa: PLC0415
+    from safetensors import safe_open
 
     with ExitStack() as stack:
         for path in sorted(hf_folder.glob("*.safetensors")):
@@ -113,7 +113,7 @@ def _tensors(hf_folder: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 def _kind(weight: NDArray[np.float32], form: GgufForm) -> Any:
     """Norms and biases are small and stay exact; a row must hold whole blocks of 32 to be quantised."""
-    import gguf  # noqa: PLC0415
+    import gguf
 
     kinds = gguf.GGMLQuantizationType
     if weight.ndim == 1:
@@ -124,7 +124,7 @@ def _kind(weight: NDArray[np.float32], form: GgufForm) -> Any:
 
 def _copy_metadata(base: Any, writer: Any) -> None:
     """Everything the base says of itself but what the writer states anew."""
-    import gguf  # noqa: PLC0415
+    import gguf
 
     own = {"general.architecture", "general.file_type", "general.alignment"}
     for name, field in base.fields.items():

@@ -19,7 +19,7 @@ def to_int8(hf_folder: Path, out: Path) -> Path:
 
     Tokenizer and configuration go with it, so that it serves alone.
     """
-    from safetensors.torch import load_file, save_file  # noqa: PLC0415
+    from safetensors.torch import load_file, save_file
 
     tensors: dict[str, torch.Tensor] = {}
     for path in sorted(hf_folder.glob("*.safetensors")):
@@ -45,7 +45,7 @@ def quantised(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     Symmetric and by row ("vector-wise", T. Dettmers et al., "LLM.int8()", 2022, section 2.1).
     """
-    import torch  # noqa: PLC0415
+    import torch
 
     weight = weight.float()
     scale = weight.abs().amax(dim=1) / 127

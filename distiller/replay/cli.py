@@ -52,9 +52,9 @@ def replay(
     tier alone and an oracle; and whether routing, the cascade or both together is cheapest at the target.
     With `--out` also as a plot and as a page with a slider for the threshold.
     """
-    from distiller.replay.report import outlook_of  # noqa: PLC0415  (numpy and scikit-learn's scorer)
-    from distiller.replay.report import replay as replayed  # noqa: PLC0415
-    from distiller.replay.tables import table  # noqa: PLC0415
+    from distiller.replay.report import outlook_of  # numpy and scikit-learn's scorer
+    from distiller.replay.report import replay as replayed
+    from distiller.replay.tables import table
 
     chosen = [load_policy(file) for file in (policy, against) if file]
     log = _Log.read(chosen, source, since, bundle)
@@ -65,8 +65,8 @@ def replay(
             found.policies.append(outlook_of(name, log.traffic(1), chosen[1], log.thresholds, ahead=ahead))
     console.print(table(found))
     if out is not None:
-        from distiller.replay.page import page  # noqa: PLC0415
-        from distiller.replay.plot import plot  # noqa: PLC0415
+        from distiller.replay.page import page
+        from distiller.replay.plot import plot
 
         out.mkdir(parents=True, exist_ok=True)
         (out / "replay.html").write_text(page(found), encoding="utf-8")
@@ -88,8 +88,8 @@ def tune(
 
     The rest of the file stays as it is, byte for byte; the reason stands above as a comment.
     """
-    from distiller.replay.policy_file import with_threshold, write  # noqa: PLC0415
-    from distiller.replay.target import Target, tuned  # noqa: PLC0415
+    from distiller.replay.policy_file import with_threshold, write
+    from distiller.replay.target import Target, tuned
 
     chosen, wanted = load_policy(policy), Target.parse(target, confidence)
     log = _Log.read([chosen], source, since, bundle)
@@ -114,8 +114,8 @@ class _Log:
 
     @classmethod
     def read(cls, policies: list[Policy], source: str, since: str | None, bundle: str | None) -> _Log:
-        from distiller.replay.log import read_log  # noqa: PLC0415
-        from distiller.replay.traffic import bundle_of  # noqa: PLC0415
+        from distiller.replay.log import read_log
+        from distiller.replay.traffic import bundle_of
 
         settings, name = Settings.from_env(), policies[0].name
         with console.status("reading the log"):
@@ -129,7 +129,7 @@ class _Log:
         return cls(rows, policies, bundle_of(rows, live, bundle), settings)
 
     def traffic(self, which: int, *, by_score: bool = False) -> Traffic:
-        from distiller.replay.traffic import traffic_of  # noqa: PLC0415
+        from distiller.replay.traffic import traffic_of
 
         policy = self._policies[which]
         return traffic_of(self._rows, which, policy, self._scorer, self._bundle, by_score=by_score)
@@ -138,7 +138,7 @@ class _Log:
 def _records(source: str, since: str | None, settings: Settings, policy: str) -> Iterator[Record]:
     start = _since(since)
     if source != LOG:
-        from distiller.replay.log import read_jsonl  # noqa: PLC0415
+        from distiller.replay.log import read_jsonl
 
         yield from (record for record in read_jsonl(Path(source)) if record.created_at >= start)
         return

@@ -15,7 +15,7 @@ GREY, INK = "#6b7280", "#111827"
 
 def plot(replay: Replay, path: Path) -> None:
     """Draws parity against cost for every threshold, intervals as bands."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  (a second to load, and no display needed this way)
+    from matplotlib.figure import Figure  # a second to load, and no display needed this way
 
     figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()

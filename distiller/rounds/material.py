@@ -13,11 +13,11 @@ from distiller.config import Configs, GateConfig
 from distiller.data import dataset as datasets
 from distiller.data import files
 from distiller.data.rows import Row
-from distiller.evaluation.asking import Question, StudentAnswer, keep_answers, read_answers
-from distiller.evaluation.evaluate import live_answer, newest, question
-from distiller.evaluation.serving import way_to
+from distiller.evaluation.answers import Question, StudentAnswer, keep_answers, read_answers
+from distiller.evaluation.engine import way_to
+from distiller.evaluation.grading import live_answer, newest, question
 from distiller.home import Due, Work
-from distiller.progress import Tell
+from distiller.progress import Progress
 from distiller.rounds.trigger import Tally
 from distiller.synthesis.shelf import kept as kept_rows
 from router.contracts.bundles import Manifest, read_active, read_manifest
@@ -39,7 +39,7 @@ class Material:
     """Opened once for a round; everything in it is made when it is first asked for, and kept in ``work``."""
 
     def __init__(
-        self, policy: Policy, settings: Settings, *, kind: Due, seed: int, configs: Configs, tell: Tell
+        self, policy: Policy, settings: Settings, *, kind: Due, seed: int, configs: Configs, tell: Progress
     ) -> None:
         self.policy, self.settings, self.kind = policy, settings, kind
         self.configs, self.tell = configs, tell

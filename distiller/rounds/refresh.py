@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
-from distiller.rounds.fit_scorer import lent
+from distiller.rounds.scorer import lent
 from router.contracts.decision import NOVEL
 from router.scoring.estimator import Scorer
 from router.scoring.learned import Example

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from distiller.data.duplicates import NearCopies, digest
 from distiller.data.rows import Row
+from distiller.data.shingles import NearCopies, fingerprint
 from router.acceptance import Seen, structural, wanted
 from router.scoring.judges.pair import text
 
@@ -46,15 +46,15 @@ class Novelty:
             self._known.keep(row.prompt)
         for row in measured:
             self._held.keep(row.prompt)
-        self._same, self._same_held = ({digest(r.prompt) for r in rows} for rows in (train, measured))
+        self._same, self._same_held = ({fingerprint(r.prompt) for r in rows} for rows in (train, measured))
 
     def copies(self, row: Row) -> Out | None:
         """What the row's request copies; None for a new one, which is taken."""
-        if digest(row.prompt) in self._same_held or self._held.has(row.prompt):
+        if fingerprint(row.prompt) in self._same_held or self._held.has(row.prompt):
             return Out.EVALUATION
-        if digest(row.prompt) in self._same or self._known.has(row.prompt):
+        if fingerprint(row.prompt) in self._same or self._known.has(row.prompt):
             return Out.COPY
-        self._same.add(digest(row.prompt))
+        self._same.add(fingerprint(row.prompt))
         self._known.keep(row.prompt)
         return None
 

@@ -17,15 +17,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from distiller.home import write_json
-from distiller.progress import Tell
+from distiller.progress import Progress
 from distiller.synthesis.filters import said
-from distiller.synthesis.journal import Journal
-from distiller.synthesis.paying import Paying
+from distiller.synthesis.payments import Journal, Paying, Purse
 from distiller.synthesis.plan import planned
-from distiller.synthesis.purse import Purse
 from distiller.synthesis.shelf import book, booked, keep
-from distiller.synthesis.writing import Writing
+from distiller.synthesis.writer import Writing
+from router.contracts.files import write_atomically
 from router.paid import careful
 from router.policy import Policy
 from router.scoring.encoder import Encoder
@@ -60,7 +58,7 @@ def synthesize(
     *,
     usd: Decimal,
     encoder: Callable[[], Encoder | None],
-    tell: Tell,
+    tell: Progress,
     per_cluster: int | None = None,
     seed: int = 0,
     run: str | None = None,
@@ -123,7 +121,7 @@ def _begun(policy: Policy, settings: Settings, folder: Path, run: str | None) ->
         give_up(settings, policy.name, "it was killed, and is too old to go on with")
         folder.mkdir(parents=True)
         begun = {"run": run or uuid.uuid4().hex, "at": now}
-    write_json(folder / RUN, begun)
+    write_atomically(folder / RUN, json.dumps(begun).encode())
     return begun
 
 

@@ -29,8 +29,8 @@ def suits(model: Any) -> bool:
 
 def use(model: Any) -> None:
     """Lets the model attend in this way."""
-    from transformers import AttentionInterface, AttentionMaskInterface  # noqa: PLC0415  (heavy)
-    from transformers.masking_utils import sdpa_mask  # noqa: PLC0415
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
 
     if model.config._attn_implementation != NAME:
         AttentionInterface.register(NAME, attend)
@@ -60,7 +60,7 @@ def attend(
     if cu_seq_lens_q is not None:
         return _packed(states, cu_seq_lens_q, max_length_q, scale), None
     if query.is_cuda or kwargs.get("dropout"):
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: PLC0415
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         out: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scale, **kwargs
@@ -71,7 +71,7 @@ def attend(
 
 def written_out(states: States, mask: Tensor | None, scale: float) -> Tensor:
     """Softmax of the scaled products, times the values; arguments and result as of ``attend``."""
-    import torch  # noqa: PLC0415
+    import torch
 
     query, key, value = states
     rows, heads, length, width = query.shape
@@ -95,13 +95,13 @@ def written_out(states: States, mask: Tensor | None, scale: float) -> Tensor:
 
 def _packed(states: States, starts: Tensor, longest: int, scale: float) -> Tensor:
     """Attention of rows one behind the other: states of one row, (1, heads, length, width)."""
-    import torch  # noqa: PLC0415
+    import torch
 
     if not states[0].is_cuda:
         lengths = starts.diff().tolist()
         split = (torch.split(t, lengths, dim=2) for t in states)
         return torch.cat([written_out(own, None, scale) for own in zip(*split, strict=True)], dim=1)
-    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
+    from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (t.squeeze(0).transpose(0, 1) for t in states)  # (length, heads, width)
     grouped = q.shape[1] != k.shape[1]

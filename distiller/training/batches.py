@@ -170,7 +170,7 @@ def tensors(rows: Sequence[Encoded], device: str, share: bool = True) -> Pass:
 
 def packed(rows: Sequence[Encoded], device: str) -> Pass:
     """One pass over these rows with nothing padded; attention ends where a row does."""
-    import torch  # noqa: PLC0415  (heavy)
+    import torch
 
     starts = [0, *accumulate(len(r.tokens) for r in rows)]
     documents = Documents(
@@ -215,7 +215,7 @@ def _pass(
 
 def _there(values: Sequence[Any], device: str, dtype: Any = None) -> Tensor:
     """The values as a tensor on the device, without waiting for a GPU to have them."""
-    import torch  # noqa: PLC0415
+    import torch
 
     tensor = torch.tensor(values, dtype=dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)

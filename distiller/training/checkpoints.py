@@ -22,7 +22,7 @@ _CURRENT, _BEST = "current.json", "best"
 
 
 @dataclass(slots=True)
-class Progress:
+class RunState:
     """What a run has done so far. ``losses`` are means in nats per answer token, one a step; ``dev_losses`` by the
     number of steps after which they were measured."""
 
@@ -52,9 +52,9 @@ class Checkpoint:
         by_step = self._steps is not None and step % self._steps == 0
         return by_step or self._place.any(time.monotonic() - self._saved >= self._seconds)
 
-    def save(self, progress: Progress, weights: Mapping[str, Tensor], optimizer: Optimizer) -> None:
+    def save(self, progress: RunState, weights: Mapping[str, Tensor], optimizer: Optimizer) -> None:
         state: dict[str, Any] = {
-            "progress": {name: getattr(progress, name) for name in Progress.__slots__},
+            "progress": {name: getattr(progress, name) for name in RunState.__slots__},
             "weights": {name: own(w).detach() for name, w in weights.items()},
             "optimizer": [{k: own(v) for k, v in optimizer.state[w].items()} for w in weights.values()],
             "random": _random_state(),
@@ -72,9 +72,9 @@ class Checkpoint:
                 old.unlink()
         self._saved = time.monotonic()
 
-    def resume(self, weights: Mapping[str, Tensor], optimizer: Optimizer) -> Progress | None:
+    def resume(self, weights: Mapping[str, Tensor], optimizer: Optimizer) -> RunState | None:
         """Puts weights, optimiser and random state back in place; None where this run has no checkpoint."""
-        import torch  # noqa: PLC0415  (heavy)
+        import torch
 
         try:
             current = json.loads((self.folder / _CURRENT).read_bytes())
@@ -90,7 +90,7 @@ class Checkpoint:
         for weight, kept in zip(weights.values(), state["optimizer"], strict=True):
             optimizer.state[weight] = {k: _like(weight, v) for k, v in kept.items()}
         _set_random_state(state["random"])
-        return Progress(**state["progress"])
+        return RunState(**state["progress"])
 
     def keep_best(self, weights: Mapping[str, Tensor]) -> None:
         """Keeps these weights beside the state."""
@@ -98,7 +98,7 @@ class Checkpoint:
 
     def take_best(self, weights: Mapping[str, Tensor]) -> None:
         """Puts the weights that were kept back in place."""
-        import torch  # noqa: PLC0415
+        import torch
 
         kept = torch.load(self.folder / f"{_BEST}.{self._place.rank}", map_location="cpu", weights_only=True, mmap=True)
         with torch.no_grad():
@@ -111,7 +111,7 @@ class Checkpoint:
 
 def _write(path: Path, state: dict[str, Any]) -> None:
     """Whole or not at all."""
-    import torch  # noqa: PLC0415
+    import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
@@ -121,8 +121,8 @@ def _write(path: Path, state: dict[str, Any]) -> None:
 
 def _like(weight: Tensor, value: Any) -> Any:
     """The optimiser's value for a weight, where and split as the weight is; its count of steps stays a plain one."""
-    import torch  # noqa: PLC0415
-    from torch.distributed.tensor import DTensor  # noqa: PLC0415
+    import torch
+    from torch.distributed.tensor import DTensor
 
     if not torch.is_tensor(value):
         return value
@@ -135,13 +135,13 @@ def _like(weight: Tensor, value: Any) -> Any:
 
 
 def _random_state() -> list[Tensor]:
-    import torch  # noqa: PLC0415
+    import torch
 
     return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
 
 
 def _set_random_state(states: list[Tensor]) -> None:
-    import torch  # noqa: PLC0415
+    import torch
 
     torch.set_rng_state(states[0])
     torch.cuda.set_rng_state_all(states[1:])

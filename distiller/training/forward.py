@@ -71,6 +71,6 @@ def _packed(model: Any, part: Pass, layers: bool) -> Any:
 
 
 def _sharded(module: Any) -> bool:
-    from torch.distributed.fsdp import FSDPModule  # noqa: PLC0415  (heavy)
+    from torch.distributed.fsdp import FSDPModule
 
     return any(isinstance(m, FSDPModule) for m in module.modules())

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, load
-from distiller.training.tracking import require
-from distiller.training.train import TrainReport, read_report, run
+from distiller.training.loop import TrainReport, read_report, run
+from distiller.training.progress import require
 from router.errors import TrainingError
 
 
@@ -76,10 +76,10 @@ def _ray(job: dict[str, Any], config: TrainConfig) -> None:
     """Ray Train, on the cluster that ``RAY_ADDRESS`` names, or one of its own on this machine."""
     if find_spec("ray") is None:
         raise TrainingError("--launcher ray needs its package: pip install 'locum[ray]'")
-    import ray  # noqa: PLC0415  (heavy)
-    import torch  # noqa: PLC0415
-    from ray.train import RunConfig, ScalingConfig  # noqa: PLC0415
-    from ray.train.torch import TorchTrainer  # noqa: PLC0415
+    import ray
+    import torch
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
 
     ours = not ray.is_initialized()
     gpu = torch.cuda.is_available() if config.device is None else config.device.startswith("cuda")

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distiller.config import TrainConfig
-from distiller.training import attention, memory, sparing
+from distiller.training import attention, lean_backward
 from distiller.training.batches import Encoded, Pass, idle, passes
 from distiller.training.forward import answers
 from distiller.training.methods.base import Method
-from distiller.training.place import Place
+from distiller.training.place import Place, forget_cached, halved, out_of_memory
 from distiller.training.sharding import blocks, clip, gathered, sharded, whole
 from distiller.training.student import finished, has_bf16, in_bfloat16, load, spread
 from router.errors import TrainingError
@@ -51,7 +51,7 @@ class Learner:
         loaded = load(config, student, self.device)
         self.model = loaded.model
         if not _pays(config.compile, kind):  # compiling spares as much by itself
-            sparing.use(self.model)
+            lean_backward.use(self.model)
         if self.bf16 and config.tuning == "full":
             spread(loaded)
         self._within: Any = lambda work: work()
@@ -102,7 +102,7 @@ class Learner:
 
     def renew(self) -> None:
         """Makes the bfloat16 copy anew from the weights behind it."""
-        import torch  # noqa: PLC0415  (heavy)
+        import torch
 
         if self._rounded:
             with torch.no_grad():
@@ -110,7 +110,7 @@ class Learner:
 
     def loss(self, rows: Sequence[Encoded]) -> float | None:
         """Mean loss over rows it does not learn from; None without rows."""
-        import torch  # noqa: PLC0415
+        import torch
 
         if not rows:
             return None
@@ -139,7 +139,7 @@ class Learner:
 
     def _graded(self, rows: Sequence[Encoded], spare: Encoded, total: float) -> float:
         """Adds up the gradients of the rows' loss over ``total``; returns that loss. Halves passes that don't fit."""
-        import torch  # noqa: PLC0415
+        import torch
 
         while True:
             loss = torch.zeros((), device=self.device)  # read once: a GPU is not waited for after each pass
@@ -151,19 +151,19 @@ class Learner:
                     loss += mean.detach()
                 return loss.item()
             except RuntimeError as error:
-                if not memory.out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if self.place.processes > 1:
                     raise TrainingError(
                         f"out of memory with {self.tokens_per_pass} tokens a pass; with several processes a run "
                         f"cannot go on from there: start it with fewer (--tokens-per-pass), or more processes"
                     ) from error
-                self.tokens_per_pass = memory.halved(self.tokens_per_pass, rows)
+                self.tokens_per_pass = halved(self.tokens_per_pass, rows)
             log.warning("out of memory: going on with %d tokens a pass", self.tokens_per_pass)
             self.optimizer.zero_grad(set_to_none=False)
             for parameter in self._rounded:
                 parameter.grad = None
-            memory.forget_cached(self.device)
+            forget_cached(self.device)
 
     def _passes(self, rows: Sequence[Encoded], spare: Encoded) -> list[Pass]:
         """The rows' passes. Of several processes all take as many of each kind, since they gather layers together."""
@@ -190,7 +190,7 @@ class Learner:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         """For what a method computes by itself, whose own weights are float32."""
-        import torch  # noqa: PLC0415
+        import torch
 
         if not self.bf16:
             return nullcontext()
@@ -203,7 +203,7 @@ def _pays(asked: bool | None, kind: str) -> bool:
 
 
 def _optimizer(weights: dict[str, Tensor], config: TrainConfig) -> Optimizer:
-    import torch  # noqa: PLC0415
+    import torch
 
     wide, narrow = ([w for w in weights.values() if (w.ndim >= 2) == is_wide] for is_wide in (True, False))
     groups = [{"params": wide, "weight_decay": config.weight_decay}, {"params": narrow, "weight_decay": 0.0}]

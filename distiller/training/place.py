@@ -1,12 +1,21 @@
-"""Where a run runs: its device, and which of how many processes this is. Devices and processes are accelerate's."""
+"""Where a run runs: its device, which of how many processes this is, and what to do where its memory does not suffice.
+
+Devices and processes are accelerate's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from distiller.training.batches import Encoded
+from router.errors import TrainingError
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+_CPU_SAYS = ("can't allocate memory", "not enough memory")
+"""A CPU's allocator raises a plain RuntimeError. Where Linux promises more than it has, it kills instead."""
 
 
 class Place:
@@ -17,8 +26,8 @@ class Place:
 
     def __init__(self, device: str | None = None, track: str | None = None, folder: str | None = None) -> None:
         """``track``: a tracker of accelerate's, which writes to ``folder`` where it writes files."""
-        import torch  # noqa: PLC0415  (heavy)
-        from accelerate import Accelerator  # noqa: PLC0415
+        import torch
+        from accelerate import Accelerator
 
         wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.accelerator: Any = Accelerator(
@@ -34,7 +43,7 @@ class Place:
 
     def everybodys(self, values: list[float]) -> list[list[float]]:
         """What each process holds, by rank: the same everywhere. All must call it."""
-        import torch  # noqa: PLC0415
+        import torch
 
         if self.processes == 1:
             return [values]
@@ -59,3 +68,31 @@ class Place:
     def wait(self) -> None:
         """Until all processes are here."""
         self.accelerator.wait_for_everyone()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _CPU_SAYS)
+
+
+def halved(tokens_per_pass: int, rows: Sequence[Encoded]) -> int:
+    """Half the tokens a pass, or of what these rows have, where that is less.
+
+    Raises:
+        TrainingError: each row was already computed alone.
+    """
+    if tokens_per_pass < 2 * min(len(r.tokens) for r in rows):
+        raise TrainingError(
+            "out of memory with a single row in a pass; activation checkpointing, shorter rows (max_tokens), "
+            "frozen layers or adapters (tuning: lora) take less"
+        )
+    return min(tokens_per_pass, sum(len(r.tokens) for r in rows)) // 2
+
+
+def forget_cached(device: str) -> None:
+    """Gives back what the failed pass left with the allocator."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()

@@ -26,9 +26,9 @@ def sharded(model: Any, processes: int, device: str, bf16: bool) -> Any:
         A function that runs the work given to it with the weights outside of the layers gathered: all that
         computes with the model must run in it.
     """
-    import torch  # noqa: PLC0415  (heavy)
-    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # noqa: PLC0415
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     class Root(torch.nn.Module):
         def __init__(self) -> None:
@@ -61,8 +61,8 @@ def gathered(model: Any, work: Callable[[], Any]) -> Any:
 
 def clip(weights: Sequence[Tensor], limit: float) -> None:
     """Scales all gradients so that their L2 norm, over all processes' parts, is at most ``limit``."""
-    import torch  # noqa: PLC0415
-    from torch.distributed.tensor import DTensor  # noqa: PLC0415
+    import torch
+    from torch.distributed.tensor import DTensor
 
     graded = [w for w in weights if w.grad is not None]
     groups = [[w for w in graded if isinstance(w, DTensor) == split] for split in (True, False)]
@@ -76,7 +76,7 @@ def clip(weights: Sequence[Tensor], limit: float) -> None:
 
 def whole(weight: Tensor) -> Tensor:
     """The whole weight, on the CPU. All processes must call it for a split one."""
-    from torch.distributed.tensor import DTensor  # noqa: PLC0415
+    from torch.distributed.tensor import DTensor
 
     full: Tensor = weight.full_tensor() if isinstance(weight, DTensor) else weight
     return full.detach().cpu()
@@ -84,6 +84,6 @@ def whole(weight: Tensor) -> Tensor:
 
 def own(value: Any) -> Any:
     """What this process holds of a split tensor; anything else as it is."""
-    from torch.distributed.tensor import DTensor  # noqa: PLC0415
+    from torch.distributed.tensor import DTensor
 
     return value.to_local() if isinstance(value, DTensor) else value

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distiller.config import TrainConfig
-from distiller.training.rounding import spread_within_rounding
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SIGNIFICANT_BITS = 8
+"""Of a bfloat16, the implicit one included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,9 @@ def load(config: TrainConfig, folder: Path, device: str) -> Student:
 
     Adapters are drawn from torch's generator.
     """
-    import torch  # noqa: PLC0415  (heavy)
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
-    from transformers.utils import logging  # noqa: PLC0415
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     logging.disable_progress_bar()  # a run shows its own
     model: Any = AutoModelForCausalLM.from_pretrained(
@@ -54,7 +56,7 @@ def in_bfloat16(student: Student) -> dict[str, Tensor]:
 
     Each pass's gradients are added to theirs, in float32, and forgotten.
     """
-    import torch  # noqa: PLC0415
+    import torch
 
     behind: dict[str, Tensor] = {}
     for parameter in student.model.parameters():
@@ -79,7 +81,7 @@ def finished(config: TrainConfig, folder: Path, weights: dict[str, Tensor], roun
 
     ``rounds``: round at random, for weights that did not start at a random point of their rounding interval.
     """
-    import torch  # noqa: PLC0415
+    import torch
 
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(config.seed)
@@ -104,7 +106,7 @@ def spread(student: Student) -> None:
 
 def has_bf16(device: str) -> bool:
     """Whether the hardware multiplies bfloat16 natively; emulated it would be slower than float32."""
-    import torch  # noqa: PLC0415
+    import torch
 
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -122,8 +124,24 @@ def _freeze(model: Any, config: TrainConfig) -> None:
 
 
 def _adapted(model: Any, config: TrainConfig) -> Any:
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
+    from peft import LoraConfig, get_peft_model
 
     return get_peft_model(
         model, LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
     )
+
+
+def spread_within_rounding(weight: Tensor) -> None:
+    """Adds, in place, uniform noise of up to half of bfloat16's step at each value (float32, any shape).
+
+    A value on the grid still rounds to itself; one between two rounds to either, in proportion to
+    its nearness (Gupta et al., "Deep learning with limited numerical precision", 2015).
+    """
+    import torch
+
+    with torch.no_grad():
+        mantissa, exponent = torch.frexp(weight)
+        half = torch.ldexp(torch.ones_like(weight), exponent - SIGNIFICANT_BITS - 1)
+        half[mantissa.abs() == 0.5] /= 2  # below a power of two the grid is finer
+        half[weight == 0] = 0
+        weight += (2 * torch.rand_like(weight) - 1) * half * 0.998

@@ -15,6 +15,7 @@ With c the derivative of D to q's probabilities, its gradient to the student's l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING
@@ -41,35 +42,47 @@ class Divergence:
             p = log_p.exp()
             losses = (p * (log_p - log_q)).sum(-1)
             return losses, log_q.exp_().sub_(p) if gradient else None
-        losses, c = getattr(self, f"_{self.kind.replace('-', '_')}")(log_p, log_q)
+        losses, c = _MEASURES[self.kind](log_p, log_q, self.mixed)
         if not gradient:
             return losses, None
         q = log_q.exp_()
         return losses, c.sub_((q * c).sum(-1, keepdim=True)).mul_(q)
 
-    def _reverse(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        c = log_q - log_p  # its derivative has one more, which <q, c> takes away
-        return (log_q.exp() * c).sum(-1), c
 
-    def _jsd(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        beta = self.mixed
-        log_m = _mix(log_p, beta, log_q)
-        c = log_q - log_m
-        losses = beta * (log_p.exp() * (log_p - log_m)).sum(-1) + (1 - beta) * (log_q.exp() * c).sum(-1)
-        return losses, c.mul_(1 - beta)
+def _reverse(log_p: Tensor, log_q: Tensor, mixed: float) -> tuple[Tensor, Tensor]:
+    c = log_q - log_p  # its derivative has one more, which <q, c> takes away
+    return (log_q.exp() * c).sum(-1), c
 
-    def _skewed(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        log_m = _mix(log_p, self.mixed, log_q)
-        apart = log_p - log_m
-        return (log_p.exp() * apart).sum(-1), apart.exp_().mul_(self.mixed - 1)
 
-    def _skewed_reverse(self, log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
-        log_m = _mix(log_q, self.mixed, log_p)
-        apart = log_q - log_m
-        losses = (log_q.exp() * apart).sum(-1)
-        return losses, apart.sub_(apart.exp().mul_(self.mixed))
+def _jsd(log_p: Tensor, log_q: Tensor, mixed: float) -> tuple[Tensor, Tensor]:
+    log_m = _mix(log_p, mixed, log_q)
+    c = log_q - log_m
+    losses = mixed * (log_p.exp() * (log_p - log_m)).sum(-1) + (1 - mixed) * (log_q.exp() * c).sum(-1)
+    return losses, c.mul_(1 - mixed)
+
+
+def _skewed(log_p: Tensor, log_q: Tensor, mixed: float) -> tuple[Tensor, Tensor]:
+    log_m = _mix(log_p, mixed, log_q)
+    apart = log_p - log_m
+    return (log_p.exp() * apart).sum(-1), apart.exp_().mul_(mixed - 1)
+
+
+def _skewed_reverse(log_p: Tensor, log_q: Tensor, mixed: float) -> tuple[Tensor, Tensor]:
+    log_m = _mix(log_q, mixed, log_p)
+    apart = log_q - log_m
+    losses = (log_q.exp() * apart).sum(-1)
+    return losses, apart.sub_(apart.exp().mul_(mixed))
 
 
 def _mix(log_a: Tensor, share: float, log_b: Tensor) -> Tensor:
     """log(share a + (1 - share) b)."""
     return (log_a + log(share)).logaddexp(log_b + log(1 - share))
+
+
+_MEASURES: dict[DivergenceKind, Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]] = {
+    "reverse": _reverse,
+    "jsd": _jsd,
+    "skewed": _skewed,
+    "skewed-reverse": _skewed_reverse,
+}
+"""Each gives the losses, (positions,), and c above, (positions, outcomes); forward needs no c."""

@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from distiller.training.losses.cross_entropy import cross_entropy, minus_one_hot
 from distiller.training.losses.divergences import Divergence
-from distiller.training.losses.fused import at_least_float32, fused
-from distiller.training.losses.hard import cross_entropy, minus_one_hot
+from distiller.training.losses.fusion import at_least_float32, fused
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,7 @@ class SparseTargets:
 
 def joined(parts: Sequence[tuple[SparseTargets | None, int]], device: str) -> SparseTargets | None:
     """Rows' targets one after another, each with its number of positions; None where nothing is known of any row."""
-    import torch  # noqa: PLC0415  (heavy)
+    import torch
 
     named = max((known.ids.shape[1] for known, _ in parts if known), default=0)
     if not named:
@@ -94,7 +94,7 @@ def sparse_soft_label(
     """
 
     def measure(logits: Tensor, piece: slice, gradient: bool) -> tuple[Tensor, Tensor | None]:
-        import torch  # noqa: PLC0415  (heavy)
+        import torch
 
         log_q = torch.log_softmax(logits, -1, dtype=at_least_float32(logits))  # (positions, vocabulary)
         here, answer = known[piece], targets[piece]
@@ -140,7 +140,7 @@ class _Known:
 
     def _tail(self, log_q: Tensor) -> tuple[Tensor, Tensor | None]:
         """The divergence over the named tokens and one outcome for all others."""
-        import torch  # noqa: PLC0415
+        import torch
 
         named = self.known.ids >= 0
         ids = torch.where(named, self.known.ids, self.known.ids[:, :1].clamp_min(0))  # no name: the first again

@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from distiller.training.batches import Pass
-from distiller.training.losses.feature import feature_distance
 from distiller.training.methods.base import Method
 from distiller.training.methods.soft import SoftLabel
 from router.errors import TrainingError
@@ -42,7 +41,7 @@ class Feature(Method):
     @cached_property
     def parameters(self) -> Mapping[str, Tensor]:
         """One projection a pair, (teacher width, student width): it starts as the identity, cut or widened by zeros."""
-        import torch  # noqa: PLC0415  (heavy)
+        import torch
 
         width = self.soft.teacher.config.hidden_size
         return {f"projection.{s}-{t}": torch.eye(width, self.width, requires_grad=True) for s, t in self.pairs}
@@ -71,3 +70,22 @@ def checked(pairs: tuple[tuple[int, int], ...], student: int, teacher: int) -> t
                 f"{teacher}, counted from 1"
             )
     return pairs
+
+
+def feature_distance(student: Tensor, teacher: Tensor, projection: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum over positions of |P s - t|² / |t|²: 0 where they agree, 1 where the student says nothing.
+
+    The regression of hints through a learnt projection (Romero et al., "FitNets: Hints for Thin Deep Nets", 2015; Jiao
+    et al., "TinyBERT", 2020), in units of the teacher's own size: a language model's layers differ in size by orders
+    of magnitude, and one weight shall fit them all.
+
+    Args:
+        student: (positions, student width). teacher: (positions, teacher width).
+        projection: (teacher width, student width).
+        weights: (positions,), how much each counts.
+    """
+    import torch
+
+    known = teacher.detach().float()
+    projected = torch.nn.functional.linear(student, projection).float()
+    return ((projected - known).square().sum(-1) / known.square().sum(-1).clamp_min(1e-12) * weights).sum()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distiller.training.batches import Pass
-from distiller.training.losses.hard import answer_cross_entropy
+from distiller.training.losses.cross_entropy import answer_cross_entropy
 from distiller.training.methods.base import Method
 
 if TYPE_CHECKING:

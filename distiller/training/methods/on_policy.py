@@ -17,7 +17,7 @@ from distiller.training.batches import Encoded, Pass
 from distiller.training.losses.divergences import Divergence
 from distiller.training.methods.base import Method
 from distiller.training.methods.soft import soft_label
-from distiller.training.methods.teacher import OpenTeacher
+from distiller.training.teachers.weights import OpenTeacher
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +56,7 @@ class OnPolicy(Method):
 
     def _answered(self, rows: Sequence[Encoded], seed: int, model: Any) -> list[Encoded]:
         """The rows with the student's answers in the place of the teacher's."""
-        import torch  # noqa: PLC0415  (heavy)
+        import torch
 
         longest, device = max(r.start for r in rows), model.device
         prompts = torch.full((len(rows), longest), self.end)  # (rows, length), padded on the left

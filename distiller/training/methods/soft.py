@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from distiller.data.rows import Row
 from distiller.training.batches import Encoded, Pass, encode
+from distiller.training.losses.cross_entropy import answer_cross_entropy, cross_entropy, minus_one_hot
 from distiller.training.losses.divergences import Divergence
-from distiller.training.losses.fused import at_least_float32, fused
-from distiller.training.losses.hard import answer_cross_entropy, cross_entropy, minus_one_hot
+from distiller.training.losses.fusion import at_least_float32, fused
 from distiller.training.losses.sparse import Rest, SparseTargets, sparse_soft_label
 from distiller.training.methods.base import Method
-from distiller.training.methods.teacher import OpenTeacher
+from distiller.training.teachers.weights import OpenTeacher
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +112,7 @@ def soft_label(
     Returns:
         A scalar with a gradient to the student's hidden states and, where it asks for one, its output weight.
     """
-    import torch  # noqa: PLC0415  (heavy)
+    import torch
 
     shared = min(len(student.output_weight), len(teacher.output_weight))
     known = teacher.output_weight[:shared].detach()
@@ -139,7 +139,7 @@ def soft_label(
 
 def _widened(slope: Tensor, logits: Tensor) -> Tensor:
     """With a zero for every token that only the student's vocabulary has."""
-    import torch  # noqa: PLC0415
+    import torch
 
     missing = logits.shape[1] - slope.shape[1]
     return torch.nn.functional.pad(slope, (0, missing)) if missing else slope

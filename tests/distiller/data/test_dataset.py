@@ -13,9 +13,9 @@ from pyarrow import parquet
 
 from distiller.config import DatasetConfig
 from distiller.data.dataset import build, load, read
-from distiller.data.duplicates import NearCopies, normalise
 from distiller.data.files import write
 from distiller.data.rows import Row, Skip, alias, row_of
+from distiller.data.shingles import NearCopies, normalise
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Audit, Kind, Record, Rights, Signals
 from tests.distiller.tiny_student import policy, record, routing_records

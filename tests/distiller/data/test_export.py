@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from distiller.cli import app
 from distiller.config import DatasetConfig
-from distiller.data import known
+from distiller.data import registry
 from distiller.data.dataset import Dataset, build, load, scan
 from distiller.data.export import write
-from distiller.data.profile import NONE, profile
+from distiller.data.tables import NONE, profile
 from router.contracts.records import Record, Rights, Usage
 from router.errors import DatasetError
 from tests.distiller.tiny_student import policy, record
@@ -109,7 +109,7 @@ def test_an_export_is_remembered_beside_its_dataset(tmp_path: Path) -> None:
         app, ["dataset", "export", str(data.folder), "--format", "axolotl"], env={"LOCUM_HOME": str(home)}
     )
     assert ran.exit_code == 0 and "type: chat_template" in ran.output
-    assert known.datasets(home) == [known.Known(data.folder, (data.folder / "train.axolotl.jsonl",))]
+    assert registry.datasets(home) == [registry.Known(data.folder, (data.folder / "train.axolotl.jsonl",))]
 
 
 def test_a_folder_without_a_dataset_or_with_an_older_one_says_what_to_do(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from distiller.data.rows import Row
-from distiller.evaluation.asking import Question
-from distiller.evaluation.evaluate import question
+from distiller.evaluation.answers import Question
+from distiller.evaluation.grading import question
 from distiller.evaluation.slices import with_rarity
 from router.scoring.estimator import Scorer
 from router.scoring.learned import Example

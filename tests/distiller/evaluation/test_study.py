@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from distiller.data.rows import Row
-from distiller.evaluation.asking import Question, StudentAnswer
-from distiller.evaluation.evaluate import question
+from distiller.evaluation.answers import Question, StudentAnswer
+from distiller.evaluation.grading import question
 from distiller.evaluation.page import page
-from distiller.evaluation.perturb import perturbed
+from distiller.evaluation.perturbation import perturbed
 from distiller.evaluation.report import report, write
 from distiller.evaluation.slices import with_rarity
 from distiller.evaluation.study import Asked, Student, curve, study

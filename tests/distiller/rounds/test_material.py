@@ -12,7 +12,7 @@ from distiller.bundles import LEARNT, Draft, write_bundle
 from distiller.config import Configs, EvaluateConfig
 from distiller.data.rows import Row
 from distiller.home import Due
-from distiller.progress import Silent
+from distiller.progress import SilentProgress
 from distiller.rounds.material import Material
 from distiller.synthesis.shelf import keep
 from router.contracts.bundles import DatasetRef, Thresholds, activate
@@ -62,7 +62,7 @@ def audited(at: int) -> Record:
 
 
 def holdout(settings: Settings) -> list[str]:
-    material = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=Configs(), tell=Silent())
+    material = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=Configs(), tell=SilentProgress())
     return [q.request_id for q in material.holdout]
 
 
@@ -72,7 +72,7 @@ def test_what_a_teacher_wrote_by_itself_is_trained_on_and_nothing_is_measured_by
         store.append(audited(now))
     asked = [{"role": "user", "content": "a question that no client asked"}]
     keep(settings, "p", [Row("synthetic-1", "synthetic-1", now + 1.0, asked, "yes", "t", "allowed", synthetic=True)])
-    material = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=Configs(), tell=Silent())
+    material = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=Configs(), tell=SilentProgress())
     assert material.dataset.counts == {"train": 1, "dev": 0, "holdout": 1}
     assert [q.request_id for q in material.dev] == []
     assert [q.request_id for q in material.holdout] == [f"r{now}"]
@@ -108,7 +108,7 @@ def test_what_refreshes_is_older_than_the_holdout_and_newer_than_what_was_learnt
     configs = Configs(evaluate=EvaluateConfig(max_holdout=4))
 
     def material() -> Material:
-        return Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=configs, tell=Silent())
+        return Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=configs, tell=SilentProgress())
 
     found = material()
     assert [q.request_id for q in found.holdout] == [f"r{now + i}" for i in (4, 5, 6, 7)]
@@ -131,5 +131,5 @@ def test_of_a_bundle_that_kept_no_ids_only_what_came_later_refreshes(tmp_path: P
         for at in range(now, now + 8):
             store.append(answered(at))
     configs = Configs(evaluate=EvaluateConfig(max_holdout=3))
-    found = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=configs, tell=Silent())
+    found = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=configs, tell=SilentProgress())
     assert [q.request_id for q in found.older] == [f"r{now + 3}", f"r{now + 4}"]

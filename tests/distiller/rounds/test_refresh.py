@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from distiller.rounds.fit_scorer import lent
 from distiller.rounds.refresh import refreshed
+from distiller.rounds.scorer import lent
 from router.contracts.decision import NOVEL
 from router.scoring.encoder import Encoder, load_encoder
 from router.scoring.estimator import Scorer

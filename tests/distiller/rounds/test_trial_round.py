@@ -10,16 +10,9 @@ from pathlib import Path
 import pytest
 
 from distiller.home import unfinished
-from distiller.rounds import loop
-from distiller.rounds.canary import look
-from distiller.rounds.loop import run_round
-from router.contracts.bundles import (
-    NEVER,
-    StudentRef,
-    Thresholds,
-    activate,
-    read_active,
-)
+from distiller.rounds.round import run_round
+from distiller.rounds.trial import look
+from router.contracts.bundles import NEVER, StudentRef, Thresholds, activate, read_active
 from router.contracts.decision import Tier
 from router.contracts.records import Audit
 from router.contracts.rounds import canaries, history
@@ -28,7 +21,7 @@ from router.scoring.features import extract
 from router.scoring.learned import Example
 from router.settings import Settings
 from router.store.base import open_store
-from tests.distiller.rounds.test_loop import (  # noqa: F401  (fixtures are used by their names)
+from tests.distiller.rounds.test_round import (  # noqa: F401  (fixtures are used by their names)
     configs,
     one_thread,
     policy_of,
@@ -63,7 +56,7 @@ def test_a_new_student_is_tried_and_kept_though_the_round_was_killed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "remember", killed)
+        patch.setattr("distiller.rounds.round.remember", killed)
         with pytest.raises(KeyboardInterrupt):
             run_round(policy, settings, configs=configs(), encoders=transformer)
     began = read_active(bundles)

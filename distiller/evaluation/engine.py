@@ -1,0 +1,99 @@
+"""Starts the engine that will serve, on one student, for the length of an evaluation."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distiller.bundles import StudentFiles
+from distiller.config import EvaluateConfig
+from distiller.evaluation.answers import Asker
+from router.errors import EngineError
+from router.policy import Policy
+from router.scoring.encoder import load_encoder
+from router.scoring.judges.judge import Judges
+from router.settings import Settings
+
+NAME = "candidate"
+
+
+@contextmanager
+def way_to(
+    student: StudentFiles,
+    policy: Policy,
+    settings: Settings,
+    config: EvaluateConfig,
+    on_answer: Callable[[int, int], None],
+) -> Iterator[Asker]:
+    """Where the student answers: an engine started for it, or the policy's URL for what stands there already."""
+    at, accept, flight, patience = policy.student, policy.accept, config.in_flight, config.answer_seconds
+    judges = Judges(policy.judge, encoder=lambda: load_encoder(settings.cache))
+    if at.url is not None and student.folder == at.model:
+        key = os.environ.get(at.api_key_env) if at.api_key_env else None
+        yield Asker(at.url, at.model, flight, patience, accept=accept, judges=judges, api_key=key, on_answer=on_answer)
+        return
+    with serving(student, at.engine, settings.logs / "evaluate.log", config.start_seconds) as url:
+        yield Asker(url, NAME, flight, patience, accept=accept, judges=judges, on_answer=on_answer)
+
+
+@contextmanager
+def serving(form: StudentFiles, engine: str | None, log: Path, start_seconds: float = 300.0) -> Iterator[str]:
+    """Runs the policy's ``engine`` on a student and yields its URL, ending in ``/v1``.
+
+    The student answers to the model name ``candidate``, on a port that the system picks. The engine's
+    output goes to ``log``. It is ended, by its process id, however the block is left, and dies with
+    this process where that is killed outright. A candidate for a student by URL (``engine`` None) is served by
+    the embedded engine: what stands behind the URL is not ours to load weights into.
+
+    Raises:
+        EngineError: it ended, or was not ready within ``start_seconds``; the message has its last words.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output, tempfile.TemporaryDirectory() as folder:
+        url_file = Path(folder) / "url"
+        process = subprocess.Popen(_command(form, engine, url_file), stdout=output, stderr=output)
+        try:
+            yield f"{_ready(process, url_file, log, start_seconds)}/v1"
+        finally:
+            _end(process)
+
+
+def _command(form: StudentFiles, engine: str | None, url_file: Path) -> list[str]:
+    tether = [sys.executable, "-m", "router.engine.tether", str(os.getpid())]
+    command = [sys.executable, "-m", "router.engine", "--model", str(form.folder), "--name", NAME]
+    if engine == "llama-server":
+        command += ["--engine", engine, *(("--gguf", str(form.gguf)) if form.gguf else ())]
+    return [*tether, *command, "--port", "0", "--url-file", str(url_file)]
+
+
+def _ready(process: subprocess.Popen[bytes], url_file: Path, log: Path, seconds: float) -> str:
+    """The engine's address: its file appears once requests are answered."""
+    deadline = time.monotonic() + seconds
+    while not url_file.is_file():
+        if process.poll() is not None:
+            raise EngineError(f"the student's engine ended with code {process.returncode}: {_last_words(log)}")
+        if time.monotonic() > deadline:
+            raise EngineError(f"the student's engine was not ready after {seconds:.0f} s: {_last_words(log)}")
+        time.sleep(0.1)
+    return url_file.read_text().strip()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return " / ".join(lines[-3:]) or f"nothing was written to {log}"

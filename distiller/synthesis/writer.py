@@ -1,0 +1,202 @@
+"""Has the teacher write requests of weak kinds and answer them, a few kinds at once, until there are enough."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+from typing import Any
+
+import orjson
+
+from distiller.data.rows import Row
+from distiller.data.shingles import fingerprint
+from distiller.synthesis.filters import LONGER, Novelty, Out, is_whole
+from distiller.synthesis.kinds import Form, Kind
+from distiller.synthesis.payments import Failed, Paying, Spent
+from distiller.synthesis.plan import Plan
+from distiller.synthesis.prompts import ASKED, drawn, to_answer, to_write, written
+from router.contracts.judges import Llm, ToolCalls
+from router.errors import JudgeError
+from router.paid import Completion
+from router.policy import Policy
+from router.scoring.judges.judge import Encodes, Judges
+from router.scoring.judges.llm import Said
+from router.scoring.judges.pair import Pair, text
+from router.store.redact import redact
+
+WORKERS = 4
+LEAST_ROOM_TOKENS = 1024
+"""Room for what is short: models that think before they speak need some for that."""
+BYTES_PER_TOKEN = 2
+"""Fewer than in any usual text, so that answers have room enough."""
+SPARE_TURNS = 2
+"""How many times as often as would do if all were kept a kind is asked for."""
+FEW_FAILURES, MOST_FAILED = 4, 0.2
+"""Failed calls, and their share of all, beyond which it is the teacher that is broken."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """A kind, and what there is of it so far."""
+
+    kind: Kind
+    rows: list[Row] = field(default_factory=list)
+    turn: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        most = SPARE_TURNS * ceil(self.kind.wanted / ASKED)
+        return len(self.rows) < self.kind.wanted and self.turn < most
+
+
+class Writing:
+    """One run. ``out`` counts what was not kept; ``stopped`` says why it ended before all was there."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        plan: Plan,
+        paying: Paying,
+        *,
+        at: float,
+        seed: int,
+        encoder: Callable[[], Encodes | None],
+        on_row: Callable[[int, int], None],
+    ) -> None:
+        """``at`` is the unix time that the rows bear. ``on_row`` is told how many rows of how many there are."""
+        self._policy, self._plan, self._paying, self._at = policy, plan, paying, at
+        self._seed, self._on_row = seed, on_row
+        self._novelty = Novelty(plan.train, plan.measured)
+        self.progress = [Progress(kind) for kind in plan.kinds]
+        self.out: Counter[Out] = Counter()
+        self.stopped = ""
+
+        async def complete(judge: Llm, body: Mapping[str, Any]) -> Said:
+            call = f"judge {hashlib.sha256(orjson.dumps(body)).hexdigest()[:24]}"
+            return await paying.judge(call, plan.judging[judge.label], body)
+
+        self._judges = Judges(policy.judge, complete=complete, encoder=encoder)
+        for row in (*plan.train, *plan.measured):
+            self._judges.learn(row.task, {"role": "assistant", "content": row.answer})
+
+    async def run(self) -> None:
+        """Writes for the kinds that the student fails at until they have enough, then for the thin ones; ``progress``
+        has the rows."""
+        for why in ("failing", "thin"):
+            await self._finish(deque(p for p in self.progress if p.kind.why == why))
+
+    async def _finish(self, queue: deque[Progress]) -> None:
+        """Takes turns among the kinds until each has enough."""
+
+        async def worker() -> None:
+            while queue and not self.stopped:
+                progress = queue.popleft()
+                try:
+                    await self._turn(progress)
+                except Spent:
+                    self.stopped = "the budget is spent"
+                if progress.is_open:
+                    queue.append(progress)
+                self._check_failures()
+
+        await asyncio.gather(*(worker() for _ in range(WORKERS)))
+
+    def _check_failures(self) -> None:
+        asked, failed = self._paying.calls, self._paying.failed
+        if failed > max(FEW_FAILURES, MOST_FAILED * asked):
+            self.stopped = f"{failed} of {asked} calls failed: {self._paying.last_error}"
+
+    async def _turn(self, progress: Progress) -> None:
+        """Asks once for more of the kind, and has all that is new in the reply answered. Raises Spent."""
+        kind, turn = progress.kind, progress.turn
+        progress.turn += 1
+        draw = random.Random(f"{self._seed} {kind.name} {turn}")
+        (form,) = draw.choices(kind.forms, weights=[len(f.shots) for f in kind.forms])
+        shots = drawn(form, draw)
+        longest = max(len(shot.messages[-1]["content"].encode()) for shot in form.shots)
+        room = max(LEAST_ROOM_TOKENS, 2 * ASKED * longest // BYTES_PER_TOKEN)
+        found = await self._asked(f"write {kind.name} {turn}", to_write(form, shots, turn), room)
+        if found is None:
+            return
+        prompts = written(text(found.message))
+        if not prompts:
+            self.out[Out.UNREADABLE] += 1
+        fresh = [row for prompt in prompts if (row := self._fresh(form, shots, prompt, LONGER * longest)) is not None]
+        fresh = fresh[: kind.wanted - len(progress.rows)]
+        ends = await asyncio.gather(*(self._answered(row, form) for row in fresh), return_exceptions=True)
+        progress.rows += [row for row in ends if isinstance(row, Row)]
+        self._on_row(sum(len(p.rows) for p in self.progress), sum(p.kind.wanted for p in self.progress))
+        for error in ends:
+            if isinstance(error, BaseException):
+                raise error
+
+    def _fresh(self, form: Form, shots: Sequence[Row], prompt: str, most_bytes: int) -> Row | None:
+        """A row without an answer; None where the request is no new one."""
+        if len(prompt.encode()) > most_bytes:
+            self.out[Out.TOO_LONG] += 1
+            return None
+        messages = to_answer(form, redact(prompt, self._policy.log.redact))
+        row = Row(
+            request_id="",
+            conversation_id="",
+            created_at=self._at,
+            messages=messages,
+            answer="",
+            teacher=self._plan.teacher.label,
+            rights=self._plan.right,
+            task=form.task,
+            options=dict(form.options),
+            synthetic=True,
+            shown=[shot.request_id for shot in shots],
+        )
+        if (copied := self._novelty.copies(row)) is not None:
+            self.out[copied] += 1
+            return None
+        name = f"synthetic-{fingerprint(row.prompt).hex()}"
+        return replace(row, request_id=name, conversation_id=name)
+
+    async def _answered(self, row: Row, form: Form) -> Row | None:
+        """The row with an answer that may be learned from; None where there is none. Raises Spent."""
+        body: dict[str, Any] = {**row.options, "messages": row.messages}
+        longest = max(len(shot.answer.encode()) for shot in form.shots)
+        room = max(LEAST_ROOM_TOKENS, 2 * longest // BYTES_PER_TOKEN)
+        found = await self._asked(f"answer {row.request_id}", body, room)
+        if found is None:
+            return None
+        if not is_whole(found.message, found.finish_reason, row.options):
+            self.out[Out.BROKEN] += 1
+            return None
+        if not await self._steady(row, body, found, room):
+            return None
+        answer = redact(text(found.message), self._policy.log.redact)
+        return replace(row, answer=answer, teacher_tokens=found.usage.output_tokens if found.usage else 0)
+
+    async def _steady(self, row: Row, body: Mapping[str, Any], found: Completion, room: int) -> bool:
+        """Whether the teacher says the same again, as the policy's judge sees it (self-consistency: Wang et al. 2023).
+        It is asked again at a temperature of 1, since at the client's it might only repeat itself."""
+        if isinstance(self._policy.judge.for_task(row.task), ToolCalls):
+            return True  # of text that judge says nothing
+        second = await self._asked(f"again {row.request_id}", {**body, "temperature": 1.0}, room)
+        if second is None:
+            return False
+        pair = Pair(second.message, found.message, body, row.task, row.request_id)
+        try:
+            verdict = await self._judges.verdict(pair)
+        except JudgeError:
+            self.out[Out.UNJUDGED] += 1
+            return False
+        if not verdict.acceptable:
+            self.out[Out.UNSTEADY] += 1
+        return bool(verdict.acceptable)
+
+    async def _asked(self, call: str, body: Mapping[str, Any], room: int) -> Completion | None:
+        try:
+            return await self._paying.ask(call, self._plan.teacher, body, room)
+        except Failed as e:
+            self.out[Out.LOST if e.lost else Out.FAILED] += 1
+            return None

@@ -1,0 +1,74 @@
+"""A training by any method, once or several times over, when the student gets the mean of what was learnt.
+
+Trainings that start from one student and see the rows in different orders end near each other, and the mean of their
+weights does better than each, at what one costs to serve: a model soup (Wortsman et al. 2022, "Model soups: averaging
+weights of multiple fine-tuned models improves accuracy without increasing inference time").
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distiller.config import TrainConfig
+from distiller.data.dataset import Dataset
+from distiller.training.chain import chained
+from distiller.training.launch import train
+from distiller.training.loop import TrainReport, fingerprint, read_report, together
+from router.contracts.methods import ProgressiveSettings
+
+
+def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> TrainReport:
+    """Trains by any method, ``config.soup`` times; ``out`` has the student, or the mean of several.
+
+    The report counts all trainings together; of a mean no dev loss is measured. What was cut off goes on where it was,
+    if called again with the same arguments.
+
+    Raises:
+        TrainingError: as ``train`` and ``chained``.
+    """
+    once = chained if isinstance(config.method, ProgressiveSettings) else train
+    if config.soup == 1:
+        return once(config, student, dataset, out)
+    place = out.with_name(f"{out.name}.soup-{fingerprint(config, student, dataset, config.processes)[:12]}")
+    place.mkdir(parents=True, exist_ok=True)
+    took = []
+    for n in range(config.soup):
+        one = place / f"{n + 1}-of-{config.soup}"
+        alone = replace(config, soup=1, seed=config.seed + n)
+        took.append(read_report(one) if one.exists() else once(alone, student, dataset, one))
+    whole = place / out.name
+    shutil.rmtree(whole, ignore_errors=True)
+    mean([report.folder for report in took], whole)
+    report = together(took, whole, dev_loss=None, best_step=None)
+    shutil.rmtree(out, ignore_errors=True)
+    whole.rename(out)
+    shutil.rmtree(place)
+    return replace(report, folder=out)
+
+
+def mean(students: Sequence[Path], out: Path) -> None:
+    """Writes the mean of the students' weights, computed in float32, as a folder that has all else of the last one.
+    It is whole or not there."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    *others, last = students
+    model: Any = AutoModelForCausalLM.from_pretrained(last, dtype=torch.float32)
+    with torch.no_grad():
+        for folder in others:
+            other: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+            for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+                ours.add_(theirs)
+        for weight in model.parameters():
+            weight.div_(len(students))
+    fresh = out.with_name(f"{out.name}.{os.getpid()}")
+    shutil.copytree(last, fresh)
+    model.to(torch.bfloat16).save_pretrained(fresh)
+    fresh.rename(out)

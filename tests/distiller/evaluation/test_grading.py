@@ -1,0 +1,293 @@
+"""Questions out of rows, answers out of a real HTTP server, grades by slice; nothing is asked twice."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distiller.data.rows import Row
+from distiller.evaluation.answers import Asker, Question, StudentAnswer, keep_answers, read_answers
+from distiller.evaluation.grading import examples, grade, live_answer, newest, outcomes, question, report
+from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.judges import AnyJudge, Exact, Feedback, Labels, Llm
+from router.contracts.records import Answer, Audit, Kind, Record
+from router.errors import EngineError
+from router.policy import Accept
+from router.scoring.judges.judge import Judges
+
+
+class Student(ThreadingHTTPServer):
+    """A chat-completions wire that echoes the last message in capitals, and fails where it is told to."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.bodies: list[dict[str, Any]] = []
+        self.fail_first = 0
+        self.refuse = ""
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Student
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        text = body["messages"][-1]["content"]
+        with self.server.lock:
+            self.server.bodies.append(body)
+            failing, self.server.fail_first = self.server.fail_first > 0, self.server.fail_first - 1
+        if failing:
+            return self.answer(500, {"error": "boom"})
+        if self.server.refuse and self.server.refuse in text:
+            return self.answer(400, {"error": "too long"})
+        logprobs = {"content": [{"token": "x", "logprob": -0.25}, {"token": "y", "logprob": -0.75}]}
+        drawn = body.get("temperature") == 1.0 and body["seed"] % 2 == 1
+        message = {"role": "assistant", "content": "another" if drawn else text.upper()}
+        choice = {"message": message, "finish_reason": "stop", "logprobs": logprobs}
+        return self.answer(200, {"choices": [choice], "usage": {"completion_tokens": 2}})
+
+    def answer(self, status: int, body: dict[str, Any]) -> None:
+        raw = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@pytest.fixture
+def student() -> Iterator[Student]:
+    server = Student()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def row(n: int, text: str = "", answer: str = "", **changes: Any) -> Row:
+    values: dict[str, Any] = {
+        "request_id": f"r{n}",
+        "conversation_id": f"c{n}",
+        "created_at": float(n),
+        "messages": [{"role": "user", "content": text or f"say {n}"}],
+        "answer": answer or f"SAY {n}",
+        "teacher": "t",
+        "rights": "allowed",
+    }
+    return Row(**(values | changes))
+
+
+def questions(n: int) -> list[Question]:
+    return [question(row(i)) for i in range(n)]
+
+
+def test_every_question_is_asked_greedily_with_room_for_twice_the_teachers_answer(
+    student: Student, tmp_path: Path
+) -> None:
+    asked = questions(20)
+    answers = Asker(student.url, "candidate").ask(asked, tmp_path / "kept.jsonl")
+    assert [answers[f"r{i}"].message["content"] for i in range(20)] == [f"SAY {i}" for i in range(20)]
+    assert {(b["temperature"], b["model"], b["logprobs"]) for b in student.bodies} == {(0, "candidate", True)}
+    assert sorted(b["max_tokens"] for b in student.bodies) == [18] * 10 + [20] * 10
+    signals = answers["r0"].signals
+    assert signals is not None
+    assert (signals.tokens, signals.sum_logprob, signals.complete) == (2, -1.0, True)
+    assert signals.held is None and signals.agreement is None
+
+
+def test_the_beginning_that_a_stream_would_be_judged_by_is_kept_too(student: Student, tmp_path: Path) -> None:
+    asker = Asker(student.url, "candidate", accept=Accept(hold_tokens=1))
+    signals = asker.ask(questions(1), tmp_path / "kept.jsonl")["r0"].signals
+    assert signals is not None and signals.held is not None
+    assert (signals.held.tokens, signals.held.sum_logprob, signals.held.complete) == (1, -0.25, False)
+    assert read_answers(tmp_path / "kept.jsonl")["r0"].signals == signals
+
+
+def test_samples_are_drawn_where_the_policy_draws_them_and_compared_with_the_answer(
+    student: Student, tmp_path: Path
+) -> None:
+    asker = Asker(student.url, "candidate", accept=Accept(samples=3))
+    answers = asker.ask(questions(4), tmp_path / "kept.jsonl")
+    told = {(a.signals.samples, a.signals.agreement) for a in answers.values() if a.signals}
+    assert told == {(3, 2 / 3)} and len(student.bodies) == 4 * (1 + 3)
+    assert answers["r0"].message["content"] == "SAY 0", "the answer itself is never a drawn one"
+
+
+def test_what_was_answered_before_a_kill_is_not_asked_again(student: Student, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.jsonl"
+    Asker(student.url, "candidate").ask(questions(5), kept)
+    kept.write_bytes(kept.read_bytes()[:-20])  # a kill cut the last line off
+    seen: list[tuple[int, int]] = []
+    answers = Asker(student.url, "candidate", on_answer=lambda *step: seen.append(step)).ask(questions(8), kept)
+    assert len(answers) == 8
+    assert len(student.bodies) == 5 + 4
+    assert (seen[0], seen[-1]) == ((4, 8), (8, 8))
+    assert len(read_answers(kept)) == 8
+
+
+def test_an_engine_that_stumbles_is_asked_again_and_one_that_fails_is_an_error(
+    student: Student, tmp_path: Path
+) -> None:
+    student.fail_first = 2
+    assert len(Asker(student.url, "candidate").ask(questions(3), tmp_path / "a.jsonl")) == 3
+    student.fail_first = 10**6
+    with pytest.raises(EngineError, match="HTTP 500"):
+        Asker(student.url, "candidate", retries=0).ask(questions(3), tmp_path / "b.jsonl")
+
+
+def test_a_prompt_beyond_the_student_is_a_wrong_answer_not_a_failure(student: Student, tmp_path: Path) -> None:
+    student.refuse = "say 1"
+    asked = questions(3)
+    answers = Asker(student.url, "candidate").ask(asked, tmp_path / "kept.jsonl")
+    assert grade(asked, answers, Judges(Exact())) == {"r0": True, "r1": False, "r2": True}
+
+
+def test_the_room_for_an_answer_never_exceeds_what_the_client_asked_for() -> None:
+    assert question(row(1, answer="x" * 300)).max_tokens == 216
+    assert question(row(1, answer="x" * 300, options={"max_tokens": 24})).max_tokens == 24
+
+
+def test_what_shapes_an_answer_is_kept_and_sampling_is_not() -> None:
+    made = question(row(1, options={"response_format": {"type": "json_object"}, "temperature": 1.0, "stop": ["x"]}))
+    assert set(made.body) == {"messages", "response_format", "stop"}
+
+
+def test_slices_are_the_task_and_the_length_of_the_prompt() -> None:
+    assert question(row(1, task="intent")).slices == ("task=intent", "length=short")
+    assert question(row(1, text="word " * 300)).slices == ("length=medium",)
+    assert question(row(1, text="word " * 3000)).slices == ("length=long",)
+
+
+def test_the_newest_rows_are_asked_where_there_are_too_many() -> None:
+    rows = [row(i) for i in (3, 1, 2, 0)]
+    assert [r.request_id for r in newest(rows, 2)] == ["r2", "r3"]
+    assert newest(rows, 0) == []
+
+
+def audited(answer: Answer | None, drawn: bool = True) -> Record:
+    decision = Decision(tier=Tier.TEACHER, reason=Reason.COLD_START, propensity=0.2, audited=drawn)
+    return Record(
+        request_id="r1",
+        conversation_id="c",
+        created_at=1.0,
+        policy="p",
+        policy_version="v",
+        features_version="1",
+        decision=decision,
+        reason=Reason.COLD_START,
+        audit=Audit(answer=answer),
+    )
+
+
+def student_answer(**changes: Any) -> Answer:
+    values = {
+        "tier": Tier.STUDENT,
+        "kind": Kind.AUDITED,
+        "model": "s",
+        "message": {"role": "assistant", "content": "hi"},
+        "finish_reason": "stop",
+        "student_version": "b1",
+    }
+    return Answer(**(values | changes))
+
+
+def test_live_answers_count_only_for_the_student_that_gave_them_whole_and_only_where_audited() -> None:
+    same = frozenset({"b1", "b2"})
+    found = live_answer(audited(student_answer()), same)
+    assert found is not None
+    assert found.message["content"] == "hi"
+    assert live_answer(audited(student_answer(student_version="b9")), same) is None
+    assert live_answer(audited(student_answer(finish_reason=None)), same) is None
+    assert live_answer(audited(student_answer(), drawn=False), same) is None
+    assert live_answer(audited(None), same) is None
+
+
+@pytest.mark.parametrize(
+    ("by", "today", "kept"),
+    [
+        ("a person", Exact(), True),
+        ("feedback", Exact(), True),
+        ("exact", Exact(), False),
+        ("llm:m", Exact(), False),
+        ("llm:m", Llm(model="m"), True),
+        ("llm:other", Llm(model="m"), None),
+        ("feedback, else llm:m", Feedback(otherwise=Llm(model="m")), True),
+    ],
+)
+def test_a_persons_verdict_is_kept_and_a_judges_where_asking_it_again_would_cost(
+    by: str, today: AnyJudge, kept: bool | None
+) -> None:
+    """The audit found the answer acceptable; to be exact it is not the teacher's."""
+    asked = question(row(1))
+    record = audited(student_answer())
+    record.audit = Audit(answer=student_answer(), acceptable=True, judge=by)
+    answer = live_answer(record, frozenset({"b1"}))
+    assert answer is not None
+    assert grade([asked], {"r1": answer}, Judges(today)) == ({} if kept is None else {"r1": kept})
+
+
+def test_labels_are_learned_from_all_questions_before_any_answer_is_graded() -> None:
+    asked = [question(row(1, answer="refund")), question(row(2, answer="card"))]
+    answers = {n: StudentAnswer(request_id=n, message={"content": "card or refund"}) for n in ("r1", "r2")}
+    assert grade(asked, answers, Judges(Labels())) == {"r1": False, "r2": False}
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "grade", "student", "teacher"),
+    [
+        ({}, {}, True, None, None),
+        ({"teacher_right": True}, {}, True, True, True),
+        ({"teacher_right": True}, {}, False, False, True),
+        ({"teacher_right": False}, {}, True, None, False),
+        ({"teacher_right": True}, {"right": False, "teacher_right": False}, True, False, False),
+        ({}, {"right": True}, True, True, None),
+    ],
+)
+def test_the_scorer_learns_who_was_right_where_somebody_could_tell(
+    asked: dict[str, Any], answer: dict[str, Any], grade: bool, student: bool | None, teacher: bool | None
+) -> None:
+    answers = {"r1": StudentAnswer(request_id="r1", message={}, **answer)}
+    [made] = examples([question(row(1, **asked))], answers, {"r1": grade})
+    assert (made.acceptable, made.student, made.teacher, made.request_id) == (grade, student, teacher, "r1")
+
+
+def test_a_live_answer_brings_what_its_audit_and_its_user_knew() -> None:
+    record = audited(student_answer())
+    record.audit = Audit(answer=student_answer(), acceptable=False, teacher_acceptable=True)
+    found = live_answer(record, frozenset({"b1"}))
+    assert found is not None and (found.right, found.teacher_right) == (False, True)
+
+
+def test_the_report_counts_by_slice_and_rows_pair_both_students() -> None:
+    asked = [question(row(i, task="even" if i % 2 == 0 else "odd"), weight=1 + i) for i in range(4)]
+    answers = {q.request_id: StudentAnswer(request_id=q.request_id, message={}, seconds=1.0) for q in asked}
+    grades = {"r0": True, "r1": False, "r2": True, "r3": True}
+    told = report(asked, answers, grades)
+    assert (told["n"], told["acceptable_rate"]) == (4, 0.75)
+    assert told["slices"]["task=odd"] == {"n": 2, "acceptable_rate": 0.5}
+    assert [e.weight for e in examples(asked, answers, grades)] == [1, 2, 3, 4]
+    pairs = outcomes(asked, grades, {"r0": False})
+    assert [(p.candidate, p.incumbent) for p in pairs[:2]] == [(True, False), (False, None)]
+
+
+def test_answers_survive_being_kept(tmp_path: Path) -> None:
+    answer = StudentAnswer(request_id="r", message={"role": "assistant", "content": "ünïcode\n"}, seconds=0.5)
+    keep_answers(tmp_path / "deep" / "kept.jsonl", [answer])
+    assert read_answers(tmp_path / "deep" / "kept.jsonl") == {"r": answer}
+    assert read_answers(tmp_path / "missing.jsonl") == {}
