@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,6 +21,10 @@ LONGEST_EVENT_BYTES = 32 * 2**20
 """What one event may hold, and what may come before the first word: pictures come as one event of many megabytes."""
 LARGE_PIECE_BYTES = 2**14
 """Pieces longer than this come from a server that does not wait for its own words."""
+
+
+_ERROR_LINE = re.compile(rb"^error:[ \t]*(\S[^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+"""A field that no event has: some servers put it beside the chunk that they could still write."""
 
 
 class EventStream:
@@ -123,7 +128,7 @@ class EventStream:
         return await aside(partial(self._before_error, events), len(events))
 
     def _before_error(self, events: bytes) -> bytes:
-        if _all_chunks(events) and b"event:" not in events and not suspicious(events):
+        if _all_chunks(events) and b"event:" not in events and b"rror:" not in events and not suspicious(events):
             return events
         before: list[bytes] = []
         for event in split(events):
@@ -153,6 +158,8 @@ def _error_of(event: bytes) -> Told | None:
         bare = bare[6:].strip()
         found = read(b"data: " + bare + b"\n\n")[0]
         return error_in(found) or told(found or bare.decode("utf-8", "replace"))
+    if (line := _ERROR_LINE.search(event)) is not None:
+        return told(read(b"data: " + line[1] + b"\n\n")[0] or line[1].decode("utf-8", "replace"))
     found = read(b"data: " + bare if bare[:1] == b"{" else event)[0]
     if named(event) == b"error":
         return error_in(found) or told(found or payload(event).decode("utf-8", "replace"))

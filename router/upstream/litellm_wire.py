@@ -26,6 +26,7 @@ from router.errors import (
 )
 from router.store.redact import redact
 from router.upstream.base import Backend, Reply, Waited
+from router.upstream.events import LONGEST_EVENT_BYTES
 from router.upstream.faults import JSON, fault, unable
 from router.upstream.fields import EMBEDDINGS, allowed, chat, foreign_part, foreign_tool, remote_media, stored_input
 from router.upstream.passed import Pairs, passed_on
@@ -38,6 +39,9 @@ MARKED = "anthropic", "claude"
 """What models are called that take marks for the prompt cache where they stand, whoever runs them."""
 OPENS_FILES = "gemini/", "vertex_ai/"
 UNREADABLE = 422
+UNREACHED = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectionRefusedError"})
+BROKEN = frozenset({"ReadError", "WriteError", "CloseError", "RemoteProtocolError", "ConnectionResetError"})
+"""What httpx and Python call a connection that was never there, and one that broke."""
 OFFLINE = {"LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
 """Otherwise importing it, or the first request, downloads what comes with it."""
 _CODE = re.compile(r"[\"']code[\"']:\s*[\"']([A-Za-z_]+)[\"']")
@@ -60,12 +64,14 @@ class LiteLLMWire:
     async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         litellm, asked = await _load(), _chat(backend, body)
         async with self._first(litellm, backend, body, waited):
-            return _reply(await litellm.acompletion(**asked, stream=False))
+            answer = await litellm.acompletion(**asked, stream=False)
+        return _reply(backend, answer)
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         litellm, asked = await _load(), _embeddings(backend, body)
         async with self._first(litellm, backend, body, waited):
-            return _reply(await litellm.aembedding(**asked))
+            answer = await litellm.aembedding(**asked)
+        return _reply(backend, answer)
 
     async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> LiteLLMStream:
         litellm, asked = await _load(), _chat(backend, body)
@@ -119,8 +125,12 @@ def _arguments(backend: Backend, asked: Mapping[str, Any]) -> dict[str, Any]:
     return dict(asked) | own | {"drop_params": True} | ({"api_key": backend.key} if backend.key else {})
 
 
-def _reply(answer: Any) -> Reply:
-    return Reply(200, orjson.dumps(answer.model_dump(exclude_none=True)), JSON + _passed_on(answer))
+def _reply(backend: Backend, answer: Any) -> Reply:
+    content = orjson.dumps(answer.model_dump(exclude_none=True))
+    if len(content) > LONGEST_EVENT_BYTES:
+        why = f"{backend.label} answered with more than {LONGEST_EVENT_BYTES} bytes"
+        raise UpstreamError(why) from ValueError("it is paid for")
+    return Reply(200, content, JSON + _passed_on(answer))
 
 
 def _passed_on(answer: Any) -> Pairs:
@@ -200,8 +210,9 @@ async def _translated(
         with waited:
             async with asyncio.timeout(backend.timeout_seconds + more_seconds):
                 yield
-    except Exception as e:  # litellm raises what it likes, and this is where that ends
-        raise _ours(litellm, backend, body, e) from e
+    except Exception as e:  # noqa: BLE001  (litellm raises what it likes, and this is where that ends)
+        beneath = e if _is_turned_away(e) else ValueError(type(e).__name__)  # of no status, since it may be paid for
+        raise _ours(litellm, backend, body, e) from beneath
 
 
 def _ours(litellm: Any, backend: Backend, body: Mapping[str, Any], error: Exception) -> LocumError:
@@ -213,7 +224,9 @@ def _ours(litellm: Any, backend: Backend, body: Mapping[str, Any], error: Except
     if isinstance(error, errors.Timeout | TimeoutError):
         return UpstreamTimeout(f"{named} did not answer within {backend.timeout_seconds:g} s")
     if isinstance(error, errors.APIConnectionError):  # also what litellm calls an answer that it cannot translate
-        return UpstreamUnreachable(f"{named} cannot be reached through litellm")
+        if _is_turned_away(error) or any(type(e).__name__ in BROKEN for e in _chain(error)):
+            return UpstreamUnreachable(f"{named} cannot be reached through litellm")
+        return UpstreamError(f"{named} answered something that is no answer")
     status = getattr(error, "status_code", None)
     if not isinstance(error, errors.openai.OpenAIError) or not isinstance(status, int) or not 300 <= status < 600:
         return UpstreamError(f"{named} failed ({type(error).__name__})")
@@ -223,11 +236,22 @@ def _ours(litellm: Any, backend: Backend, body: Mapping[str, Any], error: Except
 def _by_status(litellm: Any, backend: Backend, error: Any, status: int) -> LocumError:
     found = fault(backend, status, _words(backend, error), _headers(error))
     if isinstance(found, UpstreamRefused) and _is_unreadable(error, status):
-        unread = ValueError(type(error).__name__)  # of no status, since the answer may be paid for
-        raise UpstreamError(f"{backend.label} answered something that is no answer") from unread
+        return UpstreamError(f"{backend.label} answered something that is no answer")
     if type(found) is UpstreamRefused and isinstance(error, litellm.exceptions.ContextWindowExceededError):
         return UpstreamUnable(str(found), reply_status=status, reply_body=found.reply_body, reply_headers=JSON)
     return found
+
+
+def _is_turned_away(error: BaseException) -> bool:
+    """Whether the provider surely answered nothing that it bills: it was not reached, or refused by its status. litellm
+    gives statuses of its own to whatever else went wrong, an answer that it cannot read among them."""
+    for found in _chain(error):
+        if type(found).__name__ in UNREACHED:
+            return True
+        status = getattr(getattr(found, "response", None), "status_code", None)
+        if not _is_litellms(found) and isinstance(status, int) and status >= 300:
+            return True
+    return False
 
 
 def _is_unreadable(error: BaseException, status: int) -> bool:

@@ -10,6 +10,7 @@ import litellm
 import pytest
 
 from router.errors import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamUnusable
+from router.upstream import litellm_wire
 from router.upstream.base import Backend, Waited
 from router.upstream.faults import surely_unpaid
 from router.upstream.litellm_wire import LiteLLMWire
@@ -26,8 +27,23 @@ async def test_an_answer_that_litellm_cannot_read_is_no_refusal_and_not_told(
     with pytest.raises(UpstreamError) as caught:
         await whole(at(model), PLAIN)
     assert "secret" not in str(caught.value.body())
-    if "gemini" in model:
-        assert not surely_unpaid(caught.value)
+    assert not surely_unpaid(caught.value)
+
+
+async def test_what_was_not_reached_is_surely_unpaid(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", "http://127.0.0.1:1/v1")
+    with pytest.raises(UpstreamError) as caught:
+        await whole(backend, PLAIN)
+    assert surely_unpaid(caught.value)
+
+
+async def test_an_answer_of_more_than_any_may_be_is_none(
+    upstream: FakeUpstream, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(litellm_wire, "LONGEST_EVENT_BYTES", 64)
+    with pytest.raises(UpstreamError, match="more than 64 bytes") as caught:
+        await whole(backend, PLAIN)
+    assert not surely_unpaid(caught.value)
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
