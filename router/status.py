@@ -36,6 +36,8 @@ from router.tables import BASE, date, share, table_of
 from router.terminal import Terminal
 
 ASK_SECONDS = 2.0
+LEAST_BYTES = 64 * 1024
+"""A disk with less takes no record."""
 
 
 def show(policy_paths: Sequence[Path], *, hours: float, settings: Settings, console: Console | None = None) -> None:
@@ -47,6 +49,8 @@ def show(policy_paths: Sequence[Path], *, hours: float, settings: Settings, cons
     """
     out = console or Terminal()
     out.print(_proxy(settings))
+    if full := _full(settings):
+        out.print(Text(full, style="red"))
     wrong = []
     with closing(open_readonly(settings)) as records:
         for path in policy_paths:
@@ -107,6 +111,17 @@ def _proxy(settings: Settings) -> RenderableType:
         lines += [f"  {name}: {problem}" for problem in policy.get("problems", ())]
         lines += [f"  {name}: the {tier.value} cannot answer" for tier in Tier if not policy[tier.value]["ready"]]
     return Group(running, *(Text(line, style="red") for line in lines))
+
+
+def _full(settings: Settings) -> str:
+    """What there is to say where the disk takes no more records: then none in the log does not mean none at all."""
+    try:
+        found = os.statvfs(settings.home)
+    except OSError:
+        return ""
+    if found.f_bavail * found.f_frsize >= LEAST_BYTES:
+        return ""
+    return f"the disk that holds {settings.home} is full: records cannot be written, so what is told here lacks some"
 
 
 def _ask(url: str) -> dict[str, Any] | None:
