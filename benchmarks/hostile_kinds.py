@@ -84,7 +84,7 @@ def once(make: Callable[[], Row]) -> Callable[[Asked], Iterable[Piece]]:
 
 def whole(text: str) -> Callable[[Asked], Iterable[Piece]]:
     """A server that answers this, without what would say how long its tokens are."""
-    return once(lambda: completion(text=text, choice={"logprobs": None}))
+    return once(lambda: completion({"content": text}, choice={"logprobs": None}))
 
 
 def stream(*pieces: bytes) -> Callable[[Asked], Iterable[Piece]]:

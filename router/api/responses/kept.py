@@ -67,10 +67,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """One response with what it was asked."""
+    """One response with what it was asked, in ``size`` bytes."""
 
     input: list[Item]
     response: dict[str, Any]
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class KeptResponses:
         if not rows:
             return None
         given, output, response = map(orjson.loads, rows[0])
-        return Kept(given, response | {"output": output})
+        return Kept(given, response | {"output": output}, sum(map(len, rows[0])))
 
     async def history(self, response_id: str, owner: str) -> History | None:
         """None where the response, or one that it goes on from, is not kept (any more), or all is longer than

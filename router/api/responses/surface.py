@@ -11,13 +11,13 @@ from router.api.endpoint import Asked, conversation_of
 from router.api.models import Catalog
 from router.api.responses.answer import Response, Turn
 from router.api.responses.items import REFERENCE, Item, Transcript, listed, new_ids, owner_of
-from router.api.responses.kept import History, KeptResponses, Terms
+from router.api.responses.kept import MOST_BYTES, History, KeptResponses, Terms
 from router.api.responses.request import chat_body, check
 from router.api.responses.sink import ResponseSink
 from router.api.responses.tools import named, tools_of
 from router.aside import aside
 from router.bodies import json_object
-from router.errors import NotStored, PreviousNotStored
+from router.errors import BadRequest, NotStored, PreviousNotStored
 from router.policy import Policy
 
 PATH = "/v1/responses"
@@ -40,9 +40,9 @@ class Responses:
         body, listed_items = await aside(partial(_read, content, new_id), len(content))
         policy = self._catalog().resolve(body["model"])[0].policy
         owner = self._owner(headers)
-        given = await self._resolved(listed_items, owner, policy)
+        given, size = await self._resolved(listed_items, owner, policy)
         before = await self._before(body, owner, policy)
-        size = before.size if before else 0
+        size += before.size if before else 0
         chat, dropped = await aside(partial(_chat, body, before, given), len(content) + size)
         known = before.conversation if before else None
         conversation = await aside(partial(conversation_of, headers, chat, owner, known), len(content) + size)
@@ -66,9 +66,14 @@ class Responses:
             )
         return history
 
-    async def _resolved(self, items: list[Item], owner: str, policy: Policy) -> list[Item]:
-        """The items, with those that references mean in their place."""
+    async def _resolved(self, items: list[Item], owner: str, policy: Policy) -> tuple[list[Item], int]:
+        """(the items, with those that references mean in their place, how many bytes were read for them). A reference
+        is short and what it means may be long: each is there once, and all together may be as long as a request."""
+        references = [item["id"] for item in items if item["type"] == REFERENCE]
+        if len(set(references)) < len(references):
+            raise BadRequest("an item is referred to twice in 'input'; say it once", param="input")
         known: dict[str, Item] = {}
+        size = 0
         for item in items:
             if item["type"] != REFERENCE or item["id"] in known:
                 continue
@@ -76,9 +81,12 @@ class Responses:
                 raise NotStored(_no_text(policy), param="input")
             if found := await self._kept.get(owner_of(item["id"]), owner):
                 known |= {i["id"]: i for i in (*found.input, *found.response["output"])}
+                size += found.size
+                if size > MOST_BYTES:
+                    raise BadRequest("what 'input' refers to is longer than a request may be", param="input")
             if item["id"] not in known:
                 raise NotStored(f"Item with id '{item['id']}' not found.", param="input")
-        return [known[item["id"]] if item["type"] == REFERENCE else item for item in items]
+        return [known[item["id"]] if item["type"] == REFERENCE else item for item in items], size
 
     async def _keep(self, turn: Turn, response: Response) -> bool:
         return turn.terms is not None and await self._kept.put(response, turn.input, turn.terms)

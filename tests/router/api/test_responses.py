@@ -15,6 +15,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel
 
+from router.api.responses import surface
 from tests.fakes import World, until, world
 
 WEATHER: Any = {
@@ -269,6 +270,16 @@ def test_a_reference_stands_for_what_was_said(proxy: World, client: OpenAI) -> N
     assert [m["content"] for m in asked(proxy)["messages"]] == ["one", "hello there friend", "two"]
     with pytest.raises(openai.NotFoundError, match="Item with id 'msg_1' not found"):
         client.responses.create(model="gpt-4o", input=[{"type": "item_reference", "id": "msg_1"}])
+
+
+def test_references_are_no_longer_than_what_a_request_may_say(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = client.responses.create(model="gpt-4o", input="one")
+    said: Any = {"type": "item_reference", "id": made.output[0].id}
+    with pytest.raises(openai.BadRequestError, match="referred to twice"):
+        client.responses.create(model="gpt-4o", input=[said, said])
+    monkeypatch.setattr(surface, "MOST_BYTES", 100)
+    with pytest.raises(openai.BadRequestError, match="longer than a request may be"):
+        client.responses.create(model="gpt-4o", input=[said])
 
 
 def test_what_is_not_stored_cannot_be_gone_on_with(proxy: World, client: OpenAI) -> None:
