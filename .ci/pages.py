@@ -1,8 +1,10 @@
 """Writes the pages that are made from the code: `policy.md` from the policy's schema, `cli.md` from the commands' help,
-and `llms.txt`, the list of all pages for language models. `make docs` runs it, and a test keeps them true."""
+`map.md` from the packages' docstrings, and `llms.txt`, the list of all pages for language models. `make docs` runs it,
+and a test keeps them true."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import sys
@@ -17,7 +19,8 @@ from typer.main import get_command
 from router.cli import whole
 from router.policy import json_schema
 
-PAGES = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs"
 Schema = Mapping[str, Any]
 PLAIN = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true, false", "object": "mapping"}
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "over", "maximum": "at most", "exclusiveMaximum": "under"}
@@ -149,6 +152,30 @@ def cli_page() -> str:
     return told.replace("# `locum`\n", "# Commands\n\n*Made from `--help` by `make docs`.*\n", 1).strip() + "\n"
 
 
+def map_page() -> str:
+    """Each package of both sides, by the first words of its docstring."""
+    packages = sorted(p.parent for side in ("router", "distiller") for p in (ROOT / side).rglob("__init__.py"))
+    rows = [f"| `{p.relative_to(ROOT)}/` | {_first_words(p / '__init__.py')} |" for p in packages]
+    words = "Every folder and its one line; each module begins with its own."
+    return (
+        "\n\n".join(
+            [
+                "# The map",
+                "*Made from the packages' docstrings by `make docs`.*",
+                words,
+                "\n".join(["| folder | |", "|---|---|", *rows]),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _first_words(path: Path) -> str:
+    """The docstring's first paragraph, as Markdown that fits into a table."""
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return _prose(docstring.split("\n\n")[0]).replace("|", "\\|")
+
+
 def llms_txt() -> str:
     """Each page's title, place and first words (https://llmstxt.org)."""
     pages = [PAGES / "index.md", *sorted(p for p in PAGES.glob("*.md") if p.name != "index.md")]
@@ -170,6 +197,7 @@ def main() -> None:
     out = Path(sys.argv[1]) if sys.argv[1:] else PAGES
     (out / "policy.md").write_text(Policy(json.loads(json_schema())).page())
     (out / "cli.md").write_text(cli_page())
+    (out / "map.md").write_text(map_page())
     (out / "llms.txt").write_text(llms_txt())
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib.util
 import json
 import re
 import shutil
@@ -57,6 +59,24 @@ def test_every_path_that_is_named_is_there() -> None:
     assert missing == []
 
 
+def test_every_name_of_the_code_that_is_named_is_there() -> None:
+    missing = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in PAGES
+        for name in re.findall(r"`((?:router|distiller)(?:\.\w+)+)`", page.read_text())
+        if not is_there(name)
+    ]
+    assert missing == []
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a module's, or that of something in one."""
+    with contextlib.suppress(ModuleNotFoundError):
+        return importlib.util.find_spec(name) is not None
+    module, _, attribute = name.rpartition(".")
+    return hasattr(importlib.import_module(module), attribute)
+
+
 def test_every_field_of_a_policy_says_what_it_means() -> None:
     schema = json.loads(json_schema())
     silent = [
@@ -71,7 +91,7 @@ def test_every_field_of_a_policy_says_what_it_means() -> None:
 def test_the_pages_that_are_made_from_the_code_are_what_it_says(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ".ci/pages.py", str(tmp_path)], cwd=ROOT, check=True, timeout=60)
     made = sorted(tmp_path.iterdir())
-    assert [page.name for page in made] == ["cli.md", "llms.txt", "policy.md"]
+    assert [page.name for page in made] == ["cli.md", "llms.txt", "map.md", "policy.md"]
     stale = [page.name for page in made if page.read_text() != (ROOT / "docs" / page.name).read_text()]
     assert stale == [], "run `make docs`"
 
