@@ -66,8 +66,7 @@ class Retirements:
     async def _ask(self, asked: Asked, backend: Backend, wire: OpenAIWire) -> None:
         try:
             listed = await wire.models(replace(backend, timeout_seconds=LISTING_SECONDS))
-        except (UpstreamError, UpstreamRefused) as e:  # what that means for requests, requests find out
-            log.debug("models_not_listed", backend=backend.label, why=str(e))
+        except (UpstreamError, UpstreamRefused):  # what that means for requests, requests find out
             self._due[asked] = time.monotonic() + FAILED_SECONDS
         else:
             self._listed[asked] = shutdown_dates(listed)

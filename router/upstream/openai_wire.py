@@ -109,8 +109,8 @@ class OpenAIWire:
 
     async def models(self, backend: Backend) -> bytes:
         """What the server lists. ``backend.timeout_seconds`` bounds all of it. Raises as ``Upstream`` says."""
-        place = self._place(backend, MODELS)
         try:
+            place = self._place(backend, MODELS)
             response = await self._session.get(
                 place.url, headers=place.headers, timeout=place.whole, allow_redirects=False, proxy=place.proxy
             )

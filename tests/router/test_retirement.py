@@ -20,7 +20,7 @@ import yaml
 from router.app import create_app
 from router.policy import Policy, load_policy
 from router.pricing import retires
-from router.retirement import WARNED_DAYS, Retirements, shutdown_dates
+from router.retirement import WARNED_DAYS, Retirements, shutdown_dates, warned
 from router.settings import Settings
 from router.upstream.openai_wire import OpenAIWire
 from tests.fakes import FakeUpstream, policy_of, served, until
@@ -220,6 +220,13 @@ def test_the_key_goes_nowhere_that_a_provider_sends_it(tmp_path: Path) -> None:
 )
 def test_what_is_no_list_of_models_says_nothing(body: bytes) -> None:
     assert shutdown_dates(body) == {}
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999/v1", "no url", "ftp://127.0.0.1/v1"])
+def test_a_place_where_nobody_can_be_asked_is_no_matter_here(url: str) -> None:
+    teacher = {"model": "big", "url": url, "api_key_env": "TEACHER_KEY", "usd_per_million": PRICE}
+    policy = Policy.model_validate(of(Lister(), teacher=teacher))
+    assert asyncio.run(warned([policy], {"TEACHER_KEY": "sk-\nsecret"})) == [[]]
 
 
 def test_the_check_warns_of_both_and_fails_of_neither(tmp_path: Path) -> None:
