@@ -41,6 +41,7 @@ from router.upstream.sse import (
     split,
     tokens_of,
     usage_of,
+    work,
 )
 
 LATER = 1
@@ -258,7 +259,7 @@ class Relay:
 
     async def passed(self, stream: EventStream, events: bytes) -> bytes:
         """The same as ``pass_on``. Raises UpstreamError where one cannot be read."""
-        told = await aside(partial(self.pass_on, events), len(events))
+        told = await aside(partial(self.pass_on, events), work(events))
         if self.unreadable:
             raise stream.failed("sent what cannot be read")
         return told

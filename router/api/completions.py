@@ -20,7 +20,7 @@ from router.exchange import Headers, Sink
 from router.upstream.assembly import assembled
 from router.upstream.calls import number
 from router.upstream.reading import dumps, loads
-from router.upstream.sse import COMMENT, DONE, encode, parse, payload, split
+from router.upstream.sse import COMMENT, DONE, encode, parse, payload, split, work
 
 PATH = "/v1/completions"
 
@@ -112,11 +112,11 @@ class TextSink:
         return dumps(self._told(loads(body)[0], "message"))
 
     async def send(self, data: bytes) -> None:
-        if shown := await aside(partial(self._events, data), len(data)):
+        if shown := await aside(partial(self._events, data), work(data)):
             await self._sink.send(shown)
 
     async def end(self, data: bytes = b"") -> None:
-        await self._sink.end(await aside(partial(self._events, data), len(data)))
+        await self._sink.end(await aside(partial(self._events, data), work(data)))
 
     def _events(self, data: bytes) -> bytes:
         """Chunks in this form; comments, ``[DONE]`` and errors as they came. What cannot be read is none."""

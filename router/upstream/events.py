@@ -15,7 +15,7 @@ from router.upstream.inband import Told, broken_off, error_in, failure, suspicio
 from router.upstream.passed import Pairs
 from router.upstream.reading import BOM
 from router.upstream.recasting import streamed
-from router.upstream.sse import Cutter, chunks, ends, named, payload, read, says_something, split
+from router.upstream.sse import COMMENT, Cutter, chunks, ends, named, payload, read, says_something, split, work
 
 LONGEST_EVENT_BYTES = 32 * 2**20
 """What one event may hold, and what may come before the first word: pictures come as one event of many megabytes."""
@@ -125,14 +125,15 @@ class EventStream:
 
     async def _checked(self, events: bytes) -> bytes:
         """The events up to one that tells an error."""
-        return await aside(partial(self._before_error, events), len(events))
+        return await aside(partial(self._before_error, events), work(events))
 
     def _before_error(self, events: bytes) -> bytes:
         if _all_chunks(events) and b"event:" not in events and b"rror:" not in events and not suspicious(events):
             return events
         before: list[bytes] = []
         for event in split(events):
-            if (error := _error_of(event)) is not None:
+            is_comment = event.startswith(COMMENT) and b"\n" not in event[:-2]
+            if not is_comment and (error := _error_of(event)) is not None:
                 self._error = error
                 break
             before.append(event)
@@ -143,7 +144,7 @@ class EventStream:
 
 
 async def _chunks(events: bytes) -> list[dict[str, Any]]:
-    return (await aside(partial(chunks, events), len(events)))[0]
+    return (await aside(partial(chunks, events), work(events)))[0]
 
 
 def _all_chunks(events: bytes) -> bool:

@@ -20,6 +20,7 @@ _NEWLINE = rb"(?:\r\n|\n|\r(?!\n))"
 _END = re.compile(_NEWLINE + _NEWLINE)
 _SURE_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?=[^\n]))|\r(?!\n)" + _NEWLINE)
 """The same where more may come: a return that ends the bytes may be half a newline, as the one before it is whole."""
+LEAST_EVENT_BYTES = 100
 PIECE_BYTES = 2**20
 MOST_LINES = 10_000
 """An event of more is none: to take it apart would hold up everybody else."""
@@ -74,6 +75,11 @@ class Cutter:
             self._waiting.append(piece)
             self._before = (self._before + piece)[1 - _LONGEST_END :]
             self.size += len(piece)
+
+
+def work(events: bytes) -> int:
+    """How many bytes of an ordinary stream make as much work: each event takes some, however short it is."""
+    return max(len(events), LEAST_EVENT_BYTES * events.count(b"\n\n"))
 
 
 def split(events: bytes) -> list[bytes]:

@@ -21,7 +21,7 @@ from router.bodies import json_object
 from router.exchange import JSON, Headers, Sink
 from router.upstream.base import IN_OWN_WORDS, Dialect, Native
 from router.upstream.reading import dumps, loads
-from router.upstream.sse import split
+from router.upstream.sse import split, work
 
 PATH = "/v1/messages"
 COUNT_PATH = "/v1/messages/count_tokens"
@@ -80,7 +80,7 @@ class MessageSink:
 
     async def send(self, data: bytes) -> None:
         self._size += len(data)
-        if out := await aside(partial(self._taken, data), len(data)):
+        if out := await aside(partial(self._taken, data), work(data)):
             await self._sink.send(out)
 
     async def end(self, data: bytes = b"") -> None:

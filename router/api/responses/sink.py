@@ -12,7 +12,7 @@ from router.aside import aside
 from router.exchange import Headers, Sink
 from router.upstream.calls import number
 from router.upstream.reading import dumps, loads
-from router.upstream.sse import COMMENT, parse, split
+from router.upstream.sse import COMMENT, parse, split, work
 
 Keep = Callable[[Turn, Response], Awaitable[bool]]
 
@@ -46,7 +46,7 @@ class ResponseSink:
 
     async def send(self, data: bytes) -> None:
         self._size += len(data)
-        if shown := await aside(partial(self._taken, data), len(data) if self._sequence else self._size):
+        if shown := await aside(partial(self._taken, data), work(data) if self._sequence else self._size):
             await self._sink.send(shown)
 
     async def end(self, data: bytes = b"") -> None:

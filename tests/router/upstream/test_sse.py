@@ -7,9 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
+from router.aside import LARGE_BYTES
 from router.contracts.records import Usage
 from router.upstream import sse
-from router.upstream.sse import DONE, Cutter, encode, is_usage_only, parse, payload, read, split
+from router.upstream.sse import DONE, Cutter, encode, is_usage_only, parse, payload, read, split, work
 from tests.fakes import collected
 
 
@@ -150,3 +151,9 @@ def test_an_event_of_a_million_lines_is_none(newline: bytes) -> None:
     assert read(event) == (None, False)
     assert payload(event) == b""
     assert read(event.replace(b"data: " + newline, b"", 999_995)) == ({}, True)
+
+
+def test_many_short_events_are_more_work_than_their_bytes() -> None:
+    assert work(b": \n\n" * 65_536) > LARGE_BYTES
+    chunk = encode({"id": "chatcmpl-1", "choices": [{"index": 0, "delta": {"content": "word"}}], "model": "x" * 40})
+    assert work(chunk * 100) == len(chunk * 100)
