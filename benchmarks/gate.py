@@ -26,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 from distiller.config import GateConfig
-from distiller.evaluation.gate import Outcome, Verdict, judge
+from distiller.evaluation.gate import GateResult, PairedOutcome, judge
 
 TASKS = tuple(f"task={name}" for name in "abcdefgh")
 LENGTHS = ("length=short", "length=medium", "length=long")
@@ -64,7 +64,7 @@ SCENARIOS = (
 )
 
 
-def holdout(scenario: Scenario, n: int, rng: np.random.Generator) -> list[Outcome]:
+def holdout(scenario: Scenario, n: int, rng: np.random.Generator) -> list[PairedOutcome]:
     """``n`` rows, once in the candidate's own form, and once more where it has a quantised one."""
     tasks, lengths = rng.choice(TASKS, n), rng.choice(LENGTHS, n, p=(0.6, 0.3, 0.1))
     luck = rng.random(n)
@@ -76,11 +76,11 @@ def holdout(scenario: Scenario, n: int, rng: np.random.Generator) -> list[Outcom
         rates = scenario.rates(gain)
         right = own < np.array([rates[t] for t in tasks])
         rows = zip(right.tolist(), incumbent.tolist(), tasks.tolist(), lengths.tolist(), strict=True)
-        made += [Outcome(str(i), c, b, (task, length), form) for i, (c, b, task, length) in enumerate(rows)]
+        made += [PairedOutcome(str(i), c, b, (task, length), form) for i, (c, b, task, length) in enumerate(rows)]
     return made
 
 
-def by_point_estimate(verdict: Verdict, margin: float, *, slices: bool) -> bool:
+def by_point_estimate(verdict: GateResult, margin: float, *, slices: bool) -> bool:
     """Whether the first form's rate is higher, and with ``slices`` nothing lower than by the margin in any form."""
     first = verdict.slices[0]
     lower = [v for v in verdict.slices if v.candidate < v.incumbent - margin]

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from distiller.bundles import StudentFiles
 from distiller.config import DatasetConfig
-from distiller.data.rows import Row as DatasetRow
-from distiller.data.rows import row_of
+from distiller.data.rows import DatasetRow, row_of
 from distiller.evaluation.answers import Asker, StudentAnswer
 from distiller.evaluation.engine import NAME, serving
 from distiller.evaluation.grading import question

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from distiller.training.batches import Encoded, encode, passes, tensors
 from distiller.training.forward import answers
 from distiller.training.teachers.recording import spellings
@@ -48,7 +48,7 @@ def nearness(student: Path, teacher: Path, rows: Sequence[Encoded], tokens_per_p
     }
 
 
-def likeliest(teacher: Path, rows: Sequence[Row], top: int) -> list[str]:
+def likeliest(teacher: Path, rows: Sequence[DatasetRow], top: int) -> list[str]:
     """The teacher's ``top`` likeliest tokens at each token of the rows' answers, packed as records keep them."""
     import torch  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415

@@ -104,6 +104,16 @@ def test_every_broad_catch_says_why() -> None:
     assert silent == []
 
 
+def test_a_public_class_of_learning_shares_its_name_with_no_other() -> None:
+    places: dict[str, list[str]] = {}
+    for path, tree in SOURCES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(at(path, node.lineno))
+    twice = {name: found for name, found in places.items() if len(found) > 1}
+    assert {n: found for n, found in twice.items() if any(place.startswith("distiller") for place in found)} == {}
+
+
 def test_nothing_is_left_unfinished() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|\bNotImplementedError\b")
     found = [

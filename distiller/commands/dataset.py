@@ -19,7 +19,7 @@ Folder = Annotated[Path, typer.Argument(help="A dataset's folder.")]
 app = typer.Typer(no_args_is_help=True, help="Build the dataset that a round would train on, look at it, export it.")
 
 
-class Form(StrEnum):
+class ExportFormat(StrEnum):
     """Who reads an exported dataset."""
 
     TRL = "trl"
@@ -94,7 +94,7 @@ def show(
 @app.command()
 def export(
     folder: Folder = Path("dataset"),
-    form: Annotated[Form, typer.Option("--format", help="Who reads it.")] = Form.TRL,
+    form: Annotated[ExportFormat, typer.Option("--format", help="Who reads it.")] = ExportFormat.TRL,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; else SPLIT.FORMAT.jsonl there.")] = None,
     split: Annotated[str, typer.Option(help="train, or dev: of it what may be trained on.")] = "train",
 ) -> None:

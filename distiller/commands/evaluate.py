@@ -16,7 +16,7 @@ from router.settings import Settings
 from router.store.base import reading
 
 if TYPE_CHECKING:
-    from distiller.data.rows import Row
+    from distiller.data.rows import DatasetRow
     from distiller.evaluation.subject import Subject
     from distiller.progress import Progress
 
@@ -98,7 +98,7 @@ def _parent(policy: Policy, settings: Settings, subject: Subject, against: str |
         return None
 
 
-def _rows(policy: Policy, settings: Settings, dataset: Path | None, most: int) -> tuple[list[Row], str]:
+def _rows(policy: Policy, settings: Settings, dataset: Path | None, most: int) -> tuple[list[DatasetRow], str]:
     from distiller.evaluation.sources import from_log, from_path
 
     if dataset is not None:

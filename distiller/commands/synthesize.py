@@ -18,7 +18,7 @@ from router.policy import load_policy
 from router.settings import Settings
 
 if TYPE_CHECKING:
-    from distiller.synthesis.plan import Plan
+    from distiller.synthesis.plan import SynthesisPlan
     from distiller.synthesis.run import Report
 
 
@@ -72,7 +72,7 @@ def synthesize(
     _show_report(report)
 
 
-def _show_plan(plan: Plan, usd: Decimal) -> None:
+def _show_plan(plan: SynthesisPlan, usd: Decimal) -> None:
     from rich.table import Table
 
     from distiller.synthesis.prompts import drawn, to_write

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from distiller.training.loop import TrainReport
 
 
-class Tuned(StrEnum):
+class TuningName(StrEnum):
     FULL = "full"
     LORA = "lora"
 
@@ -38,7 +38,7 @@ class Starter(StrEnum):
     RAY = "ray"
 
 
-class Told(StrEnum):
+class TrackerName(StrEnum):
     TENSORBOARD = "tensorboard"
     MLFLOW = "mlflow"
     WANDB = "wandb"
@@ -66,7 +66,7 @@ Out = Annotated[Path, typer.Option(help="Folder for the trained student, its rep
 
 MethodName = Annotated[str | None, _how("hard-label (the default), reasoning, soft-label, on-policy, feature, …")]
 With = Annotated[list[str], _how("A setting of the method; repeat: --with teacher=DIR --with temperature=2", "--with")]
-Tuning = Annotated[Tuned | None, _how("All weights, or adapters merged in at the end.")]
+Tuning = Annotated[TuningName | None, _how("All weights, or adapters merged in at the end.")]
 Epochs = Annotated[float | None, _how("How often each row is seen; 0.5 is half of them.", min=0.001)]
 Soup = Annotated[int | None, _how("Train so often in different orders, take the mean of the weights (1).", min=1)]
 Rate = Annotated[float | None, _how("Its peak: warm-up before, half a cosine after.", "--learning-rate", "--lr")]
@@ -93,7 +93,7 @@ Compile = Annotated[bool | None, _much("Compile the layers (on a GPU, unless sai
 
 Launcher = Annotated[Starter | None, _many("torchrun: on this machine. ray: on a cluster, RAY_ADDRESS.")]
 Processes = Annotated[int | None, _many("One a GPU; each holds a part of the weights.", min=1)]
-Track = Annotated[Told | None, _many("Send the losses there, too.")]
+Track = Annotated[TrackerName | None, _many("Send the losses there, too.")]
 
 
 def train(

@@ -28,7 +28,7 @@ from distiller.data.evaluation_prompts import EvaluationPrompts
 from distiller.data.failures import MOST_JUDGED, Failing, Failures, asked
 from distiller.data.files import read, scan
 from distiller.data.rights import Ledger
-from distiller.data.rows import Row, Skip, alias, row_of
+from distiller.data.rows import DatasetRow, Skip, alias, row_of
 from distiller.data.selection import Sifter, choose, fault
 from distiller.data.shingles import digest
 from distiller.data.spool import Slips, Spool
@@ -106,7 +106,7 @@ def build(
     config: DatasetConfig | None = None,
     parent: Path | None = None,
     *,
-    written: Iterable[Row] = (),
+    written: Iterable[DatasetRow] = (),
     against: Iterable[str] = (),
     encoder: Callable[[], Encoder | None] = lambda: None,
     tell: Progress | None = None,
@@ -117,7 +117,7 @@ def build(
 
     Args:
         parent: folder that lists what the live student was trained on (a bundle's, or a dataset's).
-        written: rows that a teacher wrote (``Row.synthetic``), to be trained on beside the records'.
+        written: rows that a teacher wrote (``DatasetRow.synthetic``), to be trained on beside the records'.
         against: prompts of evaluations, beside the holdout, that must not be trained on.
         encoder: loads what kinds of requests are told apart with; without one, their words do.
     """
@@ -145,7 +145,7 @@ class _Building:
         self._slips: Slips
         self._new = 0
 
-    def take(self, records: Iterable[Record], written: Iterable[Row]) -> None:
+    def take(self, records: Iterable[Record], written: Iterable[DatasetRow]) -> None:
         """Spools each usable record's row, and those that a teacher wrote."""
         self._tell.stage("reading records")
         for n, record in enumerate(records, 1):
@@ -197,13 +197,13 @@ class _Building:
             "failing": [asdict(f) for f in failures.failing],
         }
 
-    def _judged(self) -> list[Row]:
+    def _judged(self) -> list[DatasetRow]:
         """The newest rows with a verdict on the student."""
         places = np.sort(np.concatenate(list(self._places.values())))
         known = places[self._slips["student_ok"][places] >= 0]
         return [self._spool.row(slip) for slip in self._slips[known[-MOST_JUDGED:]]]
 
-    def _rows(self, split: str, failures: Failures) -> Iterator[Row]:
+    def _rows(self, split: str, failures: Failures) -> Iterator[DatasetRow]:
         places = self._places[split]
         self._tell.stage(f"writing {split}")
         for first in range(0, len(places), files.ROWS_AT_ONCE):
@@ -216,7 +216,7 @@ class _Building:
                 yield replace(row, split=split, language=_language(row), cluster=name, weight=weight)
 
 
-def _language(row: Row) -> str | None:
+def _language(row: DatasetRow) -> str | None:
     return extract({"messages": [{"role": "user", "content": asked(row)}]}).language or None
 
 

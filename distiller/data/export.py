@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from distiller.data.dataset import DEV, TRAIN, Dataset, scan
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from router.errors import DatasetError
 
 HINTS: Mapping[str, str] = {
@@ -47,21 +47,21 @@ def write(dataset: Dataset, split: str, form: str, out: Path) -> int:
     return count
 
 
-def _trl(row: Row) -> dict[str, Any]:
+def _trl(row: DatasetRow) -> dict[str, Any]:
     return {"prompt": row.messages, "completion": row.conversation[-1:]}
 
 
-def _axolotl(row: Row) -> dict[str, Any]:
+def _axolotl(row: DatasetRow) -> dict[str, Any]:
     return {"messages": [*_marked(row, "training", False), row.conversation[-1]]}
 
 
-def _openai(row: Row) -> dict[str, Any]:
+def _openai(row: DatasetRow) -> dict[str, Any]:
     return {"messages": [*_marked(row, "weight", 0), row.conversation[-1]]}
 
 
-def _marked(row: Row, key: str, value: object) -> list[dict[str, Any]]:
+def _marked(row: DatasetRow, key: str, value: object) -> list[dict[str, Any]]:
     """The prompt's messages, the answers among them marked as not to be learnt."""
     return [{**m, key: value} if m["role"] == "assistant" else dict(m) for m in row.messages]
 
 
-FORMS: Mapping[str, Callable[[Row], dict[str, Any]]] = {"trl": _trl, "axolotl": _axolotl, "openai": _openai}
+FORMS: Mapping[str, Callable[[DatasetRow], dict[str, Any]]] = {"trl": _trl, "axolotl": _axolotl, "openai": _openai}

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from router.scoring.clusters import NEAR, Seen, kinds, vectors
 from router.scoring.encoder import Encoder
 
@@ -64,7 +64,7 @@ class Failures:
     _encoder: Encoder | None = None
 
     @classmethod
-    def of(cls, judged: Sequence[Row], most: float, encoder: Callable[[], Encoder | None]) -> Failures:
+    def of(cls, judged: Sequence[DatasetRow], most: float, encoder: Callable[[], Encoder | None]) -> Failures:
         """Learns from rows whose ``student_ok`` is known; none fail where too few do."""
         newest = sorted(judged, key=lambda r: (r.created_at, r.request_id))[-MOST_JUDGED:]
         failed = sum(r.student_ok is False for r in newest)
@@ -82,7 +82,7 @@ class Failures:
         failing = sorted((f for f in found if f.weight > 1), key=lambda f: (-f.weight, -f.failed, f.name))
         return cls(tuple(failing), tasks, reads)
 
-    def place(self, rows: Sequence[Row]) -> list[Failing | None]:
+    def place(self, rows: Sequence[DatasetRow]) -> list[Failing | None]:
         """The failing kind that each row is one of."""
         if not self.failing:
             return [None] * len(rows)
@@ -101,18 +101,18 @@ def _failing(name: str, judged: int, failed: int, overall: float, most: float) -
     return Failing(name, judged, failed, round(min(most, max(1.0, rate / overall)), 3))
 
 
-def _places(rows: Sequence[Row]) -> dict[str | None, list[int]]:
+def _places(rows: Sequence[DatasetRow]) -> dict[str | None, list[int]]:
     found: defaultdict[str | None, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         found[row.task].append(i)
     return found
 
 
-def _by_task(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
+def _by_task(rows: Sequence[DatasetRow]) -> dict[str | None, list[DatasetRow]]:
     return {task: [rows[i] for i in places] for task, places in _places(rows).items()}
 
 
-def _parted(task: str | None, rows: Sequence[Row], encoder: Encoder | None) -> _Task:
+def _parted(task: str | None, rows: Sequence[DatasetRow], encoder: Encoder | None) -> _Task:
     directions = vectors([asked(r) for r in rows], encoder)
     mean = directions.mean(axis=0)
     apart = _unit(directions - mean)
@@ -129,7 +129,7 @@ def _parted(task: str | None, rows: Sequence[Row], encoder: Encoder | None) -> _
     )
 
 
-def _names(task: _Task, rows: Sequence[Row], encoder: Encoder | None) -> list[str]:
+def _names(task: _Task, rows: Sequence[DatasetRow], encoder: Encoder | None) -> list[str]:
     """Each row's kind; "" for those of none."""
     if not task.names:
         return [task.rest] * len(rows)
@@ -143,6 +143,6 @@ def _unit(rows: F32) -> F32:
     return unit
 
 
-def asked(row: Row) -> str:
+def asked(row: DatasetRow) -> str:
     """The last user turn's text."""
     return next((m["content"] for m in reversed(row.messages) if m["role"] == "user"), "")

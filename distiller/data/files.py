@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from distiller.data.rows import FIELDS, Row
+from distiller.data.rows import FIELDS, DatasetRow
 from router.errors import DatasetError
 
 ROWS_AT_ONCE = 1024
@@ -24,19 +24,19 @@ _JSON = frozenset({"options"})
 _COLUMNS = tuple(name for name in FIELDS if name != "answer")
 
 
-def read(path: Path) -> list[Row]:
+def read(path: Path) -> list[DatasetRow]:
     """The rows of one split's file, all at once. Raises DatasetError where they cannot be read."""
     return list(scan(path))
 
 
-def scan(path: Path) -> Iterator[Row]:
+def scan(path: Path) -> Iterator[DatasetRow]:
     """The rows of one split's file, a few of them in memory at a time. Raises DatasetError as ``read`` does."""
     for batch in _batches(path, None):
         for values in batch.to_pylist():
             values["answer"] = values["messages"].pop()["content"]
             for name in _JSON.intersection(values):
                 values[name] = orjson.loads(values[name])
-            yield Row(**{name: value for name, value in values.items() if name in FIELDS})
+            yield DatasetRow(**{name: value for name, value in values.items() if name in FIELDS})
 
 
 def request_ids(path: Path) -> Iterator[str]:
@@ -72,7 +72,7 @@ def ids(path: Path) -> frozenset[str]:
     return frozenset(request_ids(path))
 
 
-def write(path: Path, rows: Iterable[Row], sha256: Any) -> int:
+def write(path: Path, rows: Iterable[DatasetRow], sha256: Any) -> int:
     """Writes rows as they come, and updates ``sha256`` with each row's canonical JSON: so the hash is of what the rows
     say, whichever Parquet library wrote them. Returns how many there were."""
     from pyarrow import parquet
@@ -97,7 +97,7 @@ def _batches(path: Path, columns: list[str] | None) -> Iterator[Any]:
         raise DatasetError(f"the dataset's file {path} cannot be read: {e}; build the dataset again") from e
 
 
-def _table(rows: list[Row]) -> Any:
+def _table(rows: list[DatasetRow]) -> Any:
     import pyarrow as pa
 
     schema = _schema()

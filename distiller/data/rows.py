@@ -60,7 +60,7 @@ class Skip(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DatasetRow:
     """A prompt and the teacher's answer to it, redacted.
 
     ``messages`` are the prompt's, content as one string each. ``rights`` is the right by which the
@@ -128,12 +128,12 @@ class Row:
         return orjson.dumps(self)
 
     @classmethod
-    def from_json(cls, line: bytes | str) -> Row:
+    def from_json(cls, line: bytes | str) -> DatasetRow:
         """Reads what ``to_json`` wrote."""
         return cls(**orjson.loads(line))
 
 
-FIELDS = tuple(f.name for f in fields(Row))
+FIELDS = tuple(f.name for f in fields(DatasetRow))
 
 
 def alias(name: str) -> str:
@@ -141,7 +141,7 @@ def alias(name: str) -> str:
     return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
-def row_of(record: Record, policy: Policy, judges: Judges | None = None) -> Row | Skip:
+def row_of(record: Record, policy: Policy, judges: Judges | None = None) -> DatasetRow | Skip:
     """The record as a row, whatever split it will be in, or why it can be in none. ``judges`` are the policy's, made
     once for many records."""
     teacher = record.answer_of(Tier.TEACHER)
@@ -156,7 +156,7 @@ def row_of(record: Record, policy: Policy, judges: Judges | None = None) -> Row 
     if not answer.strip():
         return Skip.EMPTY
     redacted = redact(answer, kinds)
-    return Row(
+    return DatasetRow(
         request_id=record.request_id,
         conversation_id=alias(record.conversation_id),
         created_at=record.created_at,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distiller.data.copies import EDGE_CHARS, SketchFile
-from distiller.data.rows import Row, Skip
+from distiller.data.rows import DatasetRow, Skip
 from distiller.data.shingles import digest, normalise, numbers, sketches
 
 SLIP = np.dtype(
@@ -46,7 +46,7 @@ class Spool:
         self.sketches = SketchFile(folder / "spool.sketches")
         self.sources: dict[tuple[str, str], int] = {}
         self._at = 0
-        self._waiting: list[tuple[Row, Skip | None, bool]] = []
+        self._waiting: list[tuple[DatasetRow, Skip | None, bool]] = []
         self._slips: list[Slips] = []
         self._count = 0
 
@@ -58,7 +58,7 @@ class Spool:
         self._path.unlink()
         self.sketches.__exit__(kind, e, at)
 
-    def add(self, row: Row, fault: Skip | None, audited: bool) -> None:
+    def add(self, row: DatasetRow, fault: Skip | None, audited: bool) -> None:
         self._waiting.append((row, fault, audited))
         if len(self._waiting) == _BATCH:
             self._write()
@@ -72,8 +72,8 @@ class Spool:
         self._slips = []
         return slips[np.lexsort((slips["request"], slips["at"]))]
 
-    def row(self, slip: np.void) -> Row:
-        return Row.from_json(os.pread(self._file.fileno(), int(slip["length"]), int(slip["offset"])))
+    def row(self, slip: np.void) -> DatasetRow:
+        return DatasetRow.from_json(os.pread(self._file.fileno(), int(slip["length"]), int(slip["offset"])))
 
     def _write(self) -> None:
         turns = [tuple(map(normalise, row.turns)) for row, _, _ in self._waiting]

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from distiller.data.dataset import SPLITS, Dataset, scan
 from distiller.data.failures import Failing
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 
 QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 NONE = "–"
@@ -95,13 +95,13 @@ def failing_table(failing: Sequence[Failing]) -> Table:
     return table
 
 
-def row_panel(row: Row) -> Panel:
+def row_panel(row: DatasetRow) -> Panel:
     """One row as it would be learnt."""
     said = [Text(f"{m['role']}: {m['content']}") for m in row.conversation]
     facts = [row.teacher, row.rights, *(f"{k} {v}" for k, v in _facts(row).items() if v)]
     return Panel(Group(*said), title=Text(" · ".join(facts)), title_align="left")
 
 
-def _facts(row: Row) -> dict[str, str | None]:
+def _facts(row: DatasetRow) -> dict[str, str | None]:
     weight = f"{row.weight:.2f}" if row.weight != 1 else None
     return {"task": row.task, "language": row.language, "kind": row.cluster, "weight": weight}

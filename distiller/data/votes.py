@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distiller.data.copies import Ints
-from distiller.data.rows import Row, Skip
+from distiller.data.rows import DatasetRow, Skip
 from distiller.data.shingles import digest, normalise
 from distiller.data.spool import Slips, code
 from router.scoring.judges.judge import Judges
@@ -27,7 +27,7 @@ MOST_ANSWERS = 16
 class Votes:
     """``row`` gives a slip's row, whose answer a judge is shown."""
 
-    def __init__(self, judges: Judges, row: Callable[[np.void], Row]) -> None:
+    def __init__(self, judges: Judges, row: Callable[[np.void], DatasetRow]) -> None:
         self._judges, self._row = judges, row
 
     def losers(self, slips: Slips, group: Ints) -> NDArray[np.uint8]:
@@ -65,7 +65,7 @@ class Votes:
         places: defaultdict[int, list[int]] = defaultdict(list)
         for i, answer in enumerate(said.tolist()):
             places[answer].append(i)
-        first: list[tuple[int, Row]] = []
+        first: list[tuple[int, DatasetRow]] = []
         for answer in sorted(places, key=lambda a: (-len(places[a]), places[a][0]))[:MOST_ANSWERS]:
             row = self._row(slips[places[answer][0]])
             same = next((a for a, known in first if self._agree(row, known)), None)
@@ -75,7 +75,7 @@ class Votes:
                 said[places[answer]] = same
         return said
 
-    def _agree(self, one: Row, other: Row) -> bool:
+    def _agree(self, one: DatasetRow, other: DatasetRow) -> bool:
         if not self._judges.immediate(other.task):
             return False
         said, known = ({"role": "assistant", "content": row.answer} for row in (one, other))

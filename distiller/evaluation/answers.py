@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class StudentQuestion:
     """One request with the teacher's answer to it, how long that was (0: unknown), and whether it is right where
     somebody could tell.
 
@@ -112,7 +112,7 @@ class Asker:
     api_key: str | None = field(default=None, repr=False)
     on_answer: Callable[[int, int], None] = lambda done, of: None
 
-    def ask(self, questions: Sequence[Question], kept: Path) -> dict[str, StudentAnswer]:
+    def ask(self, questions: Sequence[StudentQuestion], kept: Path) -> dict[str, StudentAnswer]:
         """The student's answers to all questions; only those missing from ``kept`` are asked, and kept there.
 
         Raises:
@@ -127,7 +127,7 @@ class Asker:
             answers.update({a.request_id: a for a in fresh})
         return {q.request_id: answers[q.request_id] for q in questions}
 
-    async def _all(self, missing: Sequence[Question], kept: Path, total: int) -> list[StudentAnswer]:
+    async def _all(self, missing: Sequence[StudentQuestion], kept: Path, total: int) -> list[StudentAnswer]:
         from aiohttp import ClientSession, ClientTimeout
 
         queue = iter(missing)
@@ -151,7 +151,7 @@ class Asker:
                 raise JudgeError(str(failed.exceptions[0])) from None
         return answers
 
-    async def _one(self, session: ClientSession, question: Question) -> StudentAnswer:
+    async def _one(self, session: ClientSession, question: StudentQuestion) -> StudentAnswer:
         """The answer, and where the policy draws samples how many of them agree with it."""
         start = asyncio.get_running_loop().time()
         found = await self._asked(session, question, {"temperature": 0, "logprobs": True})
@@ -168,7 +168,7 @@ class Asker:
         return answer
 
     async def _asked(
-        self, session: ClientSession, question: Question, fields: Mapping[str, Any]
+        self, session: ClientSession, question: StudentQuestion, fields: Mapping[str, Any]
     ) -> dict[str, Any] | None:
         """One answer's body; None where the engine refuses the question. Raises EngineError after the retries."""
         from aiohttp import ClientError

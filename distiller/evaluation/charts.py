@@ -11,7 +11,7 @@ COLOURS = ("var(--both)", "var(--routing)", "var(--cascade)", "#a855f7", "#db277
 ROW, NAME, WIDTH, RIGHT = 24, 210, 1000, 190
 
 
-class Line(NamedTuple):
+class IntervalLine(NamedTuple):
     """One row of intervals: ``limits`` are [estimate, low, high] as shares; ``note`` stands at its end."""
 
     name: str
@@ -20,7 +20,7 @@ class Line(NamedTuple):
     bad: bool = False
 
 
-def intervals(lines: Sequence[Line], low: float, high: float, mark: float | None = None) -> str:
+def intervals(lines: Sequence[IntervalLine], low: float, high: float, mark: float | None = None) -> str:
     """A row for each, its interval on one scale from ``low`` to ``high``; a line at ``mark``."""
     height = ROW * len(lines) + 34
     left, right = NAME + 10, WIDTH - RIGHT
@@ -36,7 +36,7 @@ def intervals(lines: Sequence[Line], low: float, high: float, mark: float | None
     return _svg(WIDTH, height, parts, "Intervals by slice")
 
 
-def _interval_row(line: Line, y: float, at: Any, right: float) -> list[str]:
+def _interval_row(line: IntervalLine, y: float, at: Any, right: float) -> list[str]:
     estimate, low, high = line.limits
     parts = [_text(NAME, y + 4, line.name, "end", "label" if line.name == "overall" else "")]
     if estimate is not None:

@@ -15,14 +15,14 @@ from typing import Any
 
 from distiller.bundles import ANSWERS
 from distiller.config import EvaluateConfig
-from distiller.data.rows import Row
-from distiller.evaluation.answers import Question, StudentAnswer, read_answers
+from distiller.data.rows import DatasetRow
+from distiller.evaluation.answers import StudentAnswer, StudentQuestion, read_answers
 from distiller.evaluation.engine import way_to
 from distiller.evaluation.grading import grade, question
 from distiller.evaluation.perturbation import perturbed
 from distiller.evaluation.report import report
 from distiller.evaluation.slices import with_rarity
-from distiller.evaluation.study import Asked
+from distiller.evaluation.study import Examination
 from distiller.evaluation.subject import Subject
 from distiller.evaluation.verdicts import judge_answers
 from distiller.progress import Progress
@@ -43,7 +43,7 @@ class Evaluation:
     adversarial: int = 0
     seed: int = 0
 
-    def of(self, subject: Subject, parent: Subject | None, rows: Sequence[Row], source: str) -> dict[str, Any]:
+    def of(self, subject: Subject, parent: Subject | None, rows: Sequence[DatasetRow], source: str) -> dict[str, Any]:
         """The report's values. ``source`` says where the ``rows`` come from.
 
         Raises:
@@ -66,7 +66,7 @@ class Evaluation:
         manifest = subject.bundle
         told = report(
             subject.told(parent.name if parent else None),
-            Asked(questions, answers, grades, before, changed, scorer, subject.learnt),
+            Examination(questions, answers, grades, before, changed, scorer, subject.learnt),
             subject.policy,
             source=source,
             in_flight=self.config.in_flight,
@@ -85,7 +85,7 @@ class Evaluation:
             return None
 
     def _answered(
-        self, subject: Subject, questions: Sequence[Question], judged: Sequence[Question]
+        self, subject: Subject, questions: Sequence[StudentQuestion], judged: Sequence[StudentQuestion]
     ) -> tuple[Mapping[str, StudentAnswer], dict[str, bool], Decimal]:
         """The student's answers to ``questions``, the grades of ``judged``, and what judging cost in USD."""
         kept, policy = self.work / subject.key / ANSWERS, subject.policy

@@ -34,7 +34,7 @@ LEAST_ROWS = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class PairedOutcome:
     """One holdout row: was each student's answer acceptable? ``slices`` names the groups it is in.
 
     ``incumbent`` is None where there is no incumbent's answer; such rows are not compared. ``form``: in which form
@@ -49,7 +49,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class SliceVerdict:
+class SliceResult:
     """One paired comparison. Rates are acceptable answers over ``n`` rows; ``lower_bound`` and ``margin``
     are differences of rates, candidate less incumbent and incumbent less candidate. ``needed``: rows by which an
     equal student would pass four times out of five, where these are too few to tell."""
@@ -82,12 +82,12 @@ class SliceVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateResult:
     """``reasons`` are the sentences a user reads: what failed, or why it passed."""
 
     promoted: bool
     reasons: tuple[str, ...]
-    slices: tuple[SliceVerdict, ...]
+    slices: tuple[SliceResult, ...]
     candidate_share: float
     incumbent_share: float
 
@@ -97,11 +97,11 @@ class Verdict:
 
 
 def judge(
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[PairedOutcome],
     candidate_share: float,
     incumbent_share: float,
     config: GateConfig = _USUAL,
-) -> Verdict:
+) -> GateResult:
     """Promotes a candidate that is non-inferior overall and on every large slice, in every form, and better or cheaper.
 
     Args:
@@ -119,10 +119,10 @@ def judge(
     overall = next(v for v in found if v.name == OVERALL)
     gain, why = _gain(overall, *shares, config)
     reasons = failed + ([] if gain else [why])
-    return Verdict(not reasons, tuple(reasons or [str(overall), why]), tuple(found), *shares)
+    return GateResult(not reasons, tuple(reasons or [str(overall), why]), tuple(found), *shares)
 
 
-def no_worse(outcomes: Sequence[Outcome], config: GateConfig = _USUAL) -> Verdict:
+def no_worse(outcomes: Sequence[PairedOutcome], config: GateConfig = _USUAL) -> GateResult:
     """Whether live traffic shows a canary worse than the incumbent, overall or on a slice; a gain was shown before.
 
     The same tests on fewer rows, so each at the margin that these rows resolve, the overall one too: an equal
@@ -130,21 +130,21 @@ def no_worse(outcomes: Sequence[Outcome], config: GateConfig = _USUAL) -> Verdic
     """
     pairs = [o for o in outcomes if o.incumbent is not None]
     if not pairs:
-        return Verdict(True, ("no audit compares the two: the gate's word holds",), (), 0.0, 0.0)
+        return GateResult(True, ("no audit compares the two: the gate's word holds",), (), 0.0, 0.0)
     groups = _slices(pairs, config)
     found = tuple(_compare("", name, rows, config, len(groups)) for name, rows in groups)
     failed = tuple(str(v) for v in found if not v.passed)
-    return Verdict(not failed, failed or (str(found[0]),), found, 0.0, 0.0)
+    return GateResult(not failed, failed or (str(found[0]),), found, 0.0, 0.0)
 
 
-def _by_form(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
-    forms: dict[str, list[Outcome]] = {}
+def _by_form(outcomes: Iterable[PairedOutcome]) -> dict[str, list[PairedOutcome]]:
+    forms: dict[str, list[PairedOutcome]] = {}
     for outcome in outcomes:
         forms.setdefault(outcome.form, []).append(outcome)
     return forms
 
 
-def _tests(forms: dict[str, list[Outcome]], config: GateConfig) -> tuple[list[SliceVerdict], list[str]]:
+def _tests(forms: dict[str, list[PairedOutcome]], config: GateConfig) -> tuple[list[SliceResult], list[str]]:
     """Every comparison, each form's overall first, and the sentences of those that failed."""
     groups = [(form, name, rows) for form, all_ in forms.items() for name, rows in _slices(all_, config)]
     count = max(1, sum(name != OVERALL for _, name, _ in groups))
@@ -153,7 +153,7 @@ def _tests(forms: dict[str, list[Outcome]], config: GateConfig) -> tuple[list[Sl
     return found, [str(v) for v in found if not v.passed] + missing
 
 
-def _slices(rows: Sequence[Outcome], config: GateConfig) -> list[tuple[str, list[Outcome]]]:
+def _slices(rows: Sequence[PairedOutcome], config: GateConfig) -> list[tuple[str, list[PairedOutcome]]]:
     """All rows, then each slice that may veto; one that all rows are in says nothing more."""
     names = sorted({s for o in rows for s in o.slices})
     groups = [(name, [o for o in rows if name in o.slices]) for name in names]
@@ -161,7 +161,9 @@ def _slices(rows: Sequence[Outcome], config: GateConfig) -> list[tuple[str, list
     return [(OVERALL, list(rows)), *large] if rows else []
 
 
-def _without_incumbent(forms: dict[str, list[Outcome]], shares: tuple[float, float], config: GateConfig) -> Verdict:
+def _without_incumbent(
+    forms: dict[str, list[PairedOutcome]], shares: tuple[float, float], config: GateConfig
+) -> GateResult:
     """Nothing to be inferior to: enough rows must still exist, some answers must be acceptable, and what a form
     beside the first loses is lost against the first."""
     first = next(iter(forms.values()), [])
@@ -169,7 +171,7 @@ def _without_incumbent(forms: dict[str, list[Outcome]], shares: tuple[float, flo
     if not enough or not good:
         few = f"only {len(first)} audited holdout rows; at least {LEAST_ROWS} are needed to judge"
         none = f"no incumbent to compare with, and none of {len(first)} holdout answers is acceptable"
-        return Verdict(False, (none if enough else few,), (), *shares)
+        return GateResult(False, (none if enough else few,), (), *shares)
     own = {o.request_id: o.candidate for o in first}
     others = {
         form: [replace(o, incumbent=own[o.request_id]) for o in rows if o.request_id in own]
@@ -178,12 +180,10 @@ def _without_incumbent(forms: dict[str, list[Outcome]], shares: tuple[float, flo
     }
     found, failed = _tests(others, config)
     reason = f"no incumbent to compare with: {good} of {len(first)} holdout answers acceptable"
-    return Verdict(not failed, tuple(failed or [reason]), tuple(found), *shares)
+    return GateResult(not failed, tuple(failed or [reason]), tuple(found), *shares)
 
 
-def _gain(
-    overall: SliceVerdict, candidate_share: float, incumbent_share: float, config: GateConfig
-) -> tuple[bool, str]:
+def _gain(overall: SliceResult, candidate_share: float, incumbent_share: float, config: GateConfig) -> tuple[bool, str]:
     """Better or cheaper overall? A proven gain in quality may cost the margin in share: it is an estimate."""
     shares = f"student share at the target {incumbent_share:.1%} -> {candidate_share:.1%}"
     rates = f"acceptable {overall.incumbent:.1%} -> {overall.candidate:.1%}"
@@ -196,7 +196,9 @@ def _gain(
     return False, f"neither better nor cheaper: {shares}, {rates}"
 
 
-def _compare(form: str, name: str, rows: Sequence[Outcome], config: GateConfig, slices: int | None) -> SliceVerdict:
+def _compare(
+    form: str, name: str, rows: Sequence[PairedOutcome], config: GateConfig, slices: int | None
+) -> SliceResult:
     """``slices``: of how many it is one, whose margins may be widened; None: the fixed margin."""
     n = len(rows)
     won = sum(o.candidate and not o.incumbent for o in rows)
@@ -204,7 +206,7 @@ def _compare(form: str, name: str, rows: Sequence[Outcome], config: GateConfig, 
     bound = paired_lower_bound(won, lost, n, config.confidence)
     margin = config.margin if slices is None else max(config.margin, resolvable_margin(won + lost, n, config, slices))
     untold = bound < -margin <= (won - lost) / n
-    return SliceVerdict(
+    return SliceResult(
         name=name,
         n=n,
         candidate=sum(o.candidate for o in rows) / n,

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distiller.data.rows import Row
-from distiller.evaluation.answers import Question, StudentAnswer
-from distiller.evaluation.gate import Outcome
+from distiller.data.rows import DatasetRow
+from distiller.evaluation.answers import StudentAnswer, StudentQuestion
+from distiller.evaluation.gate import PairedOutcome
 from distiller.evaluation.slices import slices_of
 from router.contracts.decision import Tier
 from router.contracts.judges import by_judge
@@ -22,7 +22,7 @@ BYTES_PER_TOKEN = 3
 SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "max_completion_tokens")
 
 
-def question(row: Row, weight: float = 1.0) -> Question:
+def question(row: DatasetRow, weight: float = 1.0) -> StudentQuestion:
     """A dataset's row as a question; the student gets about twice the room that the teacher's answer took.
 
     ``weight`` is how many requests like it the row stands for.
@@ -32,7 +32,7 @@ def question(row: Row, weight: float = 1.0) -> Question:
     features = extract(body)
     room = len(row.answer.encode()) // BYTES_PER_TOKEN * 2 + 16
     asked = row.options.get("max_completion_tokens") or row.options.get("max_tokens")
-    return Question(
+    return StudentQuestion(
         request_id=row.request_id,
         body=body,
         teacher={"role": "assistant", "content": row.answer},
@@ -47,7 +47,7 @@ def question(row: Row, weight: float = 1.0) -> Question:
     )
 
 
-def newest(rows: Sequence[Row], limit: int) -> list[Row]:
+def newest(rows: Sequence[DatasetRow], limit: int) -> list[DatasetRow]:
     """The newest ``limit`` rows, the oldest of them first."""
     return sorted(rows, key=lambda r: (r.created_at, r.request_id))[-limit:] if limit else []
 
@@ -76,7 +76,9 @@ def live_answer(record: Record, versions: frozenset[str]) -> StudentAnswer | Non
     )
 
 
-def grade(questions: Sequence[Question], answers: Mapping[str, StudentAnswer], judges: Judges) -> dict[str, bool]:
+def grade(
+    questions: Sequence[StudentQuestion], answers: Mapping[str, StudentAnswer], judges: Judges
+) -> dict[str, bool]:
     """Is each answer as good as the teacher's? By request id; what has no answer or no verdict is left out.
 
     Judges that answer at once are asked; what others said is kept with the answers (``distiller.evaluation.verdicts``).
@@ -87,32 +89,32 @@ def grade(questions: Sequence[Question], answers: Mapping[str, StudentAnswer], j
     return {request_id: verdict for request_id, verdict in found if verdict is not None}
 
 
-def _verdict(question: Question, answer: StudentAnswer, judges: Judges) -> bool | None:
+def _verdict(question: StudentQuestion, answer: StudentAnswer, judges: Judges) -> bool | None:
     if is_judged(question, answer, judges):
         return answer.verdict
     found = judges.now(pair(question, answer)) if judges.immediate(question.task) else None
     return found.acceptable if found else None
 
 
-def is_judged(question: Question, answer: StudentAnswer, judges: Judges) -> bool:
+def is_judged(question: StudentQuestion, answer: StudentAnswer, judges: Judges) -> bool:
     """Whether the kept verdict holds: a person's, or that of today's judge where asking it again takes something."""
     if answer.judged_by is None:
         return answer.verdict is not None
     return answer.judged_by == judges.label(question.task) and not judges.immediate(question.task)
 
 
-def pair(question: Question, answer: StudentAnswer) -> Pair:
+def pair(question: StudentQuestion, answer: StudentAnswer) -> Pair:
     return Pair(answer.message, question.teacher, question.body, question.task, question.request_id)
 
 
 def examples(
-    questions: Sequence[Question], answers: Mapping[str, StudentAnswer], grades: Mapping[str, bool]
+    questions: Sequence[StudentQuestion], answers: Mapping[str, StudentAnswer], grades: Mapping[str, bool]
 ) -> list[Example]:
     """What the scorer learns from and is tested on, in the questions' order."""
     return [_example(q, answers[q.request_id], grades[q.request_id]) for q in questions if q.request_id in grades]
 
 
-def _example(question: Question, answer: StudentAnswer, acceptable: bool) -> Example:
+def _example(question: StudentQuestion, answer: StudentAnswer, acceptable: bool) -> Example:
     """A student as good as a teacher that is right is right itself, and only that one."""
     teacher = question.teacher_right if answer.teacher_right is None else answer.teacher_right
     student = acceptable if answer.right is None and teacher else answer.right
@@ -130,15 +132,18 @@ def _example(question: Question, answer: StudentAnswer, acceptable: bool) -> Exa
 
 
 def outcomes(
-    questions: Sequence[Question], candidate: Mapping[str, bool], incumbent: Mapping[str, bool], form: str = ""
-) -> list[Outcome]:
+    questions: Sequence[StudentQuestion], candidate: Mapping[str, bool], incumbent: Mapping[str, bool], form: str = ""
+) -> list[PairedOutcome]:
     """The gate's rows: both students' grades side by side, the candidate's in this ``form``."""
     graded = (q for q in questions if q.request_id in candidate)
-    return [Outcome(q.request_id, candidate[q.request_id], incumbent.get(q.request_id), q.slices, form) for q in graded]
+    return [
+        PairedOutcome(q.request_id, candidate[q.request_id], incumbent.get(q.request_id), q.slices, form)
+        for q in graded
+    ]
 
 
 def report(
-    questions: Sequence[Question], answers: Mapping[str, StudentAnswer], grades: Mapping[str, bool]
+    questions: Sequence[StudentQuestion], answers: Mapping[str, StudentAnswer], grades: Mapping[str, bool]
 ) -> dict[str, Any]:
     """Plain figures for the manifest: acceptable rate, overall and by slice, and speed.
 

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from distiller.evaluation.charts import COLOURS, Line, curves, intervals, percent, reliability
+from distiller.evaluation.charts import COLOURS, IntervalLine, curves, intervals, percent, reliability
 from distiller.pages import styled
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -99,7 +99,7 @@ def _gate(gate: Values | None) -> str:
 
 
 def _retention(rows: Sequence[Values]) -> str:
-    lines = [Line(r["name"], r["acceptable"], f"{percent(r['acceptable'][0])}  n={r['n']:,}") for r in rows]
+    lines = [IntervalLine(r["name"], r["acceptable"], f"{percent(r['acceptable'][0])}  n={r['n']:,}") for r in rows]
     body = intervals(lines, _floor(r["acceptable"][1] for r in rows), 1.0)
     known = [r for r in rows if "right_ratio" in r]
     if known:
@@ -139,10 +139,10 @@ def _adversarial(rows: Sequence[Values]) -> str:
     return _card_of("Adversarial", words, intervals(lines, *_around(r["difference"] for r in rows), mark=0.0))
 
 
-def _difference(row: Values, note: str) -> Line:
+def _difference(row: Values, note: str) -> IntervalLine:
     high = row["difference"][2]
     name = str(row["name"]).removeprefix("adversarial=")
-    return Line(name, row["difference"], note, bad=high is not None and high < 0)
+    return IntervalLine(name, row["difference"], note, bad=high is not None and high < 0)
 
 
 def _calibration(rows: Sequence[Values]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from distiller.evaluation.answers import Question
+from distiller.evaluation.answers import StudentQuestion
 from router.scoring.features import extract
 
 Change = Callable[[str, random.Random], str]
@@ -86,7 +86,7 @@ ADVERSARIAL: Mapping[str, Change] = {
 """What a student is asked beside the original; to be as good, it must answer as the teacher did to that."""
 
 
-def perturbed(questions: Sequence[Question], count: int) -> list[tuple[str, Question]]:
+def perturbed(questions: Sequence[StudentQuestion], count: int) -> list[tuple[str, StudentQuestion]]:
     """``count`` questions at most, each changed in one of the ways, with the id of the original.
 
     Which ones and how is fixed by their ids, so that what was answered before a kill stays an answer. A change that
@@ -98,7 +98,7 @@ def perturbed(questions: Sequence[Question], count: int) -> list[tuple[str, Ques
     return [(original, new) for original, new in made if new is not None]
 
 
-def _changed(question: Question, kind: str) -> Question | None:
+def _changed(question: StudentQuestion, kind: str) -> StudentQuestion | None:
     name = f"{question.request_id}~{kind}"
     messages = [dict(m) for m in question.body["messages"]]
     last = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=None)

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from distiller.evaluation.charts import percent
 from distiller.evaluation.page import LOOKS, SIGNALS, page
-from distiller.evaluation.study import Asked, Student, study
+from distiller.evaluation.study import EvaluatedStudent, Examination, study
 from router.contracts.files import write_atomically
 from router.policy import Policy
 from router.pricing import litellm_price
@@ -21,8 +21,8 @@ JSON, HTML = "report.json", "report.html"
 
 
 def report(
-    student: Student,
-    asked: Asked,
+    student: EvaluatedStudent,
+    asked: Examination,
     policy: Policy,
     *,
     source: str,

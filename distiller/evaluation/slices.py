@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from distiller.evaluation.answers import Question
+from distiller.evaluation.answers import StudentQuestion
 from router.scoring.estimator import Scorer
 from router.scoring.features import Features
 from router.scoring.ngrams import hashed_ngrams
@@ -30,7 +30,7 @@ def slices_of(features: Features, task: str | None) -> tuple[str, ...]:
     return (*task_slice, *language, f"length={length}")
 
 
-def with_rarity(questions: Sequence[Question], scorer: Scorer | None) -> list[Question]:
+def with_rarity(questions: Sequence[StudentQuestion], scorer: Scorer | None) -> list[StudentQuestion]:
     """The questions, each also in ``rarity=rare`` or ``rarity=usual``.
 
     Rare is what is strangest to the scorer, so furthest from the traffic that the student's bundle was made of;
@@ -46,11 +46,11 @@ def with_rarity(questions: Sequence[Question], scorer: Scorer | None) -> list[Qu
     return [replace(q, slices=(*q.slices, f"rarity={name}")) for q, name in pairs]
 
 
-def _novelty(questions: Sequence[Question], scorer: Scorer) -> Floats:
+def _novelty(questions: Sequence[StudentQuestion], scorer: Scorer) -> Floats:
     return np.array([scorer.look(q.features).novelty for q in questions], np.float64)
 
 
-def _alone(questions: Sequence[Question]) -> Floats:
+def _alone(questions: Sequence[StudentQuestion]) -> Floats:
     """The share of each question's n-grams that no other has: (n,)."""
     grams = [np.unique(hashed_ngrams(q.features.user_window, "")).tolist() for q in questions]
     seen = Counter(gram for found in grams for gram in found)

@@ -13,7 +13,7 @@ import orjson
 
 from distiller.data import files
 from distiller.data.dataset import load
-from distiller.data.rows import Row, row_of
+from distiller.data.rows import DatasetRow, row_of
 from router.contracts.records import Record
 from router.errors import DatasetError
 from router.policy import Policy
@@ -22,16 +22,16 @@ from router.scoring.judges.judge import Judges
 ROLES = frozenset({"system", "user", "assistant"})
 
 
-def from_log(records: Iterable[Record], policy: Policy, most: int) -> list[Row]:
+def from_log(records: Iterable[Record], policy: Policy, most: int) -> list[DatasetRow]:
     """The newest ``most`` audited requests with the teacher's answer, oldest first: a sample of the traffic that no
     student is ever trained on."""
     audited = (record for record in records if record.decision.audited)
     judges = Judges(policy.judge)
-    rows = (row for record in audited if isinstance(row := row_of(record, policy, judges), Row))
+    rows = (row for record in audited if isinstance(row := row_of(record, policy, judges), DatasetRow))
     return heapq.nlargest(most, rows, key=lambda r: (r.created_at, r.request_id))[::-1]
 
 
-def from_path(path: Path, most: int) -> list[Row]:
+def from_path(path: Path, most: int) -> list[DatasetRow]:
     """The last ``most`` questions of a dataset's folder (its holdout) or of a file in the ``messages`` form.
 
     Raises:
@@ -44,7 +44,7 @@ def from_path(path: Path, most: int) -> list[Row]:
     return list(_questions(path))[-most:]
 
 
-def _questions(path: Path) -> Iterator[Row]:
+def _questions(path: Path) -> Iterator[DatasetRow]:
     """JSON lines, gzip or not: ``messages``, of which the last is the teacher's answer; ``task`` if there is one."""
     raw = path.read_bytes()
     lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).splitlines()
@@ -53,7 +53,7 @@ def _questions(path: Path) -> Iterator[Row]:
             yield _row(line, f"{path}, line {number}")
 
 
-def _row(line: bytes, where: str) -> Row:
+def _row(line: bytes, where: str) -> DatasetRow:
     try:
         values: Any = orjson.loads(line)
         messages = [{"role": m["role"], "content": m["content"]} for m in values["messages"]]
@@ -66,7 +66,7 @@ def _row(line: bytes, where: str) -> Row:
         raise DatasetError(f"{where}: 'messages' must be texts, the last of them the assistant's: the teacher's answer")
     name = hashlib.sha256(orjson.dumps(messages)).hexdigest()[:16]
     task = values.get("task")
-    return Row(
+    return DatasetRow(
         request_id=name,
         conversation_id=name,
         created_at=0.0,

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from distiller.evaluation.answers import Question, StudentAnswer
+from distiller.evaluation.answers import StudentAnswer, StudentQuestion
 from distiller.evaluation.calibration import brier, calibration_error, reliability
 from distiller.evaluation.grading import percentile
 from distiller.evaluation.intervals import Resamples
@@ -45,7 +45,7 @@ _SIGNALS: Mapping[str, Callable[[Signals], float]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Student:
+class EvaluatedStudent:
     """Who is evaluated. ``form``: what its engine read; ``parent``: the bundle it is held against, None: none."""
 
     name: str
@@ -56,7 +56,7 @@ class Student:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Examination:
     """Questions with a student's answers and the judge's grades, both by request id, and the same students' grades of
     before where there is a parent.
 
@@ -64,21 +64,27 @@ class Asked:
     student's own, None where it has none; ``learnt``: requests that it was fitted on, which say nothing of it.
     """
 
-    questions: Sequence[Question]
+    questions: Sequence[StudentQuestion]
     answers: Mapping[str, StudentAnswer]
     grades: Mapping[str, bool]
     parent_grades: Mapping[str, bool] = field(default_factory=dict)
-    perturbed: Sequence[tuple[str, Question]] = ()
+    perturbed: Sequence[tuple[str, StudentQuestion]] = ()
     scorer: Scorer | None = None
     learnt: frozenset[str] = frozenset()
 
     @property
-    def graded(self) -> list[Question]:
+    def graded(self) -> list[StudentQuestion]:
         return [q for q in self.questions if q.request_id in self.grades]
 
 
 def study(
-    student: Student, asked: Asked, *, student_price: Price, teacher_price: Price | None, in_flight: int, seed: int = 0
+    student: EvaluatedStudent,
+    asked: Examination,
+    *,
+    student_price: Price,
+    teacher_price: Price | None,
+    in_flight: int,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """All figures. ``in_flight``: how many questions were under way at once, which is what the latencies are of."""
     graded = asked.graded
@@ -96,7 +102,7 @@ def study(
 
 
 def _by_slice(
-    questions: Sequence[Question], tell: Callable[[Sequence[Question]], dict[str, Any]]
+    questions: Sequence[StudentQuestion], tell: Callable[[Sequence[StudentQuestion]], dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """What ``tell`` says of all, and of each slice that is large enough, by name."""
     names = sorted({s for q in questions for s in q.slices})
@@ -104,7 +110,7 @@ def _by_slice(
     return [{"name": n, "n": len(g), **tell(g)} for n, g in groups if n == OVERALL or LEAST <= len(g) < len(questions)]
 
 
-def _retention(questions: Sequence[Question], asked: Asked, seed: int) -> dict[str, Any]:
+def _retention(questions: Sequence[StudentQuestion], asked: Examination, seed: int) -> dict[str, Any]:
     told: dict[str, Any] = {
         "acceptable": limits(Resamples(len(questions), seed).rate([asked.grades[q.request_id] for q in questions]))
     }
@@ -121,13 +127,13 @@ def _retention(questions: Sequence[Question], asked: Asked, seed: int) -> dict[s
     return told
 
 
-def _rights(question: Question, answer: StudentAnswer) -> tuple[bool, bool] | None:
+def _rights(question: StudentQuestion, answer: StudentAnswer) -> tuple[bool, bool] | None:
     """Whether each tier is right, where both are known."""
     teacher = question.teacher_right if answer.teacher_right is None else answer.teacher_right
     return None if answer.right is None or teacher is None else (answer.right, teacher)
 
 
-def _adversarial(asked: Asked, seed: int) -> list[dict[str, Any]]:
+def _adversarial(asked: Examination, seed: int) -> list[dict[str, Any]]:
     """By kind of change: how many of the same questions are answered acceptably before and after it."""
     pairs = [(old, q) for old, q in asked.perturbed if q.request_id in asked.grades and old in asked.grades]
     names = sorted({s for _, q in pairs for s in q.slices})
@@ -135,7 +141,7 @@ def _adversarial(asked: Asked, seed: int) -> list[dict[str, Any]]:
     return [_changed(name, group, asked, seed) for name, group in groups if group]
 
 
-def _changed(name: str, pairs: Sequence[tuple[str, Question]], asked: Asked, seed: int) -> dict[str, Any]:
+def _changed(name: str, pairs: Sequence[tuple[str, StudentQuestion]], asked: Examination, seed: int) -> dict[str, Any]:
     before, after = [asked.grades[old] for old, _ in pairs], [asked.grades[q.request_id] for _, q in pairs]
     draws = Resamples(len(pairs), seed)
     return {
@@ -147,13 +153,13 @@ def _changed(name: str, pairs: Sequence[tuple[str, Question]], asked: Asked, see
     }
 
 
-def _forgetting(asked: Asked, seed: int) -> dict[str, Any] | None:
+def _forgetting(asked: Examination, seed: int) -> dict[str, Any] | None:
     """What the parent could and this one cannot, and the other way round; None without a parent's answers."""
     both = [q for q in asked.graded if q.request_id in asked.parent_grades]
     if not both:
         return None
 
-    def tell(questions: Sequence[Question]) -> dict[str, Any]:
+    def tell(questions: Sequence[StudentQuestion]) -> dict[str, Any]:
         before = [asked.parent_grades[q.request_id] for q in questions]
         after = [asked.grades[q.request_id] for q in questions]
         return {
@@ -168,7 +174,7 @@ def _forgetting(asked: Asked, seed: int) -> dict[str, Any] | None:
     return {"slices": _by_slice(both, tell), "forgotten": lost[:NAMED]}
 
 
-def _calibration(asked: Asked) -> list[dict[str, Any]]:
+def _calibration(asked: Examination) -> list[dict[str, Any]]:
     """Of the scorer before the answer, and of the second look that has seen it; nothing that it learnt from counts."""
     questions = [q for q in asked.graded if q.request_id not in asked.learnt]
     if asked.scorer is None or len(questions) < LEAST:
@@ -184,7 +190,7 @@ def _calibration(asked: Asked) -> list[dict[str, Any]]:
 
 
 def _probabilities(
-    scorer: Scorer, questions: Sequence[Question], answers: Mapping[str, StudentAnswer]
+    scorer: Scorer, questions: Sequence[StudentQuestion], answers: Mapping[str, StudentAnswer]
 ) -> dict[str, list[float]]:
     scores = [scorer.score(q.features) for q in questions]
     if scorer.learned.head is None:
@@ -193,7 +199,7 @@ def _probabilities(
     return {"score": scores, "accept": [scorer.accept(p, s) for p, s in zip(scores, signals, strict=True)]}
 
 
-def _deferral(asked: Asked, seed: int) -> list[dict[str, Any]]:
+def _deferral(asked: Examination, seed: int) -> list[dict[str, Any]]:
     """How well each signal tells acceptable answers from others, and what quality it keeps at what share."""
     questions = [q for q in asked.graded if q.request_id not in asked.learnt]
     known = [q for q in questions if asked.answers[q.request_id].signals is not None]
@@ -223,7 +229,7 @@ def curve(scores: Sequence[float], labels: Sequence[bool]) -> list[tuple[float, 
 
 
 def _serving(
-    questions: Sequence[Question],
+    questions: Sequence[StudentQuestion],
     answers: Mapping[str, StudentAnswer],
     student: Price,
     teacher: Price | None,
@@ -242,7 +248,7 @@ def _serving(
     }
 
 
-def _usd(questions: Sequence[Question], output_tokens: Sequence[int], price: Price) -> float | None:
+def _usd(questions: Sequence[StudentQuestion], output_tokens: Sequence[int], price: Price) -> float | None:
     if not questions:
         return None
     spent = price.input * sum(q.features.input_tokens for q in questions) + price.output * sum(output_tokens)

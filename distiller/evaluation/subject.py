@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distiller.bundles import BASE, DATASET, GGUF, INT8, LEARNT, STUDENT, StudentFiles, has_weights
 from distiller.data.files import ids
-from distiller.evaluation.study import Student
+from distiller.evaluation.study import EvaluatedStudent
 from distiller.forms.export import export
 from router.contracts.bundles import Manifest, read_manifest
 from router.contracts.files import weights_of
@@ -47,9 +47,9 @@ class Subject:
         said = [self.name, self.form_name, str(student.engine or student.url), self.policy.accept.model_dump_json()]
         return hashlib.sha256("\n".join([*said, *known]).encode()).hexdigest()[:12]
 
-    def told(self, parent: str | None) -> Student:
+    def told(self, parent: str | None) -> EvaluatedStudent:
         student = self.policy.student
-        return Student(self.name, student.model, self.form_name, student.engine or "a URL", parent)
+        return EvaluatedStudent(self.name, student.model, self.form_name, student.engine or "a URL", parent)
 
     def scorer(self, settings: Settings) -> Scorer | None:
         """The bundle's own; None without a bundle. Raises BundleError where this version cannot read it."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from distiller.evaluation.answers import Question, StudentAnswer, keep_answers, read_answers
+from distiller.evaluation.answers import StudentAnswer, StudentQuestion, keep_answers, read_answers
 from distiller.evaluation.grading import is_judged, pair
 from router.errors import JudgeError
 from router.judging import judges_alone
@@ -24,7 +24,7 @@ MAX_FAILED = 0.2
 
 def judge_answers(
     policy: Policy,
-    questions: Sequence[Question],
+    questions: Sequence[StudentQuestion],
     kept: Path,
     *,
     encoder: Callable[[], Encoder | None],
@@ -52,7 +52,7 @@ def judge_answers(
     return asyncio.run(judge())
 
 
-def _is_open(question: Question, answers: Mapping[str, StudentAnswer], judges: Judges) -> bool:
+def _is_open(question: StudentQuestion, answers: Mapping[str, StudentAnswer], judges: Judges) -> bool:
     answer = answers.get(question.request_id)
     return answer is not None and not judges.immediate(question.task) and not is_judged(question, answer, judges)
 
@@ -71,7 +71,7 @@ class _Judging:
         self._usd, self._done, self._failed = Decimal(0), 0, 0
         self._last_error = ""
 
-    async def all(self, questions: Sequence[Question], most_failed: float) -> dict[str, Any]:
+    async def all(self, questions: Sequence[StudentQuestion], most_failed: float) -> dict[str, Any]:
         queue = iter(questions)
 
         async def worker() -> None:
@@ -87,7 +87,7 @@ class _Judging:
             )
         return {"asked": len(questions), "failed": self._failed, "usd": str(self._usd)}
 
-    async def _one(self, question: Question) -> None:
+    async def _one(self, question: StudentQuestion) -> None:
         answer = self._answers[question.request_id]
         try:
             verdict = await self._judges.verdict(pair(question, answer))

@@ -89,9 +89,9 @@ def tune(
     The rest of the file stays as it is, byte for byte; the reason stands above as a comment.
     """
     from distiller.replay.policy_file import with_threshold, write
-    from distiller.replay.target import Target, tuned
+    from distiller.replay.target import TuningTarget, tuned
 
-    chosen, wanted = load_policy(policy), Target.parse(target, confidence)
+    chosen, wanted = load_policy(policy), TuningTarget.parse(target, confidence)
     log = _Log.read([chosen], source, since, bundle)
     found = tuned(log.traffic(0, by_score=True), chosen, wanted)  # a threshold is what it writes
     text = with_threshold(policy, found.threshold, found.reason)

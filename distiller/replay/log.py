@@ -22,7 +22,7 @@ _WOULD_SERVE = RoutingState(score=1.0, thresholds=Thresholds(route=0.0, accept=0
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class LoggedReply:
     """One tier's answer, as far as it matters here. ``signals``: what acceptance went by, or would have."""
 
     usage: Usage
@@ -48,8 +48,8 @@ class Logged:
     gain: float | None
     teacher_tokens: float | None
     features: Features | None
-    replies: dict[Tier, Reply]
-    paired: dict[Tier, Reply]
+    replies: dict[Tier, LoggedReply]
+    paired: dict[Tier, LoggedReply]
     propensity: float
     acceptable: bool | None
     task: str | None
@@ -123,10 +123,10 @@ def _logged(record: Record, policies: Sequence[Policy]) -> Logged:
     )
 
 
-def _reply(answer: Answer, streamed: bool) -> Reply:
+def _reply(answer: Answer, streamed: bool) -> LoggedReply:
     """Of a longer stream its first tokens are judged."""
     signals = answer.signals
-    return Reply(answer.usage, signals.held or signals if signals and streamed else signals)
+    return LoggedReply(answer.usage, signals.held or signals if signals and streamed else signals)
 
 
 def _follow_up(messages: list[object]) -> bool:

@@ -24,7 +24,7 @@ SCALE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TuningTarget:
     """``parity`` and ``share`` lie between 0 and 1; ``confidence`` is a parity's."""
 
     aim: Aim
@@ -61,7 +61,7 @@ class Tuned:
     figures: Mapping[str, Interval]
 
 
-def tuned(traffic: Traffic, policy: Policy, target: Target, *, today: str | None = None) -> Tuned:
+def tuned(traffic: Traffic, policy: Policy, target: TuningTarget, *, today: str | None = None) -> Tuned:
     """The threshold that meets the target on this traffic, used as the policy would use it.
 
     Raises:
@@ -89,7 +89,7 @@ def _requests(traffic: Traffic) -> str:
     return f"by {len(traffic)} requests of bundle {traffic.bundle or 'base'} over {traffic.days:.1f} days"
 
 
-def _for_parity(traffic: Traffic, way: Way, policy: Policy, target: Target) -> tuple[float, str]:
+def _for_parity(traffic: Traffic, way: Way, policy: Policy, target: TuningTarget) -> tuple[float, str]:
     """(threshold, what it rests on). Over how many requests it is promised is the policy's word, if it has one."""
     goal = Parity(at_least=target.value, confidence=target.confidence)
     if policy.objective.floor is not None:

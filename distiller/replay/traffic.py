@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from distiller.replay.log import Logged, Reply
+from distiller.replay.log import Logged, LoggedReply
 from distiller.replay.third_look import ThirdLook
 from router.contracts.decision import Tier
 from router.contracts.judges import USERS_WORD
@@ -244,7 +244,7 @@ def _accepts(row: Logged, score: float, scorer: Scorer | None, sampled: bool) ->
     return known, _accept(paired, score, scorer, sampled) if seen is None else known
 
 
-def _accept(reply: Reply | None, score: float, scorer: Scorer | None, sampled: bool) -> float:
+def _accept(reply: LoggedReply | None, score: float, scorer: Scorer | None, sampled: bool) -> float:
     """``sampled``: the log's samples count, as they do for a policy that draws some."""
     if reply is None or scorer is None:
         return float("nan")

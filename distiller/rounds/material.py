@@ -12,8 +12,8 @@ from distiller.bundles import ANSWERS, DATASET, LEARNT, StudentFiles, has_weight
 from distiller.config import Configs, GateConfig
 from distiller.data import dataset as datasets
 from distiller.data import files
-from distiller.data.rows import Row
-from distiller.evaluation.answers import Question, StudentAnswer, keep_answers, read_answers
+from distiller.data.rows import DatasetRow
+from distiller.evaluation.answers import StudentAnswer, StudentQuestion, keep_answers, read_answers
 from distiller.evaluation.engine import way_to
 from distiller.evaluation.grading import live_answer, newest, question
 from distiller.home import Due, Work
@@ -113,18 +113,18 @@ class Material:
         return {"tally": asdict(tally), "weights": weights}
 
     @cached_property
-    def holdout(self) -> list[Question]:
+    def holdout(self) -> list[StudentQuestion]:
         """The newest audited rows: a uniform sample of the traffic that no student was trained on. Where parity
         broke, what came before tells nothing of today's traffic."""
         rows = [r for r in self._audited if r.created_at > self._changed_at]
         return self._questions(newest(rows, self.configs.evaluate.max_holdout))
 
     @cached_property
-    def _audited(self) -> list[Row]:
+    def _audited(self) -> list[DatasetRow]:
         return datasets.read(self.dataset.holdout)
 
     @cached_property
-    def dev(self) -> list[Question]:
+    def dev(self) -> list[StudentQuestion]:
         """Rows to fit the scorer on. For a student that is not trained again, training rows that came
         after it count too, since it has never seen them, and audited rows too old for the holdout."""
         rows = datasets.read(self.dataset.dev)
@@ -134,13 +134,13 @@ class Material:
         return self._questions(newest(rows, self.configs.evaluate.max_dev))
 
     @property
-    def _too_old(self) -> list[Row]:
+    def _too_old(self) -> list[DatasetRow]:
         """Audited rows too old for the holdout, whose live answers are known."""
         held, known = {q.request_id for q in self.holdout}, self._known
         return [r for r in self._audited if r.request_id in known and r.request_id not in held]
 
     @cached_property
-    def older(self) -> list[Question]:
+    def older(self) -> list[StudentQuestion]:
         """What may refresh the live scorer and does not certify: audited rows too old for the holdout, but not from
         before parity broke, that it has not learnt from. Nothing is known of what a bundle learnt that kept no
         ids, so there they must be newer than it."""
@@ -160,7 +160,7 @@ class Material:
         """Those of these requests that were audited: no other could ever certify."""
         return frozenset(r.request_id for r in self._audited).intersection(ids)
 
-    def _questions(self, rows: Sequence[Row]) -> list[Question]:
+    def _questions(self, rows: Sequence[DatasetRow]) -> list[StudentQuestion]:
         weights = self.found["weights"]
         return [question(row, weights.get(row.request_id, 1.0)) for row in rows]
 
@@ -175,7 +175,7 @@ class Material:
         """What is known of the live student's answers to the holdout without asking it."""
         return self.known_answers(self.holdout)
 
-    def known_answers(self, questions: Sequence[Question]) -> dict[str, StudentAnswer]:
+    def known_answers(self, questions: Sequence[StudentQuestion]) -> dict[str, StudentAnswer]:
         """What the live student answered to these before this round asked anything."""
         return {q.request_id: self._known[q.request_id] for q in questions if q.request_id in self._known}
 
@@ -186,7 +186,7 @@ class Material:
         return read_answers(self.work.folder / INCUMBENT)
 
     def ask(
-        self, stage: str, student: StudentFiles, kept: str, questions: Sequence[Question]
+        self, stage: str, student: StudentFiles, kept: str, questions: Sequence[StudentQuestion]
     ) -> dict[str, StudentAnswer]:
         """The student's answers in the form that will serve; those in file ``kept`` are not asked again."""
         path = self.work.folder / kept

@@ -11,7 +11,7 @@ from distiller.bundles import Draft
 from distiller.evaluation.answers import StudentAnswer
 from distiller.evaluation.report import report, write
 from distiller.evaluation.slices import with_rarity
-from distiller.evaluation.study import Asked, Student
+from distiller.evaluation.study import EvaluatedStudent, Examination
 from distiller.rounds.material import Material
 
 
@@ -71,7 +71,7 @@ def write_report(
         answers, grades: the draft's student on the holdout; ``before``: the live student's grades there.
     """
     policy, holdout = material.policy, [q for q in material.holdout if q.request_id in answers]
-    asked = Asked(
+    asked = Examination(
         questions=with_rarity(holdout, draft.scorer),
         answers=answers,
         grades=grades,
@@ -81,7 +81,7 @@ def write_report(
     )
     form = draft.form or policy.student.served_form
     parent = material.parent_id or "the base student"
-    student = Student(name, policy.student.model, form, policy.student.engine or "a URL", parent)
+    student = EvaluatedStudent(name, policy.student.model, form, policy.student.engine or "a URL", parent)
     told = report(
         student,
         asked,

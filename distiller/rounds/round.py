@@ -30,8 +30,8 @@ from distiller.bundles import (
 )
 from distiller.config import Configs, TrainConfig
 from distiller.evaluation import grading
-from distiller.evaluation.answers import Question, StudentAnswer, read_answers
-from distiller.evaluation.gate import LEAST_ROWS, Outcome, judge
+from distiller.evaluation.answers import StudentAnswer, StudentQuestion, read_answers
+from distiller.evaluation.gate import LEAST_ROWS, PairedOutcome, judge
 from distiller.evaluation.slices import with_rarity
 from distiller.evaluation.verdicts import judge_answers
 from distiller.forms.export import export, has_gguf
@@ -173,7 +173,7 @@ class Round:
         )
         return self._report(self._published(draft, answers, {}), (reason,), (answers, answers), shares)
 
-    def _ask(self, stage: str, student: StudentFiles, kept: str, questions: Sequence[Question]) -> Answers:
+    def _ask(self, stage: str, student: StudentFiles, kept: str, questions: Sequence[StudentQuestion]) -> Answers:
         """A student's answers, judged as far as that takes something; what cannot be had twice is kept."""
         answers, path = self.material.ask(stage, student, kept, questions), self.folder / kept
         if all(self._judges.immediate(q.task) for q in questions):
@@ -184,7 +184,7 @@ class Round:
         judged = read_answers(path)
         return {name: judged[name] for name in answers}
 
-    def _judge(self, questions: Sequence[Question], kept: Path) -> dict[str, Any]:
+    def _judge(self, questions: Sequence[StudentQuestion], kept: Path) -> dict[str, Any]:
         return judge_answers(
             self.policy, questions, kept, encoder=partial(self._encoder, "static"), on_verdict=self.tell.step
         )
@@ -304,7 +304,9 @@ class Round:
     def _grades(self, answers: Answers) -> dict[str, bool]:
         return grading.grade([*self.material.dev, *self.material.holdout], answers, self._judges)
 
-    def _compared(self, scorer: Scorer, candidate: Mapping[str, bool], incumbent: Mapping[str, bool]) -> list[Outcome]:
+    def _compared(
+        self, scorer: Scorer, candidate: Mapping[str, bool], incumbent: Mapping[str, bool]
+    ) -> list[PairedOutcome]:
         """The gate's rows, in the form that will serve."""
         questions = with_rarity(self.material.holdout, scorer)
         return grading.outcomes(questions, candidate, incumbent, self.policy.student.served_form)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distiller.evaluation.calibration import auroc, brier, calibration_error
-from distiller.rounds.tuning import Sample, tuned
+from distiller.rounds.tuning import ScoredSample, tuned
 from router.contracts.bundles import Thresholds
 from router.policy import Policy
 from router.scoring.encoder import Encoder
@@ -44,7 +44,7 @@ def fit_bundle_scorer(
     """
     fitting, certifying = parted(dev, holdout)
     scorer = Scorer.fit(fitting, encoder, seed, on_step=on_step)
-    sample = Sample.seen_by(scorer, certifying, policy)
+    sample = ScoredSample.seen_by(scorer, certifying, policy)
     known = np.array([e.acceptable for e in fitting], np.bool_)
     thresholds = tuned(scorer, known, sample, policy)
     report = {

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from distiller.bundles import round_cost_usd, served_form
 from distiller.config import Configs, GateConfig
-from distiller.data.rows import Row, row_of
-from distiller.evaluation.answers import Question, StudentAnswer, read_answers
+from distiller.data.rows import DatasetRow, row_of
+from distiller.evaluation.answers import StudentAnswer, StudentQuestion, read_answers
 from distiller.evaluation.engine import way_to
 from distiller.evaluation.gate import no_worse
 from distiller.evaluation.grading import grade, live_answer, outcomes, question
@@ -52,7 +52,7 @@ class Trial:
 
     canary: Canary
     live: str | None
-    questions: Sequence[Question]
+    questions: Sequence[StudentQuestion]
     answers: Mapping[str, StudentAnswer]
     due: str | None
 
@@ -116,14 +116,14 @@ def _wanted(policy: Policy) -> str:
     return f"{trial.min_audits}, or {trial.max_hours:g} h" if trial else "none"
 
 
-def _audited(policy: Policy, settings: Settings, canary: Canary) -> list[tuple[Row, StudentAnswer]]:
+def _audited(policy: Policy, settings: Settings, canary: Canary) -> list[tuple[DatasetRow, StudentAnswer]]:
     """Its audited requests that both tiers answered, with its own answers."""
     versions, judges, found = frozenset({canary.bundle}), Judges(policy.judge), []
     with reading(settings) as log:
         for _, record in log.audits(policy.name, since=canary.began_at):
             answer = live_answer(record, versions) if record.bundle == canary.bundle else None
             row = row_of(record, policy, judges) if answer is not None else None
-            if answer is not None and isinstance(row, Row):
+            if answer is not None and isinstance(row, DatasetRow):
                 found.append((row, answer))
     return found
 

@@ -28,7 +28,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ScoredSample:
     """Judged requests as a scorer sees them, (n,) each; ``accepts`` is None without the cascade's second look.
     ``compared`` is what routing holds against its threshold: the scores, or for a share the worths."""
 
@@ -94,7 +94,7 @@ def share_of(thresholds: Thresholds, policy: Policy) -> float:
     return evidence.served / evidence.examples if evidence.share is None else evidence.share
 
 
-def tuned(scorer: Scorer, known: Bools, holdout: Sample, policy: Policy) -> Thresholds:
+def tuned(scorer: Scorer, known: Bools, holdout: ScoredSample, policy: Policy) -> Thresholds:
     """By the policy's objective; ``known`` are the outcomes that the scorer was fitted on, in its order.
 
     A share is tracked online and a budget spent online, so for them the route threshold is where the
@@ -122,7 +122,7 @@ def retuned(scorer: Scorer, thresholds: Thresholds, holdout: Sequence[Example], 
     For a quality floor they are certified anew; the routing threshold of a cascade stays as it was fixed
     before these rows were seen. Other objectives certify nothing, so only the evidence is new.
     """
-    sample = Sample.seen_by(scorer, holdout, policy)
+    sample = ScoredSample.seen_by(scorer, holdout, policy)
     if policy.objective.floor is None:
         return sample.measure(thresholds)
     return sample.certify(policy, thresholds.route if policy.accept.routing and thresholds.route <= 1 else 0.0)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from distiller.data.shingles import NearCopies, fingerprint
 from router.acceptance import Seen, structural, wanted
 from router.scoring.judges.pair import text
@@ -36,7 +36,7 @@ class Out(StrEnum):
 class Novelty:
     """Whether a request is new: near no training request and no evaluation request, nor to one taken before."""
 
-    def __init__(self, train: Iterable[Row], measured: Iterable[Row]) -> None:
+    def __init__(self, train: Iterable[DatasetRow], measured: Iterable[DatasetRow]) -> None:
         train, measured = list(train), list(measured)
         self._known, self._held = NearCopies(LIKE_TRAINING), NearCopies(LIKE_EVALUATION)
         for row in (*train, *measured):
@@ -48,7 +48,7 @@ class Novelty:
             self._held.keep(row.prompt)
         self._same, self._same_held = ({fingerprint(r.prompt) for r in rows} for rows in (train, measured))
 
-    def copies(self, row: Row) -> Out | None:
+    def copies(self, row: DatasetRow) -> Out | None:
         """What the row's request copies; None for a new one, which is taken."""
         if fingerprint(row.prompt) in self._same_held or self._held.has(row.prompt):
             return Out.EVALUATION

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from distiller.data.failures import asked
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from router.scoring.clusters import Seen, kinds
 from router.scoring.encoder import Encoder
 
@@ -25,18 +25,18 @@ MOST_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class AnswerFormat:
     """What requests of one kind have in common beside their last turn: what stands before it, and how the answer is
     asked for. ``shots`` are last turns of rows that may be trained on."""
 
     before: tuple[Mapping[str, str], ...]
     options: Mapping[str, object]
     task: str | None
-    shots: tuple[Row, ...]
+    shots: tuple[DatasetRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class RequestKind:
     """One kind of requests that more are wanted of.
 
     ``rows`` are all that were seen, ``train`` those to train on, ``synthetic`` among them those written before.
@@ -51,12 +51,12 @@ class Kind:
     synthetic: int
     judged: int
     wrong: int
-    forms: tuple[Form, ...] = field(repr=False)
+    forms: tuple[AnswerFormat, ...] = field(repr=False)
 
 
 def weak_kinds(
-    train: Sequence[Row], others: Sequence[Row], per_cluster: int, encoder: Encoder | None
-) -> tuple[list[Kind], list[str]]:
+    train: Sequence[DatasetRow], others: Sequence[DatasetRow], per_cluster: int, encoder: Encoder | None
+) -> tuple[list[RequestKind], list[str]]:
     """(the kinds that more is wanted of, most wanted first; the names of those that have too little to show).
 
     Args:
@@ -79,7 +79,7 @@ def weak_kinds(
     return sorted(weak, key=lambda k: (k.why != "failing", -k.wrong, -k.rows, k.name)), sorted(bare)
 
 
-Member = tuple[Row, bool]
+Member = tuple[DatasetRow, bool]
 """A row, and whether it may be trained on."""
 
 
@@ -116,11 +116,11 @@ def _by_label(members: Sequence[Member]) -> dict[str | None, list[Member]]:
     return found
 
 
-def _seen(row: Row, place: int) -> Seen:
+def _seen(row: DatasetRow, place: int) -> Seen:
     return Seen(row.request_id, row.created_at, asked(row), row.user or row.conversation_id, place, None)
 
 
-def _kind(name: str, members: Sequence[Member], per_cluster: int, overall: float) -> Kind | None:
+def _kind(name: str, members: Sequence[Member], per_cluster: int, overall: float) -> RequestKind | None:
     """None where nothing more is wanted."""
     train = [row for row, trainable in members if trainable]
     written = sum(row.synthetic for row in train)
@@ -130,7 +130,7 @@ def _kind(name: str, members: Sequence[Member], per_cluster: int, overall: float
     wanted = per_cluster - (written if fails else len(train))
     if wanted <= 0:
         return None
-    return Kind(
+    return RequestKind(
         name=name,
         why="failing" if fails else "thin",
         wanted=wanted,
@@ -143,21 +143,21 @@ def _kind(name: str, members: Sequence[Member], per_cluster: int, overall: float
     )
 
 
-def _forms(rows: Sequence[Row]) -> tuple[Form, ...]:
+def _forms(rows: Sequence[DatasetRow]) -> tuple[AnswerFormat, ...]:
     """The forms with enough to show, most usual first. Rows in the middle of a conversation have none: a new last
     turn would have to fit what was said before."""
-    alike: dict[str, list[Row]] = defaultdict(list)
+    alike: dict[str, list[DatasetRow]] = defaultdict(list)
     for row in rows:
         if row.messages and row.messages[-1]["role"] == "user" and len(_roles(row)) == len(row.messages):
             alike[repr((row.messages[:-1], sorted(row.options.items()), row.task))].append(row)
     enough = [found for found in alike.values() if len(found) >= LEAST_SHOWN]
     return tuple(
-        Form(tuple(found[0].messages[:-1]), found[0].options, found[0].task, tuple(found))
+        AnswerFormat(tuple(found[0].messages[:-1]), found[0].options, found[0].task, tuple(found))
         for found in sorted(enough, key=len, reverse=True)
     )
 
 
-def _roles(row: Row) -> list[str]:
+def _roles(row: DatasetRow) -> list[str]:
     """The roles of a conversation's opening: instructions, then one user's turn."""
     counts = Counter(m["role"] for m in row.messages)
     return ["system"] * counts["system"] + ["user"] if counts["user"] == 1 and not counts["assistant"] else []

@@ -31,7 +31,7 @@ JUDGE_TOKENS = 1024
 LIMITS = ("max_tokens", "max_completion_tokens")
 
 
-class Spent(Exception):
+class PurseEmpty(Exception):
     """The budget has no room for another call: an end, no error. It never leaves the package."""
 
 
@@ -52,7 +52,7 @@ class Purse:
         async with self._changed:
             while self.spent + self.held + usd > self.usd:
                 if self.spent + usd > self.usd or not self.held:
-                    raise Spent
+                    raise PurseEmpty
                 await self._changed.wait()
             self.held += usd
 

@@ -15,8 +15,8 @@ import orjson
 from distiller.data import dataset as datasets
 from distiller.data.files import read
 from distiller.data.rights import right_to
-from distiller.data.rows import Row
-from distiller.synthesis.kinds import Kind, weak_kinds
+from distiller.data.rows import DatasetRow
+from distiller.synthesis.kinds import RequestKind, weak_kinds
 from distiller.synthesis.prompts import ASKED, drawn, to_answer, to_write
 from distiller.synthesis.shelf import kept
 from router.contracts.decision import Tier
@@ -38,7 +38,7 @@ JUDGE_INPUT, JUDGE_OUTPUT = 400, 120
 """Tokens that a judge's instructions take, and its word."""
 
 
-def estimated_usd(kind: Kind, judge: Judge, teacher: Backend, judging: Mapping[str, Backend]) -> Decimal:
+def estimated_usd(kind: RequestKind, judge: Judge, teacher: Backend, judging: Mapping[str, Backend]) -> Decimal:
     """About what a kind costs if all that the teacher writes is kept; what is thrown away comes on top."""
     assert teacher.price is not None
     form = kind.forms[0]
@@ -66,17 +66,17 @@ def _tokens(text: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SynthesisPlan:
     """What would be written. ``bare`` are weak kinds that have too little to show; ``estimates`` in USD, by kind."""
 
     teacher: Backend
     judging: Mapping[str, Backend]
     right: str
-    kinds: list[Kind]
+    kinds: list[RequestKind]
     bare: list[str]
     estimates: dict[str, Decimal]
-    train: list[Row]
-    measured: list[Row]
+    train: list[DatasetRow]
+    measured: list[DatasetRow]
 
 
 def planned(
@@ -87,7 +87,7 @@ def planned(
     *,
     folder: Path,
     per_cluster: int | None = None,
-) -> Plan:
+) -> SynthesisPlan:
     """Reads the log and says which kinds are weak. Asks nobody.
 
     Args:
@@ -106,7 +106,7 @@ def planned(
     train, measured = read(found.train), [*read(found.dev), *read(found.holdout)]
     kinds, bare = weak_kinds(train, measured, per_cluster or policy.distil.synthetic.per_cluster, encoder())
     estimates = {kind.name: estimated_usd(kind, policy.judge, teacher, judging) for kind in kinds}
-    return Plan(teacher, judging, right, kinds, bare, estimates, train, measured)
+    return SynthesisPlan(teacher, judging, right, kinds, bare, estimates, train, measured)
 
 
 def _right(policy: Policy) -> str:

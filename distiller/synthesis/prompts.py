@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from distiller.data.rows import Row
-from distiller.synthesis.kinds import Form
+from distiller.data.rows import DatasetRow
+from distiller.synthesis.kinds import AnswerFormat
 
 SHOWN = 6
 """Examples shown at most."""
@@ -36,12 +36,12 @@ _FOUND = re.compile(r"<request>\s*(.*?)\s*</request>", re.DOTALL | re.IGNORECASE
 _TAG = re.compile(r"</?(?:request|instructions)\b", re.IGNORECASE)
 
 
-def drawn(form: Form, draw: random.Random) -> list[Row]:
+def drawn(form: AnswerFormat, draw: random.Random) -> list[DatasetRow]:
     """The examples to show."""
     return draw.sample(form.shots, min(SHOWN, len(form.shots)))
 
 
-def to_write(form: Form, shots: Sequence[Row], turn: int) -> dict[str, Any]:
+def to_write(form: AnswerFormat, shots: Sequence[DatasetRow], turn: int) -> dict[str, Any]:
     """The request's body, without its model. ``turn`` says how often more of this kind was asked for before."""
     parts = []
     if form.before:
@@ -65,7 +65,7 @@ def written(text: str) -> list[str]:
     return list(dict.fromkeys(found for found in _FOUND.findall(text) if found and not _TAG.search(found)))
 
 
-def to_answer(form: Form, prompt: str) -> list[dict[str, str]]:
+def to_answer(form: AnswerFormat, prompt: str) -> list[dict[str, str]]:
     """The messages that a client would have sent."""
     return [*({**m} for m in form.before), {"role": "user", "content": prompt}]
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from distiller.data.rights import ALLOWED, right_to
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from distiller.home import remember
 from router.contracts.decision import Tier
 from router.contracts.files import write_atomically
@@ -22,7 +22,7 @@ from router.settings import Settings
 ROWS = "synthetic.jsonl"
 
 
-def kept(settings: Settings, policy: Policy) -> list[Row]:
+def kept(settings: Settings, policy: Policy) -> list[DatasetRow]:
     """The synthetic rows of a policy that it still lets be trained on, oldest first, for its datasets to take in."""
     rows = []
     for row in everything(settings, policy.name):
@@ -33,7 +33,7 @@ def kept(settings: Settings, policy: Policy) -> list[Row]:
     return rows
 
 
-def keep(settings: Settings, policy: str, rows: Sequence[Row]) -> None:
+def keep(settings: Settings, policy: str, rows: Sequence[DatasetRow]) -> None:
     """Adds rows; one that is there already stays as it is."""
     known = everything(settings, policy)
     ids = {row.request_id for row in known}
@@ -47,13 +47,13 @@ def drop(settings: Settings, policy: str, request_ids: Collection[str]) -> None:
         _write(settings, policy, [row for row in known if row.request_id not in request_ids])
 
 
-def everything(settings: Settings, policy: str) -> list[Row]:
+def everything(settings: Settings, policy: str) -> list[DatasetRow]:
     """All synthetic rows of a policy, oldest first, whatever it lets be trained on."""
     path = settings.work(policy) / ROWS
-    return [Row.from_json(line) for line in path.read_bytes().split(b"\n") if line] if path.is_file() else []
+    return [DatasetRow.from_json(line) for line in path.read_bytes().split(b"\n") if line] if path.is_file() else []
 
 
-def _write(settings: Settings, policy: str, rows: Sequence[Row]) -> None:
+def _write(settings: Settings, policy: str, rows: Sequence[DatasetRow]) -> None:
     path = settings.work(policy) / ROWS
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, b"".join(row.to_json() + b"\n" for row in rows))

@@ -13,12 +13,12 @@ from typing import Any
 
 import orjson
 
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from distiller.data.shingles import fingerprint
 from distiller.synthesis.filters import LONGER, Novelty, Out, is_whole
-from distiller.synthesis.kinds import Form, Kind
-from distiller.synthesis.payments import Failed, Paying, Spent
-from distiller.synthesis.plan import Plan
+from distiller.synthesis.kinds import AnswerFormat, RequestKind
+from distiller.synthesis.payments import Failed, Paying, PurseEmpty
+from distiller.synthesis.plan import SynthesisPlan
 from distiller.synthesis.prompts import ASKED, drawn, to_answer, to_write, written
 from router.contracts.judges import Llm, ToolCalls
 from router.errors import JudgeError
@@ -41,11 +41,11 @@ FEW_FAILURES, MOST_FAILED = 4, 0.2
 
 
 @dataclass(slots=True)
-class Progress:
+class KindProgress:
     """A kind, and what there is of it so far."""
 
-    kind: Kind
-    rows: list[Row] = field(default_factory=list)
+    kind: RequestKind
+    rows: list[DatasetRow] = field(default_factory=list)
     turn: int = 0
 
     @property
@@ -60,7 +60,7 @@ class Writing:
     def __init__(
         self,
         policy: Policy,
-        plan: Plan,
+        plan: SynthesisPlan,
         paying: Paying,
         *,
         at: float,
@@ -72,7 +72,7 @@ class Writing:
         self._policy, self._plan, self._paying, self._at = policy, plan, paying, at
         self._seed, self._on_row = seed, on_row
         self._novelty = Novelty(plan.train, plan.measured)
-        self.progress = [Progress(kind) for kind in plan.kinds]
+        self.progress = [KindProgress(kind) for kind in plan.kinds]
         self.out: Counter[Out] = Counter()
         self.stopped = ""
 
@@ -90,7 +90,7 @@ class Writing:
         for why in ("failing", "thin"):
             await self._finish(deque(p for p in self.progress if p.kind.why == why))
 
-    async def _finish(self, queue: deque[Progress]) -> None:
+    async def _finish(self, queue: deque[KindProgress]) -> None:
         """Takes turns among the kinds until each has enough."""
 
         async def worker() -> None:
@@ -98,7 +98,7 @@ class Writing:
                 progress = queue.popleft()
                 try:
                     await self._turn(progress)
-                except Spent:
+                except PurseEmpty:
                     self.stopped = "the budget is spent"
                 if progress.is_open:
                     queue.append(progress)
@@ -111,7 +111,7 @@ class Writing:
         if failed > max(FEW_FAILURES, MOST_FAILED * asked):
             self.stopped = f"{failed} of {asked} calls failed: {self._paying.last_error}"
 
-    async def _turn(self, progress: Progress) -> None:
+    async def _turn(self, progress: KindProgress) -> None:
         """Asks once for more of the kind, and has all that is new in the reply answered. Raises Spent."""
         kind, turn = progress.kind, progress.turn
         progress.turn += 1
@@ -129,19 +129,21 @@ class Writing:
         fresh = [row for prompt in prompts if (row := self._fresh(form, shots, prompt, LONGER * longest)) is not None]
         fresh = fresh[: kind.wanted - len(progress.rows)]
         ends = await asyncio.gather(*(self._answered(row, form) for row in fresh), return_exceptions=True)
-        progress.rows += [row for row in ends if isinstance(row, Row)]
+        progress.rows += [row for row in ends if isinstance(row, DatasetRow)]
         self._on_row(sum(len(p.rows) for p in self.progress), sum(p.kind.wanted for p in self.progress))
         for error in ends:
             if isinstance(error, BaseException):
                 raise error
 
-    def _fresh(self, form: Form, shots: Sequence[Row], prompt: str, most_bytes: int) -> Row | None:
+    def _fresh(
+        self, form: AnswerFormat, shots: Sequence[DatasetRow], prompt: str, most_bytes: int
+    ) -> DatasetRow | None:
         """A row without an answer; None where the request is no new one."""
         if len(prompt.encode()) > most_bytes:
             self.out[Out.TOO_LONG] += 1
             return None
         messages = to_answer(form, redact(prompt, self._policy.log.redact))
-        row = Row(
+        row = DatasetRow(
             request_id="",
             conversation_id="",
             created_at=self._at,
@@ -160,7 +162,7 @@ class Writing:
         name = f"synthetic-{fingerprint(row.prompt).hex()}"
         return replace(row, request_id=name, conversation_id=name)
 
-    async def _answered(self, row: Row, form: Form) -> Row | None:
+    async def _answered(self, row: DatasetRow, form: AnswerFormat) -> DatasetRow | None:
         """The row with an answer that may be learned from; None where there is none. Raises Spent."""
         body: dict[str, Any] = {**row.options, "messages": row.messages}
         longest = max(len(shot.answer.encode()) for shot in form.shots)
@@ -176,7 +178,7 @@ class Writing:
         answer = redact(text(found.message), self._policy.log.redact)
         return replace(row, answer=answer, teacher_tokens=found.usage.output_tokens if found.usage else 0)
 
-    async def _steady(self, row: Row, body: Mapping[str, Any], found: Completion, room: int) -> bool:
+    async def _steady(self, row: DatasetRow, body: Mapping[str, Any], found: Completion, room: int) -> bool:
         """Whether the teacher says the same again, as the policy's judge sees it (self-consistency: Wang et al. 2023).
         It is asked again at a temperature of 1, since at the client's it might only repeat itself."""
         if isinstance(self._policy.judge.for_task(row.task), ToolCalls):

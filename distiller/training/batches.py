@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from distiller.training.losses.sparse import SparseTargets, joined
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Pass:
     known: SparseTargets | None = None
 
 
-def encode(rows: Iterable[Row], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
+def encode(rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
     """Tokenised rows by the tokenizer's chat template, and how many were left out as too long."""
     end = end_of_turn(tokenizer)
     encoded, left_out = [], 0

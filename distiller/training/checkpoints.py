@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distiller.training.place import Place
+from distiller.training.place import ProcessPlace
 from distiller.training.sharding import own
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Checkpoint:
     what was done are the whole state, beside the best weights so far where a run keeps them.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, seconds: float, steps: int | None, place: Place) -> None:
+    def __init__(self, folder: Path, fingerprint: str, seconds: float, steps: int | None, place: ProcessPlace) -> None:
         self.folder, self._fingerprint, self._place = folder, fingerprint, place
         self._seconds, self._steps = seconds, steps
         self._saved = time.monotonic()

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import structlog
 from pydantic import TypeAdapter
 
 from distiller.config import TrainConfig
@@ -100,4 +101,5 @@ def _ray(job: dict[str, Any], config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     work(json.loads(Path(sys.argv[1]).read_bytes()))

@@ -7,18 +7,19 @@ to it. The student is unchanged by that, and small updates show in the share of 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from distiller.config import TrainConfig
 from distiller.training import attention, lean_backward
 from distiller.training.batches import Encoded, Pass, idle, passes
 from distiller.training.forward import answers
 from distiller.training.methods.base import Method
-from distiller.training.place import Place, forget_cached, halved, out_of_memory
+from distiller.training.place import ProcessPlace, forget_cached, halved, out_of_memory
 from distiller.training.sharding import blocks, clip, gathered, sharded, whole
 from distiller.training.student import finished, has_bf16, in_bfloat16, load, spread
 from router.errors import TrainingError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 TOKENS_PER_PASS = {"cpu": 2048, "cuda": 8192}
 """What fills the hardware: more only takes memory."""
@@ -41,9 +42,9 @@ class Learner:
     being made, and later only if the method does.
     """
 
-    def __init__(self, config: TrainConfig, student: Path, method: Method, place: Place | None = None) -> None:
+    def __init__(self, config: TrainConfig, student: Path, method: Method, place: ProcessPlace | None = None) -> None:
         self.config, self.method, self._folder = config, method, student
-        self.place = place or Place(config.device)
+        self.place = place or ProcessPlace(config.device)
         self.device = self.place.device
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(self.device))
         kind = self.device.split(":", maxsplit=1)[0]
@@ -159,7 +160,7 @@ class Learner:
                         f"cannot go on from there: start it with fewer (--tokens-per-pass), or more processes"
                     ) from error
                 self.tokens_per_pass = halved(self.tokens_per_pass, rows)
-            log.warning("out of memory: going on with %d tokens a pass", self.tokens_per_pass)
+            log.warning("out_of_memory", tokens_per_pass=self.tokens_per_pass)
             self.optimizer.zero_grad(set_to_none=False)
             for parameter in self._rounded:
                 parameter.grad = None

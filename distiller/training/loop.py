@@ -25,7 +25,7 @@ from distiller.training.batches import Encoded, plan
 from distiller.training.checkpoints import Checkpoint, RunState
 from distiller.training.learner import Learner
 from distiller.training.methods.factory import make
-from distiller.training.place import Place
+from distiller.training.place import ProcessPlace
 from distiller.training.progress import Meter, Tracking, plot
 from router.errors import TrainingError
 
@@ -89,7 +89,7 @@ def run(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> Trai
 
     if config.threads:
         torch.set_num_threads(config.threads)
-    place = Place(config.device, config.track, str(out.with_name(f"{out.name}.tracking")))
+    place = ProcessPlace(config.device, config.track, str(out.with_name(f"{out.name}.tracking")))
     config = replace(config, device=place.device)
     tokenizer, method = AutoTokenizer.from_pretrained(student), make(config, student)
     rows, left_out = method.encode(scan(dataset.train), tokenizer, config.max_tokens)

@@ -18,7 +18,7 @@ _CPU_SAYS = ("can't allocate memory", "not enough memory")
 """A CPU's allocator raises a plain RuntimeError. Where Linux promises more than it has, it kills instead."""
 
 
-class Place:
+class ProcessPlace:
     """This process among its fellows, one a device. One by itself is its own fellow.
 
     ``device``: as torch names it. ``rank``: 0 is the one that writes and speaks.

@@ -14,7 +14,7 @@ from typing import Self, TextIO
 from distiller.config import TrainConfig
 from distiller.progress import ConsoleProgress
 from distiller.training.checkpoints import RunState
-from distiller.training.place import Place
+from distiller.training.place import ProcessPlace
 from router.errors import TrainingError
 from router.terminal import Terminal
 
@@ -95,7 +95,7 @@ def require(track: str | None) -> None:
 class Tracking:
     """A context manager around a run. Without a tracker it does nothing; of several processes the first one speaks."""
 
-    def __init__(self, place: Place, config: TrainConfig) -> None:
+    def __init__(self, place: ProcessPlace, config: TrainConfig) -> None:
         self._accelerator = place.accelerator if config.track else None
         self._config = config
 

@@ -38,7 +38,7 @@ class Synthetic(BaseModel):
     many more."""
 
 
-class Canary(BaseModel):
+class TrialSettings(BaseModel):
     """What a new student does before it is made live: it serves beside the live one.
 
     The gate's tests, at the margin that so many audits resolve, keep it or roll it back. It is rolled back at once
@@ -92,10 +92,10 @@ class Distil(BaseModel):
     """What the teacher writes where traffic is thin."""
     gate: Gate = Gate()
     """What a candidate must show before it may serve."""
-    canary: Canary | None = Canary()
+    canary: TrialSettings | None = TrialSettings()
     """How a new student is tried on live traffic before it takes the place of a live bundle; null: not at all."""
 
     @property
-    def trial(self) -> Canary | None:
+    def trial(self) -> TrialSettings | None:
         """The canary's settings; None where there is none."""
         return self.canary if self.canary is not None and self.canary.share else None

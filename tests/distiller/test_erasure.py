@@ -15,7 +15,7 @@ from distiller.cli import app
 from distiller.data import registry
 from distiller.data.dataset import build, load, read
 from distiller.data.files import ids
-from distiller.data.rows import Row, alias, row_of
+from distiller.data.rows import DatasetRow, alias, row_of
 from distiller.erasure import left_of
 from distiller.evaluation.answers import StudentAnswer, keep_answers, read_answers
 from distiller.home import RoundRunning, Work, one_round_at_a_time
@@ -171,7 +171,7 @@ def test_rows_are_found_whose_records_were_dropped_before_and_so_are_exports(tmp
 
 def test_what_a_teacher_wrote_like_their_requests_goes_too(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    rows = [row for r in log(settings) if isinstance(row := row_of(r, POLICY), Row)]
+    rows = [row for r in log(settings) if isinstance(row := row_of(r, POLICY), DatasetRow)]
     like_jo, like_others = (
         replace(rows[0], request_id=name, user=None, conversation_id=name, synthetic=True, shown=shown)
         for name, shown in (("synthetic-1", ["req-0", "req-1"]), ("synthetic-2", ["req-0", "req-2"]))

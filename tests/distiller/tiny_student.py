@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from distiller.data.dataset import Dataset, build
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Kind, Record, Rights
 from router.policy import Policy
@@ -113,8 +113,8 @@ def dataset(folder: Path, n: int = 120) -> Dataset:
     return build(routing_records(n), policy(), folder)
 
 
-def row(messages: list[dict[str, str]], answer: str, weight: float = 1.0) -> Row:
-    return Row(
+def row(messages: list[dict[str, str]], answer: str, weight: float = 1.0) -> DatasetRow:
+    return DatasetRow(
         request_id="r",
         conversation_id="c",
         created_at=0.0,

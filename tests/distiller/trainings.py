@@ -25,7 +25,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from distiller.config import TrainConfig
 from distiller.data.dataset import load
-from distiller.training.loop import train
+from distiller.training.launch import train
 config, student, dataset, out = json.loads(sys.argv[1])
 train(TypeAdapter(TrainConfig).validate_python(config), Path(student), load(Path(dataset)), Path(out))
 """

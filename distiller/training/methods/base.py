@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from distiller.training.batches import Encoded, Pass, encode
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Method(Protocol):
         """Weights of its own, by name, that learn beside the student's and are no part of it."""
         return {}
 
-    def encode(self, rows: Iterable[Row], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
+    def encode(self, rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
         """A split's rows as tokens, and how many were left out as too long. Called once a split, before the first step.
 
         Raises:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from distiller.training.batches import Encoded, encode
 from distiller.training.methods.hard import HardLabel
 from router.errors import TrainingError
@@ -37,7 +37,7 @@ class Reasoning(HardLabel):
     weight: float
     seen: Counter[str] = field(default_factory=Counter)
 
-    def encode(self, rows: Iterable[Row], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
+    def encode(self, rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
         """Each row once, and once more with the mark where it has a rationale and that fits.
 
         Raises:
@@ -66,7 +66,7 @@ class Reasoning(HardLabel):
         return made, left_out
 
 
-def parted(row: Row) -> tuple[str, str]:
+def parted(row: DatasetRow) -> tuple[str, str]:
     """The rationale, "" where there is none, and the answer without it.
 
     A rationale is what the API told apart from the answer; else what stands between the marks of a thinking model; else

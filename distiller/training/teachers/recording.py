@@ -14,7 +14,7 @@ from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from distiller.training.batches import Encoded
 from distiller.training.losses.sparse import Rest, SparseTargets
 from distiller.training.teachers.weights import differing
@@ -32,7 +32,7 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 @dataclass(slots=True)
-class Fit:
+class TokenFit:
     """How well the teacher's tokens are the student's: of the answers' tokens, and of those told beside them."""
 
     tokens: int = 0
@@ -55,9 +55,11 @@ class Recorded:
     top: int
     rest: Rest
     alignment: str | None
-    fit: Fit = field(default_factory=Fit)
+    fit: TokenFit = field(default_factory=TokenFit)
 
-    def __call__(self, rows: Sequence[Row], made: Sequence[Encoded], tokenizer: Any) -> list[SparseTargets | None]:
+    def __call__(
+        self, rows: Sequence[DatasetRow], made: Sequence[Encoded], tokenizer: Any
+    ) -> list[SparseTargets | None]:
         """What is known of each row; None where nothing was recorded.
 
         Raises:
@@ -80,7 +82,7 @@ class Recorded:
             raise differing("the student's", f"that of {teachers}", more)
         return known
 
-    def _aligned(self, row: Row, answer: Sequence[bytes], ids: dict[bytes, int]) -> SparseTargets:
+    def _aligned(self, row: DatasetRow, answer: Sequence[bytes], ids: dict[bytes, int]) -> SparseTargets:
         """The row's targets, by where its tokens, spelt out in ``answer``, and the teacher's begin and end."""
         import torch
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from distiller.training.batches import Encoded
 from distiller.training.losses.sparse import SparseTargets
 from distiller.training.progress import Meter
@@ -34,7 +34,9 @@ class ServedTeacher:
     top: int
     key_env: str | None = None
 
-    def __call__(self, rows: Sequence[Row], made: Sequence[Encoded], tokenizer: Any) -> list[SparseTargets | None]:
+    def __call__(
+        self, rows: Sequence[DatasetRow], made: Sequence[Encoded], tokenizer: Any
+    ) -> list[SparseTargets | None]:
         """What it says of each row.
 
         Raises:

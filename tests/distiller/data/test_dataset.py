@@ -14,7 +14,7 @@ from pyarrow import parquet
 from distiller.config import DatasetConfig
 from distiller.data.dataset import build, load, read
 from distiller.data.files import write
-from distiller.data.rows import Row, Skip, alias, row_of
+from distiller.data.rows import DatasetRow, Skip, alias, row_of
 from distiller.data.shingles import NearCopies, normalise
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Audit, Kind, Record, Rights, Signals
@@ -172,19 +172,19 @@ def test_parts_of_text_and_newer_role_names_become_plain_messages() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     messages = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts, "name": "jo"}]
     row = row_of(changed(record(1, "p", "x"), request={"messages": messages}), policy())
-    assert isinstance(row, Row)
+    assert isinstance(row, DatasetRow)
     assert row.messages == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "a\nb"}]
     assert row.options == {"temperature": 0}
 
 
 def test_a_row_is_written_in_the_messages_form_and_read_back(tmp_path: Path) -> None:
     row = row_of(record(1, "p", "x"), policy())
-    assert isinstance(row, Row)
+    assert isinstance(row, DatasetRow)
     assert write(tmp_path / "rows.parquet", [row], hashlib.sha256()) == 1
     assert parquet.read_table(tmp_path / "rows.parquet").column("messages").to_pylist() == [
         [{"role": "user", "content": "p"}, {"role": "assistant", "content": "x"}]
     ]
-    assert read(tmp_path / "rows.parquet") == [row] == [Row.from_json(row.to_json())]
+    assert read(tmp_path / "rows.parquet") == [row] == [DatasetRow.from_json(row.to_json())]
 
 
 def test_whether_the_student_was_right_is_known_from_audits_and_whole_discarded_answers() -> None:
@@ -192,7 +192,7 @@ def test_whether_the_student_was_right_is_known_from_audits_and_whole_discarded_
 
     def known(*extra: Answer, audit: Audit | None = None) -> bool | None:
         row = row_of(replace(base, answers=[*base.answers, *extra], audit=audit), policy())
-        assert isinstance(row, Row)
+        assert isinstance(row, DatasetRow)
         return row.student_ok
 
     assert known() is None

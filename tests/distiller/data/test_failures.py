@@ -11,7 +11,7 @@ import pytest
 from distiller.config import DatasetConfig
 from distiller.data.dataset import build, load, read
 from distiller.data.failures import PRIOR, Failures
-from distiller.data.rows import Row, row_of
+from distiller.data.rows import DatasetRow, row_of
 from router.contracts.records import Audit, Record
 from tests.distiller.tiny_student import policy, record
 
@@ -42,9 +42,9 @@ def judged(rates: dict[str, float], each: int = 40, task: str | None = None) -> 
     ]
 
 
-def rows(records: list[Record]) -> list[Row]:
+def rows(records: list[Record]) -> list[DatasetRow]:
     found = [row_of(r, policy()) for r in records]
-    return [r for r in found if isinstance(r, Row)]
+    return [r for r in found if isinstance(r, DatasetRow)]
 
 
 def test_a_kind_counts_as_its_failures_over_the_average_drawn_to_it_where_verdicts_are_few() -> None:

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from distiller.data.rows import Row, row_of
+from distiller.data.rows import DatasetRow, row_of
 from router.contracts.logprobs import Position, packed
 from tests.distiller.tiny_student import policy, record
 
 
-def row(answer: str, *tokens: bytes) -> Row:
+def row(answer: str, *tokens: bytes) -> DatasetRow:
     base = record(1, "which tool?", answer)
     told = packed([Position(t, -0.5, ((t, -0.5), (b"other", -1.0))) for t in tokens])
     found = row_of(replace(base, answers=[replace(base.answers[0], top_logprobs=told)]), policy())
-    assert isinstance(found, Row)
+    assert isinstance(found, DatasetRow)
     return found
 
 
@@ -38,9 +38,9 @@ def test_tokens_are_kept_where_they_spell_the_answer_as_it_may_be_learned(
 
 def test_they_are_written_with_the_row_and_read_back() -> None:
     found = row("a b", b"a", b" b")
-    assert Row.from_json(found.to_json()) == found
+    assert DatasetRow.from_json(found.to_json()) == found
 
 
 def test_a_record_without_them_gives_a_row_without() -> None:
     found = row_of(record(1, "which tool?", "x"), policy())
-    assert isinstance(found, Row) and found.top_logprobs == ""
+    assert isinstance(found, DatasetRow) and found.top_logprobs == ""

@@ -9,25 +9,25 @@ import numpy as np
 import pytest
 
 from distiller.config import GateConfig
-from distiller.evaluation.gate import Outcome, judge, paired_lower_bound
+from distiller.evaluation.gate import PairedOutcome, judge, paired_lower_bound
 from router.policy import Policy
 
 
 def rows(
     n: int, candidate: dict[str, float], incumbent: float, rng: random.Random, agreement: float = 0.8
-) -> list[Outcome]:
+) -> list[PairedOutcome]:
     """``n`` rows over ``candidate``'s slices (slice -> acceptable rate), correlated with the incumbent's."""
     made = []
     for i in range(n):
         name = rng.choice(list(candidate))
         luck = rng.random()
         own = luck if rng.random() < agreement else rng.random()
-        made.append(Outcome(f"r{i}", own < candidate[name], luck < incumbent, (f"task={name}",)))
+        made.append(PairedOutcome(f"r{i}", own < candidate[name], luck < incumbent, (f"task={name}",)))
     return made
 
 
 def test_identical_students_are_not_inferior_but_neither_are_they_promoted() -> None:
-    outcomes = [Outcome(f"r{i}", i % 4 > 0, i % 4 > 0, (f"task={i % 3}",)) for i in range(300)]
+    outcomes = [PairedOutcome(f"r{i}", i % 4 > 0, i % 4 > 0, (f"task={i % 3}",)) for i in range(300)]
     verdict = judge(outcomes, candidate_share=0.5, incumbent_share=0.5)
     assert all(v.passed for v in verdict.slices)
     assert not verdict.promoted
@@ -37,7 +37,7 @@ def test_identical_students_are_not_inferior_but_neither_are_they_promoted() -> 
 
 
 def test_an_identical_student_with_a_larger_share_is_promoted_as_cheaper() -> None:
-    outcomes = [Outcome(f"r{i}", i % 4 > 0, i % 4 > 0) for i in range(300)]
+    outcomes = [PairedOutcome(f"r{i}", i % 4 > 0, i % 4 > 0) for i in range(300)]
     verdict = judge(outcomes, candidate_share=0.6, incumbent_share=0.5)
     assert verdict.promoted
     assert any(r.startswith("cheaper") for r in verdict.reasons)
@@ -78,29 +78,29 @@ def test_a_slightly_worse_student_is_not_proven_non_inferior() -> None:
 
 
 def test_small_slices_carry_no_veto() -> None:
-    outcomes = [Outcome(f"r{i}", True, True, ("task=large",)) for i in range(600)]
-    outcomes += [Outcome(f"s{i}", False, True, ("task=small",)) for i in range(3)]
+    outcomes = [PairedOutcome(f"r{i}", True, True, ("task=large",)) for i in range(600)]
+    outcomes += [PairedOutcome(f"s{i}", False, True, ("task=small",)) for i in range(3)]
     verdict = judge(outcomes, candidate_share=0.6, incumbent_share=0.5)
     assert {v.name for v in verdict.slices} == {"overall", "task=large"}
     assert verdict.promoted
 
 
 def test_without_an_incumbent_enough_rows_must_exist_and_some_answers_be_acceptable() -> None:
-    few = [Outcome(f"r{i}", True) for i in range(10)]
+    few = [PairedOutcome(f"r{i}", True) for i in range(10)]
     assert not judge(few, 0.5, 0.0).promoted
-    assert judge([Outcome(f"r{i}", i % 2 == 0) for i in range(60)], 0.5, 0.0).promoted
-    assert not judge([Outcome(f"r{i}", False) for i in range(60)], 0.5, 0.0).promoted
+    assert judge([PairedOutcome(f"r{i}", i % 2 == 0) for i in range(60)], 0.5, 0.0).promoted
+    assert not judge([PairedOutcome(f"r{i}", False) for i in range(60)], 0.5, 0.0).promoted
 
 
 def test_a_proven_gain_in_quality_is_promoted_though_its_estimated_share_is_a_little_lower() -> None:
-    outcomes = [Outcome(f"r{i}", i % 10 < 9, i % 10 < 6) for i in range(300)]
+    outcomes = [PairedOutcome(f"r{i}", i % 10 < 9, i % 10 < 6) for i in range(300)]
     assert judge(outcomes, candidate_share=0.49, incumbent_share=0.50).promoted
     assert not judge(outcomes, candidate_share=0.40, incumbent_share=0.50).promoted
 
 
 def test_a_failed_slice_reads_as_a_sentence_with_its_figures() -> None:
-    outcomes = [Outcome(f"a{i}", i >= 60, True, ("task=intent",)) for i in range(100)]
-    outcomes += [Outcome(f"b{i}", True, True, ("task=other",)) for i in range(900)]
+    outcomes = [PairedOutcome(f"a{i}", i >= 60, True, ("task=intent",)) for i in range(100)]
+    outcomes += [PairedOutcome(f"b{i}", True, True, ("task=other",)) for i in range(900)]
     reasons = judge(outcomes, 0.6, 0.5).reasons
     assert any(r.startswith("slice task=intent: 1.00 -> 0.40, n=100, lower bound -0.") for r in reasons)
 
@@ -129,16 +129,16 @@ def test_a_stricter_confidence_gives_a_lower_bound() -> None:
 
 
 def test_the_verdict_is_plain_values_for_the_manifest() -> None:
-    verdict = judge([Outcome(f"r{i}", True, True) for i in range(200)], 0.6, 0.5, GateConfig(margin=0.05))
+    verdict = judge([PairedOutcome(f"r{i}", True, True) for i in range(200)], 0.6, 0.5, GateConfig(margin=0.05))
     assert verdict.as_dict()["slices"][0]["margin"] == 0.05
 
 
-def in_form(form: str, outcomes: list[Outcome]) -> list[Outcome]:
+def in_form(form: str, outcomes: list[PairedOutcome]) -> list[PairedOutcome]:
     return [replace(o, form=form) for o in outcomes]
 
 
 def test_a_student_broken_only_when_quantised_is_rejected_and_the_form_is_named() -> None:
-    own = [Outcome(f"r{i}", i % 10 < 9, i % 10 < 8) for i in range(500)]
+    own = [PairedOutcome(f"r{i}", i % 10 < 9, i % 10 < 8) for i in range(500)]
     broken = [replace(o, candidate=i % 10 < 6) for i, o in enumerate(own)]
     assert judge(own, 0.9, 0.1).promoted
     verdict = judge([*own, *in_form("int8", broken)], 0.9, 0.1)
@@ -149,27 +149,27 @@ def test_a_student_broken_only_when_quantised_is_rejected_and_the_form_is_named(
 
 
 def test_a_form_broken_on_one_slice_is_rejected_with_both_named() -> None:
-    own = [Outcome(f"r{i}", True, i % 10 < 8, (f"task={'rare' if i < 40 else 'usual'}",)) for i in range(400)]
+    own = [PairedOutcome(f"r{i}", True, i % 10 < 8, (f"task={'rare' if i < 40 else 'usual'}",)) for i in range(400)]
     quantised = in_form("q4", [replace(o, candidate=i >= 40) for i, o in enumerate(own)])
     verdict = judge([*own, *quantised], 0.9, 0.1)
     assert [r.partition(":")[0] for r in verdict.reasons] == ["form q4, slice task=rare"]
 
 
 def test_forms_as_good_as_each_other_pass_and_each_is_in_the_verdict() -> None:
-    own = [Outcome(f"r{i}", i % 10 < 9, i % 10 < 8) for i in range(300)]
+    own = [PairedOutcome(f"r{i}", i % 10 < 9, i % 10 < 8) for i in range(300)]
     verdict = judge([*own, *in_form("int8", own)], 0.6, 0.5)
     assert verdict.promoted
     assert [(v.form, v.name) for v in verdict.slices] == [("", "overall"), ("int8", "overall")]
 
 
 def test_a_form_without_any_row_to_compare_is_no_reason_to_promote() -> None:
-    own = [Outcome(f"r{i}", True, i % 10 < 8) for i in range(300)]
-    verdict = judge([*own, Outcome("x", True, None, (), "int8")], 0.6, 0.5)
+    own = [PairedOutcome(f"r{i}", True, i % 10 < 8) for i in range(300)]
+    verdict = judge([*own, PairedOutcome("x", True, None, (), "int8")], 0.6, 0.5)
     assert verdict.reasons == ("form int8: it has no row to compare",)
 
 
 def test_without_an_incumbent_a_form_must_keep_what_the_first_one_can() -> None:
-    own = [Outcome(f"r{i}", i % 2 == 0) for i in range(300)]
+    own = [PairedOutcome(f"r{i}", i % 2 == 0) for i in range(300)]
     assert judge([*own, *in_form("int8", own)], 0.5, 0.0).promoted
     broken = judge([*own, *in_form("int8", [replace(o, candidate=False) for o in own])], 0.5, 0.0)
     assert not broken.promoted
@@ -178,7 +178,7 @@ def test_without_an_incumbent_a_form_must_keep_what_the_first_one_can() -> None:
 
 def test_too_few_rows_to_tell_is_said_with_how_many_would() -> None:
     """A tenth differs: (1.645 + 0.842) squared over 0.02 squared times 0.1."""
-    outcomes = [Outcome(f"r{i}", i % 20 != 0, i % 20 != 1) for i in range(200)]
+    outcomes = [PairedOutcome(f"r{i}", i % 20 != 0, i % 20 != 1) for i in range(200)]
     [reason] = judge(outcomes, 0.6, 0.5).reasons
     assert reason.endswith("0.0 points better on these rows, too few to tell: about 1546 would")
 
@@ -195,10 +195,10 @@ def test_the_policy_sets_the_gate() -> None:
     assert GateConfig.from_policy(Policy.model_validate(file | {"distil": {}})) == GateConfig()
 
 
-def drawn(n: int, loss: dict[str, float], rng: np.random.Generator, forms: int = 1) -> list[Outcome]:
+def drawn(n: int, loss: dict[str, float], rng: np.random.Generator, forms: int = 1) -> list[PairedOutcome]:
     """``n`` rows a slice in each of ``loss``, incumbent right on 80%; the candidate loses that much there, and as
     many again fall either way."""
-    made: list[Outcome] = []
+    made: list[PairedOutcome] = []
     for name, lost in loss.items():
         luck = rng.random(n)
         incumbent = luck < 0.8
@@ -208,7 +208,7 @@ def drawn(n: int, loss: dict[str, float], rng: np.random.Generator, forms: int =
             better = ~incumbent & (shift[form] < 0.03 / 0.2)
             said = ((incumbent & ~worse) | better).tolist()
             rows = enumerate(zip(said, incumbent.tolist(), strict=True))
-            made += [Outcome(f"{name}{i}", c, b, (name,), f"f{form}" if form else "") for i, (c, b) in rows]
+            made += [PairedOutcome(f"{name}{i}", c, b, (name,), f"f{form}" if form else "") for i, (c, b) in rows]
     return made
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from distiller.data.rows import Row
-from distiller.evaluation.answers import Asker, Question, StudentAnswer, keep_answers, read_answers
+from distiller.data.rows import DatasetRow
+from distiller.evaluation.answers import Asker, StudentAnswer, StudentQuestion, keep_answers, read_answers
 from distiller.evaluation.grading import examples, grade, live_answer, newest, outcomes, question, report
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.judges import AnyJudge, Exact, Feedback, Labels, Llm
@@ -80,7 +80,7 @@ def student() -> Iterator[Student]:
     server.server_close()
 
 
-def row(n: int, text: str = "", answer: str = "", **changes: Any) -> Row:
+def row(n: int, text: str = "", answer: str = "", **changes: Any) -> DatasetRow:
     values: dict[str, Any] = {
         "request_id": f"r{n}",
         "conversation_id": f"c{n}",
@@ -90,10 +90,10 @@ def row(n: int, text: str = "", answer: str = "", **changes: Any) -> Row:
         "teacher": "t",
         "rights": "allowed",
     }
-    return Row(**(values | changes))
+    return DatasetRow(**(values | changes))
 
 
-def questions(n: int) -> list[Question]:
+def questions(n: int) -> list[StudentQuestion]:
     return [question(row(i)) for i in range(n)]
 
 

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from distiller.data.rows import Row
-from distiller.evaluation.answers import Question
+from distiller.data.rows import DatasetRow
+from distiller.evaluation.answers import StudentQuestion
 from distiller.evaluation.grading import question
 from distiller.evaluation.perturbation import ADVERSARIAL, NOISE, perturbed
 
 
-def asked(n: int, text: str = "Which card was refunded, and when?") -> Question:
+def asked(n: int, text: str = "Which card was refunded, and when?") -> StudentQuestion:
     messages = [{"role": "system", "content": "Answer briefly."}, {"role": "user", "content": text}]
-    return question(Row(f"r{n}", f"c{n}", float(n), messages, f"answer {n}", "t", "allowed", task="cards"))
+    return question(DatasetRow(f"r{n}", f"c{n}", float(n), messages, f"answer {n}", "t", "allowed", task="cards"))
 
 
-def bodies(questions: list[Question], count: int) -> dict[str, Any]:
+def bodies(questions: list[StudentQuestion], count: int) -> dict[str, Any]:
     return {q.request_id: q.body for _, q in perturbed(questions, count)}
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from distiller.data.rows import Row
-from distiller.evaluation.answers import Question
+from distiller.data.rows import DatasetRow
+from distiller.evaluation.answers import StudentQuestion
 from distiller.evaluation.grading import question
 from distiller.evaluation.slices import with_rarity
 from router.scoring.estimator import Scorer
 from router.scoring.learned import Example
 
 
-def asked(n: int, text: str, task: str | None = None) -> Question:
-    return question(Row(f"r{n}", f"c{n}", float(n), [{"role": "user", "content": text}], "yes", "t", "allowed", task))
+def asked(n: int, text: str, task: str | None = None) -> StudentQuestion:
+    return question(
+        DatasetRow(f"r{n}", f"c{n}", float(n), [{"role": "user", "content": text}], "yes", "t", "allowed", task)
+    )
 
 
 def test_a_request_is_in_the_slices_of_its_task_language_and_length() -> None:
@@ -20,7 +22,7 @@ def test_a_request_is_in_the_slices_of_its_task_language_and_length() -> None:
     assert asked(2, "word " * 300).slices == ("length=medium",)
 
 
-def rare(questions: list[Question]) -> set[str]:
+def rare(questions: list[StudentQuestion]) -> set[str]:
     return {q.request_id for q in questions if "rarity=rare" in q.slices}
 
 

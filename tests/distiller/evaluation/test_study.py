@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distiller.data.rows import Row
-from distiller.evaluation.answers import Question, StudentAnswer
+from distiller.data.rows import DatasetRow
+from distiller.evaluation.answers import StudentAnswer, StudentQuestion
 from distiller.evaluation.grading import question
 from distiller.evaluation.page import page
 from distiller.evaluation.perturbation import perturbed
 from distiller.evaluation.report import report, write
 from distiller.evaluation.slices import with_rarity
-from distiller.evaluation.study import Asked, Student, curve, study
+from distiller.evaluation.study import EvaluatedStudent, Examination, curve, study
 from router.contracts.prices import Price
 from router.contracts.records import Signals
 from router.policy import Policy
@@ -28,13 +28,13 @@ from router.scoring.estimator import Scorer
 from router.scoring.learned import Example
 from router.scoring.signals import summarise
 
-STUDENT = Student("bundle-2", "small", "int8", "embedded", parent="bundle-1")
+STUDENT = EvaluatedStudent("bundle-2", "small", "int8", "embedded", parent="bundle-1")
 PRICE = Price(input=Decimal(1), output=Decimal(2))
 
 
-def asked(n: int, task: str = "intent") -> Question:
+def asked(n: int, task: str = "intent") -> StudentQuestion:
     messages = [{"role": "user", "content": f"please tell what team number {n % 9} does for customers of {task}"}]
-    return question(Row(f"r{n}", f"c{n}", float(n), messages, "billing", "t", "allowed", task, teacher_tokens=3))
+    return question(DatasetRow(f"r{n}", f"c{n}", float(n), messages, "billing", "t", "allowed", task, teacher_tokens=3))
 
 
 def answer(name: str, p: float = 0.9, seconds: float = 0.5, **more: Any) -> StudentAnswer:
@@ -43,12 +43,12 @@ def answer(name: str, p: float = 0.9, seconds: float = 0.5, **more: Any) -> Stud
     return StudentAnswer(request_id=name, **(values | more))
 
 
-def of(questions: list[Question], grades: dict[str, bool], **more: Any) -> Asked:
+def of(questions: list[StudentQuestion], grades: dict[str, bool], **more: Any) -> Examination:
     answers = {q.request_id: answer(q.request_id) for q in questions}
-    return Asked(questions, answers, grades, **more)
+    return Examination(questions, answers, grades, **more)
 
 
-def told(given: Asked) -> dict[str, Any]:
+def told(given: Examination) -> dict[str, Any]:
     return study(STUDENT, given, student_price=PRICE, teacher_price=PRICE, in_flight=4)
 
 
@@ -65,7 +65,7 @@ def test_retention_is_told_of_all_and_of_each_slice_that_is_large_enough() -> No
 def test_where_both_are_known_the_ratio_of_being_right_stands_beside_it() -> None:
     questions = [replace(asked(i), teacher_right=i % 10 > 0) for i in range(20)]
     answers = {q.request_id: answer(q.request_id, right=i % 2 == 0) for i, q in enumerate(questions)}
-    first = told(Asked(questions, answers, {q.request_id: True for q in questions}))["retention"][0]
+    first = told(Examination(questions, answers, {q.request_id: True for q in questions}))["retention"][0]
     assert (first["student_right"][0], first["teacher_right"][0]) == (0.5, 0.9)
     assert first["right_ratio"][0] == pytest.approx(10 / 18, abs=1e-6)
 
@@ -111,7 +111,7 @@ def test_sureness_that_tells_good_answers_has_an_auroc_of_one_and_a_falling_curv
     questions = [asked(i) for i in range(40)]
     grades = {q.request_id: i < 20 for i, q in enumerate(questions)}
     answers = {q.request_id: answer(q.request_id, 0.9 if i < 20 else 0.3) for i, q in enumerate(questions)}
-    [first, *_] = told(Asked(questions, answers, grades))["deferral"]
+    [first, *_] = told(Examination(questions, answers, grades))["deferral"]
     assert first["auroc"][0] == 1.0
     assert first["curve"] == [(0.5, 1.0), (1.0, 0.5)]
 
@@ -123,7 +123,7 @@ def test_a_curve_keeps_equal_scores_together() -> None:
 def test_cost_is_tokens_times_price_and_latency_its_quantiles() -> None:
     questions = [asked(i) for i in range(10)]
     answers = {q.request_id: answer(q.request_id, seconds=float(i)) for i, q in enumerate(questions)}
-    found = told(Asked(questions, answers, {q.request_id: True for q in questions}))["serving"]
+    found = told(Examination(questions, answers, {q.request_id: True for q in questions}))["serving"]
     prompt = questions[0].features.input_tokens
     assert found["usd_per_request"] == pytest.approx((prompt * 1 + 2 * 2) / 1e6)
     assert found["teacher_usd_per_request"] == pytest.approx((prompt * 1 + 3 * 2) / 1e6)
@@ -157,7 +157,7 @@ def everything(n: int = 300) -> dict[str, Any]:
     )
     test = {"form": "", "name": "overall", "n": n, "incumbent": 0.55, "candidate": 0.64, "lower_bound": 0.02}
     gate = {"promoted": False, "reasons": ["slice a: worse"], "slices": [test | {"margin": 0.02, "passed": False}]}
-    given = Asked(questions, answers, grades, before, changed, scorer, learnt)
+    given = Examination(questions, answers, grades, before, changed, scorer, learnt)
     training = {"rows": 1200, "last_loss": 0.1234567, "seconds": 84.2}
     return report(STUDENT, given, policy, source="the log", in_flight=16, gate=gate, training=training)
 
@@ -208,6 +208,6 @@ def test_a_report_of_little_leaves_out_what_it_cannot_tell() -> None:
 
 
 def test_no_judged_question_at_all_is_told_as_such() -> None:
-    found = told(Asked([asked(1)], {}, {}))
+    found = told(Examination([asked(1)], {}, {}))
     assert found["retention"][0]["acceptable"][0] is None
     assert "–" in page({**found, "policy": "p", "source": "a file", "at": 0.0, "seed": 0})

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from distiller.data.rows import Row
-from distiller.evaluation.answers import Question, StudentAnswer, keep_answers, read_answers
+from distiller.data.rows import DatasetRow
+from distiller.evaluation.answers import StudentAnswer, StudentQuestion, keep_answers, read_answers
 from distiller.evaluation.grading import grade, question
 from distiller.evaluation.verdicts import judge_answers
 from router.errors import JudgeError
@@ -51,9 +51,9 @@ def policy(upstream: FakeUpstream) -> Policy:
     )
 
 
-def questions(n: int) -> list[Question]:
+def questions(n: int) -> list[StudentQuestion]:
     rows = [
-        Row(f"r{i}", f"c{i}", float(i), [{"role": "user", "content": f"say {i}"}], "so-so", "t", "allowed")
+        DatasetRow(f"r{i}", f"c{i}", float(i), [{"role": "user", "content": f"say {i}"}], "so-so", "t", "allowed")
         for i in range(n)
     ]
     return [question(row) for row in rows]
@@ -63,7 +63,7 @@ def answered(path: Path, *texts: str) -> None:
     keep_answers(path, [StudentAnswer(request_id=f"r{i}", message={"content": t}) for i, t in enumerate(texts)])
 
 
-def judged(declared: Policy, asked: list[Question], path: Path) -> dict[str, Any]:
+def judged(declared: Policy, asked: list[StudentQuestion], path: Path) -> dict[str, Any]:
     return judge_answers(declared, asked, path, encoder=lambda: None, on_verdict=lambda done, of: None)
 
 

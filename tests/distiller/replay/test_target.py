@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distiller.replay.policy_file import with_threshold, write
-from distiller.replay.target import Target, Tuned, tuned
+from distiller.replay.target import Tuned, TuningTarget, tuned
 from router.contracts.decision import Reason, Tier
 from router.errors import LocumError, PolicyError, StoreError
 from router.policy import load_policy
@@ -83,14 +83,14 @@ def test_writing_keeps_the_files_mode_and_leaves_nothing_beside_it(tmp_path: Pat
 )
 def test_a_target_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(LocumError, match="say parity="):
-        Target.parse(text)
+        TuningTarget.parse(text)
 
 
 ROUTING = policy(accept={"cascade": False})
 
 
 def tune_to(target: str, recorded: Recorded, **more: Any) -> Tuned:
-    return tuned(read(recorded.records(), ROUTING), ROUTING, Target.parse(target, **more), today="2026-01-31")
+    return tuned(read(recorded.records(), ROUTING), ROUTING, TuningTarget.parse(target, **more), today="2026-01-31")
 
 
 def test_a_certified_parity_holds_in_truth_and_says_on_what_it_rests() -> None:
@@ -116,7 +116,7 @@ def test_a_budget_is_kept_and_used() -> None:
     recorded = Recorded()
     traffic = read(recorded.records(), ROUTING)
     day = float(np.mean([float(recorded.answer(i, Tier.TEACHER).cost_usd) for i in range(200)])) * 1440
-    found = tuned(traffic, ROUTING, Target.parse(f"usd_per_day={day / 2}"))
+    found = tuned(traffic, ROUTING, TuningTarget.parse(f"usd_per_day={day / 2}"))
     cost = found.figures["cost"].estimate
     assert cost is not None and 0.45 * day < cost * traffic.requests_per_day <= 0.5 * day
 
@@ -134,9 +134,9 @@ def test_what_the_log_cannot_show_is_refused_with_what_is_missing() -> None:
     capable = Recorded(300)
     unfit = [capable.record(i, reason=Reason.CAPABILITY) for i in range(300)]
     with pytest.raises(StoreError, match="settled for the teacher before any score"):
-        tuned(read(unfit, ROUTING), ROUTING, Target.parse("share=0.5"))
+        tuned(read(unfit, ROUTING), ROUTING, TuningTarget.parse("share=0.5"))
     with pytest.raises(StoreError, match="scorer of bundle b-1 is not in this home"):
-        tuned(read(few.records(), policy()), policy(), Target.parse("share=0.5"))
+        tuned(read(few.records(), policy()), policy(), TuningTarget.parse("share=0.5"))
 
 
 @pytest.fixture

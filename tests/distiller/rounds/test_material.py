@@ -10,7 +10,7 @@ from typing import Any
 
 from distiller.bundles import LEARNT, Draft, write_bundle
 from distiller.config import Configs, EvaluateConfig
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from distiller.home import Due
 from distiller.progress import SilentProgress
 from distiller.rounds.material import Material
@@ -71,7 +71,11 @@ def test_what_a_teacher_wrote_by_itself_is_trained_on_and_nothing_is_measured_by
     with closing(open_store(settings, [POLICY])) as store:
         store.append(audited(now))
     asked = [{"role": "user", "content": "a question that no client asked"}]
-    keep(settings, "p", [Row("synthetic-1", "synthetic-1", now + 1.0, asked, "yes", "t", "allowed", synthetic=True)])
+    keep(
+        settings,
+        "p",
+        [DatasetRow("synthetic-1", "synthetic-1", now + 1.0, asked, "yes", "t", "allowed", synthetic=True)],
+    )
     material = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=Configs(), tell=SilentProgress())
     assert material.dataset.counts == {"train": 1, "dev": 0, "holdout": 1}
     assert [q.request_id for q in material.dev] == []

@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from distiller.cli import app
-from distiller.evaluation.gate import Outcome, no_worse
+from distiller.evaluation.gate import PairedOutcome, no_worse
 from distiller.home import CanaryRunning
 from distiller.rounds import trial as trials
 from distiller.rounds.round import run_round
@@ -205,9 +205,9 @@ def test_no_round_starts_beside_it_and_the_commands_say_why(home: Home) -> None:
 
 
 def test_few_rows_are_judged_at_the_margin_that_they_resolve() -> None:
-    def rows(won: int, lost: int, n: int, **more: Any) -> list[Outcome]:
+    def rows(won: int, lost: int, n: int, **more: Any) -> list[PairedOutcome]:
         pairs = [(True, False)] * won + [(False, True)] * lost + [(True, True)] * (n - won - lost)
-        return [Outcome(str(i), a, b, **more) for i, (a, b) in enumerate(pairs)]
+        return [PairedOutcome(str(i), a, b, **more) for i, (a, b) in enumerate(pairs)]
 
     assert no_worse(rows(6, 6, 100)).promoted, "equal, though 100 rows never prove a margin of 2%"
     assert no_worse(rows(4, 9, 100)).promoted, "5 more lost of 13 that differ is within chance"

@@ -11,7 +11,7 @@ import pytest
 
 from distiller.data.dataset import build
 from distiller.data.files import read
-from distiller.data.rows import Row, row_of
+from distiller.data.rows import DatasetRow, row_of
 from distiller.progress import SilentProgress
 from distiller.synthesis.kinds import weak_kinds
 from distiller.synthesis.plan import planned
@@ -78,7 +78,7 @@ def test_where_answers_are_labels_each_is_a_kind_however_few_rows_it_has(
 
     def weak(answers: list[str]) -> dict[str, tuple[int, int]]:
         records = [record(n, text, answer) for n, (text, answer) in enumerate(zip(CARDS, answers, strict=False))]
-        rows = [row for r in records if isinstance(row := row_of(r, policy), Row)]
+        rows = [row for r in records if isinstance(row := row_of(r, policy), DatasetRow)]
         return {kind.name: (kind.rows, kind.wanted) for kind in weak_kinds(rows, [], 20, encoder)[0]}
 
     assert weak(["usual"] * 20 + ["seldom"] * 3) == {"seldom": (3, 17)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 
 from distiller.config import TrainConfig
 from distiller.training.batches import Encoded, Pass
@@ -37,22 +37,18 @@ class Greedy(HardLabel):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_passes_are_halved_until_they_fit_and_stay_so(
-    tmp_path: Path, precision: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_passes_are_halved_until_they_fit_and_stay_so(tmp_path: Path, precision: str) -> None:
     config, base, moved = replace(CONFIG, precision=precision), student(tmp_path), []
     for method in (Greedy(limit=16), HardLabel()):
         torch.manual_seed(0)
         learner = Learner(config, base, method)
-        with caplog.at_level(logging.WARNING):
+        with capture_logs() as logged:
             losses = [learner.step(ROWS, 1e-3, step) for step in range(2)]
-        moved.append((losses, learner))
-    (tight, small), (roomy, large) = moved
+        moved.append((losses, learner, [(line["event"], line["tokens_per_pass"]) for line in logged]))
+    (tight, small, said), (roomy, large, nothing) = moved
     assert small.tokens_per_pass == 16 and large.tokens_per_pass == 64
     assert small.method.seen[:2] == [64, 32] and small.method.seen[2:] == [16] * 8  # type: ignore[attr-defined]
-    assert [r.message for r in caplog.records] == [
-        "out of memory: going on with 32 tokens a pass", "out of memory: going on with 16 tokens a pass"
-    ]  # fmt: skip
+    assert said == [("out_of_memory", 32), ("out_of_memory", 16)] and nothing == []
     assert tight == pytest.approx(roomy, rel=1e-2 if precision == "bf16" else 1e-5)
 
 

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from distiller.data.rows import Row
+from distiller.data.rows import DatasetRow
 from distiller.training.batches import Encoded, encode, tensors
 from distiller.training.losses.sparse import SparseTargets
 from distiller.training.teachers.recording import Recorded, spellings
@@ -39,7 +39,7 @@ def byte_level(merges: list[tuple[str, str]]) -> Any:
     return tokenizer
 
 
-def recorded(answer: str, *positions: tuple[str, dict[str, float]]) -> Row:
+def recorded(answer: str, *positions: tuple[str, dict[str, float]]) -> DatasetRow:
     """A row whose teacher emitted these tokens, at each the likeliest ones with their probabilities."""
     told = [
         Position(token.encode(), log(top.get(token, 1e-3)), tuple((t.encode(), log(p)) for t, p in top.items()))
@@ -48,7 +48,9 @@ def recorded(answer: str, *positions: tuple[str, dict[str, float]]) -> Row:
     return replace(row(ASKED, answer), top_logprobs=packed(told), teacher="openai/other")
 
 
-def known(teacher: Recorded, rows: list[Row], tokenizer: Any) -> tuple[list[Encoded], list[SparseTargets | None]]:
+def known(
+    teacher: Recorded, rows: list[DatasetRow], tokenizer: Any
+) -> tuple[list[Encoded], list[SparseTargets | None]]:
     made, _ = encode(rows, tokenizer, 100)
     return made, teacher(rows, made, tokenizer)
 
