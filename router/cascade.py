@@ -328,13 +328,9 @@ class Cascade:
         return await aside(lambda: next(filter(None, causes), None), exchange.chat.size + exchange.received)
 
     def _judged(self, exchange: Exchange, want: Wanted, seen: Seen) -> Deferral | None:
+        live = exchange.live
         cause, confidence = judge_answer(
-            seen,
-            want,
-            policy=self.policy,
-            decision=exchange.decision,
-            scorer=exchange.live.scorer,
-            thresholds=exchange.live.thresholds,
+            seen, want, policy=self.policy, decision=exchange.decision, scorer=live.scorer, thresholds=live.thresholds
         )
         exchange.acceptance = confidence
         if cause is not None:
