@@ -10,11 +10,13 @@ import asyncio
 import fcntl
 import os
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import orjson
 import structlog
@@ -46,6 +48,21 @@ def told(run: Path) -> Told | None:
     except (OSError, ValueError, TypeError):
         return None
     return said if isinstance(said.pid, int) else None
+
+
+def state_of(proxy: Told, seconds: float = 2.0) -> dict[str, Any] | None:
+    """What a proxy says of itself at ``/health/ready``, ready (200) or not (503); None where it says nothing within
+    so many seconds."""
+    try:
+        try:
+            with urllib.request.urlopen(f"{proxy.url}/health/ready", timeout=seconds) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as unready:
+            content = unready.read()
+        said = orjson.loads(content)
+    except (OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) else None
 
 
 class Claim:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from router.claim import told
+from router.claim import state_of, told
 from router.contracts.bundles import Active, Manifest, read_active, read_manifest
 from router.contracts.decision import Tier
 from router.contracts.guarded import read_guarded
@@ -35,7 +32,6 @@ from router.summary import Summary
 from router.tables import BASE, date, share, table_of
 from router.terminal import Terminal
 
-ASK_SECONDS = 2.0
 LEAST_BYTES = 64 * 1024
 """A disk with less takes no record."""
 
@@ -102,7 +98,7 @@ def _proxy(settings: Settings) -> RenderableType:
     if said is None or not _alive(said.pid):
         return Text("proxy not running; figures are from the records", style="dim")
     running = Text(f"proxy running at {said.url} (pid {said.pid})", style="green")
-    ready = _ask(f"{said.url}/health/ready")
+    ready = state_of(said)
     if ready is None:
         return Group(running, Text("  it does not answer /health/ready", style="red"))
     lines = [f"  {problem}" for problem in ready.get("problems", ())]
@@ -122,20 +118,6 @@ def _full(settings: Settings) -> str:
     if found.f_bavail * found.f_frsize >= LEAST_BYTES:
         return ""
     return f"the disk that holds {settings.home} is full: records cannot be written, so what is told here lacks some"
-
-
-def _ask(url: str) -> dict[str, Any] | None:
-    """What a proxy says of itself, ready (200) or not (503); None where it says nothing."""
-    try:
-        try:
-            with urllib.request.urlopen(url, timeout=ASK_SECONDS) as answer:
-                content = answer.read()
-        except urllib.error.HTTPError as unready:
-            content = unready.read()
-        said = json.loads(content)
-    except (OSError, ValueError):
-        return None
-    return said if isinstance(said, dict) else None
 
 
 def _read_json(path: Path) -> dict[str, object]:
