@@ -138,7 +138,7 @@ def fill(settings: Settings, count: int, seed: int) -> None:
 
 def measured(home: Path, out: Path, max_rows: int) -> dict[str, Any]:
     """Builds in this process, fresh for it, and tells what that took."""
-    from distiller.cli import app  # noqa: PLC0415
+    from distiller.cli import app
 
     start = time.monotonic()
     app(

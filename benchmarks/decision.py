@@ -210,9 +210,9 @@ def labelled(writer: Writer, seed: int) -> tuple[list[Row], list[Example]]:
 
 
 def sklearn_baselines(texts: Sequence[str], labels: Sequence[bool]) -> dict[str, Callable[[str], object]]:
-    from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer  # noqa: PLC0415
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
 
     made = {
         "scikit-learn TF-IDF (words 1-2) + LR": TfidfVectorizer(ngram_range=(1, 2)),
@@ -228,15 +228,15 @@ def sklearn_baselines(texts: Sequence[str], labels: Sequence[bool]) -> dict[str,
 
 def minilm_baseline(texts: Sequence[str], labels: Sequence[bool]) -> dict[str, Callable[[str], object]]:
     """all-MiniLM-L6-v2 in torch, and logistic regression on it; nothing where the packages are missing."""
-    from importlib.util import find_spec  # noqa: PLC0415
+    from importlib.util import find_spec
 
     spec = find_spec(SOURCE)
     if spec is None or spec.origin is None or not find_spec("sentence_transformers"):
         return {}
-    import torch  # noqa: PLC0415
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer  # noqa: PLC0415
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from sklearn.linear_model import LogisticRegression
 
     torch.set_num_threads(1)
     layer = Transformer(str(Path(spec.origin).parent / "model"))

@@ -185,9 +185,9 @@ def intents(bench: Bench) -> Iterator[Row]:
 
 def of_words(taught: Sequence[Row], label: str, unseen: Sequence[Row]) -> float:
     """The accuracy of a classifier that is no language model."""
-    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  (heavy)
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    from sklearn.pipeline import make_pipeline, make_union  # noqa: PLC0415
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline, make_union
 
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
@@ -245,7 +245,7 @@ def whitebox_plans(teacher: Path, cut: Path, warm: Path) -> list[tuple[str, Path
 
 def whitebox(bench: Bench) -> Iterator[Row]:
     """A cut student and the whole one as its teacher."""
-    from transformers import AutoTokenizer  # noqa: PLC0415  (heavy)
+    from transformers import AutoTokenizer
 
     args, home = bench.args, bench.args.home / "whitebox"
     rows = read_jsonl(args.data / "gsm8k_gold_train.jsonl.gz")

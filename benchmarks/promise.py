@@ -112,9 +112,9 @@ def recorded(rows: Sequence[Row]) -> dict[str, Outcome]:
 
 def banking77(rows: Sequence[Row]) -> dict[str, Outcome]:
     """A small classifier against the gold label, on the rows that it was not trained on."""
-    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
 
     gold = {r["text"]: str(r["gold"]) for r in rows}
     texts = [list(gold)[i] for i in np.random.default_rng(0).permutation(len(gold))]

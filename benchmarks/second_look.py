@@ -85,7 +85,7 @@ def second_look(scores: Floats, signals: Sequence[Signals], labels: Bools) -> Lo
 
 def one_number(values: Floats, labels: Bools) -> Look:
     """A calibrated logistic regression on one number."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression
 
     def look(fit: Ints, predict: Ints) -> list[float]:
         model = LogisticRegression(C=100.0).fit(values[fit, None], labels[fit])
@@ -97,7 +97,7 @@ def one_number(values: Floats, labels: Bools) -> Look:
 def measured(name: str, p: Floats, labels: Bools, **more: object) -> Row:
     """AUROC, log loss, calibration error over ten bins of equal size, and the share of requests that could be
     served at parity 0.95 with the best threshold in hindsight."""
-    from sklearn.metrics import log_loss  # noqa: PLC0415
+    from sklearn.metrics import log_loss
 
     order = np.argsort(-p, kind="stable")
     within = np.flatnonzero(np.cumsum(~labels[order]) <= 0.05 * len(p))

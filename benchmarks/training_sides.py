@@ -24,7 +24,7 @@ SMALL_PASS = 256
 def peak_mb(device: str) -> float:
     """The most memory this process held: on the GPU where it trained there, else resident."""
     if device.startswith("cuda"):
-        import torch  # noqa: PLC0415
+        import torch
 
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -32,11 +32,11 @@ def peak_mb(device: str) -> float:
 
 def locum(job: Job) -> list[float]:
     """Each step's seconds in Locum's loop; every weight moves, where the product by itself holds the embedding."""
-    from distiller.config import TrainConfig  # noqa: PLC0415
-    from distiller.training.batches import Encoded  # noqa: PLC0415
-    from distiller.training.learner import Learner  # noqa: PLC0415
-    from distiller.training.methods.factory import make  # noqa: PLC0415
-    from router.contracts.methods import HardLabelSettings, SoftLabelSettings  # noqa: PLC0415
+    from distiller.config import TrainConfig
+    from distiller.training.batches import Encoded
+    from distiller.training.learner import Learner
+    from distiller.training.methods.factory import make
+    from router.contracts.methods import HardLabelSettings, SoftLabelSettings
 
     soft = SoftLabelSettings(teacher=job["teacher"], divergence="forward", mix=1.0)
     config = TrainConfig(
@@ -61,9 +61,9 @@ def locum(job: Job) -> list[float]:
 
 def trl(job: Job) -> list[float]:
     """Each step's seconds in TRL: SFTTrainer, or GKDTrainer on the dataset's own answers (lmbda 0)."""
-    import torch  # noqa: PLC0415
-    from datasets import Dataset  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     common = {
         "output_dir": job["out"],
@@ -88,12 +88,12 @@ def trl(job: Job) -> list[float]:
     labels = [[-100] * start + tokens[start:] for tokens, start in job["rows"]]
     rows = {"input_ids": [tokens for tokens, _ in job["rows"]], "labels": labels}
     if job["kind"] == "sft":
-        from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
+        from trl import SFTConfig, SFTTrainer
 
         args = SFTConfig(**common, packing=False)
         trainer: Any = SFTTrainer(model, args=args, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
     else:
-        from trl.experimental.gkd import GKDConfig, GKDTrainer  # noqa: PLC0415
+        from trl.experimental.gkd import GKDConfig, GKDTrainer
 
         teacher = AutoModelForCausalLM.from_pretrained(
             job["teacher"], dtype=torch.bfloat16 if job["precision"] == "bf16" else torch.float32
@@ -110,8 +110,8 @@ def trl(job: Job) -> list[float]:
 
 def clock(took: list[float], job: Job) -> Any:
     """A callback of TRL's trainers that notes each step's seconds and loss."""
-    import torch  # noqa: PLC0415
-    from transformers import TrainerCallback  # noqa: PLC0415
+    import torch
+    from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
         began = 0.0
@@ -133,8 +133,8 @@ def clock(took: list[float], job: Job) -> Any:
 
 def padded(tokenizer: Any) -> Any:
     """Rows of tokens and labels as tensors padded on the right: what TRL's own collator makes of such rows."""
-    import torch  # noqa: PLC0415
-    from torch.nn.utils.rnn import pad_sequence  # noqa: PLC0415
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         ids = [torch.tensor(r["input_ids"]) for r in rows]

@@ -72,7 +72,7 @@ def trl_folder(settings: Settings) -> Path:
 
 def encoded(student: Path, data: Path, kind: str, count: int, seed: int) -> list[tuple[list[int], int]]:
     """``count`` rows drawn by ``seed``, as tokens with the answer's start."""
-    from transformers import AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer
 
     distinct = kind == "distinct"
     rows = read_jsonl(data / ("gsm8k_gold_train.jsonl.gz" if distinct else "banking77.jsonl.gz"))
@@ -84,8 +84,8 @@ def encoded(student: Path, data: Path, kind: str, count: int, seed: int) -> list
 
 def shaped(name: str, folder: Path, tokenizer_of: Path) -> Path:
     """A model of this shape with random weights and a borrowed tokenizer, as a Hugging Face folder."""
-    import torch  # noqa: PLC0415
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(**SHAPES[name], max_position_embeddings=4096, tie_word_embeddings=True)
@@ -97,8 +97,8 @@ def shaped(name: str, folder: Path, tokenizer_of: Path) -> Path:
 def flops(student: Path, rows: Sequence[tuple[list[int], int]]) -> float:
     """FLOPs of one training pass over the rows: 6 a weight and token, and 12 x layers x width for each pair of
     tokens of which one attends to the other (PaLM, Chowdhery et al. 2022, appendix B)."""
-    import torch  # noqa: PLC0415
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(student)
     with torch.device("meta"):
@@ -140,7 +140,7 @@ def figures(about: Row, runs: Sequence[Row], job: Row, total: float) -> Row:
 
 
 def peak_flops() -> float:
-    import torch  # noqa: PLC0415
+    import torch
 
     name = torch.cuda.get_device_name()
     return next((peak for known, peak in PEAK_FLOPS.items() if known in name), float("nan"))
@@ -212,7 +212,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def gpu(device: str) -> str | None:
-    import torch  # noqa: PLC0415
+    import torch
 
     return torch.cuda.get_device_name() if device.startswith("cuda") else None
 

@@ -17,8 +17,8 @@ CHUNK = 256
 
 
 def loaded(folder: Path) -> Any:
-    import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+    import torch
+    from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
@@ -26,8 +26,8 @@ def loaded(folder: Path) -> Any:
 def nearness(student: Path, teacher: Path, rows: Sequence[Encoded], tokens_per_pass: int = 4096) -> dict[str, float]:
     """Over the answers' tokens: the student's ``perplexity``, the share of positions at which its likeliest token is
     the teacher's (``agreement``), and ``kl``, the mean of KL(teacher || student) in nats."""
-    import torch  # noqa: PLC0415
-    from torch.nn.functional import cross_entropy, kl_div, log_softmax  # noqa: PLC0415
+    import torch
+    from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
     models = [loaded(student), loaded(teacher)]
     nats = kl = alike = count = 0.0
@@ -50,8 +50,8 @@ def nearness(student: Path, teacher: Path, rows: Sequence[Encoded], tokens_per_p
 
 def likeliest(teacher: Path, rows: Sequence[DatasetRow], top: int) -> list[str]:
     """The teacher's ``top`` likeliest tokens at each token of the rows' answers, packed as records keep them."""
-    import torch  # noqa: PLC0415
-    from transformers import AutoTokenizer  # noqa: PLC0415
+    import torch
+    from transformers import AutoTokenizer
 
     model, tokenizer = loaded(teacher), AutoTokenizer.from_pretrained(teacher)
     spelt = spellings(tokenizer)

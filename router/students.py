@@ -116,7 +116,7 @@ class ServedByUrl:
         return Target(self._url, model, version) if model in self._listed else None
 
     async def _ask(self) -> None:
-        import aiohttp  # noqa: PLC0415
+        import aiohttp
 
         limit = aiohttp.ClientTimeout(total=5)
         try:

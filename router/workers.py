@@ -261,7 +261,7 @@ def _held(host: str, port: int) -> socket.socket:
 
 def main() -> None:
     """One worker, as ``_Workers`` starts it."""
-    from router.app import create_app  # noqa: PLC0415  (heavy: only workers pay for it)
+    from router.app import create_app  # heavy: only workers pay for it
 
     if not (line := sys.stdin.buffer.readline()):
         return  # who started it is gone already

@@ -12,8 +12,8 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 def tiny_transformer(kind: type[TransformerEncoder] = TransformerEncoder) -> TransformerEncoder:
     """One layer, a token for each letter, the real one's name."""
-    import torch  # noqa: PLC0415
-    from transformers import BertConfig, BertModel  # noqa: PLC0415
+    import torch
+    from transformers import BertConfig, BertModel
 
     pieces = ["[UNK]", "[CLS]", "[SEP]", *LETTERS, *(f"##{letter}" for letter in LETTERS)]
     tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))

@@ -218,7 +218,7 @@ class Scheduler:
         return [b for b in [*self._batches.values(), *self._leaving] if b.busy]
 
     def _run(self) -> None:
-        import torch  # noqa: PLC0415
+        import torch
 
         torch.set_num_threads(self._threads)
         with torch.inference_mode():

@@ -113,7 +113,7 @@ def _extract(sdist: Path, work: Path) -> Path:
 
 
 def _compile(build: Path, jobs: int) -> None:
-    from rich.progress import Progress  # noqa: PLC0415
+    from rich.progress import Progress
 
     command = ["cmake", "--build", str(build), "--target", "llama-server", "--parallel", str(jobs)]
     lines: list[str] = []

@@ -71,7 +71,7 @@ class Embedded:
         return [sys.executable, "-m", "router.engine", *first, *where]
 
     async def _ask(self, what: str, body: Mapping[str, Any]) -> None:
-        import aiohttp  # noqa: PLC0415
+        import aiohttp
 
         limit = aiohttp.ClientTimeout(total=LOAD_SECONDS)
         try:

@@ -36,7 +36,7 @@ class Form:
 
     def leave(self, logits: torch.Tensor) -> torch.Tensor:
         """(vocabulary,) logits, minus infinity where a token would break the form."""
-        import torch  # noqa: PLC0415
+        import torch
 
         packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         known = np.unpackbits(packed, bitorder="little", count=len(logits))  # zeros for what the parser does not know
@@ -70,8 +70,8 @@ class Forms:
         Raises:
             BadRequest: the schema is none, or asks what cannot be held to.
         """
-        from llguidance import LLMatcher  # noqa: PLC0415
-        from llguidance.hf import from_tokenizer  # noqa: PLC0415
+        from llguidance import LLMatcher
+        from llguidance.hf import from_tokenizer
 
         if self._readable is None:
             self._readable = from_tokenizer(self._tokenizer, self._vocabulary, sorted(self._ends))

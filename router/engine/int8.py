@@ -37,9 +37,9 @@ def load_int8(folder: Path, dtype: torch.dtype) -> Any:
     Raises:
         EngineError: the weights are not those of the folder's configuration.
     """
-    import torch  # noqa: PLC0415
-    from safetensors.torch import load_file  # noqa: PLC0415
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig  # noqa: PLC0415
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
     with torch.device("meta"):
@@ -84,7 +84,7 @@ def _tie(network: Any, tensors: dict[str, torch.Tensor]) -> None:
 
 def _modules() -> tuple[Any, Any]:
     """The two kinds of layers, made here since torch is loaded only where it is used."""
-    import torch  # noqa: PLC0415
+    import torch
 
     class Rows(torch.nn.Module):
         """levels: (rows, columns) int8; scale: (rows,) float32. A weight is level * scale of its row."""

@@ -34,7 +34,7 @@ class Shape:
 
     def empty(self, rows: int, tokens: int) -> torch.Tensor:
         """(L, 2, rows, H, tokens, D), zeroed: a masked product with garbage could be NaN."""
-        import torch  # noqa: PLC0415
+        import torch
 
         return torch.zeros((self.layers, 2, rows, self.heads, tokens, self.size), dtype=self.dtype, device=self.device)
 
@@ -72,7 +72,7 @@ class Packed(View):
 
     def head(self, begin: int, tokens: int) -> torch.Tensor:
         """A copy of the first ``tokens`` of the prompt whose own part begins at ``begin``: (L, 2, H, tokens, D)."""
-        import torch  # noqa: PLC0415
+        import torch
 
         own = self.fresh[:, :, 0, :, begin : begin + tokens - self.seen]
         return own.clone() if self.prefix is None else torch.cat([self.prefix, own], dim=3)
@@ -81,7 +81,7 @@ class Packed(View):
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keeps (1, H, T, D) keys and values; returns (1, H, P + T, D) to attend to."""
-        import torch  # noqa: PLC0415
+        import torch
 
         self.fresh[layer_idx, 0].copy_(keys)
         self.fresh[layer_idx, 1].copy_(values)
@@ -128,7 +128,7 @@ class Slots(View):
 
     def advance(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Makes room for one token a row: its positions (n, 1), and the mask (n, 1, 1, longest)."""
-        import torch  # noqa: PLC0415
+        import torch
 
         self.seen = max(self.lengths)
         self._reserve(len(self), self.seen + 1)

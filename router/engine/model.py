@@ -42,9 +42,9 @@ class Model:
         Raises:
             EngineError: the folder is no decoder model that this engine can batch.
         """
-        import torch  # noqa: PLC0415
-        from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
-        from transformers.utils import logging  # noqa: PLC0415
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
         logging.disable_progress_bar()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -72,7 +72,7 @@ class Model:
         Raises:
             BadRequest: the template refuses the messages.
         """
-        from jinja2 import TemplateError  # noqa: PLC0415
+        from jinja2 import TemplateError
 
         if self.tokenizer.chat_template is None:
             raise BadRequest(f"model {self.name!r} has no chat template", param="model")
@@ -91,7 +91,7 @@ class Model:
         ``prefix``: (layers, 2, heads, P, size). Returns float32 logits (prompts, vocabulary) after each
         prompt's last token, and the keys and values of all of them in the order given.
         """
-        import torch  # noqa: PLC0415
+        import torch
 
         device, lengths = self.shape.device, [len(p) for p in prompts]
         used = sum(lengths)
@@ -119,7 +119,7 @@ class Model:
 
     def step(self, tokens: Sequence[int], slots: Slots) -> torch.Tensor:
         """One token further for every row in ``slots``: float32 logits (rows, vocabulary)."""
-        import torch  # noqa: PLC0415
+        import torch
 
         positions, mask = slots.advance()
         logits: torch.Tensor = self.network(
@@ -142,7 +142,7 @@ def precision_of(name: str) -> Precision:
 
 
 def _dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    import torch  # noqa: PLC0415
+    import torch
 
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" or cpu.has_fast_bf16(cpu.flags()) else "fp32"

@@ -149,7 +149,7 @@ class ServerProcess:
         self._probe_at = time.monotonic() + PROBE_EVERY_SECONDS
 
     async def _answers(self) -> bool:
-        import aiohttp  # noqa: PLC0415
+        import aiohttp
 
         limit = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_SECONDS)
         try:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def generator_for(sampling: Sampling, device: torch.device) -> torch.Generator | None:
     """A generator of the row's own, so that its draws don't depend on who shares the batch."""
-    import torch  # noqa: PLC0415
+    import torch
 
     if sampling.temperature == 0:
         return None
@@ -27,7 +27,7 @@ def generator_for(sampling: Sampling, device: torch.device) -> torch.Generator |
 
 def pick(logits: torch.Tensor, rows: Sequence[Row]) -> list[Token]:
     """One token a row. ``logits``: float32 (rows, vocabulary)."""
-    import torch  # noqa: PLC0415
+    import torch
 
     ids = logits.argmax(dim=-1)
     for i, row in enumerate(rows):
@@ -46,7 +46,7 @@ def pick(logits: torch.Tensor, rows: Sequence[Row]) -> list[Token]:
 
 def _chosen(logits: torch.Tensor, row: Row) -> torch.Tensor:
     """One token id from (vocabulary,) logits, as the row's job wants it chosen."""
-    import torch  # noqa: PLC0415
+    import torch
 
     sampling = row.job.sampling
     if row.counts:
@@ -60,7 +60,7 @@ def _chosen(logits: torch.Tensor, row: Row) -> torch.Tensor:
 
 def _draw(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:
     """One token id from (vocabulary,) logits, by inverting the cumulative distribution of the nucleus."""
-    import torch  # noqa: PLC0415
+    import torch
 
     values, indices = torch.sort(logits / sampling.temperature, descending=True)
     cumulative = values.softmax(dim=-1).cumsum(dim=-1)

@@ -222,7 +222,7 @@ def run(
     Raises:
         EngineError: the weights cannot be had, or the address cannot be bound.
     """
-    import uvicorn  # noqa: PLC0415
+    import uvicorn
 
     # Read by OpenMP when torch is loaded. By default its threads spin at every barrier, and on a machine whose
     # cores are shared with anything else one that spins keeps the one it waits for from running: 30 times slower.

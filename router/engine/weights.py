@@ -85,8 +85,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _dequantise(gguf: Path, folder: Path) -> None:
     """Writes ``gguf`` as a bf16 Hugging Face folder; it appears whole or not at all."""
-    import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     source, file = str(gguf.parent), gguf.name
     model: Any = AutoModelForCausalLM.from_pretrained(
@@ -108,8 +108,8 @@ def _dequantise(gguf: Path, folder: Path) -> None:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))

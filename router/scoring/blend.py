@@ -45,7 +45,7 @@ class Blend:
     def with_gain(self, differences: Floats, risks: Floats, opinions: Floats, gains: Floats) -> Self:
         """These, with the gain's own weights: least squares on what was said held out of each example: the heads'
         difference, P(unacceptable), the neighbours' words; all (n,) or (n, 3)."""
-        from scipy.optimize import nnls  # noqa: PLC0415
+        from scipy.optimize import nnls
 
         x = np.stack([differences, risks, opinions[:, 1]], axis=1)
         mean, usual = x.mean(axis=0), float(gains.mean())

@@ -82,7 +82,7 @@ def exact_interval(rate: float, n: float, confidence: float = 0.95) -> tuple[flo
 
     Effective counts need not be whole: the limits are quantiles of beta distributions either way.
     """
-    from scipy.special import betaincinv  # noqa: PLC0415
+    from scipy.special import betaincinv
 
     if n <= 0:
         return 0.0, 1.0
@@ -275,13 +275,13 @@ def _clipped(rate: Interval) -> Interval:
 
 
 def _normal(confidence: float) -> float:
-    from statistics import NormalDist  # noqa: PLC0415
+    from statistics import NormalDist
 
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
 def _student_t(audits: int, confidence: float) -> float:
-    from scipy.special import stdtrit  # noqa: PLC0415
+    from scipy.special import stdtrit
 
     return float(stdtrit(max(1, audits - 1), 0.5 + confidence / 2))
 

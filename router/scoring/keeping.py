@@ -31,7 +31,7 @@ _LENGTHS = ("bias", "least", "most", "smear", "usual")
 
 def save(folder: Path, learned: Learned, encoder: Encoder | None) -> None:
     """Writes what was learnt into ``folder``, made where it is missing."""
-    from safetensors.numpy import save_file  # noqa: PLC0415
+    from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     hashed = np.ascontiguousarray(learned.grams[:, : len(learned.bias)].T)
@@ -80,8 +80,8 @@ def load(folder: Path, encoder: Encoder | None) -> Learned:
     Raises:
         BundleError: files are missing or damaged, or made for other features or another encoder.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415
-    from safetensors.numpy import load_file  # noqa: PLC0415
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
 
     try:
         numbers = orjson.loads((folder / _NUMBERS).read_bytes())

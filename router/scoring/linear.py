@@ -201,7 +201,7 @@ def _held_out(x: Rows, labels: Bools, weights: Floats, strength: float, folds: I
 def _regress(x: Rows, labels: Bools, weights: Floats, strength: float) -> Linear:
     """As scikit-learn's LogisticRegression(C=strength, solver="lbfgs") does it, step by step; which takes no dense
     block beside a sparse one, and copies 32-bit rows to 64 bits for each of its products."""
-    from scipy.optimize import minimize  # noqa: PLC0415
+    from scipy.optimize import minimize
 
     if labels.all() or not labels.any():
         return Linear(np.zeros(x.width), logit(float(labels[0]), 0.01))

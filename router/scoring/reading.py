@@ -179,7 +179,7 @@ class Blocks:
 
     def matrix(self, readings: Sequence[Reading]) -> Rows:
         """The rows, float32: (n, d) beside (n, len(columns) + len(tasks))."""
-        from scipy import sparse  # noqa: PLC0415
+        from scipy import sparse
 
         dense = np.stack([r.dense for r in readings])
         dense -= self.mean

@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 
 def clopper_pearson_upper(failures: int, n: int, confidence: float) -> float:
     """The one-sided exact upper bound on a rate (Clopper and Pearson 1934); 1 where nothing was seen."""
-    from scipy.special import betaincinv  # noqa: PLC0415
+    from scipy.special import betaincinv
 
     return 1.0 if failures >= n else float(betaincinv(failures + 1, n - failures, confidence))
 
@@ -28,7 +28,7 @@ def break_probability(failures: int, n: int, level: float, horizon: int | None =
     ``horizon`` requests fail. By exchangeability that is a hypergeometric tail: the next requests' failures
     and the sample's stand in random order.
     """
-    from scipy import stats  # noqa: PLC0415
+    from scipy import stats
 
     if failures >= n:
         return 1.0
@@ -60,7 +60,7 @@ def most_failures(n: int, level: float, confidence: float, horizon: int | None =
 def prediction_level(level: float, horizon: int, confidence: float) -> float:
     """The largest long-run rate at which more than ``level`` of ``horizon`` requests fail with probability
     ``1 - confidence`` at most."""
-    from scipy.special import betaincinv  # noqa: PLC0415
+    from scipy.special import betaincinv
 
     allowed = math.floor(level * horizon + 1e-9)
     return 1.0 if allowed >= horizon else float(betaincinv(allowed + 1, horizon - allowed, 1 - confidence))
@@ -101,7 +101,7 @@ def wilson_interval(successes: float, n: float, confidence: float = 0.95) -> tup
 
     Takes effective counts too, which weighted audits give; (0, 1) where nothing was seen.
     """
-    from statistics import NormalDist  # noqa: PLC0415
+    from statistics import NormalDist
 
     if n <= 0:
         return 0.0, 1.0

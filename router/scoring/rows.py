@@ -80,6 +80,6 @@ class Turned:
 
     def back(self, weights: Floats) -> Floats:
         """Weights for the turned rows as weights for the rows themselves: (n,) to (width,)."""
-        from scipy.linalg import solve_triangular  # noqa: PLC0415
+        from scipy.linalg import solve_triangular
 
         return self.of.summed(solve_triangular(self.lower, weights, trans="T", lower=True))

@@ -82,7 +82,7 @@ def load_static(cache: Path) -> StaticEncoder:
         with _locked(folder / "lock"):
             if not (folder / _WEIGHTS).is_file():
                 _distil(folder)
-    from tokenizers import Tokenizer  # noqa: PLC0415
+    from tokenizers import Tokenizer
 
     return StaticEncoder(_table(folder), Tokenizer.from_file(str(folder / _TOKENIZER)))
 
@@ -99,7 +99,7 @@ def _table(folder: Path) -> F32:
     """
     path = folder / _TABLE
     if not path.is_file():
-        from safetensors.numpy import load_file  # noqa: PLC0415
+        from safetensors.numpy import load_file
 
         table: F32 = load_file(folder / _WEIGHTS)["embedding"].astype(np.float32)
         fresh = folder / f"{_TABLE}.{os.getpid()}"
@@ -121,8 +121,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _distil(folder: Path) -> None:
     """Writes tokenizer and table, the table last, since its existence means completeness."""
-    from safetensors.numpy import save_file  # noqa: PLC0415
-    from tokenizers import Tokenizer  # noqa: PLC0415
+    from safetensors.numpy import save_file
+    from tokenizers import Tokenizer
 
     source = source_folder()
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
@@ -138,9 +138,9 @@ def _distil(folder: Path) -> None:
 
 def _token_outputs(source: Path, tokenizer: Tokenizer) -> F32:
     """The transformer's mean-pooled output for each token alone: float32, (vocabulary, hidden)."""
-    import torch  # noqa: PLC0415
-    from rich.progress import track  # noqa: PLC0415
-    from transformers import AutoModel  # noqa: PLC0415
+    import torch
+    from rich.progress import track
+    from transformers import AutoModel
 
     model: Any = AutoModel.from_pretrained(source).eval()
     first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")

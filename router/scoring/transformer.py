@@ -65,7 +65,7 @@ class TransformerEncoder:
 
     def _hidden(self, ids: list[int]) -> F32:
         """The mean of the last hidden states of some tokens, (dim,)."""
-        import torch  # noqa: PLC0415
+        import torch
 
         first, last = self._ends
         with torch.inference_mode():
@@ -81,9 +81,9 @@ def load_transformer(threads: int | None = None) -> TransformerEncoder:
         EngineError: its package, torch or transformers is not installed.
     """
     source = source_folder()
-    import torch  # noqa: PLC0415
-    from tokenizers import Tokenizer  # noqa: PLC0415
-    from transformers import AutoModel  # noqa: PLC0415
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import AutoModel
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -99,7 +99,7 @@ def source_folder() -> Path:
     Raises:
         EngineError: its package, torch or transformers is not installed.
     """
-    from importlib.util import find_spec  # noqa: PLC0415
+    from importlib.util import find_spec
 
     spec = find_spec(SOURCE)
     if spec is None or spec.origin is None or find_spec("torch") is None or find_spec("transformers") is None:

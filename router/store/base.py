@@ -144,7 +144,7 @@ def open_store(settings: Settings, policies: Sequence[Policy]) -> Store:
     Raises:
         StoreError: it cannot be opened, or was written by a newer Locum.
     """
-    from router.store.sqlite import SqliteStore  # noqa: PLC0415  (base names no implementation)
+    from router.store.sqlite import SqliteStore  # base names no implementation
 
     rules = {p.name: p.log for p in policies}
     return SqliteStore(settings.records_db, rules, queue_bytes=settings.limits.queue_bytes)
@@ -166,7 +166,7 @@ def check_store(settings: Settings) -> None:
 
 def open_readonly(settings: Settings) -> Records:
     """Opens the store for reading; where nothing was ever recorded it simply has no records."""
-    from router.store.reader import SqliteReader  # noqa: PLC0415
+    from router.store.reader import SqliteReader
 
     return SqliteReader(settings.records_db)
 
@@ -184,6 +184,6 @@ def reading(settings: Settings) -> Iterator[Records]:
 
 def open_eraser(settings: Settings) -> Eraser:
     """Opens the store to erase from it; where nothing was ever recorded there is nothing to find."""
-    from router.store.eraser import SqliteEraser  # noqa: PLC0415
+    from router.store.eraser import SqliteEraser
 
     return SqliteEraser(settings.records_db, settings.home / "responses.db")

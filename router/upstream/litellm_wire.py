@@ -184,8 +184,8 @@ async def _load() -> Any:
 
 
 def _import() -> Any:
-    import litellm  # noqa: PLC0415
-    from litellm.litellm_core_utils import url_utils  # noqa: PLC0415
+    import litellm
+    from litellm.litellm_core_utils import url_utils
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
@@ -195,7 +195,7 @@ def _import() -> Any:
 
 
 def _fetches_nothing(url: str, *_: Any, **__: Any) -> NoReturn:
-    from litellm.litellm_core_utils.url_utils import SSRFError  # noqa: PLC0415
+    from litellm.litellm_core_utils.url_utils import SSRFError
 
     raise SSRFError("nothing that a message names is fetched")
 

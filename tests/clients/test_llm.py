@@ -47,7 +47,7 @@ def settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def model(settings: dict[str, str], tier: str) -> Any:
-    import llm  # noqa: PLC0415  (reads its environment when it is imported)
+    import llm  # reads its environment when it is imported
 
     return llm.get_model(tier)
 

@@ -38,7 +38,7 @@ def test_audits_drawn_more_often_count_for_less() -> None:
 
 
 def test_the_truth_lies_in_the_interval_as_often_as_it_says() -> None:
-    import random  # noqa: PLC0415
+    import random
 
     rng = random.Random(7)
     inside = 0

@@ -40,8 +40,8 @@ def base(cache: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer decoder with the real tokenizer and chat template, as a Hugging Face folder."""
-    import torch  # noqa: PLC0415  (most tests never need it)
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
+    import torch  # most tests never need it
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("tiny")

@@ -70,7 +70,7 @@ def prompts(model: Model, count: int) -> list[tuple[int, ...]]:
 
 
 def reference(model: Model, prompt: tuple[int, ...], tokens: int) -> list[int]:
-    import torch  # noqa: PLC0415
+    import torch
 
     out: Any = model.network.generate(
         torch.tensor([prompt]), max_new_tokens=tokens, do_sample=False, pad_token_id=0, eos_token_id=list(model.ends)
@@ -89,7 +89,7 @@ def test_a_full_house_gets_what_transformers_gives_each_alone(model: Model, sche
 
 
 def test_log_probabilities_are_the_models_own(model: Model, scheduler: Scheduler) -> None:
-    import torch  # noqa: PLC0415
+    import torch
 
     prompt = prompts(model, 1)[0]
     (answer,) = Waiter(scheduler).answers([Job(prompt, 6, Sampling(temperature=0, top=2))])
@@ -127,7 +127,7 @@ def test_a_penalty_keeps_an_answer_from_going_round(model: Model, scheduler: Sch
 
 
 def test_penalties_work_as_openai_documents_them(model: Model) -> None:
-    import torch  # noqa: PLC0415
+    import torch
 
     sampling = Sampling(temperature=0, presence_penalty=0.5, frequency_penalty=0.25)
     row = Row(Job((1,), 9, sampling), lambda _: None, Detokenizer(model.decode), StopScanner(()))
@@ -176,7 +176,7 @@ def test_a_schema_that_cannot_be_held_to_is_refused(model: Model, schema: dict[s
 def order_of(model: Model, *waiting: tuple[str, bool], overdue: bool = False) -> list[str]:
     """The order in which one-token jobs, named and yielding or not, come out; ``overdue``: those that yield
     have waited for longer than they are passed over."""
-    import torch  # noqa: PLC0415
+    import torch
 
     batch, began = Batch(model), list[str]()
     for name, yields in waiting:

@@ -21,7 +21,7 @@ def tiny() -> TransformerEncoder:
 
 
 def test_a_short_text_is_read_as_sentence_transformers_reads_it(tmp_path: Path) -> None:
-    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+    from sentence_transformers import SentenceTransformer
 
     encoder = load_encoder(tmp_path, "transformer")
     library = SentenceTransformer(str(module.source_folder()), device="cpu")
