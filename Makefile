@@ -66,7 +66,7 @@ format: setup ## Let ruff format and mend what it can
 	$(BIN)/ruff format .
 
 llama-server: setup ## Build llama.cpp's server for `engine: llama-server` (about 10 minutes on 2 cores)
-	$(BIN)/python -m router.engine.build_llama
+	$(BIN)/python -m router.engine.llama_build
 
 lock: setup ## Pin anew after a change of dependencies; UPGRADE=1 takes the newest of everything
 	$(PIP) install --quiet $(UV)

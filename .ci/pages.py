@@ -17,7 +17,7 @@ from typer.cli import get_docs_for_click
 from typer.main import get_command
 
 from router.cli import whole
-from router.policy import json_schema
+from router.policy.policy import json_schema
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs"

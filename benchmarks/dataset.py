@@ -33,12 +33,12 @@ import numpy as np
 from harness import conditions, write_result
 
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Answer, Audit, Kind, Record, Rights, Usage
-from router.policy import Policy
+from router.contracts.records import Answer, AnswerKind, Audit, Record, Rights, Usage
+from router.policy.policy import Policy
 from router.settings import Settings
-from router.store.base import open_store
-from router.store.kept import kept_record
-from router.store.sqlite import ADD_RECORDS
+from router.store.access import open_store
+from router.store.record_json import kept_record
+from router.store.tables import ADD_RECORDS
 
 POLICY = {
     "name": "p",
@@ -99,14 +99,14 @@ def record(i: int, messages: list[dict[str, str]], answer: str, drawn: random.Ra
     audited, both = drawn.random() < 0.02, drawn.random() < 0.33
     said = Answer(
         tier=Tier.TEACHER,
-        kind=Kind.SERVED,
+        kind=AnswerKind.SERVED,
         model="t",
         message={"role": "assistant", "content": answer},
         finish_reason="stop",
         usage=Usage(input_tokens=200, output_tokens=len(answer) // 4),
         training_rights=Rights.ALLOWED if drawn.random() < 0.95 else Rights.FORBIDDEN,
     )
-    students = replace(said, tier=Tier.STUDENT, kind=Kind.DISCARDED, model="s", student_version="base")
+    students = replace(said, tier=Tier.STUDENT, kind=AnswerKind.DISCARDED, model="s", student_version="base")
     return Record(
         request_id=f"r{i:09d}",
         conversation_id=f"c{i // 3}",

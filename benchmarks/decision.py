@@ -35,15 +35,15 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from router.contracts.bundles import Thresholds
-from router.decide import RequestView, RoutingState, decide
-from router.policy import Policy
-from router.scoring.encoder import Encoder, load_encoder
-from router.scoring.estimator import Scorer
-from router.scoring.features import USER_WINDOW, Features, extract, window
-from router.scoring.learned import Example
+from router.policy.policy import Policy
+from router.routing.decision import Facts, RequestView, decide
+from router.scoring.model import Example
 from router.scoring.neighbours import MEMORY
-from router.scoring.ngrams import hashed_ngrams
-from router.scoring.transformer import SOURCE
+from router.scoring.scorer import Scorer
+from router.scoring.text.encoder import Encoder, load_encoder
+from router.scoring.text.features import USER_WINDOW, Features, extract, window
+from router.scoring.text.ngrams import hashed_ngrams
+from router.scoring.text.transformer import SOURCE
 from router.settings import Settings
 
 COMMON = (  # noqa: SIM905 - 180 literals would be no list to read
@@ -174,7 +174,7 @@ class Bench:
         return self._decide(body, features, self.scorer.score(features))
 
     def _decide(self, body: Row, features: Features, score: float) -> object:
-        state = RoutingState(score=score, thresholds=self._thresholds, propensity=0.02)
+        state = Facts(score=score, thresholds=self._thresholds, propensity=0.02)
         return decide(self.policy, RequestView(features, body), state)
 
     def ours(self, same_context: bool) -> Row:

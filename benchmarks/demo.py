@@ -30,7 +30,7 @@ from rich.table import Table
 from workload import Task, tasks
 
 from router.contracts.rounds import history
-from router.store.base import open_readonly
+from router.store.access import open_readonly
 
 BEFORE, AFTER = 560, 240
 IN_FLIGHT = 8

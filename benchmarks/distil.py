@@ -52,8 +52,10 @@ from distiller.training.batches import encode
 from distiller.training.chain import even, shrink
 from distiller.training.methods.reasoning import marked
 from distiller.training.run import mean, trained
-from router.contracts.forms import READ_BY
-from router.contracts.methods import (
+from router.contracts.records import Record
+from router.engine.weights import base_student
+from router.errors import DatasetError
+from router.policy.distillation import (
     ConfidenceSettings,
     FeatureSettings,
     HardLabelSettings,
@@ -63,9 +65,7 @@ from router.contracts.methods import (
     ReasoningSettings,
     SoftLabelSettings,
 )
-from router.contracts.records import Record
-from router.engine.weights import base_student
-from router.errors import DatasetError
+from router.policy.engines import READ_BY
 from router.settings import Settings
 
 SOUP = 3

@@ -31,18 +31,18 @@ from pools import SETS, Item, Pool, new_names
 from rich.console import Console
 from rich.table import Table
 
-from router.bundles import Live
+from router.bundles.watcher import LiveBundle
 from router.contracts.bundles import NEVER, Thresholds
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Audit, Record
-from router.decide import audit_rate
-from router.guard import Watch
-from router.policy import Policy
-from router.scoring.encoder import load_encoder
-from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION
-from router.scoring.learned import Example
-from router.scoring.thresholds import for_parity
+from router.policy.policy import Policy
+from router.routing.decision import audit_rate
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.statistics.thresholds import for_parity
+from router.scoring.text.encoder import load_encoder
+from router.scoring.text.features import FEATURES_VERSION
+from router.served.guard import BundleWatch
 from router.settings import Settings
 
 FIT, CERTIFY = 2500, 2000
@@ -127,7 +127,7 @@ class Guarded:
 
     def __init__(self, scorer: Scorer, thresholds: Thresholds, *, calm: bool = False) -> None:
         self._policy, self._own, self._calm = policy(), thresholds, calm
-        self.watch = Watch(self._policy, Live("b", scorer, thresholds), since=0.0)
+        self.watch = BundleWatch(self._policy, LiveBundle("b", scorer, thresholds), since=0.0)
 
     @property
     def monitor(self) -> Any:

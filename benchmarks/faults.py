@@ -35,9 +35,9 @@ from benchmarks.scripted import TEXT, Asked, Piece, Row, ScriptedServer, healthy
 from distiller.data.rows import Skip, row_of
 from distiller.data.selection import fault as known_fault
 from router.contracts.records import Record
-from router.policy import Policy
-from router.scoring.judges.judge import Judges
-from router.store.base import open_readonly
+from router.judges.judge import Judges
+from router.policy.policy import Policy
+from router.store.access import open_readonly
 
 STUDENT, TEACHER, BOTH = WHO = ("student", "teacher", "both")
 SILENCE_SECONDS, PLENTY_SECONDS = 2.0, 45.0

@@ -31,15 +31,15 @@ from rich.console import Console
 from rich.table import Table
 
 from router.contracts.records import Signals
-from router.scoring import learning
-from router.scoring.encoder import load_encoder
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
+from router.scoring import fit
+from router.scoring.model import Example
 from router.scoring.neighbours import Neighbours
-from router.scoring.reading import Blocks, Reader
+from router.scoring.scorer import Scorer
 from router.scoring.signals import summarise
-from router.scoring.templates import Templates
+from router.scoring.text.encoder import load_encoder
+from router.scoring.text.features import extract
+from router.scoring.text.reader import Blocks, Reader
+from router.scoring.text.templates import Templates
 from router.settings import Settings
 
 FRESH = 1000
@@ -47,9 +47,9 @@ TASKS = ("", "", "support", "billing", "search")
 PARTS = {
     "reading": ((Templates, "fit"), (Reader, "__call__")),
     "rows": ((Blocks, "fit"), (Blocks, "familiarity"), (Blocks, "matrix")),
-    "heads": ((learning.linear, "fit"),),
+    "heads": ((fit.linear, "fit"),),
     "neighbours": ((Neighbours, "fit"),),
-    "acceptance": ((learning, "_answer_head"),),
+    "acceptance": ((fit, "_answer_head"),),
 }
 """The functions that a part's time is spent in. The acceptance head is fitted by ``linear.fit`` too: its time there
 is its own, not the heads'."""

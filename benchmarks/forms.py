@@ -29,9 +29,10 @@ from workload import tasks
 from distiller.bundles import StudentFiles
 from distiller.evaluation.engine import NAME, serving
 from distiller.forms.export import export
+from router.contracts.bundles import FormName
 from router.contracts.files import weights_of
-from router.contracts.forms import READ_BY, FormName
 from router.engine.weights import base_student
+from router.policy.engines import READ_BY
 from router.settings import Settings
 
 STUDENT = "smollm2-135m-instruct"

@@ -19,8 +19,8 @@ from distiller.evaluation.answers import Asker, StudentAnswer
 from distiller.evaluation.engine import NAME, serving
 from distiller.evaluation.grading import question
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Answer, Kind, Record, Rights
-from router.policy import Policy
+from router.contracts.records import Answer, AnswerKind, Record, Rights
+from router.policy.policy import Policy
 
 SYSTEM = "Name the intent of the customer's message."
 STUDENT = "smollm2-135m-instruct"
@@ -32,7 +32,7 @@ def record(prompt: str, answer: str, at: int, *, audited: bool = False, system: 
     """A message of the log, answered by the teacher; an audited one is only ever tested on."""
     messages = [{"role": "system", "content": system}] if system else []
     said = Answer(
-        tier=Tier.TEACHER, kind=Kind.SERVED, model=TEACHER, finish_reason="stop", training_rights=Rights.ALLOWED,
+        tier=Tier.TEACHER, kind=AnswerKind.SERVED, model=TEACHER, finish_reason="stop", training_rights=Rights.ALLOWED,
         message={"role": "assistant", "content": answer},
     )  # fmt: skip
     return Record(

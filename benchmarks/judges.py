@@ -18,11 +18,11 @@ from harness import Row, conditions, read_jsonl, write_result
 from rich.console import Console
 from rich.table import Table
 
-from router.contracts.judges import AnyJudge, Exact, Normalised, Numeric, Semantic
-from router.scoring.encoder import load_encoder
-from router.scoring.judges.judge import Judges
-from router.scoring.judges.measure import Agreement
-from router.scoring.judges.pair import Pair
+from router.judges.judge import Judges
+from router.judges.measure import JudgeAgreement
+from router.judges.pair import Pair
+from router.policy.judges import AnyJudge, Exact, Normalised, Numeric, Semantic
+from router.scoring.text.encoder import load_encoder
 from router.settings import Settings
 
 JUDGES: dict[str, AnyJudge] = {
@@ -41,10 +41,10 @@ async def measured(name: str, judge: AnyJudge, rows: Sequence[Row], cache: Path)
     for row in rows:
         said = await judges.verdict(Pair({"content": row["student_text"]}, {"content": row["teacher_text"]}))
         found.append((bool(row["student_correct"] or not row["teacher_correct"]), said.acceptable))
-    return {"name": name, "judge": judge.label, **figures(Agreement.of(found))}
+    return {"name": name, "judge": judge.label, **figures(JudgeAgreement.of(found))}
 
 
-def figures(m: Agreement) -> Row:
+def figures(m: JudgeAgreement) -> Row:
     """Rates with their two-sided 95% bounds."""
     rates = {"agreement": m.agreement, "precision": m.precision, "recall": m.recall, "passed_bad": m.false_acceptance}
     shown = {
@@ -70,8 +70,8 @@ def main() -> None:
     Console().print(table)
 
 
-def always(rows: Sequence[Row]) -> Agreement:
-    return Agreement.of((bool(row["student_correct"] or not row["teacher_correct"]), True) for row in rows)
+def always(rows: Sequence[Row]) -> JudgeAgreement:
+    return JudgeAgreement.of((bool(row["student_correct"] or not row["teacher_correct"]), True) for row in rows)
 
 
 if __name__ == "__main__":

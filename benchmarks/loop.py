@@ -35,7 +35,7 @@ from router.contracts.decision import Tier
 from router.contracts.records import Record
 from router.contracts.rounds import history
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.access import open_readonly
 
 SYSTEM = "Name the intent of the customer's message."
 WINDOW = 500

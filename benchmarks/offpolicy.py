@@ -31,18 +31,17 @@ from distiller.replay.log import read_log
 from distiller.replay.plans import sample_of
 from distiller.replay.report import plan_of
 from distiller.replay.traffic import traffic_of
-from router.audit import drawn
 from router.contracts.bundles import Thresholds
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Answer, Audit, Kind, Record, Usage
-from router.decide import RequestView, RoutingState, decide
-from router.policy import Policy
+from router.contracts.records import Answer, AnswerKind, Audit, Record, Usage
+from router.policy.policy import Policy
 from router.pricing import Prices, cost_usd
-from router.scoring.encoder import load_encoder
-from router.scoring.estimates import Interval, figures
-from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, Features, extract
-from router.scoring.learned import Example
+from router.routing.decision import Facts, RequestView, decide, drawn
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.statistics.estimates import Interval, figures
+from router.scoring.text.encoder import load_encoder
+from router.scoring.text.features import FEATURES_VERSION, Features, extract
 from router.settings import Settings
 
 TOLD = ("share", "parity", "risk", "cost", "saving", "saved_share")
@@ -103,7 +102,7 @@ def policy(threshold: float, rate: float) -> Policy:
 
 def decided(item: Item, name: str, by: Policy) -> Decision:
     """As the proxy decides, draws of audit and exploration included."""
-    state = RoutingState(
+    state = Facts(
         score=item.score,
         thresholds=ANY,
         propensity=by.audit.rate,
@@ -116,11 +115,11 @@ def decided(item: Item, name: str, by: Policy) -> Decision:
 def record(item: Item, name: str, at: float, by: Policy, prices: Prices) -> Record:
     decision = decided(item, name, by)
 
-    def answer(tier: Tier, kind: Kind) -> Answer:
+    def answer(tier: Tier, kind: AnswerKind) -> Answer:
         used, price = (item.student, prices.student) if tier is Tier.STUDENT else (item.teacher, prices.teacher())
         return Answer(tier=tier, kind=kind, model="m", usage=used, cost_usd=cost_usd(used, price), finish_reason="stop")
 
-    audit = Audit(answer=answer(decision.tier.other, Kind.AUDITED), acceptable=item.acceptable)
+    audit = Audit(answer=answer(decision.tier.other, AnswerKind.AUDITED), acceptable=item.acceptable)
     return Record(
         request_id=name,
         conversation_id=f"c-{name}",
@@ -132,7 +131,7 @@ def record(item: Item, name: str, at: float, by: Policy, prices: Prices) -> Reco
         decision=decision,
         tier=decision.tier,
         reason=Reason.SCORE,
-        answers=[answer(decision.tier, Kind.SERVED)],
+        answers=[answer(decision.tier, AnswerKind.SERVED)],
         audit=audit if decision.audited else None,
     )
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from harness import multiple_choice, read_jsonl
 
 from router.contracts.bundles import NEVER
-from router.scoring.features import Features, extract
+from router.scoring.text.features import Features, extract
 
 NEW = 0.25
 

@@ -5,7 +5,7 @@ this row. The product's own scorer is fitted on a random two fifths; the rest is
 over, into a half that certifies a threshold and a half that tests it: the floor is broken where more than
 1 - target of the test rows are served by the student unacceptably (what the teacher serves is parity).
 
-"locum" is what the product does (router.scoring.thresholds.for_parity), with the test half as the horizon
+"locum" is what the product does (router.scoring.statistics.thresholds.for_parity), with the test half as the horizon
 that the floor is promised over. It is beside the bounds on the long run alone (Clopper-Pearson; betting, by
 Waudby-Smith and Ramdas), conformal risk control, and the point estimate. All of them serve what scores above a
 certain failure of the certifying half, counted from the best score: they differ in which. So the chance to
@@ -36,12 +36,12 @@ from harness import Row, conditions, multiple_choice, read_jsonl, write_result
 from rich.console import Console
 from rich.table import Table
 
-from router.scoring.encoder import load_encoder
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
-from router.scoring.risk import betting_gains, break_probability, most_failures
-from router.scoring.thresholds import for_parity
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.statistics.risk import betting_gains, break_probability, most_failures
+from router.scoring.statistics.thresholds import for_parity
+from router.scoring.text.encoder import load_encoder
+from router.scoring.text.features import extract
 from router.settings import Settings
 
 TARGETS, CONFIDENCES = (0.90, 0.95, 0.98), (0.90, 0.95)
@@ -49,7 +49,7 @@ TRAIN = 0.4
 STUDENT_ROWS = 2000
 PRODUCT_CHECKED = 10
 """Splits of each scorer on which the product's function itself is asked, and must name the same threshold."""
-CERTIFYING = ("router.scoring.risk", "router.scoring.thresholds")
+CERTIFYING = ("router.scoring.statistics.risk", "router.scoring.statistics.thresholds")
 """What no fitted score depends on."""
 LOCUM, RANDOM = "locum", "random order"
 

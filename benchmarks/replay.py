@@ -38,8 +38,8 @@ from rich.console import Console
 from rich.table import Table
 
 from router.contracts.records import Audit
-from router.policy import load_policy
-from router.store.base import open_readonly, open_store
+from router.policy.policy import load_policy
+from router.store.access import open_readonly, open_store
 
 POLICY = "replay"
 

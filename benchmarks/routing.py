@@ -31,10 +31,10 @@ from threadpoolctl import threadpool_limits
 from distiller.evaluation.calibration import auroc, calibration_error
 from distiller.evaluation.perturbation import NOISE
 from router.scoring.blend import Blend
-from router.scoring.encoder import Encoder, load_encoder
-from router.scoring.estimator import Scorer
-from router.scoring.features import Features, extract
-from router.scoring.learned import Example
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.text.encoder import Encoder, load_encoder
+from router.scoring.text.features import Features, extract
 from router.settings import Settings
 
 SHARE = 0.2

@@ -28,14 +28,14 @@ from distiller.evaluation.calibration import auroc, calibration_error
 from router.contracts.decision import Tier
 from router.contracts.records import Signals
 from router.scoring import answer_head
-from router.scoring.encoder import load_encoder
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
 from router.scoring.linear import Bools, Floats, sigmoid
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
 from router.scoring.signals import read_words
+from router.scoring.text.encoder import load_encoder
+from router.scoring.text.features import extract
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.access import open_readonly
 
 FOLDS = 5
 Ints = npt.NDArray[np.int64]

@@ -32,11 +32,11 @@ from distiller.synthesis.prompts import ASKED
 from distiller.synthesis.run import synthesize
 from distiller.synthesis.shelf import kept
 from router.contracts.decision import Tier
-from router.contracts.methods import HardLabelSettings
-from router.contracts.records import Answer, Audit, Kind, Record
-from router.scoring.encoder import Encoder, load_encoder
+from router.contracts.records import Answer, AnswerKind, Audit, Record
+from router.policy.distillation import HardLabelSettings
+from router.scoring.text.encoder import Encoder, load_encoder
 from router.settings import Settings
-from router.store.base import open_store
+from router.store.access import open_store
 
 if TYPE_CHECKING:
     from distil import Bench
@@ -73,7 +73,9 @@ class Writer:
 
 def audited(record: Record, said: str, *, right: bool) -> Record:
     """The record with the student's answer and the verdict on it."""
-    answer = Answer(tier=Tier.STUDENT, kind=Kind.AUDITED, model="s", message={"role": "assistant", "content": said})
+    answer = Answer(
+        tier=Tier.STUDENT, kind=AnswerKind.AUDITED, model="s", message={"role": "assistant", "content": said}
+    )
     return replace(record, audit=Audit(answer=answer, acceptable=right, judge="normalised"))
 
 

@@ -36,7 +36,7 @@ def locum(job: Job) -> list[float]:
     from distiller.training.batches import Encoded
     from distiller.training.learner import Learner
     from distiller.training.methods.factory import make
-    from router.contracts.methods import HardLabelSettings, SoftLabelSettings
+    from router.policy.distillation import HardLabelSettings, SoftLabelSettings
 
     soft = SoftLabelSettings(teacher=job["teacher"], divergence="forward", mix=1.0)
     config = TrainConfig(

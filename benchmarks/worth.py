@@ -24,10 +24,10 @@ from rich.table import Table
 
 from router.contracts.prices import Price
 from router.pricing import Prices
-from router.scoring.encoder import Encoder, load_encoder
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.text.encoder import Encoder, load_encoder
+from router.scoring.text.features import extract
 from router.scoring.worth import Extra, worth
 from router.settings import Settings
 

@@ -14,13 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from distiller.data.files import request_ids
-from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, read_active, read_manifest
+from router.contracts.bundles import (
+    MANIFEST,
+    DatasetRef,
+    FormName,
+    Manifest,
+    StudentRef,
+    Thresholds,
+    read_active,
+    read_manifest,
+)
 from router.contracts.files import owners_alone, sha256_of, weights_of
-from router.contracts.forms import FormName
 from router.errors import BundleError
-from router.policy import Policy
-from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION
+from router.policy.policy import Policy
+from router.scoring.scorer import Scorer
+from router.scoring.text.features import FEATURES_VERSION
 
 STUDENT = "student"
 INT8 = "student.int8"

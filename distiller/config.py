@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
-from router.contracts.methods import HardLabelSettings, MethodSettings
-from router.policy import Policy
+from router.policy.distillation import HardLabelSettings, MethodSettings
+from router.policy.policy import Policy
 
 Launcher = Literal["none", "torchrun", "ray"]
 Tracker = Literal["tensorboard", "mlflow", "wandb"]

@@ -31,7 +31,8 @@ from distiller.synthesis.run import FOLDER as SYNTHESIS
 from distiller.synthesis.run import give_up
 from router.errors import DatasetError
 from router.settings import Settings
-from router.store.base import Traces, open_eraser
+from router.store.access import open_eraser
+from router.store.base import Traces
 
 BUILT = "stage-dataset.json"
 INCUMBENT = "incumbent.jsonl"

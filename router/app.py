@@ -20,36 +20,32 @@ from starlette.routing import Match
 
 from router import __version__
 from router.api import chat, completions, embeddings, feedback, health, messages, models, openapi
-from router.api.endpoint import Routed
-from router.api.entrance import Asgi, Entrance, given_key
+from router.api.admission import ClientKeys, Streams
+from router.api.asgi import Asgi, Entrance, Receive, Scope, Send, admit, given_key
 from router.api.health import Problems
-from router.api.models import Catalog
 from router.api.origins import shared_with
-from router.api.plain import Plain
 from router.api.responses import routes as kept_responses
-from router.api.responses.kept import KeptResponses
+from router.api.responses.store import KeptResponses
 from router.api.responses.surface import PATH as RESPONSES
 from router.api.responses.surface import Responses
-from router.api.wire import Receive, Scope, Send, admit
-from router.cascade import Shared
-from router.claim import ClaimWatch, claimed
-from router.contracts.encoders import EncoderKind
-from router.drain import Drain
-from router.drift import DriftWatch
+from router.api.surface import Plain, Routed
+from router.backends.client import BackendClient, Wires
+from router.cascade.drain import Drain
+from router.cascade.services import Services
 from router.errors import BadRequest, LocumError
-from router.limits import ClientKeys, Streams
-from router.metric_files import MetricFiles
-from router.metrics import Metrics
-from router.proxy import Proxy, background
-from router.retirement import Retirements
-from router.scoring.encoder import Encoder, load_encoder
-from router.serving import Server, bound, exposure, log_to_stderr
+from router.metrics.files import MetricFiles
+from router.metrics.metrics import Metrics
+from router.policy.engines import EncoderKind
+from router.routing.state.machine import MachineState
+from router.scoring.text.encoder import Encoder, load_encoder
+from router.served.catalog import Catalog
+from router.served.claim import ClaimWatch
+from router.served.drift import DriftWatch
+from router.served.expenses import known
+from router.served.policies import Policies, background
+from router.served.retirement import Retirements
 from router.settings import Settings
-from router.shared import SharedState
-from router.spending import known
-from router.store.base import open_store
-from router.tiers import Tiers
-from router.upstream.wires import Wires
+from router.store.access import open_store
 
 log = structlog.get_logger(__name__)
 
@@ -84,7 +80,7 @@ def create_app(
     *,
     env: Mapping[str, str] = os.environ,
     encoders: Callable[[EncoderKind], Encoder | None] | None = None,
-    state: SharedState | None = None,
+    state: MachineState | None = None,
     drain: Drain | None = None,
     problems: Sequence[str] = (),
     files: MetricFiles | None = None,
@@ -99,8 +95,8 @@ def create_app(
     """
     metrics, keys, drain = Metrics(files=files), ClientKeys(settings.client_keys), drain or Drain()
     encoders = encoders or cache(partial(load_encoder, settings.cache, threads=1))
-    static, state = partial(encoders, "static"), state or SharedState()
-    proxy, retirements = Proxy(policies, settings, env, encoders, state), Retirements(env)
+    static, state = partial(encoders, "static"), state or MachineState()
+    proxy, retirements = Policies(policies, settings, env, encoders, state), Retirements(env)
     kept = KeptResponses(settings.home / "responses.db")
     claim = ClaimWatch(settings.run, os.getpid() if state.alone else os.getppid(), metrics.observe_home)
 
@@ -109,8 +105,8 @@ def create_app(
         store = open_store(settings, proxy.policies)
         metrics.watch(store)
         kept.open()
-        tiers = Tiers(wires := Wires())
-        await proxy.start(Shared(tiers, store, metrics, drain))
+        tiers = BackendClient(wires := Wires())
+        await proxy.start(Services(tiers, store, metrics, drain))
         beside = {
             "policy files": proxy.follow(),
             "today's spending": proxy.count_spending(store),
@@ -152,7 +148,7 @@ async def _going_on(works: Mapping[str, Coroutine[Any, Any, None]]) -> AsyncIter
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _rest(proxy: Proxy, told: APIRouter, kept: KeptResponses, keys: ClientKeys, lifespan: Lifespan) -> FastAPI:
+def _rest(proxy: Policies, told: APIRouter, kept: KeptResponses, keys: ClientKeys, lifespan: Lifespan) -> FastAPI:
     """What costs nothing: models, kept answers, health and metrics (``told``), the document."""
     rest = FastAPI(title="Locum", version=__version__, lifespan=lifespan, openapi_url=None)
 
@@ -170,7 +166,7 @@ def _rest(proxy: Proxy, told: APIRouter, kept: KeptResponses, keys: ClientKeys, 
     return rest
 
 
-def _told(how: Sequence[str], claim: ClaimWatch, proxy: Proxy, retirements: Retirements) -> Problems:
+def _told(how: Sequence[str], claim: ClaimWatch, proxy: Policies, retirements: Retirements) -> Problems:
     """What an operator should know: of ``how`` it is served, of the home and the records; and by policy."""
     found = proxy.problems()
     for policy in proxy.policies:
@@ -189,13 +185,13 @@ def _collect_seldom() -> None:
     gc.set_threshold(*GARBAGE)
 
 
-def _endpoints(proxy: Proxy, entrance: Entrance, streams: Streams, responses: Responses) -> dict[str, Asgi]:
+def _endpoints(proxy: Policies, entrance: Entrance, streams: Streams, responses: Responses) -> dict[str, Asgi]:
     """What is raw ASGI, by path."""
 
     def catalog() -> Catalog:
         return proxy.catalog
 
-    def shared() -> Shared:
+    def shared() -> Services:
         return proxy.shared
 
     chats, texts = chat.ChatCompletions(), completions.Completions()
@@ -203,7 +199,7 @@ def _endpoints(proxy: Proxy, entrance: Entrance, streams: Streams, responses: Re
         path: entrance.endpoint(Routed(surface, catalog, streams))
         for path, surface in ((chat.PATH, chats), (completions.PATH, texts), (RESPONSES, responses))
     }
-    answer_feedback = Plain(feedback.Feedback(shared))
+    answer_feedback = Plain(feedback.FeedbackEndpoint(shared))
     endpoints[embeddings.PATH] = entrance.endpoint(Plain(embeddings.Embeddings(catalog, shared)))
     endpoints[feedback.PATH] = entrance.endpoint(answer_feedback, max_body_bytes=feedback.MAX_BODY_BYTES)
     for path, work in (
@@ -243,27 +239,3 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 def _not_so(method: str, path: str, status: int, headers: Mapping[str, str] | None) -> JSONResponse:
     body = BadRequest(f"{method} {path} is nothing this proxy serves").body()
     return JSONResponse(body, status_code=status, headers=headers)
-
-
-def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM. ``port`` 0 picks a free one; ``<home>/run/proxy.json`` tells which.
-
-    Raises:
-        PolicyError: a policy file is wrong.
-        LocumError: another proxy serves this home, or the address is taken.
-    """
-    log_to_stderr()
-    problems, drain = exposure(host, settings), Drain()
-    for problem in problems:
-        log.warning("unprotected", why=problem)
-    with claimed(settings.run) as claim:
-        app, keeping = create_app(policies, settings, drain=drain, problems=problems), set()
-
-        def listening(url: str) -> None:
-            claim.tell(url)
-            keeping.add(background(claim.keep(), "the claim on the home"))  # until the server's loop ends
-
-        limits, ending = settings.limits, claim.withdraw
-        server = Server(app, host=host, limits=limits, drain=drain, listening=listening, ending=ending)
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once all is closed
-            server.run([bound(host, port, shared=False)])

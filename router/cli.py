@@ -38,11 +38,11 @@ def serve(
     """Run the proxy alone: the student is reached by URL, or was started by `locum up`."""
     settings = _ready_home()
     if workers == 1:
-        from router.app import run  # heavy: only this command pays for it
+        from router.process.run import run  # heavy: only this command pays for it
 
         run(policy, host=host, port=port, settings=settings)
     else:
-        from router.workers import run as run_workers
+        from router.process.workers import run as run_workers
 
         run_workers(policy, host=host, port=port, settings=settings, workers=workers)
 
@@ -56,7 +56,7 @@ def up(
     workers: Workers = 1,
 ) -> None:
     """Start the students that the policies ask for, supervise them, and run the proxy in front."""
-    from router.engine.up import run
+    from router.process.stack import run
 
     run(policy, host=host, port=port, settings=_ready_home(), workers=workers if proxy else 0)
 
@@ -85,7 +85,7 @@ def status(
     hours: Annotated[float, typer.Option(help="How far back to look.")] = 24.0,
 ) -> None:
     """Show share, quality, spend, saving and the live bundle, from the records."""
-    from router.status import show
+    from router.reports.status import show
 
     show(policy, hours=hours, settings=Settings.from_env())
 
@@ -97,7 +97,7 @@ def explain(
     json: Annotated[bool, typer.Option("--json", help="For tools.")] = False,
 ) -> None:
     """Show why a request went where it went: each step, the score's parts, like requests, money."""
-    from router.explain import show
+    from router.reports.explanation_page import show
 
     show(request_id, policy, as_json=json, settings=Settings.from_env())
 
@@ -112,8 +112,8 @@ def check_policy(files: Annotated[list[Path], typer.Argument(help="Policy files.
 
     Retirement dates are those of the price map, and what a provider's `/v1/models` says where its key is set.
     """
-    from router.policy import load_policy
-    from router.retirement import warned  # heavy: only this command pays for it
+    from router.policy.policy import load_policy
+    from router.served.retirement import warned  # heavy: only this command pays for it
 
     policies = [load_policy(file) for file in files]
     for file, policy, warnings in zip(files, policies, asyncio.run(warned(policies, os.environ)), strict=True):
@@ -125,7 +125,7 @@ def check_policy(files: Annotated[list[Path], typer.Argument(help="Policy files.
 @policy_app.command("schema")
 def policy_schema() -> None:
     """Print the JSON schema of policy files, for editors: policies/policy.schema.json is this."""
-    from router.policy import json_schema
+    from router.policy.policy import json_schema
 
     typer.echo(json_schema(), nl=False)
 
@@ -156,7 +156,7 @@ def check_judge(
     teacher's (true or acceptable, false or unacceptable; null where nobody has judged yet). `task` picks the
     judge where the policy has several. A language model is asked twice a pair, which costs money.
     """
-    from router.judge_check import check
+    from router.reports.judge_check import check
 
     check(policy, verdicts, judge=judge, settings=Settings.from_env())
 
@@ -173,7 +173,7 @@ def sample_pairs(
     Fill in each line's `verdict`: true where the student's answer is as good as the teacher's, else false. What
     the judge said is left out on purpose. Then run `locum judge check`.
     """
-    from router.judge_check import take_sample
+    from router.reports.judge_check import take_sample
 
     written = take_sample(policy, out, count=count, seed=seed, settings=Settings.from_env())
     typer.echo(f'{out}: {written} pairs; fill in each line\'s "verdict" with true or false')
@@ -196,8 +196,8 @@ def _join(name: str, command: typer.Typer | Callable[..., None]) -> None:
 
 def _ready_home() -> Settings:
     """The settings, where a proxy can keep its records by them. Raises StoreError where it cannot."""
-    from router.api.responses.kept import KeptResponses
-    from router.store.base import check_store
+    from router.api.responses.store import KeptResponses
+    from router.store.access import check_store
 
     settings = Settings.from_env()
     check_store(settings)
@@ -214,7 +214,7 @@ def main() -> None:
     try:
         whole()()
     except LocumError as e:
-        from router.terminal import shown
+        from router.reports.terminal import shown
 
         typer.secho(f"locum: {shown(str(e))}", fg=typer.colors.RED, err=True)
         sys.exit(1)

@@ -17,7 +17,7 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s,]+", re.IGNORECASE)
 class Limits:
     """What one worker takes at most: bytes of a body (unpacked, where it is compressed) and of all headers of a
     request, streams under way, bytes of records that wait to be written, connections that have shown no key yet
-    (``strangers``). And how many seconds it waits: for a whole head, for a body (``router.protocol.SLOWEST`` says how
+    (``strangers``). And how many seconds it waits: for a whole head, for a body (``router.api.asgi.SLOWEST`` says how
     much longer for a long one), for the next request of a connection, for a client that takes nothing of its answer,
     and at its end for answers under way."""
 

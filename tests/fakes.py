@@ -16,12 +16,12 @@ import uvicorn
 import yaml
 
 from router.app import create_app
-from router.contracts.encoders import EncoderKind
-from router.scoring.encoder import Encoder
+from router.policy.engines import EncoderKind
+from router.scoring.text.encoder import Encoder
 from router.settings import Settings
-from router.store.base import open_readonly
-from router.upstream.assembly import Assembly
-from router.upstream.sse import chunks
+from router.store.access import open_readonly
+from router.wire.assembly import Assembly
+from router.wire.sse import chunks
 
 DEADLINE_SECONDS = 60.0
 """Only a test that fails waits so long; a busy machine may need it."""

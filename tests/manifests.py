@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds
-from router.scoring.features import FEATURES_VERSION
+from router.scoring.text.features import FEATURES_VERSION
 
 
 def complete(bundles: Path, name: str, **values: Any) -> Path:

@@ -24,9 +24,9 @@ import pytest
 import yaml
 
 from router.contracts.bundles import activate
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.text.features import extract
 from router.settings import Settings
 from tests.fakes import Script, until, world
 from tests.manifests import complete

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.access import open_readonly
 from tests.commands import command, started
 from tests.fakes import until
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from router.policy import json_schema
+from router.policy.policy import json_schema
 from router.settings import Limits
 
 ROOT = Path(__file__).parent.parent

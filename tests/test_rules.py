@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from router.scoring.risk import wilson_interval
+from router.scoring.statistics.risk import wilson_interval
 
 PROMETHEUS = Path(__file__).parent.parent / "dashboards" / "prometheus"
 AUDITED = 'locum_audits_total{policy="%s",bundle="b1",served_tier="%s",result="%s"}'

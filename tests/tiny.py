@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from router.scoring.transformer import TransformerEncoder
+from router.scoring.text.transformer import TransformerEncoder
 
 DIM = 16
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"

@@ -24,7 +24,7 @@ from benchmarks.fuzz.requests import KEYS, POSTED, Request, Seen
 from benchmarks.harness import Row, Running, running
 from benchmarks.scripted import ScriptedServer
 from router.errors import StoreError
-from router.store.base import open_readonly
+from router.store.access import open_readonly
 
 CLIENTS, UPSTREAMS = SIDES = ("clients", "upstreams")
 AT_ONCE = 16

@@ -13,10 +13,10 @@ from benchmarks.gateway.mock import STUDENT, TEACHER, TOKENS
 from benchmarks.gateway.prompts import prompts
 from router.contracts.bundles import MANIFEST, DatasetRef, Manifest, StudentRef, Thresholds, activate
 from router.contracts.records import Signals
-from router.scoring.encoder import load_encoder
-from router.scoring.estimator import Scorer
-from router.scoring.features import FEATURES_VERSION, extract
-from router.scoring.learned import Example
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.text.encoder import load_encoder
+from router.scoring.text.features import FEATURES_VERSION, extract
 from router.settings import Settings
 
 POLICY = "default"

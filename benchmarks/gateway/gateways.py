@@ -19,7 +19,7 @@ import yaml
 from benchmarks.gateway.fitted import POLICY, install, policy
 from benchmarks.gateway.measure import rss_bytes, tree
 from benchmarks.gateway.mock import TEACHER
-from router.scoring.estimator import Scorer
+from router.scoring.scorer import Scorer
 
 KEY = "sk-benchmark-0123456789"
 PATIENCE_SECONDS = 240.0

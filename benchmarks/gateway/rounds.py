@@ -24,7 +24,7 @@ from benchmarks.gateway.mock import TEACHER
 from benchmarks.gateway.others import litellm, nginx
 from benchmarks.harness import Row
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.access import open_readonly
 
 DIRECT, RAW, LITELLM = "direct (no gateway)", "raw ASGI + aiohttp", "litellm"
 STARTS: dict[str, Start] = {

@@ -12,7 +12,7 @@ from router.contracts.bundles import activate as activate_bundle
 from router.contracts.bundles import read_active, read_manifest
 from router.contracts.bundles import rollback as rollback_bundle
 from router.errors import BundleError
-from router.policy import load_policy
+from router.policy.policy import load_policy
 from router.settings import Settings
 
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from router.claim import Told, state_of, told
 from router.errors import LocumError
-from router.policy import Policy
+from router.policy.policy import Policy
+from router.reports.terminal import Terminal
+from router.served.claim import RunFile, state_of, told
 from router.settings import Settings
-from router.terminal import Terminal
 
 console = Terminal()
 
@@ -62,7 +62,7 @@ def _serves(found: dict[str, Any], bundle: str | None, canary: bool) -> bool:
     return found.get("bundle") == bundle and bool(found.get("student", {}).get("ready"))
 
 
-def _policy_state(proxy: Told, policy: str) -> dict[str, Any] | None:
+def _policy_state(proxy: RunFile, policy: str) -> dict[str, Any] | None:
     ready = state_of(proxy, ASK_SECONDS)
     policies: list[dict[str, Any]] = ready.get("policies", []) if ready else []
     return next((p for p in policies if p.get("policy") == policy), None)

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from distiller.commands.common import DEFAULT, PolicyFile, console
-from router.policy import load_policy
+from router.policy.policy import load_policy
 from router.settings import Settings
-from router.store.base import reading
+from router.store.access import reading
 
 Folder = Annotated[Path, typer.Argument(help="A dataset's folder.")]
 
@@ -48,7 +48,7 @@ def build(
     from distiller.data.tables import dataset_table
     from distiller.progress import ConsoleProgress
     from distiller.synthesis.shelf import kept
-    from router.scoring.encoder import kept_encoder
+    from router.scoring.text.encoder import kept_encoder
 
     chosen, settings = load_policy(policy), Settings.from_env()
     config = DatasetConfig.from_policy(chosen)

@@ -14,14 +14,14 @@ import typer
 from distiller.commands.common import DEFAULT, PolicyFile, console, usd_option
 from router.contracts.prices import Price
 from router.errors import LocumError, StoreError
-from router.policy import load_policy
+from router.policy.policy import load_policy
 from router.settings import Settings
-from router.store.base import reading
+from router.store.access import reading
 
 if TYPE_CHECKING:
     from distiller.economics.flow import Flow
     from distiller.economics.report import Economics, Inputs
-    from router.policy import Policy
+    from router.policy.policy import Policy
 
 PerMillion = "USD per million input and output tokens, such as 1.25,10; by default what was recorded."
 

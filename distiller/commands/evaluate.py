@@ -11,9 +11,9 @@ import typer
 from distiller.commands.common import DEFAULT, PolicyFile, console
 from router.contracts.bundles import read_active
 from router.errors import BundleError, LocumError
-from router.policy import Policy, load_policy
+from router.policy.policy import Policy, load_policy
 from router.settings import Settings
-from router.store.base import reading
+from router.store.access import reading
 
 if TYPE_CHECKING:
     from distiller.data.rows import DatasetRow

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from distiller.commands.common import DEFAULT, PolicyFile, console
-from router.contracts.bundles import read_manifest
-from router.contracts.forms import FormName
+from router.contracts.bundles import FormName, read_manifest
 from router.errors import BundleError
-from router.policy import Policy, load_policy
+from router.policy.policy import Policy, load_policy
 from router.settings import Settings
 
 

@@ -17,12 +17,12 @@ from distiller.economics.scales import Scales
 from distiller.home import Due, unfinished
 from distiller.rounds.trigger import Tally, count, due
 from router.contracts.bundles import read_active
-from router.contracts.guarded import read_guarded
+from router.contracts.guard_report import read_guarded
 from router.contracts.rounds import history
 from router.errors import LocumError
-from router.policy import Policy, load_policy
+from router.policy.policy import Policy, load_policy
 from router.settings import Settings
-from router.store.base import reading
+from router.store.access import reading
 
 if TYPE_CHECKING:
     from distiller.rounds.report import RoundReport

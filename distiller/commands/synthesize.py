@@ -14,7 +14,7 @@ import typer
 
 from distiller.commands.common import DEFAULT, PolicyFile, console, usd_option
 from router.errors import LocumError
-from router.policy import load_policy
+from router.policy.policy import load_policy
 from router.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def synthesize(
     from distiller.progress import ConsoleProgress
     from distiller.synthesis.plan import planned
     from distiller.synthesis.run import synthesize as written
-    from router.scoring.encoder import load_encoder
+    from router.scoring.text.encoder import load_encoder
 
     chosen, settings = load_policy(policy), Settings.from_env()
     most = chosen.distil.synthetic.usd if usd is None else usd_option("--usd", usd)

@@ -11,7 +11,7 @@ from distiller.evaluation.report import HTML
 from distiller.rounds.report import RoundReport
 from distiller.rounds.tuning import share_of
 from router.contracts.bundles import read_active
-from router.policy import Policy
+from router.policy.policy import Policy
 
 
 def round_table(report: RoundReport) -> Table:

@@ -13,7 +13,7 @@ from rich.table import Table
 from distiller.commands import dataset as datasets
 from distiller.commands.common import DEFAULT, PolicyFile, console
 from router.errors import TrainingError
-from router.policy import Policy, load_policy
+from router.policy.policy import Policy, load_policy
 from router.settings import Settings
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _method(config: TrainConfig, name: str | None, given: list[str]) -> Any:
     import yaml
     from pydantic import TypeAdapter, ValidationError
 
-    from router.contracts.methods import MethodSettings
+    from router.policy.distillation import MethodSettings
 
     pairs = [text.partition("=") for text in given]
     if wrong := [text for text, (_, equals, _) in zip(given, pairs, strict=True) if not equals]:

@@ -38,10 +38,10 @@ from router.contracts.decision import Tier
 from router.contracts.files import write_atomically
 from router.contracts.records import Record
 from router.errors import DatasetError
-from router.policy import Policy
-from router.scoring.encoder import Encoder
-from router.scoring.features import extract
-from router.scoring.judges.judge import Judges
+from router.judges.judge import Judges
+from router.policy.policy import Policy
+from router.scoring.text.encoder import Encoder
+from router.scoring.text.features import extract
 
 __all__ = ["Dataset", "build", "load", "read", "scan"]
 

@@ -1,9 +1,9 @@
 """Kinds of requests that the student fails at, by name, and how much more each of their rows counts in training.
 
 Kinds are found among the requests with a verdict on the student, within each of the client's task tags
-(``router.scoring.clusters``); what is of no named kind is one with the rest of its tag. Audited rows count here too,
-since without them most traffic has no verdict: from them come a few weights, no text, and what the candidate is judged
-by are still rows that it has never seen.
+(``router.scoring.statistics.clusters``); what is of no named kind is one with the rest of its tag. Audited rows count
+here too, since without them most traffic has no verdict: from them come a few weights, no text, and what the candidate
+is judged by are still rows that it has never seen.
 
 A row of a kind counts as many times as the student fails there for each time that it fails on average, at least once
 and at most ``most``. The rate of a kind with few verdicts is drawn to the average by ``PRIOR`` verdicts of that.
@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from distiller.data.rows import DatasetRow
-from router.scoring.clusters import NEAR, Seen, kinds, vectors
-from router.scoring.encoder import Encoder
+from router.scoring.statistics.clusters import NEAR, StrangeRequest, kinds, vectors
+from router.scoring.text.encoder import Encoder
 
 PRIOR = 10
 LEAST_FAILED = 10
@@ -117,7 +117,8 @@ def _parted(task: str | None, rows: Sequence[DatasetRow], encoder: Encoder | Non
     mean = directions.mean(axis=0)
     apart = _unit(directions - mean)
     seen = [
-        Seen(r.request_id, r.created_at, asked(r), r.user or r.conversation_id, i, None) for i, r in enumerate(rows)
+        StrangeRequest(r.request_id, r.created_at, asked(r), r.user or r.conversation_id, i, None)
+        for i, r in enumerate(rows)
     ]
     named = sorted(kinds(seen, encoder).items())
     centres = [apart[[s.place for s in members]].mean(axis=0) for _, members in named]

@@ -14,7 +14,7 @@ from typing import Any
 
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Record, Rights
-from router.policy import Policy
+from router.policy.policy import Policy
 
 ALLOWED = "allowed"
 STATED = "stated"

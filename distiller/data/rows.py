@@ -14,10 +14,10 @@ from distiller.data.rights import right_to
 from router.contracts.decision import Tier
 from router.contracts.logprobs import spelled, unpacked
 from router.contracts.records import Answer, Record
-from router.policy import Policy
-from router.scoring.judges.judge import Judges
-from router.scoring.judges.pair import Pair
-from router.store.redact import redact, redact_json
+from router.judges.judge import Judges
+from router.judges.pair import Pair
+from router.policy.policy import Policy
+from router.store.redaction import redact, redact_json
 
 NO_RIGHT = "none"
 

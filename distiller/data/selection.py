@@ -23,11 +23,10 @@ from distiller.data.rows import Skip
 from distiller.data.spool import REASONS, Slips, Spool, code, fractions
 from distiller.data.votes import Votes
 from router.contracts.decision import Tier
-from router.contracts.judges import verdict_of
-from router.contracts.records import Record
-from router.scoring.judges.judge import Judges
-from router.scoring.judges.pair import Pair, text
-from router.scoring.schema import fits, schema_of
+from router.contracts.records import Record, verdict_of
+from router.judges.judge import Judges
+from router.judges.pair import Pair, text
+from router.judges.schema import fits, schema_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from distiller.data.copies import Ints
 from distiller.data.rows import DatasetRow, Skip
 from distiller.data.shingles import digest, normalise
 from distiller.data.spool import Slips, code
-from router.scoring.judges.judge import Judges
-from router.scoring.judges.pair import Pair
+from router.judges.judge import Judges
+from router.judges.pair import Pair
 
 MOST_ANSWERS = 16
 """Different answers to one question, most frequent first, that a judge compares; more are none that agree."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from router.contracts.decision import Tier
 from router.contracts.prices import Price
-from router.contracts.records import Answer, Kind, Record, Usage
+from router.contracts.records import Answer, AnswerKind, Record, Usage
 from router.pricing import cost_usd, counterfactual_usd
 
 DAY_SECONDS = 86_400
@@ -60,7 +60,7 @@ class Flow:
     beside: dict[Tier, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     alone: Decimal = Decimal(0)
     swapped: Decimal = Decimal(0)
-    by_kind: dict[Kind, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
+    by_kind: dict[AnswerKind, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     tokens: Usage = field(default_factory=Usage)
 
     def add(self, record: Record, rates: Rates) -> None:
@@ -75,9 +75,9 @@ class Flow:
         for answer in [*record.answers, *([audit.answer] if audit and audit.answer else [])]:
             usd = rates.cost(answer)
             self.by_kind[answer.kind] += usd
-            (self.own if answer.kind is Kind.SERVED else self.beside)[record.tier] += usd
+            (self.own if answer.kind is AnswerKind.SERVED else self.beside)[record.tier] += usd
         if audit:
-            self.by_kind[Kind.JUDGED] += audit.judge_usd
+            self.by_kind[AnswerKind.JUDGED] += audit.judge_usd
             self.beside[record.tier] += audit.judge_usd
         usage = record.answers[0].usage
         self.tokens.input_tokens += usage.input_tokens

@@ -21,7 +21,7 @@ from distiller.economics.worth import (
     trainings,
     weighed,
 )
-from router.contracts.records import Kind
+from router.contracts.records import AnswerKind
 
 MONTH = 30
 """Days of a month, everywhere here."""
@@ -261,6 +261,6 @@ def _last(rounds: Sequence[Line], flow: Flow, usd_per_hour: Decimal, per_day: fl
     gained = after - before if last.get("bundle") else 0.0
     usd_per_day = Decimal(str(gained)) * Decimal(str(per_day)) * moved
     days = min(flow.days, max(0.0, (last["at"] - since) / DAY_SECONDS))
-    audits = (flow.by_kind[Kind.AUDITED] + flow.by_kind[Kind.JUDGED]) * Decimal(str(days / flow.days))
+    audits = (flow.by_kind[AnswerKind.AUDITED] + flow.by_kind[AnswerKind.JUDGED]) * Decimal(str(days / flow.days))
     payback = payback_days(cost.usd, usd_per_day)
     return Done(last["at"], last.get("bundle"), cost, before, after, audits, usd_per_day * MONTH, payback)

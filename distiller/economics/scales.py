@@ -9,9 +9,9 @@ from decimal import Decimal
 from distiller.economics.flow import DAY_SECONDS, Rates, flow_of
 from distiller.economics.worth import Line, Worth, expected_gain, next_cost, weighed
 from router.contracts.rounds import canaries, history, synthetic_spending
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.settings import Settings
-from router.store.base import reading
+from router.store.access import reading
 
 DAYS = 7
 """Of the log, that tell how much traffic there is."""

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from router.contracts.judges import Normalised
 from router.contracts.records import Signals
 from router.errors import EngineError, JudgeError
-from router.policy import Accept
-from router.scoring.features import Features
-from router.scoring.judges.judge import Judges
-from router.scoring.judges.pair import Pair
+from router.judges.judge import Judges
+from router.judges.pair import Pair
+from router.policy.judges import Normalised
+from router.policy.policy import Accept
 from router.scoring.signals import of_answer
+from router.scoring.text.features import Features
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession

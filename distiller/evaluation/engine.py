@@ -15,9 +15,9 @@ from distiller.bundles import StudentFiles
 from distiller.config import EvaluateConfig
 from distiller.evaluation.answers import Asker
 from router.errors import EngineError
-from router.policy import Policy
-from router.scoring.encoder import load_encoder
-from router.scoring.judges.judge import Judges
+from router.judges.judge import Judges
+from router.policy.policy import Policy
+from router.scoring.text.encoder import load_encoder
 from router.settings import Settings
 
 NAME = "candidate"

@@ -27,8 +27,8 @@ from distiller.evaluation.subject import Subject
 from distiller.evaluation.verdicts import judge_answers
 from distiller.progress import Progress
 from router.errors import BundleError
-from router.scoring.encoder import load_encoder
-from router.scoring.judges.judge import Judges
+from router.judges.judge import Judges
+from router.scoring.text.encoder import load_encoder
 from router.settings import Settings
 
 

@@ -11,12 +11,12 @@ from distiller.evaluation.answers import StudentAnswer, StudentQuestion
 from distiller.evaluation.gate import PairedOutcome
 from distiller.evaluation.slices import slices_of
 from router.contracts.decision import Tier
-from router.contracts.judges import by_judge
 from router.contracts.records import Record
-from router.scoring.features import extract
-from router.scoring.judges.judge import Judges
-from router.scoring.judges.pair import Pair
-from router.scoring.learned import Example
+from router.judges.judge import Judges
+from router.judges.pair import Pair
+from router.policy.judges import by_judge
+from router.scoring.model import Example
+from router.scoring.text.features import extract
 
 BYTES_PER_TOKEN = 3
 SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "max_completion_tokens")

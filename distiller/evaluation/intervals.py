@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from router.scoring.estimates import Interval, exact_interval
+from router.scoring.statistics.estimates import Interval, exact_interval
 
 Floats = npt.NDArray[np.float64]
 

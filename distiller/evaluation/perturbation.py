@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from distiller.evaluation.answers import StudentQuestion
-from router.scoring.features import extract
+from router.scoring.text.features import extract
 
 Change = Callable[[str, random.Random], str]
 

@@ -14,7 +14,7 @@ from distiller.evaluation.charts import percent
 from distiller.evaluation.page import LOOKS, SIGNALS, page
 from distiller.evaluation.study import EvaluatedStudent, Examination, study
 from router.contracts.files import write_atomically
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.pricing import litellm_price
 
 JSON, HTML = "report.json", "report.html"

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from distiller.evaluation.answers import StudentQuestion
-from router.scoring.estimator import Scorer
-from router.scoring.features import Features
-from router.scoring.ngrams import hashed_ngrams
+from router.scoring.scorer import Scorer
+from router.scoring.text.features import Features
+from router.scoring.text.ngrams import hashed_ngrams
 
 LENGTHS = ((64, "short"), (512, "medium"))
 """Tokens of a prompt, by estimate, up to which it is called so."""

@@ -16,8 +16,8 @@ from distiller.data.dataset import load
 from distiller.data.rows import DatasetRow, row_of
 from router.contracts.records import Record
 from router.errors import DatasetError
-from router.policy import Policy
-from router.scoring.judges.judge import Judges
+from router.judges.judge import Judges
+from router.policy.policy import Policy
 
 ROLES = frozenset({"system", "user", "assistant"})
 

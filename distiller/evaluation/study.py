@@ -22,8 +22,8 @@ from distiller.evaluation.grading import percentile
 from distiller.evaluation.intervals import Resamples
 from router.contracts.prices import Price
 from router.contracts.records import Signals
-from router.scoring.estimates import Interval
-from router.scoring.estimator import Scorer
+from router.scoring.scorer import Scorer
+from router.scoring.statistics.estimates import Interval
 
 SCHEMA = 1
 LEAST = 10

@@ -12,13 +12,12 @@ from distiller.bundles import BASE, DATASET, GGUF, INT8, LEARNT, STUDENT, Studen
 from distiller.data.files import ids
 from distiller.evaluation.study import EvaluatedStudent
 from distiller.forms.export import export
-from router.contracts.bundles import Manifest, read_manifest
+from router.contracts.bundles import INT8_WEIGHTS, FormName, Manifest, read_manifest
 from router.contracts.files import weights_of
-from router.contracts.forms import INT8_WEIGHTS, FormName
 from router.errors import BundleError, EngineError
-from router.policy import Policy
-from router.scoring.encoder import load_encoder
-from router.scoring.estimator import Scorer
+from router.policy.policy import Policy
+from router.scoring.scorer import Scorer
+from router.scoring.text.encoder import load_encoder
 from router.settings import Settings
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from distiller.evaluation.answers import StudentAnswer, StudentQuestion, keep_answers, read_answers
 from distiller.evaluation.grading import is_judged, pair
 from router.errors import JudgeError
-from router.judging import judges_alone
-from router.policy import Policy
-from router.scoring.encoder import Encoder
-from router.scoring.judges.judge import Judges
+from router.judges.judge import Judges
+from router.judges.models import judges_alone
+from router.policy.policy import Policy
+from router.scoring.text.encoder import Encoder
 
 IN_FLIGHT = 8
 MAX_FAILED = 0.2

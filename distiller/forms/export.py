@@ -6,9 +6,10 @@ from pathlib import Path
 
 from distiller.forms.gguf import to_gguf
 from distiller.forms.int8 import to_int8
-from router.contracts.forms import GGUF_FORMS, FormName
+from router.contracts.bundles import FormName
 from router.engine.weights import base_gguf
 from router.errors import EngineError, TrainingError
+from router.policy.engines import GGUF_FORMS
 
 
 def export(student: Path, form: FormName, out: Path, base: str) -> Path:

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from router.contracts.forms import GgufForm
 from router.errors import TrainingError
+from router.policy.engines import GgufForm
 
 if TYPE_CHECKING:
     import numpy as np

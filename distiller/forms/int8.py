@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from router.contracts.forms import INT8_SCALE, INT8_WEIGHTS
+from router.contracts.bundles import INT8_SCALE, INT8_WEIGHTS
 
 if TYPE_CHECKING:
     import torch

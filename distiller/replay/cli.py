@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from router.contracts.bundles import Manifest, read_active, read_manifest
 from router.contracts.records import Record
 from router.errors import BundleError, LocumError, StoreError
-from router.policy import Policy, load_policy
-from router.scoring.encoder import load_encoder
-from router.scoring.estimator import Scorer
+from router.policy.policy import Policy, load_policy
+from router.reports.terminal import Terminal
+from router.scoring.scorer import Scorer
+from router.scoring.text.encoder import load_encoder
 from router.settings import Settings
-from router.store.base import reading
-from router.terminal import Terminal
+from router.store.access import reading
 
 if TYPE_CHECKING:
     from distiller.replay.log import Logged

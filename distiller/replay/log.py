@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from router.contracts.bundles import Thresholds
 from router.contracts.decision import Reason, Tier
 from router.contracts.records import Answer, Record, Signals, Usage, read_record
-from router.decide import RequestView, RoutingState, decide
 from router.errors import StoreError
-from router.policy import Policy
-from router.scoring.features import Features, extract
+from router.policy.policy import Policy
+from router.routing.decision import Facts, RequestView, decide
+from router.scoring.text.features import Features, extract
 
 BEFORE_THE_SCORE = frozenset({Reason.OVERRIDE, Reason.CAPABILITY, Reason.RULE})
-_WOULD_SERVE = RoutingState(score=1.0, thresholds=Thresholds(route=0.0, accept=0.0), share_threshold=0.0)
+_WOULD_SERVE = Facts(score=1.0, thresholds=Thresholds(route=0.0, accept=0.0), share_threshold=0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 from distiller.pages import styled
 from distiller.replay.report import Outlook, Point, Replay
 from distiller.replay.tables import threshold_text
-from router.scoring.estimates import FIGURES, Interval
+from router.scoring.statistics.estimates import FIGURES, Interval
 
 TEMPLATE = Path(__file__).with_name("page.html")
 HOLE = "/*DATA*/ null"

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from distiller.replay.traffic import Traffic
-from router.policy import Accept, AuditPart
-from router.scoring.estimates import Sample
+from router.policy.policy import Accept, AuditPart
+from router.scoring.statistics.estimates import AuditSample
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -53,7 +53,7 @@ class Plan:
         return cls(0.0 if way is Way.CASCADE else threshold, threshold)
 
 
-def sample_of(traffic: Traffic, plan: Plan, audit: AuditPart) -> Sample:
+def sample_of(traffic: Traffic, plan: Plan, audit: AuditPart) -> AuditSample:
     """The plan's outcomes, audits and exploration of ``audit`` included in cost and share."""
     asked = traffic.to_student | ((traffic.score >= plan.route) & ~traffic.to_teacher)
     if plan.accept is None:
@@ -70,7 +70,7 @@ def sample_of(traffic: Traffic, plan: Plan, audit: AuditPart) -> Sample:
     return _sample(traffic, asked, leaves, guess_leaves, audit, least=plan.accept, extra=extra)
 
 
-def random_sample(traffic: Traffic, share: float, audit: AuditPart) -> Sample:
+def random_sample(traffic: Traffic, share: float, audit: AuditPart) -> AuditSample:
     """Outcomes of asking the student at random, so that it serves ``share`` of all; no answer is held back."""
     free = ~traffic.to_teacher
     asked = np.where(free, min(1.0, share / max(1e-9, float(free.mean()))), 0.0)
@@ -78,7 +78,7 @@ def random_sample(traffic: Traffic, share: float, audit: AuditPart) -> Sample:
     return _sample(traffic, asked, everything, everything, audit)
 
 
-def oracle_sample(traffic: Traffic) -> Sample:
+def oracle_sample(traffic: Traffic) -> AuditSample:
     """Outcomes of asking the student exactly what it would answer acceptably."""
     right = np.where(traffic.to_teacher, 0.0, traffic.acceptable.astype(np.float64))
     guess = np.where(traffic.to_teacher, 0.0, traffic.guess)
@@ -137,7 +137,7 @@ def _sample(
     *,
     least: float | None = None,
     extra: tuple[Floats, Floats] | None = None,
-) -> Sample:
+) -> AuditSample:
     """``asked``: whether, or how probably, the student is asked; ``leaves``: whether its answer then leaves;
     ``extra``: what more than one answer of the student costs where it is asked, known and guessed."""
     explored = np.where(traffic.to_student, 0.0, audit.explore * (1 - audit.rate))
@@ -163,9 +163,9 @@ def _outcomes(
     bad: tuple[Floats, Floats],
     cost: tuple[Floats, Floats],
     noise: Floats,
-) -> Sample:
+) -> AuditSample:
     """Each pair is what is known where audited, and what is guessed of every request."""
-    return Sample(
+    return AuditSample(
         served=served[0],
         guess_served=served[1],
         bad=bad[0],

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from router.errors import PolicyError
-from router.policy import Policy
+from router.policy.policy import Policy
 
 MARK = "# locum tune, "
 """How the first line of a reason begins: the next tuning replaces as many lines as it writes."""

@@ -11,11 +11,12 @@ import numpy.typing as npt
 from distiller.replay.plans import Plan, Way, oracle_sample, random_sample, sample_of
 from distiller.replay.traffic import Traffic
 from router.contracts.bundles import NEVER, Thresholds
-from router.decide import route_threshold
 from router.errors import StoreError
-from router.policy import AuditPart, Parity, Policy
-from router.scoring.estimates import Interval, Sample, figures
-from router.scoring.thresholds import for_parity
+from router.policy.objective import Parity
+from router.policy.policy import AuditPart, Policy
+from router.routing.decision import route_threshold
+from router.scoring.statistics.estimates import AuditSample, Interval, figures
+from router.scoring.statistics.thresholds import for_parity
 
 Floats = npt.NDArray[np.float64]
 STEPS = 100
@@ -235,7 +236,7 @@ def _choice(traffic: Traffic, way: Way, policy: Policy, points: Sequence[Point],
     return Choice(way, None if threshold > 1 else plan, found)
 
 
-def _outlook(name: str, plan: Plan | None, sample: Sample, ahead: int) -> Outlook:
+def _outlook(name: str, plan: Plan | None, sample: AuditSample, ahead: int) -> Outlook:
     return Outlook(name, plan, figures(sample), figures(sample, ahead=ahead), figures(sample, robust=False))
 
 

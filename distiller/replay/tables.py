@@ -11,7 +11,7 @@ from rich.text import Text
 
 from distiller.replay.plans import Plan
 from distiller.replay.report import Choice, Replay
-from router.scoring.estimates import Interval
+from router.scoring.statistics.estimates import Interval
 
 COLUMNS = ("share", "parity", "risk", "cost", "saved_share", "cost_per_resolved")
 HEADS = ("student\nshare", "parity", "selective\nrisk", "USD per\n1,000", "saved", "USD per\n1,000 good")

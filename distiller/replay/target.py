@@ -13,9 +13,10 @@ from distiller.replay.plans import Plan, Way, sample_of
 from distiller.replay.report import budget_threshold, candidates, certified, share_threshold
 from distiller.replay.traffic import Traffic
 from router.errors import LocumError, StoreError
-from router.policy import Parity, Policy
-from router.scoring.estimates import Interval, figures
-from router.scoring.risk import most_failures
+from router.policy.objective import Parity
+from router.policy.policy import Policy
+from router.scoring.statistics.estimates import Interval, figures
+from router.scoring.statistics.risk import most_failures
 
 Aim = Literal["parity", "share", "usd_per_day"]
 MOST_AUDITS = 1_000_000

@@ -51,7 +51,7 @@ class ThirdLook:
 
     def drawn(self, least: float) -> Bools:
         """Which answers samples would be drawn of, (n,): those that fall short of ``least``, where the chance that
-        they are lifted saves more than they cost, as ``router.samples`` has it."""
+        they are lifted saves more than they cost, as ``router.cascade.samples`` has it."""
         student, teacher = self.costs.T
         pays = self._chance(least) * teacher > self.samples * student
         return np.asarray((self.alone < least) & pays)  # of what is not known, nothing

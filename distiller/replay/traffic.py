@@ -13,12 +13,11 @@ import numpy.typing as npt
 from distiller.replay.log import Logged, LoggedReply
 from distiller.replay.third_look import ThirdLook
 from router.contracts.decision import Tier
-from router.contracts.judges import USERS_WORD
-from router.contracts.records import Usage
+from router.contracts.records import USERS_WORD, Usage
 from router.errors import StoreError
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.pricing import Prices, cost_usd, counterfactual_usd
-from router.scoring.estimator import Look, Scorer
+from router.scoring.scorer import Look, Scorer
 from router.scoring.worth import Extra, worth
 
 Floats = npt.NDArray[np.float64]
@@ -205,7 +204,7 @@ def _look(row: Logged, scorer: Scorer | None) -> Look | None:
 
 
 def _compared(policy: Policy, rows: Sequence[Logged], looks: Sequence[Look], extra: Extra) -> list[float]:
-    """What routing compares, as serving does: see ``router.routing``."""
+    """What routing compares, as serving does: see ``router.routing.policy_state``."""
     aim, scores = policy.objective, [look.score for look in looks]
     gains = [1 - look.score if look.gain is None else look.gain for look in looks]
     if aim.cap is not None and all(look.tokens is not None for look in looks):

@@ -22,13 +22,13 @@ from distiller.rounds.trigger import Tally
 from distiller.synthesis.shelf import kept as kept_rows
 from router.contracts.bundles import Manifest, read_active, read_manifest
 from router.contracts.decision import Reason
-from router.contracts.guarded import read_guarded
+from router.contracts.guard_report import read_guarded
 from router.contracts.records import Record
 from router.errors import BundleError
-from router.policy import Policy
-from router.scoring.encoder import kept_encoder
+from router.policy.policy import Policy
+from router.scoring.text.encoder import kept_encoder
 from router.settings import Settings
-from router.store.base import reading
+from router.store.access import reading
 
 INCUMBENT = "incumbent.jsonl"
 MAX_WEIGHT = 20.0

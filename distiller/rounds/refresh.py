@@ -14,8 +14,8 @@ from typing import Any
 
 from distiller.rounds.scorer import lent
 from router.contracts.decision import NOVEL
-from router.scoring.estimator import Scorer
-from router.scoring.learned import Example
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
 
 LEAST_STRANGE = 0.02
 """Share of the holdout that must be strange before some of it is lent."""

@@ -45,17 +45,16 @@ from distiller.rounds.trigger import nothing_to_tune
 from distiller.rounds.tuning import retuned, share_of
 from distiller.synthesis.run import synthesize
 from distiller.training.run import trained
-from router.contracts.bundles import DatasetRef, activate, begin_canary, read_active
-from router.contracts.encoders import EncoderKind
-from router.contracts.forms import FormName, gguf_form
+from router.contracts.bundles import DatasetRef, FormName, activate, begin_canary, read_active
 from router.engine.weights import base_student
 from router.errors import BundleError, TrainingError
-from router.policy import Policy
-from router.scoring.encoder import Encoder, load_encoder
-from router.scoring.estimator import Scorer
-from router.scoring.judges.judge import Judges
-from router.scoring.learned import Example
-from router.scoring.shift import Spread
+from router.judges.judge import Judges
+from router.policy.engines import EncoderKind, gguf_form
+from router.policy.policy import Policy
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.statistics.shift import Spread
+from router.scoring.text.encoder import Encoder, load_encoder
 from router.settings import Settings
 
 Answers = Mapping[str, StudentAnswer]

@@ -15,10 +15,10 @@ import numpy.typing as npt
 from distiller.evaluation.calibration import auroc, brier, calibration_error
 from distiller.rounds.tuning import ScoredSample, tuned
 from router.contracts.bundles import Thresholds
-from router.policy import Policy
-from router.scoring.encoder import Encoder
-from router.scoring.estimator import Scorer
-from router.scoring.learned import Example, OnStep, untold
+from router.policy.policy import Policy
+from router.scoring.model import Example, OnStep, untold
+from router.scoring.scorer import Scorer
+from router.scoring.text.encoder import Encoder
 
 LEAST_DEV = 60
 """Dev examples below which a third of the holdout is taken for fitting as well."""

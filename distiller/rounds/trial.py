@@ -29,11 +29,11 @@ from distiller.progress import Progress, SilentProgress
 from router.contracts.bundles import Canary, Ended, end_canary, read_active
 from router.contracts.files import write_atomically
 from router.contracts.rounds import CANARY, canaries
-from router.policy import Policy
-from router.scoring.encoder import load_encoder
-from router.scoring.judges.judge import Judges
+from router.judges.judge import Judges
+from router.policy.policy import Policy
+from router.scoring.text.encoder import load_encoder
 from router.settings import Settings
-from router.store.base import reading
+from router.store.access import reading
 
 ANSWERS, FOUND = "incumbent.jsonl", "found.json"
 

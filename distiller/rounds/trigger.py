@@ -12,9 +12,9 @@ from distiller.economics.worth import Worth
 from distiller.evaluation.gate import LEAST_ROWS
 from distiller.home import Due
 from router.contracts.decision import NOVEL
-from router.contracts.guarded import Guarded
+from router.contracts.guard_report import Guarded
 from router.contracts.records import Record
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.store.base import Records
 
 GROWTH = 1.5

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from router.contracts.bundles import NEVER, Thresholds
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.pricing import litellm_price
-from router.scoring.estimator import Scorer
-from router.scoring.learned import Example
-from router.scoring.thresholds import for_parity, with_evidence
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.statistics.thresholds import for_parity, with_evidence
 from router.scoring.worth import worth
 
 LEAST_WORTH = 0.10

@@ -9,8 +9,8 @@ from typing import Any
 
 from distiller.data.rows import DatasetRow
 from distiller.data.shingles import NearCopies, fingerprint
-from router.acceptance import Seen, structural, wanted
-from router.scoring.judges.pair import text
+from router.cascade.acceptance import AnswerSoFar, structural, wanted
+from router.judges.pair import text
 
 LONGER = 3
 """How many times as long as the longest example a request may be."""
@@ -64,7 +64,7 @@ def is_whole(message: Mapping[str, Any], finish_reason: str | None, options: Map
     by itself, in the form that ``options`` ask for, no refusal."""
     if finish_reason != "stop" or message.get("tool_calls") or not text(message).strip():
         return False
-    return structural(Seen(message, finish_reason), wanted(options)) is None
+    return structural(AnswerSoFar(message, finish_reason), wanted(options)) is None
 
 
 def said(out: Counter[Out]) -> dict[str, int]:

@@ -9,8 +9,8 @@ from typing import Literal
 
 from distiller.data.failures import asked
 from distiller.data.rows import DatasetRow
-from router.scoring.clusters import Seen, kinds
-from router.scoring.encoder import Encoder
+from router.scoring.statistics.clusters import StrangeRequest, kinds
+from router.scoring.text.encoder import Encoder
 
 LEAST_SHOWN = 3
 """Rows to train on, of one form, below which there is nothing to write like."""
@@ -116,8 +116,8 @@ def _by_label(members: Sequence[Member]) -> dict[str | None, list[Member]]:
     return found
 
 
-def _seen(row: DatasetRow, place: int) -> Seen:
-    return Seen(row.request_id, row.created_at, asked(row), row.user or row.conversation_id, place, None)
+def _seen(row: DatasetRow, place: int) -> StrangeRequest:
+    return StrangeRequest(row.request_id, row.created_at, asked(row), row.user or row.conversation_id, place, None)
 
 
 def _kind(name: str, members: Sequence[Member], per_cluster: int, overall: float) -> RequestKind | None:

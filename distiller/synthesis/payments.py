@@ -15,13 +15,16 @@ from typing import Any
 
 import orjson
 
+from router.backends.base import Backend
+from router.backends.client import BackendClient, Completion, asked
+from router.backends.faults import surely_unpaid
+from router.backends.roster import output_limit
 from router.contracts.prices import Price
 from router.contracts.records import Usage
 from router.errors import JudgeError, UpstreamError, UpstreamRefused
-from router.paid import Backend, Completion, Tiers, asked, output_limit, surely_unpaid
+from router.judges.llm import Said
+from router.judges.pair import text
 from router.pricing import cost_usd
-from router.scoring.judges.llm import Said
-from router.scoring.judges.pair import text
 
 _TOKENS_AROUND = 64
 """What a chat template adds at most to all messages together, beside what each one's JSON takes."""
@@ -150,7 +153,7 @@ class Failed(Exception):
 class Paying:
     """``calls`` and ``failed`` count what this run asked, not what it found in the journal."""
 
-    def __init__(self, models: Tiers, purse: Purse, journal: Journal) -> None:
+    def __init__(self, models: BackendClient, purse: Purse, journal: Journal) -> None:
         self._models, self._purse, self._journal = models, purse, journal
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self.calls = self.failed = 0

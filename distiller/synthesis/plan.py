@@ -19,18 +19,18 @@ from distiller.data.rows import DatasetRow
 from distiller.synthesis.kinds import RequestKind, weak_kinds
 from distiller.synthesis.prompts import ASKED, drawn, to_answer, to_write
 from distiller.synthesis.shelf import kept
+from router.backends.base import Backend
+from router.backends.roster import teacher_of
 from router.contracts.decision import Tier
-from router.contracts.judges import Judge, Llm, ToolCalls
-from router.contracts.records import Answer, Usage
-from router.contracts.records import Kind as Purpose
+from router.contracts.records import Answer, AnswerKind, Usage
 from router.errors import PolicyError, TrainingError
-from router.judging import judge_backends
-from router.paid import Backend, teacher_of
-from router.policy import Policy
+from router.judges.models import judge_backends
+from router.policy.judges import Judge, Llm, ToolCalls
+from router.policy.policy import Policy
 from router.pricing import cost_usd
-from router.scoring.encoder import Encoder
+from router.scoring.text.encoder import Encoder
 from router.settings import Settings
-from router.store.base import reading
+from router.store.access import reading
 
 BYTES_PER_TOKEN = 4
 """As usual in English; the teacher's own count of its answers is taken where it is known."""
@@ -113,7 +113,7 @@ def _right(policy: Policy) -> str:
     """By what right the teacher's answers may be trained on. Raises TrainingError where there is none."""
     teacher = policy.teacher
     answer = Answer(
-        tier=Tier.TEACHER, kind=Purpose.TRAINED, model=teacher.model, training_rights=teacher.training_rights
+        tier=Tier.TEACHER, kind=AnswerKind.TRAINED, model=teacher.model, training_rights=teacher.training_rights
     )
     right = right_to(answer, policy)
     if right is None:

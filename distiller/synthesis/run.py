@@ -23,10 +23,10 @@ from distiller.synthesis.payments import Journal, Paying, Purse
 from distiller.synthesis.plan import planned
 from distiller.synthesis.shelf import book, booked, keep
 from distiller.synthesis.writer import Writing
+from router.backends.client import careful
 from router.contracts.files import write_atomically
-from router.paid import careful
-from router.policy import Policy
-from router.scoring.encoder import Encoder
+from router.policy.policy import Policy
+from router.scoring.text.encoder import Encoder
 from router.settings import Settings
 
 FOLDER, RUN, CALLS, DATASET = "synthesis", "run.json", "calls.jsonl", "dataset"

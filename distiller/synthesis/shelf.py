@@ -14,9 +14,9 @@ from distiller.data.rows import DatasetRow
 from distiller.home import remember
 from router.contracts.decision import Tier
 from router.contracts.files import write_atomically
-from router.contracts.records import Answer, Kind, Rights
+from router.contracts.records import Answer, AnswerKind, Rights
 from router.contracts.rounds import SYNTHETIC, synthetic_spending
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.settings import Settings
 
 ROWS = "synthetic.jsonl"
@@ -27,7 +27,7 @@ def kept(settings: Settings, policy: Policy) -> list[DatasetRow]:
     rows = []
     for row in everything(settings, policy.name):
         recorded = Rights.ALLOWED if row.rights == ALLOWED else Rights.UNKNOWN
-        answer = Answer(tier=Tier.TEACHER, kind=Kind.TRAINED, model=row.teacher, training_rights=recorded)
+        answer = Answer(tier=Tier.TEACHER, kind=AnswerKind.TRAINED, model=row.teacher, training_rights=recorded)
         if (right := right_to(answer, policy)) is not None:
             rows.append(replace(row, rights=right))
     return rows

@@ -20,14 +20,14 @@ from distiller.synthesis.kinds import AnswerFormat, RequestKind
 from distiller.synthesis.payments import Failed, Paying, PurseEmpty
 from distiller.synthesis.plan import SynthesisPlan
 from distiller.synthesis.prompts import ASKED, drawn, to_answer, to_write, written
-from router.contracts.judges import Llm, ToolCalls
+from router.backends.client import Completion
 from router.errors import JudgeError
-from router.paid import Completion
-from router.policy import Policy
-from router.scoring.judges.judge import Encodes, Judges
-from router.scoring.judges.llm import Said
-from router.scoring.judges.pair import Pair, text
-from router.store.redact import redact
+from router.judges.judge import Encodes, Judges
+from router.judges.llm import Said
+from router.judges.pair import Pair, text
+from router.policy.judges import Llm, ToolCalls
+from router.policy.policy import Policy
+from router.store.redaction import redact
 
 WORKERS = 4
 LEAST_ROOM_TOKENS = 1024

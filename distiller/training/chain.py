@@ -22,8 +22,8 @@ from distiller.training.batches import Encoded, encode, tensors
 from distiller.training.forward import answers
 from distiller.training.launch import train
 from distiller.training.loop import TrainReport, fingerprint, read_report, together
-from router.contracts.methods import HardLabelSettings, MethodSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
+from router.policy.distillation import HardLabelSettings, MethodSettings, ProgressiveSettings, SoftLabelSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

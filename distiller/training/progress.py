@@ -16,7 +16,7 @@ from distiller.progress import ConsoleProgress
 from distiller.training.checkpoints import RunState
 from distiller.training.place import ProcessPlace
 from router.errors import TrainingError
-from router.terminal import Terminal
+from router.reports.terminal import Terminal
 
 SMOOTHED = 0.05
 """The share of a run's steps over whose losses the line's mean runs."""

@@ -19,7 +19,7 @@ from distiller.data.dataset import Dataset
 from distiller.training.chain import chained
 from distiller.training.launch import train
 from distiller.training.loop import TrainReport, fingerprint, read_report, together
-from router.contracts.methods import ProgressiveSettings
+from router.policy.distillation import ProgressiveSettings
 
 
 def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> TrainReport:

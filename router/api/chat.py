@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from router.api.endpoint import Asked
-from router.aside import aside
-from router.bodies import json_object, model_of
+from router.api.surface import AskedChat
 from router.errors import BadRequest
+from router.wire.body import json_object, model_of
+from router.wire.threads import aside
 
 PATH = "/v1/chat/completions"
 
@@ -17,8 +17,8 @@ PATH = "/v1/chat/completions"
 class ChatCompletions:
     """The surface that needs no translation."""
 
-    async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
-        return Asked(await aside(partial(parse, content), len(content)))
+    async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> AskedChat:
+        return AskedChat(await aside(partial(parse, content), len(content)))
 
 
 def parse(content: bytes) -> dict[str, Any]:
@@ -45,3 +45,11 @@ def check(body: Mapping[str, Any]) -> None:
         raise BadRequest("'stream' must be true or false", param="stream")
     if not isinstance(body.get("stream_options"), dict | None):
         raise BadRequest("'stream_options' must be an object", param="stream_options")
+
+
+SHOWN_BELOW = "The result is in the next message."
+
+
+def behind(call: str, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of a tool's result, under a heading that says whose they are."""
+    return [{"type": "text", "text": f"From the result of the tool call {call}:"}, *parts] if parts else []

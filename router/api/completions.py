@@ -12,15 +12,15 @@ from functools import partial
 from typing import Any
 
 from router.api.chat import check
-from router.api.endpoint import Asked
-from router.aside import aside
-from router.bodies import json_object, model_of
+from router.api.surface import AskedChat
 from router.errors import BadRequest
-from router.exchange import Headers, Sink
-from router.upstream.assembly import assembled
-from router.upstream.calls import number
-from router.upstream.reading import dumps, loads
-from router.upstream.sse import COMMENT, DONE, encode, parse, payload, split, work
+from router.wire.assembly import assembled
+from router.wire.body import json_object, model_of
+from router.wire.calls import number
+from router.wire.chat import Headers, Sink
+from router.wire.json_text import dumps, loads
+from router.wire.sse import COMMENT, DONE, encode, parse, payload, split, work
+from router.wire.threads import aside
 
 PATH = "/v1/completions"
 
@@ -33,9 +33,9 @@ ONLY_HERE = frozenset({"prompt", "suffix", "echo", "best_of", "logprobs", "max_t
 class Completions:
     """Text completions as chat requests, and chat answers as text completions."""
 
-    async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
+    async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> AskedChat:
         chat, echo = await aside(partial(_read, content), len(content))
-        return Asked(chat, lambda sink: TextSink(sink, echo))
+        return AskedChat(chat, lambda sink: TextSink(sink, echo))
 
 
 def _read(content: bytes) -> tuple[dict[str, Any], str]:

@@ -10,19 +10,20 @@ from typing import Any
 
 import orjson
 
-from router.api.entrance import Arrived
-from router.api.models import Catalog
+from router.api.asgi import Arrived
 from router.api.vectors import in_form
-from router.aside import LARGE_BYTES, aside
-from router.bodies import json_object, model_of
-from router.cascade import Cascade, Shared
+from router.backends.base import Backend, Reply, Waited
+from router.backends.faults import surely_unpaid
+from router.cascade.cascade import Cascade
+from router.cascade.services import Services
 from router.contracts.records import Usage
-from router.dearest import Dearest
 from router.errors import BadRequest, BudgetSpent, LocumError, NotFound, UpstreamError, UpstreamRefused
 from router.pricing import cost_usd
-from router.upstream.base import Backend, Reply, Waited
-from router.upstream.faults import surely_unpaid
-from router.upstream.sse import usage_of
+from router.served.catalog import Catalog
+from router.wire.body import json_object, model_of
+from router.wire.ceiling import Dearest
+from router.wire.sse import usage_of
+from router.wire.threads import LARGE_BYTES, aside
 
 PATH = "/v1/embeddings"
 
@@ -30,7 +31,7 @@ PATH = "/v1/embeddings"
 class Embeddings:
     """Answers requests for embeddings. ``catalog()`` and ``shared()`` are the proxy's, at the moment."""
 
-    def __init__(self, catalog: Callable[[], Catalog], shared: Callable[[], Shared]) -> None:
+    def __init__(self, catalog: Callable[[], Catalog], shared: Callable[[], Services]) -> None:
         self._catalog, self._shared = catalog, shared
 
     async def __call__(self, arrived: Arrived) -> Reply:

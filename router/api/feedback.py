@@ -8,15 +8,15 @@ from typing import Any
 
 import orjson
 
-from router.api.entrance import Arrived
-from router.bodies import json_object
-from router.cascade import Shared
+from router.api.asgi import Arrived
+from router.backends.base import Reply
+from router.cascade.services import Services
 from router.contracts.records import Record
 from router.errors import BadRequest, NotFound
-from router.exchange import JSON
-from router.metrics import Verdict
+from router.metrics.metrics import FeedbackWord
 from router.store.base import Store
-from router.upstream.base import Reply
+from router.wire.body import json_object
+from router.wire.chat import JSON
 
 PATH = "/v1/feedback"
 
@@ -25,18 +25,18 @@ MAX_ID_CHARS = 64
 AT_ONCE = 8
 """Records looked up at a time: whoever floods this keeps only others' feedback waiting."""
 LATER_SECONDS = 0.1
-SCORES: Mapping[Verdict, float] = {"good": 1.0, "neutral": 0.5, "bad": 0.0}
+SCORES: Mapping[FeedbackWord, float] = {"good": 1.0, "neutral": 0.5, "bad": 0.0}
 
 
 class UnknownRequest(NotFound):
     code = "request_not_found"
 
 
-class Feedback:
+class FeedbackEndpoint:
     """Takes feedback, from whoever had the answer. Of several on one request the last one holds, and only it is
     kept; saying it again changes and counts nothing."""
 
-    def __init__(self, shared: Callable[[], Shared]) -> None:
+    def __init__(self, shared: Callable[[], Services]) -> None:
         self._shared, self._looking = shared, asyncio.Semaphore(AT_ONCE)
 
     async def __call__(self, arrived: Arrived) -> Reply:
@@ -75,7 +75,7 @@ def score_of(body: Mapping[str, Any]) -> float:
     return float(score)
 
 
-def verdict_of(score: float) -> Verdict:
+def verdict_of(score: float) -> FeedbackWord:
     """A score in one word, for metrics."""
     if score == 0.5:
         return "neutral"

@@ -9,10 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
-from router.api.models import Catalog
-from router.cascade import Cascade
-from router.drain import Drain
-from router.metrics import Metrics
+from router.cascade.cascade import Cascade
+from router.cascade.drain import Drain
+from router.metrics.metrics import Metrics
+from router.served.catalog import Catalog
 
 
 def state_of(cascade: Cascade) -> dict[str, Any]:

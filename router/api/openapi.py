@@ -10,8 +10,8 @@ from fastapi import APIRouter
 
 from router import __version__
 from router.api import chat, completions, embeddings, feedback, messages
-from router.api.models import Catalog
 from router.api.schemas import ANSWERS, Schema, requests
+from router.served.catalog import Catalog
 
 ERRORS = {
     400: "The request is wrong; the message says what to change.",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from starlette.middleware.cors import CORSMiddleware
 
-from router.api.entrance import Asgi
+from router.api.asgi import Asgi
 
 METHODS = ("GET", "POST", "DELETE")
 KNOWN_SECONDS = 600

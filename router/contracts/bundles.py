@@ -19,7 +19,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from router.contracts.files import write_atomically
-from router.contracts.forms import FormName
+
+FormName = Literal["bf16", "int8", "q8_0", "q4_0"]
+"""``bf16``: as it was trained. ``int8``: eight bits a weight, one scale for each row. ``q8_0`` and ``q4_0``: GGUF's
+blocks of 32 weights at 8.5 and 4.5 bits a weight."""
+
+
+INT8_WEIGHTS = "int8.safetensors"
+"""A student's eight-bit weights, in the place of ``model.safetensors``, so that nobody takes them for the weights."""
+INT8_SCALE = ".int8_scale"
+"""What stands for ``.weight`` in a tensor's name where it holds the scales of that matrix: (rows,) float32."""
+
 
 MANIFEST = "manifest.json"
 ACTIVE = "active.json"

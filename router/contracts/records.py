@@ -14,7 +14,14 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
-from router.contracts.judges import USERS_WORD, verdict_of
+
+USERS_WORD = "feedback"
+"""The judge of a verdict that is a user's own word (``Audit.judge``)."""
+
+
+def verdict_of(score: float | None) -> bool | None:
+    """A user's score (0 to 1) as a verdict on what they got; None where it is neither, or there is none."""
+    return None if score is None or score == 0.5 else score > 0.5
 
 
 class Rights(StrEnum):
@@ -25,7 +32,7 @@ class Rights(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Kind(StrEnum):
+class AnswerKind(StrEnum):
     """What an answer's money was spent on. A closed set: it is a metric label."""
 
     SERVED = "served"
@@ -104,7 +111,7 @@ class Answer:
     """
 
     tier: Tier
-    kind: Kind
+    kind: AnswerKind
     model: str
     message: dict[str, Any] | None = None
     finish_reason: str | None = None

@@ -18,7 +18,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class VersionPlace:
     """Where a version answers: ``url`` ends in ``/v1``, ``model`` is the name to ask for there."""
 
     url: str
@@ -29,7 +29,7 @@ class Engine(Protocol):
     """Serves versions of one student beside each other. Used from one task."""
 
     @property
-    def versions(self) -> Mapping[str, Place]:
+    def versions(self) -> Mapping[str, VersionPlace]:
         """What answers now, as far as is known."""
         ...
 

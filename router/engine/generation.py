@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from router.engine.forms import Form
+from router.engine.grammar import Grammar
 from router.engine.text import Detokenizer, StopScanner
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ class Job:
     sampling: Sampling = Sampling()
     stops: tuple[str, ...] = ()
     stream: bool = False
-    form: Form | None = None
+    form: Grammar | None = None
     yields: bool = False
 
 
 @dataclass(slots=True)
-class Row:
+class BatchRow:
     """A job on its way. ``emit`` is called on the torch thread; ``cancelled`` may be set from any."""
 
     job: Job

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from router.contracts.forms import INT8_SCALE, INT8_WEIGHTS
+from router.contracts.bundles import INT8_SCALE, INT8_WEIGHTS
 from router.errors import EngineError
 
 if TYPE_CHECKING:

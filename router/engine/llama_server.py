@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from router.engine import cpu
-from router.engine.base import Place, Version
+from router.engine.base import Version, VersionPlace
 from router.engine.process import ServerProcess
 from router.engine.weights import base_gguf
 from router.errors import EngineError
@@ -54,8 +54,8 @@ class LlamaServer:
         self._running: dict[str, ServerProcess] = {}
 
     @property
-    def versions(self) -> Mapping[str, Place]:
-        return {name: Place(f"{p.url}/v1", name) for name, p in self._running.items()}
+    def versions(self) -> Mapping[str, VersionPlace]:
+        return {name: VersionPlace(f"{p.url}/v1", name) for name, p in self._running.items()}
 
     @property
     def pids(self) -> Mapping[str, int]:

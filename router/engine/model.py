@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from router.engine import cpu
-from router.engine.forms import Forms
+from router.engine.grammar import Grammars
 from router.engine.int8 import is_int8, load_int8
 from router.engine.kv import Packed, Shape, Slots
 from router.errors import BadRequest, EngineError
@@ -33,7 +33,7 @@ class Model:
     ends: frozenset[int]
     context: int
     shape: Shape
-    forms: Forms
+    forms: Grammars
 
     @classmethod
     def load(cls, name: str, folder: Path, precision: Precision = "auto") -> Model:
@@ -63,7 +63,7 @@ class Model:
         network = network.to(device).eval()
         config = network.config.get_text_config()
         ends, shape = _ends(network, tokenizer), _shape(config, dtype, device)
-        forms = Forms(tokenizer, int(config.vocab_size), ends)
+        forms = Grammars(tokenizer, int(config.vocab_size), ends)
         return cls(name, network, tokenizer, ends, _context(config), shape, forms)
 
     def encode(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:

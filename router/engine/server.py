@@ -17,15 +17,15 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from router.bodies import json_object
 from router.engine import wire
-from router.engine.batching import Scheduler
-from router.engine.forms import Form
-from router.engine.generation import Delta, Job, Row
+from router.engine.generation import BatchRow, Delta, Job
+from router.engine.grammar import Grammar
 from router.engine.model import Model, Precision
+from router.engine.scheduler import Scheduler
 from router.engine.weights import base_student
 from router.errors import BadRequest, EngineError, LocumError
 from router.settings import Settings
+from router.wire.body import json_object
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,10 @@ DEFAULT_MAX_TOKENS = 1024
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Answer:
+class Choices:
     """The choices of one request on their way, seen from the event loop."""
 
-    def __init__(self, scheduler: Scheduler, chat: wire.Chat, form: Form | None) -> None:
+    def __init__(self, scheduler: Scheduler, chat: wire.Chat, form: Grammar | None) -> None:
         self.chat = chat
         self.model = scheduler.model(chat.model)
         prompt = self.model.encode(chat.messages)
@@ -53,7 +53,7 @@ class Answer:
         self.who = wire.Identity.new(uuid.uuid4().hex, chat.model)
         limit = min(chat.max_tokens or DEFAULT_MAX_TOKENS, room)
         loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Delta]]()
-        self._rows: list[Row] = []
+        self._rows: list[BatchRow] = []
         for index in range(chat.n):
             own = form.fresh() if form is not None else None
             job = Job(prompt, limit, chat.sampling_of(index), chat.stops, chat.stream, own, chat.yields)
@@ -113,7 +113,7 @@ class Answer:
         yield wire.DONE
 
 
-class Server:
+class EngineServer:
     """The routes. Loading a version happens beside serving the others, one load at a time."""
 
     def __init__(self, scheduler: Scheduler, cache: Path, precision: Precision) -> None:
@@ -137,7 +137,7 @@ class Server:
         chat = wire.parse(await request.body())
         forms = self._scheduler.model(chat.model).forms
         form = None if chat.schema is None else await asyncio.to_thread(forms.of, chat.schema)
-        answer = Answer(self._scheduler, chat, form)
+        answer = Choices(self._scheduler, chat, form)
         if answer.chat.stream:
             return StreamingResponse(
                 answer.events(), media_type="text/event-stream", headers={"cache-control": "no-cache"}
@@ -244,7 +244,7 @@ def run(
                 fresh.replace(url_file)
 
     config = uvicorn.Config(
-        Server(scheduler, settings.cache, precision).app(),
+        EngineServer(scheduler, settings.cache, precision).app(),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=5,

@@ -12,16 +12,16 @@ from dataclasses import asdict, dataclass
 import orjson
 from pydantic import ValidationError
 
+from router.bundles.students import BASE, version_of
 from router.contracts.bundles import Active, end_canary, read_active, read_manifest
 from router.contracts.files import sha256_of, weights_of, write_atomically
 from router.engine.base import Engine, Version
-from router.engine.embedded import Embedded
 from router.engine.llama_server import LlamaServer, find_binary
+from router.engine.torch_server import Embedded
 from router.engine.weights import is_ready
 from router.errors import BundleError, EngineError
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.settings import Settings
-from router.students import BASE, version_of
 
 POLL_SECONDS = 0.2
 #: How long a version that nothing points at any more is kept for the requests that began with it.

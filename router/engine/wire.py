@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from router.abilities import heeded_by
-from router.bodies import json_object, model_of
 from router.engine.generation import Sampling, Token
 from router.errors import BadRequest
+from router.policy.engines import heeded_by
+from router.wire.body import json_object, model_of
 
 HEEDED = heeded_by("embedded")
 MAX_CHOICES = 16

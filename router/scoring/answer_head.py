@@ -38,7 +38,7 @@ _LOWEST, _HIGHEST, _LOWEST_SUM = -10.0, -1e-6, -50.0
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class AnswerWeights:
     """A calibrated logistic regression on ``inputs``; plain floats, so that one decision costs little.
 
     Raises ValueError where the weights are not one for each input.
@@ -60,8 +60,8 @@ class AnswerHead:
     """``whole`` judges whole answers, ``held`` their first tokens (None: it never saw any such); ``records`` are
     short answers' log odds of being right beyond the usual, by their number; ``agreement`` looks at samples."""
 
-    whole: Weights
-    held: Weights | None
+    whole: AnswerWeights
+    held: AnswerWeights | None
     records: Mapping[int, float]
     agreement: Agreement | None = None
 
@@ -102,8 +102,8 @@ class AnswerHead:
         )
 
 
-def _weights(plain: Mapping[str, Any]) -> Weights:
-    return Weights(tuple(plain["weights"]), plain["bias"])
+def _weights(plain: Mapping[str, Any]) -> AnswerWeights:
+    return AnswerWeights(tuple(plain["weights"]), plain["bias"])
 
 
 def inputs(score: float, signals: Signals, records: Mapping[int, float] | None = None) -> list[float]:
@@ -162,13 +162,13 @@ def _enough(labels: Bools) -> bool:
     return len(labels) >= LEAST and min(int(labels.sum()), int((~labels).sum())) >= 2
 
 
-def _regress(x: Floats, labels: Bools, weights: Floats, seed: int) -> tuple[Weights, Floats]:
+def _regress(x: Floats, labels: Bools, weights: Floats, seed: int) -> tuple[AnswerWeights, Floats]:
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale < 1e-9] = math.inf  # what never varies teaches nothing
     fitted = linear.fit(Rows((x - mean) / scale), labels, weights, STRENGTHS, seed)
     plain, platt = fitted.linear.weights / scale, fitted.platt
     bias = platt.slope * (fitted.linear.bias - float(plain @ mean)) + platt.intercept
-    return Weights(tuple((platt.slope * plain).tolist()), bias), fitted.held_out
+    return AnswerWeights(tuple((platt.slope * plain).tolist()), bias), fitted.held_out
 
 
 def _records(answers: Ints, labels: Bools, weights: Floats) -> dict[int, float]:

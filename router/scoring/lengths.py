@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from router.scoring.reading import F32
+from router.scoring.text.reader import F32
 
 LEAST = 50
 """Answers of known length below which nothing is learnt of them."""

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from router.scoring.reading import RARE
+from router.scoring.text.reader import RARE
 
 F32 = npt.NDArray[np.float32]
 
@@ -42,7 +42,7 @@ class Opinion(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedRequests:
     """Judged requests, oldest first: unit embeddings (n, dim), labels (n,), request ids and the clients' tags."""
 
     vectors: F32
@@ -75,7 +75,7 @@ class Neighbours:
     base: tuple[float, float]
 
     @classmethod
-    def fit(cls, judged: Judged) -> tuple[Self, npt.NDArray[np.float64]] | None:
+    def fit(cls, judged: JudgedRequests) -> tuple[Self, npt.NDArray[np.float64]] | None:
         """From judged requests, oldest first, and what the neighbours say of each when held out: an ``Opinion`` a row,
         (n, 3). None of fewer than ``LEAST``."""
         vectors = judged.vectors
@@ -92,7 +92,7 @@ class Neighbours:
         fitted = replace(made, near=float(np.quantile(nearest, RARE)))
         return fitted, np.stack([*fitted._shrunk(*sums), nearest], axis=1)
 
-    def remember(self, judged: Judged) -> Self:
+    def remember(self, judged: JudgedRequests) -> Self:
         """These with more judged requests; the oldest are forgotten."""
         known = dict(self.known)
         for task in judged.tasks:
@@ -129,7 +129,7 @@ class Neighbours:
             sums += (SAME_TASK - 1) * self.votes.dot(weights * (self.tasks == self.known[task]))
         return Opinion(*self._shrunk(*sums.tolist()), nearest)
 
-    def _held_out(self, judged: Judged) -> npt.NDArray[np.float64]:
+    def _held_out(self, judged: JudgedRequests) -> npt.NDArray[np.float64]:
         """For each of these, which are remembered, the last ones last, without itself: the sum of all votes, of those
         for acceptable and of gains, and the nearest's cosine, (4, n)."""
         rows, found = self.project(judged.vectors), np.empty((4, len(judged.vectors)))

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from router.scoring.features import USER_WINDOW, Features, extract, window
 from router.scoring.linear import logit
+from router.scoring.text.features import USER_WINDOW, Features, extract, window
 
 MOST_WORDS = 200
 """Different words that are tried, the first ones of the message: a score costs some 100 microseconds."""

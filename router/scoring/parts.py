@@ -8,8 +8,8 @@ from statistics import fmean
 
 from router.scoring import linear
 from router.scoring.blend import BOUND
-from router.scoring.estimator import Scorer
-from router.scoring.features import STRUCTURE, Features
+from router.scoring.scorer import Scorer
+from router.scoring.text.features import STRUCTURE, Features
 
 
 @dataclass(frozen=True, slots=True)

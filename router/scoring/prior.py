@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from router.scoring import linear
-from router.scoring.features import F32, STRUCTURE, Features
+from router.scoring.text.features import F32, STRUCTURE, Features
 
 BIAS = 2.0
 PRIOR: Mapping[str, float] = {

@@ -1,19 +1,16 @@
-"""What a store of records does, whatever it keeps them in; and how one is opened."""
+"""What a store of records does, whatever it keeps them in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from typing import NamedTuple, Protocol
 
 import structlog
 
 from router.contracts.records import Audit, Record, Reduced
-from router.errors import StoreError
-from router.policy import Policy
-from router.settings import Settings
-from router.store.unread import UnreadRows
-from router.store.waiting import Drop
+from router.policy.policy import Policy
+from router.store.damage import UnreadRows
+from router.store.queue import Drop
 
 log = structlog.get_logger(__name__)
 
@@ -135,55 +132,3 @@ class Eraser(Protocol):
         """Erases the records with all that was added to them, and what clients asked to be kept of the conversations;
         returns how many records there were. What the disk held of them is overwritten."""
         ...
-
-
-def open_store(settings: Settings, policies: Sequence[Policy]) -> Store:
-    """Opens the store for writing, with each policy's word on text, redaction and retention. What waits to be
-    written takes ``settings.limits.queue_bytes`` at most.
-
-    Raises:
-        StoreError: it cannot be opened, or was written by a newer Locum.
-    """
-    from router.store.sqlite import SqliteStore  # base names no implementation
-
-    rules = {p.name: p.log for p in policies}
-    return SqliteStore(settings.records_db, rules, queue_bytes=settings.limits.queue_bytes)
-
-
-def check_store(settings: Settings) -> None:
-    """Makes sure that records can be kept, before anything is started that would.
-
-    Raises:
-        StoreError: they cannot; it says why and what to do.
-    """
-    open_store(settings, ()).close()
-    try:
-        for folder in (settings.run, settings.logs):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as e:
-        raise StoreError(f"cannot make {e.filename}: {e.strerror}; LOCUM_HOME names another folder") from e
-
-
-def open_readonly(settings: Settings) -> Records:
-    """Opens the store for reading; where nothing was ever recorded it simply has no records."""
-    from router.store.reader import SqliteReader
-
-    return SqliteReader(settings.records_db)
-
-
-@contextmanager
-def reading(settings: Settings) -> Iterator[Records]:
-    """The store open for reading; at the end the log says what of it could not be read."""
-    with closing(open_readonly(settings)) as records:
-        try:
-            yield records
-        finally:
-            if said := records.unread.said():
-                log.warning("records_unreadable", why=said)
-
-
-def open_eraser(settings: Settings) -> Eraser:
-    """Opens the store to erase from it; where nothing was ever recorded there is nothing to find."""
-    from router.store.eraser import SqliteEraser
-
-    return SqliteEraser(settings.records_db, settings.home / "responses.db")

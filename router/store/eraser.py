@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from router.errors import StoreError
 from router.store.base import Traces
-from router.store.opening import newer, patiently
+from router.store.connection import newer, patiently
 from router.store.reader import BUSY_SECONDS, readable_text
 from router.store.tables import DB_VERSION
 
@@ -21,7 +21,7 @@ SCAN_ROWS = 20_000
 """Records that one read looks at: the log can be checkpointed between two."""
 CHECKPOINT_SECONDS = 5.0
 RESPONSES_VERSION = 1
-"""Of ``router.api.responses.kept``, whose file this is."""
+"""Of ``router.api.responses.store``, whose file this is."""
 
 _T = TypeVar("_T")
 # ``?1`` is who is looked for. A row that is no JSON any more is theirs where it still names them.

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from router.contracts.records import Audit, Record, read_audit, read_record
 from router.errors import StoreError
 from router.store.base import Scored
+from router.store.connection import newer, patiently
+from router.store.damage import Unread, UnreadRows, reason, salvaged_usd, shown
 from router.store.files import MARK, with_files
-from router.store.opening import newer, patiently
 from router.store.tables import DB_VERSION, FILES_OF
-from router.store.unread import Unread, UnreadRows, reason, salvaged_usd, shown
 
 PAGE_ROWS = 500
 SCORED_ROWS = 200_000
@@ -40,7 +40,7 @@ SCORED = f"""SELECT seq, request_id, created_at, json_extract(valid, '$.bundle')
     ORDER BY seq LIMIT {PAGE_ROWS}"""
 
 
-class Row(NamedTuple):
+class StoredRow(NamedTuple):
     """A record as it lies there. Any of it may be of any type, where somebody damaged it."""
 
     seq: int
@@ -67,7 +67,7 @@ class SqliteReader:
         with self._reading() as db:
             for page in self._pages(db, "record", query, after, (since, *values)):
                 later = self._amendments(db, [request_id for _, request_id, *_ in page])
-                for row in map(Row._make, page):
+                for row in map(StoredRow._make, page):
                     if (record := self._record(row)) is not None:
                         self._join(record, later.get(row.request_id, ()))
                         yield row.seq, self._whole(db, row, record)
@@ -77,7 +77,7 @@ class SqliteReader:
         with self._reading() as db:
             for page in self._pages(db, "amendment", AUDITS, after, (policy, since)):
                 for at, outcome, *found in page:
-                    row = Row._make(found)
+                    row = StoredRow._make(found)
                     audit = self._audit(at, row.request_id, outcome)
                     if audit is not None and (record := self._record(row)) is not None:
                         record.audit = audit
@@ -87,7 +87,7 @@ class SqliteReader:
     def get(self, request_id: str) -> Record | None:
         with self._reading() as db:
             rows = _all(db, f"SELECT {ROW} FROM records WHERE request_id = ?", (request_id,))
-            if not rows or (record := self._record(row := Row._make(rows[0]))) is None:
+            if not rows or (record := self._record(row := StoredRow._make(rows[0]))) is None:
                 return None
             self._join(record, self._amendments(db, [request_id]).get(request_id, ()))
             return self._whole(db, row, record)
@@ -99,7 +99,7 @@ class SqliteReader:
                 for *found, no_json, name in page:
                     scored = Scored._make(found)
                     if no_json or not _sound(scored):
-                        row = Row(scored.seq, scored.request_id, name, scored.at, b"")
+                        row = StoredRow(scored.seq, scored.request_id, name, scored.at, b"")
                         self._pass_over(row, "no record" if no_json else "decision: what was scored is no number")
                     else:
                         yield scored
@@ -109,7 +109,7 @@ class SqliteReader:
 
     # ---- what cannot be read ----
 
-    def _record(self, row: Row) -> Record | None:
+    def _record(self, row: StoredRow) -> Record | None:
         try:
             return read_record(row.body if isinstance(row.body, bytes) else b"")
         except (ValidationError, RecursionError) as e:
@@ -136,7 +136,7 @@ class SqliteReader:
                     self._pass_over_amendment(at, record.request_id, reason(e))
         record.heed_feedback()
 
-    def _pass_over(self, row: Row, why: str) -> None:
+    def _pass_over(self, row: StoredRow, why: str) -> None:
         at = row.created_at if isinstance(row.created_at, float) else 0.0
         usd = salvaged_usd(row.body)
         self.unread.add(Unread("record", row.seq, shown(row.request_id), why, shown(row.policy), at, usd))
@@ -199,7 +199,7 @@ class SqliteReader:
             self.unread.add(Unread("amendment", 0, "unknown", str(e)))
         return found
 
-    def _whole(self, db: sqlite3.Connection | None, row: Row, record: Record) -> Record:
+    def _whole(self, db: sqlite3.Connection | None, row: StoredRow, record: Record) -> Record:
         """The record with the files put back that were kept of it."""
         audited = record.audit.answer if record.audit else None
         said = [a for a in (*record.answers, audited) if a is not None and a.message is not None]

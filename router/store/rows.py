@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator, Mapping
 import structlog
 
 from router.contracts.records import Record, Reduced
-from router.policy import LogPart
-from router.store.kept import UNFIT, kept_audit, kept_record
-from router.store.mending import mended, mended_audit, reduced, reduced_audit
+from router.policy.policy import LogPart
+from router.store.damage import reason
+from router.store.queue import Amendment, Drop, Losses
+from router.store.record_json import UNFIT, kept_audit, kept_record
+from router.store.repair import mended, mended_audit, reduced, reduced_audit
 from router.store.tables import ADD_FILE, ADD_USE, DROP_FEEDBACK, POLICY_OF
-from router.store.unread import reason
-from router.store.waiting import Amendment, Drop, Losses
 
 Row = tuple[str, str, float, str]
 
 log = structlog.get_logger(__name__)
 
 
-class Rows:
+class RecordRows:
     """Makes the rows of one transaction by each policy's rules, and counts what they lack in ``losses``.
     ``files``: those to be kept beside them, by request and mark."""
 

@@ -24,12 +24,12 @@ import structlog
 
 from router.contracts.records import Audit, Record, Reduced
 from router.errors import StoreError
-from router.policy import LogPart, Policy
-from router.store.opening import Owned
+from router.policy.policy import LogPart, Policy
+from router.store.connection import Owned
+from router.store.queue import Amendment, Drop, Item, Losses, Waiting, resolve
 from router.store.reader import SqliteReader
-from router.store.rows import Rows
+from router.store.rows import RecordRows
 from router.store.tables import ADD_AMENDMENTS, ADD_RECORDS, DB_VERSION, PRAGMAS, PRUNE, PRUNE_AMENDMENTS, SCHEMA
-from router.store.waiting import Amendment, Drop, Item, Losses, Waiting, resolve
 
 GATHER_SECONDS = 0.020
 COMMIT_SECONDS = 0.015
@@ -248,7 +248,7 @@ class SqliteStore(SqliteReader):
     def _commit_some(self, db: sqlite3.Connection, items: Sequence[Item]) -> int:
         """One transaction over the first items, and how many it took."""
         end = time.monotonic() + COMMIT_SECONDS
-        done, added, rows = 0, 0, Rows(db, self._policies)
+        done, added, rows = 0, 0, RecordRows(db, self._policies)
         with db:
             db.execute("BEGIN IMMEDIATE")
             while done < len(items) and (not done or time.monotonic() < end):
@@ -264,7 +264,7 @@ class SqliteStore(SqliteReader):
                 resolve(item)
         return done
 
-    def _insert(self, db: sqlite3.Connection, make: Rows, items: Sequence[Record | Amendment]) -> int:
+    def _insert(self, db: sqlite3.Connection, make: RecordRows, items: Sequence[Record | Amendment]) -> int:
         """How many of these, all of one kind, were added in one statement: SQLite lets go of the interpreter's lock
         once for all of them, and the event loop next door is not held up by each."""
         rows = []

@@ -24,10 +24,10 @@ from distiller.bundles import (
 from router.contracts.bundles import DatasetRef, Manifest, Thresholds, activate, read_manifest
 from router.contracts.records import Signals
 from router.errors import BundleError
-from router.policy import Policy
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
+from router.policy.policy import Policy
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.text.features import extract
 
 
 def policy(**student: str) -> Policy:

@@ -21,14 +21,14 @@ from distiller.data.dataset import read
 from distiller.home import Work, remember
 from router.contracts.bundles import DatasetRef, Evidence, Thresholds, activate, read_active
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Answer, Kind, Record, Rights
+from router.contracts.records import Answer, AnswerKind, Record, Rights
 from router.errors import BundleError
-from router.policy import load_policy
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
+from router.policy.policy import load_policy
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.text.features import extract
 from router.settings import Settings
-from router.store.base import open_store
+from router.store.access import open_store
 
 POLICY = {
     "name": "p",
@@ -87,7 +87,12 @@ def evidence() -> Evidence:
 def record(i: int, *, drawn: bool, rights: Rights) -> Record:
     message = {"role": "assistant", "content": f"answer {i * 7919}"}
     answer = Answer(
-        tier=Tier.TEACHER, kind=Kind.SERVED, model="t", message=message, training_rights=rights, finish_reason="stop"
+        tier=Tier.TEACHER,
+        kind=AnswerKind.SERVED,
+        model="t",
+        message=message,
+        training_rights=rights,
+        finish_reason="stop",
     )
     return Record(
         request_id=f"r{i}",

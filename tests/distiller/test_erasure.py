@@ -21,13 +21,13 @@ from distiller.evaluation.answers import StudentAnswer, keep_answers, read_answe
 from distiller.home import RoundRunning, Work, one_round_at_a_time
 from distiller.synthesis import shelf
 from distiller.synthesis.payments import Journal
+from router.backends.client import Completion
 from router.contracts.bundles import DatasetRef, Thresholds
 from router.contracts.records import Record
 from router.contracts.rounds import synthetic_spending
-from router.paid import Completion
-from router.scoring.estimator import Scorer
+from router.scoring.scorer import Scorer
 from router.settings import Settings
-from router.store.base import open_readonly, open_store
+from router.store.access import open_readonly, open_store
 from tests.distiller.tiny_student import policy, record
 
 POLICY = policy()

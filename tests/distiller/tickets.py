@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Answer, Kind, Record, Rights, Usage
-from router.policy import Policy
+from router.contracts.records import Answer, AnswerKind, Record, Rights, Usage
+from router.policy.policy import Policy
 from router.settings import Settings
-from router.store.base import open_store
+from router.store.access import open_store
 
 TEAMS = {"card": "billing", "refund": "billing", "password": "access", "login": "access", "parcel": "delivery"}
 FILLER = [a + b for a in ("ka", "lo", "mi", "ru", "te", "vo", "zi") for b in ("ban", "der", "fin", "gul", "hop", "sam")]
@@ -81,7 +81,7 @@ def traffic(n: int, seed: int, label: Callable[[str], str] = TEAMS.__getitem__) 
         rng.shuffle(words)
         answer = Answer(
             tier=Tier.TEACHER,
-            kind=Kind.SERVED,
+            kind=AnswerKind.SERVED,
             model="recorded",
             message={"role": "assistant", "content": TEAMS[word] if audited else label(word)},
             finish_reason="stop",

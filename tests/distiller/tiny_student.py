@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from distiller.data.dataset import Dataset, build
 from distiller.data.rows import DatasetRow
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Answer, Kind, Record, Rights
-from router.policy import Policy
+from router.contracts.records import Answer, AnswerKind, Record, Rights
+from router.policy.policy import Policy
 
 TEMPLATE = (
     "{% for m in messages %}{{ '<s> ' + m['role'] + ' ' + m['content'] + ' </s> ' }}{% endfor %}"
@@ -94,7 +94,7 @@ def record(
         answers=[
             Answer(
                 tier=Tier.TEACHER,
-                kind=Kind.SERVED,
+                kind=AnswerKind.SERVED,
                 model=model,
                 message={"role": "assistant", "content": answer},
                 finish_reason="stop",

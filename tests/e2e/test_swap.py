@@ -11,10 +11,10 @@ import httpx
 from openai import AsyncOpenAI
 
 from router.contracts.bundles import StudentRef, Thresholds, activate, rollback
-from router.contracts.records import Kind
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
+from router.contracts.records import AnswerKind
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.text.features import extract
 from router.settings import Settings
 from tests.fakes import World, until, world
 from tests.manifests import complete
@@ -97,4 +97,4 @@ def test_a_swap_under_load_drops_no_request_and_mixes_no_versions(tmp_path: Path
         assert {model for tier, _, model in seen if tier == "teacher"} == {"big"}
         until(lambda: len(found.records()) == len(answers))
         assert {r.status for r in found.records()} == {200}
-        assert all(r.answers[0].kind is Kind.SERVED for r in found.records())
+        assert all(r.answers[0].kind is AnswerKind.SERVED for r in found.records())

@@ -1,21 +1,25 @@
-"""A record to start from."""
+"""A record to start from, and the student that tests ask."""
 
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Answer, Kind, Record, Rights, Usage
+from router.contracts.records import Answer, AnswerKind, Record, Rights, Usage
+from router.engine.weights import base_student
+from router.settings import Settings
 
 MakeRecord = Callable[..., Record]
+STUDENT = "smollm2-135m-instruct"
 
 
 def _make_record(request_id: str = "r-1", *, tier: Tier | None = Tier.STUDENT, **changes: Any) -> Record:
     answer = Answer(
         tier=tier or Tier.STUDENT,
-        kind=Kind.SERVED,
+        kind=AnswerKind.SERVED,
         model="small",
         message={"role": "assistant", "content": "ask a@example.com"},
         finish_reason="stop",
@@ -50,3 +54,14 @@ def _make_record(request_id: str = "r-1", *, tier: Tier | None = Tier.STUDENT, *
 def make_record() -> MakeRecord:
     """``make_record(request_id, tier=..., **fields)``: a request the student served for $0.0005 of $0.002."""
     return _make_record
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """The machine's own cache: dequantising once is enough for all runs."""
+    return Settings.from_env().cache
+
+
+@pytest.fixture(scope="session")
+def base(cache: Path) -> Path:
+    return base_student(STUDENT, cache)

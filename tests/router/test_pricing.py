@@ -10,7 +10,7 @@ import pytest
 from router.contracts.prices import Price
 from router.contracts.records import Usage
 from router.errors import PolicyError
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.pricing import Prices, cost_usd, counterfactual_usd, litellm_price, usage_from_openai
 
 GPT = Price(input=Decimal("2.5"), output=Decimal(10), cached_input=Decimal("1.25"))

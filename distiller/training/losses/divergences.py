@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING
 
-from router.contracts.methods import DivergenceKind
+from router.policy.distillation import DivergenceKind
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,8 @@ from distiller.training.methods.soft import Knowing, SoftLabel, SparseSoftLabel
 from distiller.training.teachers.recording import Recorded
 from distiller.training.teachers.vllm import ServedTeacher
 from distiller.training.teachers.weights import OpenTeacher
-from router.contracts.methods import (
+from router.errors import TrainingError
+from router.policy.distillation import (
     ConfidenceSettings,
     FeatureSettings,
     HardLabelSettings,
@@ -27,7 +28,6 @@ from router.contracts.methods import (
     ReasoningSettings,
     SoftLabelSettings,
 )
-from router.errors import TrainingError
 
 RECORDED = "recorded"
 

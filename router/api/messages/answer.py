@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 
 from router.contracts.records import Usage
-from router.scoring.features import extract
-from router.upstream.assembly import assembled
-from router.upstream.sse import usage_of
+from router.scoring.text.features import extract
+from router.wire.assembly import assembled
+from router.wire.sse import usage_of
 
 INVALID_JSON = "INVALID_JSON"
 """The key under which a tool's arguments go that are no JSON object, as Anthropic advises for streamed ones."""
@@ -20,7 +20,7 @@ _REASONS = {"length": "max_tokens", "content_filter": "refusal", "tool_calls": "
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class MessageContext:
     """What an answer needs to know of its request. ``chat`` is the request as the cascade got it; ``thinking``:
     the client asked to see it."""
 
@@ -33,7 +33,7 @@ class Question:
         return f"msg_{self.request_id.removeprefix('req_')}"
 
 
-def message_of(answer: Mapping[str, Any], question: Question) -> dict[str, Any]:
+def message_of(answer: Mapping[str, Any], question: MessageContext) -> dict[str, Any]:
     """The Message of a whole chat completion, its first choice."""
     choice = answer["choices"][0]
     said = assembled(choice).message
@@ -51,7 +51,9 @@ def message_of(answer: Mapping[str, Any], question: Question) -> dict[str, Any]:
     }
 
 
-def stop_of(choice: Mapping[str, Any], question: Question, *, calls: bool, refused: bool = False) -> dict[str, Any]:
+def stop_of(
+    choice: Mapping[str, Any], question: MessageContext, *, calls: bool, refused: bool = False
+) -> dict[str, Any]:
     """Why the answer ended. Chat answers do not tell a stop sequence from an end; vLLM's and SGLang's do, in a
     field of their own (``stop_reason``, ``matched_stop``)."""
     finish = choice.get("finish_reason")
@@ -77,7 +79,7 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
-def estimated(question: Question, size_bytes: int) -> Usage:
+def estimated(question: MessageContext, size_bytes: int) -> Usage:
     """Token counts where the backend gave none: four bytes a token, as they are recorded."""
     input_tokens = extract(question.chat).input_tokens
     return Usage(input_tokens=input_tokens, output_tokens=-(-size_bytes // 4), estimated=True)
@@ -90,14 +92,14 @@ def signed_in(said: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [b for b in found if b.get("signature") or b.get("type") == "redacted_thinking"]
 
 
-def call_id(given: Any, question: Question, at: int) -> str:
+def call_id(given: Any, question: MessageContext, at: int) -> str:
     """A call's own id, else one made for it: results name the call that they answer by it."""
     if isinstance(given, str) and given:
         return given
     return f"toolu_{question.request_id.removeprefix('req_')}_{at}"
 
 
-def _content(said: Mapping[str, Any], question: Question) -> list[dict[str, Any]]:
+def _content(said: Mapping[str, Any], question: MessageContext) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if question.thinking:
         thought, found = said.get("reasoning_content"), signed_in(said)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from router.api.messages.turns import bad, messages_of
-from router.bodies import model_of
+from router.wire.body import model_of
 
 READ = frozenset({
     "model", "messages", "system", "max_tokens", "stop_sequences", "stream", "metadata", "tools", "tool_choice",

@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from router.api.messages.answer import (
-    Question,
-    call_id,
-    estimated,
-    signed_in,
-    stop_of,
-    usage_body,
-)
+from router.api.messages.answer import MessageContext, call_id, estimated, signed_in, stop_of, usage_body
 from router.api.messages.errors import in_stream
 from router.contracts.records import Usage
-from router.upstream.assembly import Assembly, InOrder, Piece
-from router.upstream.base import IN_OWN_WORDS
-from router.upstream.calls import Call, number
-from router.upstream.reading import dumps
-from router.upstream.sse import DONE, parse, payload, piece_of
+from router.wire.assembly import Assembly, InOrder, Piece
+from router.wire.calls import Call, number
+from router.wire.chat import IN_OWN_WORDS
+from router.wire.json_text import dumps
+from router.wire.sse import DONE, parse, payload, piece_of
 
 Key = tuple[str, Call | None]
 """What a block holds: ``text``, ``thinking``, ``redacted`` (thinking), or ``call`` and which of them."""
@@ -44,7 +37,7 @@ class MessageStream:
     One block is open at a time, and one that was closed cannot be added to (``InOrder``).
     """
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: MessageContext) -> None:
         self._question = question
         self._begun = self._ended = self._refused = False
         self._index = -1

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import orjson
 
-from router.api.endpoint import Asked
-from router.api.entrance import Asgi
-from router.api.messages.answer import Question, message_of
+from router.api.asgi import Arrived, Asgi, Message, Receive, Scope, Send
+from router.api.messages.answer import MessageContext, message_of
 from router.api.messages.errors import from_openai
 from router.api.messages.request import chat_of, wants_thinking
 from router.api.messages.stream import MessageStream
-from router.api.wire import Message, Receive, Scope, Send
-from router.aside import aside
-from router.bodies import json_object
-from router.exchange import JSON, Headers, Sink
-from router.upstream.base import IN_OWN_WORDS, Dialect, Native
-from router.upstream.reading import dumps, loads
-from router.upstream.sse import split, work
+from router.api.surface import AskedChat
+from router.scoring.text.features import extract
+from router.served.catalog import Catalog
+from router.wire.body import json_object
+from router.wire.chat import IN_OWN_WORDS, JSON, Dialect, Headers, Native, Sink
+from router.wire.json_text import dumps, loads
+from router.wire.sse import split, work
+from router.wire.threads import aside
 
 PATH = "/v1/messages"
 COUNT_PATH = "/v1/messages/count_tokens"
@@ -32,11 +32,11 @@ class Messages:
     """Anthropic's form. Claude gets the request as it came, other models in translation; what ``anthropic-beta``
     asks for is nothing to those."""
 
-    async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
+    async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> AskedChat:
         body, chat = await aside(partial(_read, content), len(content))
-        question = Question(request_id, chat, wants_thinking(body))
+        question = MessageContext(request_id, chat, wants_thinking(body))
         native = Native(Dialect.ANTHROPIC, body, betas(headers))
-        return Asked(chat, lambda sink: MessageSink(sink, question), native=native)
+        return AskedChat(chat, lambda sink: MessageSink(sink, question), native=native)
 
 
 def _read(content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -54,7 +54,7 @@ def betas(headers: Mapping[bytes, bytes]) -> dict[str, str]:
 class MessageSink:
     """Takes a chat answer and sends a Message through ``sink``."""
 
-    def __init__(self, sink: Sink, question: Question) -> None:
+    def __init__(self, sink: Sink, question: MessageContext) -> None:
         self._sink, self._question = sink, question
         self._stream = MessageStream(question)
         self._size = 0
@@ -104,3 +104,22 @@ def telling_request_id(endpoint: Asgi) -> Asgi:
         await endpoint(scope, receive, sending)
 
     return told
+
+
+class CountTokens:
+    """An estimate, the one that routing goes by: four bytes of text or of a tool's definition a token, a fixed
+    number an image; a PDF counts nothing. Which model will answer, and so whose tokens they would be, is not
+    known before the request is routed."""
+
+    def __init__(self, catalog: Callable[[], Catalog]) -> None:
+        self._catalog = catalog
+
+    async def __call__(self, arrived: Arrived) -> None:
+        headers = [(b"x-locum-request-id", arrived.request_id.encode()), *JSON]
+        count = await aside(partial(self._count, arrived.content), len(arrived.content))
+        await arrived.sink.whole(200, headers, orjson.dumps({"input_tokens": count}))
+
+    def _count(self, content: bytes) -> int:
+        chat = chat_of(json_object(content), counting=True)
+        self._catalog().resolve(chat["model"])
+        return extract(chat).input_tokens

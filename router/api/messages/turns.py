@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from router.api.shown import SHOWN_BELOW, behind
+from router.api.chat import SHOWN_BELOW, behind
 from router.errors import BadRequest
 
 Block = Mapping[str, Any]
@@ -23,7 +23,7 @@ def messages_of(body: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Thinking of earlier turns goes along in the fields that servers and litellm give it in: signed blocks as
     ``thinking_blocks``, unsigned ones, which this surface made, as ``reasoning_content``. Who must not get
-    them is ``router.history``'s to say. Cache markers and citations are left out: chat has no place for them.
+    them is ``router.backends.history``'s to say. Cache markers and citations are left out: chat has no place for them.
 
     Raises:
         BadRequest: something is malformed, or of a kind that chat requests cannot carry.

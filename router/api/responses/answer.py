@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.api.responses.items import Item
-from router.api.responses.kept import Terms
 from router.api.responses.output import Output
 from router.api.responses.request import echo, wants_logprobs
-from router.exchange import Headers
-from router.upstream.sse import usage_told
+from router.api.responses.store import Terms
+from router.wire.chat import Headers
+from router.wire.sse import usage_told
 
 Response = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from router.api.shown import SHOWN_BELOW, behind
+from router.api.chat import SHOWN_BELOW, behind
 from router.errors import BadRequest
 
 Item = dict[str, Any]

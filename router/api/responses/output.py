@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.api.responses.items import Item
-from router.upstream.assembly import Assembly, InOrder, Piece
-from router.upstream.calls import Call
-from router.upstream.sse import LEAST_LOGPROB
+from router.wire.assembly import Assembly, InOrder, Piece
+from router.wire.calls import Call
+from router.wire.sse import LEAST_LOGPROB
 
 Event = dict[str, Any]
 

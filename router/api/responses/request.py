@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.bodies import model_of
 from router.errors import BadRequest
+from router.wire.body import model_of
 
 OWN = frozenset(
     {

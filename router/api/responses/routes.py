@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 
-from router.api.responses.kept import Kept, KeptResponses
+from router.api.responses.store import Kept, KeptResponses
 from router.api.responses.surface import PATH, Owner
 from router.errors import BadRequest, NotStored
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from router.api.responses.answer import Response, Turn, item_status, response_of, usage_of
 from router.api.responses.output import Event
-from router.aside import aside
-from router.exchange import Headers, Sink
-from router.upstream.calls import number
-from router.upstream.reading import dumps, loads
-from router.upstream.sse import COMMENT, parse, split, work
+from router.wire.calls import number
+from router.wire.chat import Headers, Sink
+from router.wire.json_text import dumps, loads
+from router.wire.sse import COMMENT, parse, split, work
+from router.wire.threads import aside
 
 Keep = Callable[[Turn, Response], Awaitable[bool]]
 

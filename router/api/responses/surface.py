@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from router.api.endpoint import Asked, conversation_of
-from router.api.models import Catalog
 from router.api.responses.answer import Response, Turn
 from router.api.responses.items import REFERENCE, Item, Transcript, listed, new_ids, owner_of
-from router.api.responses.kept import MOST_BYTES, History, KeptResponses, Terms
 from router.api.responses.request import chat_body, check
 from router.api.responses.sink import ResponseSink
+from router.api.responses.store import MOST_BYTES, History, KeptResponses, Terms
 from router.api.responses.tools import named, tools_of
-from router.aside import aside
-from router.bodies import json_object
+from router.api.surface import AskedChat, conversation_of
 from router.errors import BadRequest, NotStored, PreviousNotStored
-from router.policy import Policy
+from router.policy.policy import Policy
+from router.served.catalog import Catalog
+from router.wire.body import json_object
+from router.wire.threads import aside
 
 PATH = "/v1/responses"
 DAY_SECONDS = 86_400.0
@@ -34,7 +34,7 @@ class Responses:
     def __init__(self, catalog: Callable[[], Catalog], kept: KeptResponses, owner: Owner) -> None:
         self._catalog, self._kept, self._owner = catalog, kept, owner
 
-    async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> Asked:
+    async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> AskedChat:
         response_id = f"resp_{request_id[-24:]}{secrets.token_hex(12)}"
         new_id = new_ids(response_id)
         body, listed_items = await aside(partial(_read, content, new_id), len(content))
@@ -49,7 +49,7 @@ class Responses:
         terms = Terms(owner, policy.name, conversation, policy.log.retention_days * DAY_SECONDS)
         keeps = body.get("store") is not False and policy.log.text
         turn = Turn(response_id, body, given, new_id, terms if keeps else None, dropped, len(content))
-        return Asked(chat, lambda sink: ResponseSink(sink, turn, self._keep), conversation, before=size)
+        return AskedChat(chat, lambda sink: ResponseSink(sink, turn, self._keep), conversation, before=size)
 
     async def _before(self, body: Mapping[str, Any], owner: str, policy: Policy) -> History | None:
         """What was said before this request."""

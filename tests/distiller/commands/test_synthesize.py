@@ -22,7 +22,7 @@ from distiller.rounds.round import run_round
 from distiller.synthesis.shelf import kept
 from router.contracts.rounds import synthetic_spending, training_costs
 from router.errors import LocumError
-from router.policy import Policy, load_policy
+from router.policy.policy import Policy, load_policy
 from router.settings import Settings
 from tests.distiller.synthesis.fake_teacher import Teacher, home
 from tests.distiller.tiny_student import student

@@ -17,7 +17,7 @@ from distiller.data.files import write
 from distiller.data.rows import DatasetRow, Skip, alias, row_of
 from distiller.data.shingles import NearCopies, normalise
 from router.contracts.decision import Tier
-from router.contracts.records import Answer, Audit, Kind, Record, Rights, Signals
+from router.contracts.records import Answer, AnswerKind, Audit, Record, Rights, Signals
 from tests.distiller.tiny_student import policy, record, routing_records
 
 ALL_TRAIN = DatasetConfig(dev_share=0.0)
@@ -42,7 +42,7 @@ def student_answer(text: str, *, complete: bool = True) -> Answer:
     )
     return Answer(
         tier=Tier.STUDENT,
-        kind=Kind.DISCARDED,
+        kind=AnswerKind.DISCARDED,
         model="s",
         message={"role": "assistant", "content": text},
         signals=signals,

@@ -16,8 +16,8 @@ from distiller.data.dataset import Dataset, build, scan
 from distiller.data.export import FORMS, write
 from distiller.data.rows import alias
 from router.contracts.records import Record
-from router.policy import Policy
-from router.store.redact import KINDS
+from router.policy.policy import Policy
+from router.store.redaction import KINDS
 from tests.distiller.tiny_student import policy, record
 
 PLANTED = {

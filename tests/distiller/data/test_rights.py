@@ -9,7 +9,7 @@ import pytest
 from distiller.data.rights import ALLOWED, STATED, Ledger, admissible, is_model, right_to
 from router.contracts.decision import Tier
 from router.contracts.records import Audit, Record, Rights
-from router.policy import Policy
+from router.policy.policy import Policy
 from tests.distiller.tiny_student import policy, record
 
 

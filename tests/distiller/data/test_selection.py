@@ -18,8 +18,8 @@ from distiller.data.selection import fault
 from router.contracts.decision import Tier
 from router.contracts.records import Audit, Record
 from router.errors import DatasetError
-from router.policy import Policy
-from router.scoring.judges.judge import Judges
+from router.judges.judge import Judges
+from router.policy.policy import Policy
 from tests.distiller.tiny_student import policy, record
 
 ALL_TRAIN = DatasetConfig(dev_share=0.0)

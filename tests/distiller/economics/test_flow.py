@@ -14,20 +14,20 @@ from distiller.economics.scales import Scales
 from distiller.home import Due, remember
 from distiller.rounds.trigger import Tally, due
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.guarded import Guarded
+from router.contracts.guard_report import Guarded
 from router.contracts.prices import Price
-from router.contracts.records import Answer, Audit, Kind, Record, Usage
+from router.contracts.records import Answer, AnswerKind, Audit, Record, Usage
 from router.contracts.rounds import CANARY
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.settings import Settings
-from router.store.base import open_store
+from router.store.access import open_store
 
 DAY = 86_400.0
 STUDENT, TEACHER = Price(input=Decimal("0.1"), output=Decimal("0.1")), Price(input=Decimal(1), output=Decimal(4))
 RATES = Rates(STUDENT)
 
 
-def answer(tier: Tier, kind: Kind, usd: str) -> Answer:
+def answer(tier: Tier, kind: AnswerKind, usd: str) -> Answer:
     usage = Usage(input_tokens=1000, output_tokens=500)
     return Answer(tier=tier, kind=kind, model="m", usage=usage, cost_usd=Decimal(usd), finish_reason="stop")
 
@@ -45,7 +45,7 @@ def record(n: int, tier: Tier, *, at: float = 0.0, more: tuple[Answer, ...] = ()
         decision=Decision(tier=tier, reason=Reason.SCORE),
         tier=tier,
         reason=Reason.SCORE,
-        answers=[answer(tier, Kind.SERVED, usd), *more],
+        answers=[answer(tier, AnswerKind.SERVED, usd), *more],
         counterfactual_usd=Decimal("0.003"),
         audit=audit,
     )
@@ -54,9 +54,9 @@ def record(n: int, tier: Tier, *, at: float = 0.0, more: tuple[Answer, ...] = ()
 def traffic() -> list[Record]:
     """Over two days 4 requests that the student served, one of them audited by the teacher, and 6 that the teacher
     did, two of them after the student's answer was thrown away."""
-    audit = Audit(answer=answer(Tier.TEACHER, Kind.AUDITED, "0.003"), acceptable=True, judge_usd=Decimal("0.001"))
+    audit = Audit(answer=answer(Tier.TEACHER, AnswerKind.AUDITED, "0.003"), acceptable=True, judge_usd=Decimal("0.001"))
     made = [record(n, Tier.STUDENT, at=n * DAY / 5, audit=audit if n == 0 else None) for n in range(4)]
-    thrown = (answer(Tier.STUDENT, Kind.DISCARDED, "0.00015"),)
+    thrown = (answer(Tier.STUDENT, AnswerKind.DISCARDED, "0.00015"),)
     made += [record(n, Tier.TEACHER, at=(n - 3) * DAY / 3, more=thrown if n < 6 else ()) for n in range(4, 10)]
     return made
 
@@ -67,7 +67,7 @@ def test_everything_that_was_spent_is_in_the_saving() -> None:
     assert flow.alone == Decimal("0.030")
     assert flow.spent == Decimal("0.0006") + Decimal("0.018") + Decimal("0.004") + Decimal("0.0003")
     assert flow.saved_per_request == (Decimal("0.030") - Decimal("0.0229")) / 10
-    assert flow.by_kind[Kind.AUDITED] == Decimal("0.003") and flow.by_kind[Kind.JUDGED] == Decimal("0.001")
+    assert flow.by_kind[AnswerKind.AUDITED] == Decimal("0.003") and flow.by_kind[AnswerKind.JUDGED] == Decimal("0.001")
 
 
 def test_one_request_more_for_the_student_is_worth_the_teachers_answer_less_its_own_and_its_audits() -> None:
@@ -78,7 +78,7 @@ def test_one_request_more_for_the_student_is_worth_the_teachers_answer_less_its_
 
 
 def test_where_the_student_serves_enough_its_audits_are_taken_as_they_were() -> None:
-    audit = Audit(answer=answer(Tier.TEACHER, Kind.AUDITED, "0.003"), acceptable=True)
+    audit = Audit(answer=answer(Tier.TEACHER, AnswerKind.AUDITED, "0.003"), acceptable=True)
     made = [record(n, Tier.STUDENT, audit=audit if n < 6 else None) for n in range(30)]
     flow = flow_of([*made, record(30, Tier.TEACHER)], RATES)
     assert flow.moved_per_request(0.9) == Decimal("0.003") - Decimal("0.00015") - 6 * Decimal("0.003") / 30
@@ -88,8 +88,8 @@ def test_other_prices_are_reckoned_from_the_tokens() -> None:
     dear = Price(input=Decimal(10), output=Decimal(40))
     flow = flow_of(traffic(), Rates(STUDENT, student_given=True, teacher=dear))
     assert flow.alone == 10 * Decimal("0.03")
-    assert flow.by_kind[Kind.AUDITED] == Decimal("0.03")
-    assert flow.by_kind[Kind.SERVED] == 4 * Decimal("0.00015") + 6 * Decimal("0.03")
+    assert flow.by_kind[AnswerKind.AUDITED] == Decimal("0.03")
+    assert flow.by_kind[AnswerKind.SERVED] == 4 * Decimal("0.00015") + 6 * Decimal("0.03")
 
 
 def test_a_saving_may_be_a_loss() -> None:

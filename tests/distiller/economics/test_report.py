@@ -16,10 +16,10 @@ from distiller.cli import app
 from distiller.economics.flow import Flow
 from distiller.economics.report import Economics, Inputs, economics
 from router.contracts.decision import Tier
-from router.contracts.records import Audit, Kind, Usage
+from router.contracts.records import AnswerKind, Audit, Usage
 from router.contracts.rounds import SYNTHETIC
 from router.errors import LocumError
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.settings import Settings
 from tests.distiller.economics.test_flow import answer, line, logged, policy, record
 
@@ -32,7 +32,7 @@ def flow(days: float = 10.0) -> Flow:
     made.own.update({Tier.STUDENT: Decimal("0.08"), Tier.TEACHER: Decimal("1.2")})
     made.beside.update({Tier.STUDENT: Decimal("0.04"), Tier.TEACHER: Decimal(0)})
     made.alone, made.swapped = Decimal(2), Decimal("0.12")
-    made.by_kind.update({Kind.SERVED: Decimal("1.28"), Kind.AUDITED: Decimal("0.04")})
+    made.by_kind.update({AnswerKind.SERVED: Decimal("1.28"), AnswerKind.AUDITED: Decimal("0.04")})
     made.tokens = Usage(input_tokens=100_000, output_tokens=20_000)
     return made
 
@@ -113,7 +113,7 @@ class Home:
         self.file = folder / "policy.yaml"
         self.file.write_text(yaml.safe_dump(json.loads(Policy.model_dump_json(policy()))))
         now = time.time()
-        audit = Audit(answer=answer(Tier.TEACHER, Kind.AUDITED, "0.003"), acceptable=True)
+        audit = Audit(answer=answer(Tier.TEACHER, AnswerKind.AUDITED, "0.003"), acceptable=True)
         made = [record(n, Tier.STUDENT, at=now - n * 3600, audit=audit if n == 0 else None) for n in range(1, 25)]
         made += [record(100 + n, Tier.TEACHER, at=now - n * 3600) for n in range(1, 49)]
         self.settings: Settings = logged(folder / "home", made, *lines)

@@ -24,7 +24,7 @@ from router.contracts.bundles import read_active
 from router.contracts.files import weights_of
 from router.contracts.records import Record
 from router.errors import DatasetError, EngineError
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.settings import Settings
 from tests.distiller.tickets import TEAMS, make_student, policy_of, traffic, write
 

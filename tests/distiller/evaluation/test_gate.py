@@ -10,7 +10,7 @@ import pytest
 
 from distiller.config import GateConfig
 from distiller.evaluation.gate import PairedOutcome, judge, paired_lower_bound
-from router.policy import Policy
+from router.policy.policy import Policy
 
 
 def rows(

@@ -15,11 +15,11 @@ from distiller.data.rows import DatasetRow
 from distiller.evaluation.answers import Asker, StudentAnswer, StudentQuestion, keep_answers, read_answers
 from distiller.evaluation.grading import examples, grade, live_answer, newest, outcomes, question, report
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.judges import AnyJudge, Exact, Feedback, Labels, Llm
-from router.contracts.records import Answer, Audit, Kind, Record
+from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.errors import EngineError
-from router.policy import Accept
-from router.scoring.judges.judge import Judges
+from router.judges.judge import Judges
+from router.policy.judges import AnyJudge, Exact, Feedback, Labels, Llm
+from router.policy.policy import Accept
 
 
 class Student(ThreadingHTTPServer):
@@ -198,7 +198,7 @@ def audited(answer: Answer | None, drawn: bool = True) -> Record:
 def student_answer(**changes: Any) -> Answer:
     values = {
         "tier": Tier.STUDENT,
-        "kind": Kind.AUDITED,
+        "kind": AnswerKind.AUDITED,
         "model": "s",
         "message": {"role": "assistant", "content": "hi"},
         "finish_reason": "stop",

@@ -6,8 +6,8 @@ from distiller.data.rows import DatasetRow
 from distiller.evaluation.answers import StudentQuestion
 from distiller.evaluation.grading import question
 from distiller.evaluation.slices import with_rarity
-from router.scoring.estimator import Scorer
-from router.scoring.learned import Example
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
 
 
 def asked(n: int, text: str, task: str | None = None) -> StudentQuestion:

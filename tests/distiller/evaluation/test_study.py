@@ -23,9 +23,9 @@ from distiller.evaluation.slices import with_rarity
 from distiller.evaluation.study import EvaluatedStudent, Examination, curve, study
 from router.contracts.prices import Price
 from router.contracts.records import Signals
-from router.policy import Policy
-from router.scoring.estimator import Scorer
-from router.scoring.learned import Example
+from router.policy.policy import Policy
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
 from router.scoring.signals import summarise
 
 STUDENT = EvaluatedStudent("bundle-2", "small", "int8", "embedded", parent="bundle-1")

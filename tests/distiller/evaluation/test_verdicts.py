@@ -14,8 +14,8 @@ from distiller.evaluation.answers import StudentAnswer, StudentQuestion, keep_an
 from distiller.evaluation.grading import grade, question
 from distiller.evaluation.verdicts import judge_answers
 from router.errors import JudgeError
-from router.policy import Policy
-from router.scoring.judges.judge import Judges
+from router.judges.judge import Judges
+from router.policy.policy import Policy
 from tests.fakes import FakeUpstream, Script, served
 
 USD = Decimal("0.00013")

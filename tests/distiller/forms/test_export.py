@@ -13,11 +13,11 @@ from distiller.bundles import StudentFiles
 from distiller.cli import app
 from distiller.evaluation.engine import NAME, serving
 from distiller.forms.export import export
-from router.contracts.bundles import StudentRef
-from router.contracts.forms import GGUF_FORMS, INT8_WEIGHTS, READ_BY, GgufForm, form_of
+from router.contracts.bundles import INT8_WEIGHTS, StudentRef
 from router.engine.llama_server import find_binary
 from router.engine.weights import base_student
 from router.errors import BundleError, EngineError, TrainingError
+from router.policy.engines import GGUF_FORMS, READ_BY, GgufForm, form_of
 from router.settings import Settings
 from tests.distiller.tiny_student import policy, student
 from tests.manifests import complete

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.quantization_config import GgufConfig
 
 from distiller.forms.gguf import interleave, to_gguf
-from router.contracts.forms import GGUF_FORMS, GgufForm
 from router.errors import TrainingError
+from router.policy.engines import GGUF_FORMS, GgufForm
 from tests.distiller.tiny_student import student, words
 
 TOKENS = torch.tensor([[1, 5, 20, 33, 47, 2, 1, 6, 99, 100, 3, 8]])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from distiller.forms.int8 import quantised, to_int8
-from router.contracts.forms import INT8_SCALE, INT8_WEIGHTS
+from router.contracts.bundles import INT8_SCALE, INT8_WEIGHTS
 from router.engine.int8 import FEW_ROWS, _modules, aligned, load_int8
 from router.engine.model import Model
 from router.errors import EngineError

@@ -15,12 +15,12 @@ from distiller.replay.cli import replay, tune
 from distiller.replay.log import read_log
 from distiller.replay.traffic import Traffic, bundle_of, traffic_of
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Answer, Audit, Kind, Record, Signals, Usage
-from router.policy import Policy
+from router.contracts.records import Answer, AnswerKind, Audit, Record, Signals, Usage
+from router.policy.policy import Policy
 from router.pricing import Prices, cost_usd
-from router.scoring.estimator import Scorer
+from router.scoring.scorer import Scorer
 from router.settings import Settings
-from router.store.base import open_store
+from router.store.access import open_store
 
 STUDENT, TEACHER = Tier.STUDENT, Tier.TEACHER
 POLICY = """
@@ -61,7 +61,7 @@ class Recorded:
     def usage(self, i: int, tier: Tier) -> Usage:
         return Usage(input_tokens=100, output_tokens=int(self.lengths[i, 0 if tier is STUDENT else 1]))
 
-    def answer(self, i: int, tier: Tier, kind: Kind = Kind.SERVED) -> Answer:
+    def answer(self, i: int, tier: Tier, kind: AnswerKind = AnswerKind.SERVED) -> Answer:
         usage = self.usage(i, tier)
         price = PRICES.student if tier is STUDENT else PRICES.teacher()
         said = signals(float(self.certainty[i])) if tier is STUDENT else None
@@ -76,7 +76,7 @@ class Recorded:
             tier=tier, reason=Reason.SCORE, score=float(self.score[i]), propensity=self.rate,
             audited=bool(self.audited[i]),
         )  # fmt: skip
-        audit = Audit(answer=self.answer(i, tier.other, Kind.AUDITED), acceptable=bool(self.good[i]))
+        audit = Audit(answer=self.answer(i, tier.other, AnswerKind.AUDITED), acceptable=bool(self.good[i]))
         values: dict[str, Any] = {
             "request_id": f"r-{i}",
             "conversation_id": f"c-{i}",

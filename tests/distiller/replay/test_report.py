@@ -26,10 +26,10 @@ from router.contracts.bundles import Evidence, Thresholds
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Record
 from router.errors import StoreError
-from router.scoring.estimates import figures
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.statistics.estimates import figures
+from router.scoring.text.features import extract
 from tests.distiller.replay.known_log import POLICY, TEACHER, Recorded, commands, policy, read, signals
 
 

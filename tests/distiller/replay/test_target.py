@@ -11,7 +11,7 @@ from distiller.replay.policy_file import with_threshold, write
 from distiller.replay.target import Tuned, TuningTarget, tuned
 from router.contracts.decision import Reason, Tier
 from router.errors import LocumError, PolicyError, StoreError
-from router.policy import load_policy
+from router.policy.policy import load_policy
 from tests.distiller.replay.known_log import Recorded, commands, policy, read
 
 REASON = ["locum tune, 2026-01-31: because", "expected: much"]

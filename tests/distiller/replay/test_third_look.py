@@ -13,15 +13,15 @@ from distiller.replay.third_look import ThirdLook
 from distiller.replay.traffic import Traffic
 from router.contracts.records import Record
 from router.scoring.agreement import Agreement
-from router.scoring.answer_head import AnswerHead, Weights
-from router.scoring.estimates import figures
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
+from router.scoring.answer_head import AnswerHead, AnswerWeights
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.statistics.estimates import figures
+from router.scoring.text.features import extract
 from tests.distiller.replay.known_log import Recorded, policy, read, signals
 
 AGREEMENT = Agreement(on_logit=1.0, on_share=4.0, bias=-2.0, samples=2, edges=(), shares=((0.25, 0.25, 0.5),))
-UNDECIDED = AnswerHead(Weights((0.0,) * 16, 0.0), None, {}, AGREEMENT)
+UNDECIDED = AnswerHead(AnswerWeights((0.0,) * 16, 0.0), None, {}, AGREEMENT)
 """Its second look says 0.5 of every answer; agreement of none, one and both samples makes it .1192, .5 and .8808."""
 IF_GOOD, IF_BAD = 0.4404 / 0.5952, 0.0596 / 0.4048
 """P(both agree | acceptable) and P(both agree | not), by Bayes' rule."""

@@ -17,12 +17,12 @@ from distiller.rounds.material import Material
 from distiller.synthesis.shelf import keep
 from router.contracts.bundles import DatasetRef, Thresholds, activate
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.guarded import Guarded, write_guarded
-from router.contracts.records import Answer, Audit, Kind, Record, Rights
-from router.policy import Policy
-from router.scoring.estimator import Scorer
+from router.contracts.guard_report import Guarded, write_guarded
+from router.contracts.records import Answer, AnswerKind, Audit, Record, Rights
+from router.policy.policy import Policy
+from router.scoring.scorer import Scorer
 from router.settings import Settings
-from router.store.base import open_store
+from router.store.access import open_store
 
 POLICY = Policy.model_validate(
     {
@@ -51,7 +51,7 @@ def audited(at: int) -> Record:
         answers=[
             Answer(
                 tier=Tier.TEACHER,
-                kind=Kind.SERVED,
+                kind=AnswerKind.SERVED,
                 model="t",
                 message=answer,
                 finish_reason="stop",
@@ -96,7 +96,7 @@ def test_audits_from_before_parity_broke_prove_nothing(tmp_path: Path) -> None:
 def answered(at: int, student: str = "base") -> Record:
     """An audited request whose live student's answer is known."""
     record = audited(at)
-    said = replace(record.answers[0], tier=Tier.STUDENT, kind=Kind.AUDITED, student_version=student)
+    said = replace(record.answers[0], tier=Tier.STUDENT, kind=AnswerKind.AUDITED, student_version=student)
     return replace(record, audit=Audit(answer=said, acceptable=True, judge="exact"))
 
 

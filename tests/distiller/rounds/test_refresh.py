@@ -12,10 +12,10 @@ import pytest
 from distiller.rounds.refresh import refreshed
 from distiller.rounds.scorer import lent
 from router.contracts.decision import NOVEL
-from router.scoring.encoder import Encoder, load_encoder
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.text.encoder import Encoder, load_encoder
+from router.scoring.text.features import extract
 from router.settings import Settings
 
 OLD = ("my card has not arrived", "why was I charged a fee", "please raise my transfer limit", "close my account")

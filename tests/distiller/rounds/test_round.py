@@ -22,12 +22,12 @@ from distiller.rounds.round import run_round
 from distiller.rounds.trigger import count, due
 from router.contracts.bundles import read_active
 from router.contracts.decision import Tier
-from router.contracts.records import Answer, Audit, Kind, Record
+from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.contracts.rounds import history
-from router.scoring.keeping import encoder_of
-from router.scoring.transformer import TransformerEncoder
+from router.scoring.files import encoder_of
+from router.scoring.text.transformer import TransformerEncoder
 from router.settings import Settings
-from router.store.base import open_readonly
+from router.store.access import open_readonly
 from tests.distiller.tickets import make_student, policy_of, traffic, write
 from tests.tiny import tiny_transformer
 
@@ -164,7 +164,7 @@ def answered_live(records: list[Record], version: str) -> list[Record]:
     """The records with the live student's answers where they were audited: the teacher's word."""
 
     def audit(teacher: Answer) -> Audit:
-        said = {"tier": Tier.STUDENT, "kind": Kind.AUDITED, "student_version": version}
+        said = {"tier": Tier.STUDENT, "kind": AnswerKind.AUDITED, "student_version": version}
         return Audit(answer=replace(teacher, **said))
 
     return [replace(r, audit=audit(r.answers[0])) if r.decision.audited else r for r in records]

@@ -6,10 +6,10 @@ import pytest
 
 from distiller.rounds.scorer import LEAST_DEV, fit_bundle_scorer
 from router.contracts.bundles import NEVER
-from router.policy import Policy
-from router.scoring.features import extract
-from router.scoring.learned import Example
+from router.policy.policy import Policy
+from router.scoring.model import Example
 from router.scoring.signals import summarise
+from router.scoring.text.features import extract
 
 TOPICS = ["card", "fee", "transfer", "limit", "integral", "patent", "theorem", "lawsuit"]
 

@@ -21,11 +21,11 @@ from distiller.rounds.round import run_round
 from distiller.rounds.trial import look, under_way
 from router.contracts.bundles import activate, begin_canary, end_canary, read_active
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Answer, Audit, Kind, Record
+from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.contracts.rounds import canaries, history, training_costs
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.settings import Settings
-from router.store.base import open_store
+from router.store.access import open_store
 from tests.fakes import FakeUpstream, Script, policy_of, served
 from tests.manifests import complete
 
@@ -81,7 +81,9 @@ class Home:
 
 def answer(tier: Tier, text: str, version: str | None) -> Answer:
     said = {"role": "assistant", "content": text}
-    return Answer(tier=tier, kind=Kind.SERVED, model="m", message=said, finish_reason="stop", student_version=version)
+    return Answer(
+        tier=tier, kind=AnswerKind.SERVED, model="m", message=said, finish_reason="stop", student_version=version
+    )
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from router.contracts.bundles import NEVER, StudentRef, Thresholds, activate, re
 from router.contracts.decision import Tier
 from router.contracts.records import Audit
 from router.contracts.rounds import canaries, history
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.text.features import extract
 from router.settings import Settings
-from router.store.base import open_store
+from router.store.access import open_store
 from tests.distiller.rounds.test_round import (  # noqa: F401  (fixtures are used by their names)
     configs,
     one_thread,

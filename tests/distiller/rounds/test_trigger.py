@@ -6,8 +6,8 @@ import pytest
 
 from distiller.home import Due
 from distiller.rounds.trigger import Tally, due, enough_audits
-from router.contracts.guarded import Guarded
-from router.policy import Policy
+from router.contracts.guard_report import Guarded
+from router.policy.policy import Policy
 
 
 def policy(**objective: object) -> Policy:

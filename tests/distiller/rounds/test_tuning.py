@@ -8,11 +8,11 @@ import pytest
 
 from distiller.rounds.tuning import retuned, share_of
 from router.contracts.bundles import Evidence, Thresholds
-from router.policy import Policy
-from router.scoring.estimator import Scorer
-from router.scoring.features import extract
-from router.scoring.learned import Example
-from router.scoring.risk import most_failures
+from router.policy.policy import Policy
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.statistics.risk import most_failures
+from router.scoring.text.features import extract
 
 
 def policy(objective: dict[str, Any]) -> Policy:

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Answer, Audit, Kind, Record, Rights, Usage
-from router.policy import Policy, load_policy
+from router.contracts.records import Answer, AnswerKind, Audit, Record, Rights, Usage
+from router.policy.policy import Policy, load_policy
 from router.settings import Settings
-from router.store.base import open_store
+from router.store.access import open_store
 from tests.fakes import FakeUpstream, Script
 
 SYSTEM = "You are the helpdesk. Say which team takes it."
@@ -44,14 +44,14 @@ def record(n: int, text: str, answer: str, *, right: bool | None = None, at: flo
     """One request that the teacher answered; ``right`` is the audit's word on the student's answer."""
     served = Answer(
         tier=Tier.TEACHER,
-        kind=Kind.SERVED,
+        kind=AnswerKind.SERVED,
         model="big",
         message={"role": "assistant", "content": answer},
         finish_reason="stop",
         usage=Usage(input_tokens=20, output_tokens=2),
         training_rights=Rights.ALLOWED,
     )
-    student = Answer(tier=Tier.STUDENT, kind=Kind.AUDITED, model="s", message={"content": "no idea"})
+    student = Answer(tier=Tier.STUDENT, kind=AnswerKind.AUDITED, model="s", message={"content": "no idea"})
     return Record(
         request_id=f"req-{n}",
         conversation_id=f"conv-{n}",

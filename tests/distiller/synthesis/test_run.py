@@ -20,8 +20,8 @@ from distiller.synthesis.shelf import kept
 from router.contracts.records import Rights
 from router.contracts.rounds import history, training_costs
 from router.errors import PolicyError, TrainingError
-from router.policy import Policy
-from router.scoring.encoder import Encoder, load_encoder
+from router.policy.policy import Policy
+from router.scoring.text.encoder import Encoder, load_encoder
 from router.settings import Settings
 from tests.distiller.synthesis.fake_teacher import CARDS, PODS, SYSTEM, Teacher, home, record
 from tests.fakes import Script, served

@@ -17,8 +17,8 @@ from distiller.training.batches import encode
 from distiller.training.chain import chained, depth, even, influence, shrink
 from distiller.training.launch import train
 from distiller.training.loop import read_report
-from router.contracts.methods import HardLabelSettings, ProgressiveSettings, SoftLabelSettings
 from router.errors import TrainingError
+from router.policy.distillation import HardLabelSettings, ProgressiveSettings, SoftLabelSettings
 from tests.distiller.tiny_student import dataset, row, student
 from tests.distiller.trainings import cut_in_second_training
 

@@ -13,8 +13,8 @@ import torch
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build
 from distiller.training.launch import train
-from router.contracts.methods import OnPolicySettings
 from router.errors import TrainingError
+from router.policy.distillation import OnPolicySettings
 from tests.distiller.tiny_student import policy, routing_records, student
 from tests.distiller.trainings import killed, weights_of
 

@@ -14,7 +14,7 @@ from distiller.training import run
 from distiller.training.launch import train
 from distiller.training.loop import read_report
 from distiller.training.run import trained
-from router.contracts.methods import ProgressiveSettings
+from router.policy.distillation import ProgressiveSettings
 from tests.distiller.tiny_student import dataset, policy, student
 from tests.distiller.trainings import cut_in_second_training, weights_of
 

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from openai import APIStatusError, NotFoundError, OpenAI
 
+from router.backends.roster import PolicyBackends
 from router.errors import PolicyError
-from router.policy import load_policy
-from router.tiers import Backends
+from router.policy.policy import load_policy
 from tests.fakes import FakeUpstream, Script, World, policy_of, served, world
 
 PACKED = base64.b64encode(struct.pack("<2f", 0.5, -0.25)).decode()
@@ -204,11 +204,11 @@ def test_a_provider_behind_litellm_answers_in_openais_form(
     assert vectors.seen[-1].body == asked | {"model": "vectors-1"}
 
 
-def backends(tmp_path: Path, **part: Any) -> Backends:
+def backends(tmp_path: Path, **part: Any) -> PolicyBackends:
     student, teacher = FakeUpstream("tiny"), FakeUpstream("big")
     file = tmp_path / "policy.yaml"
     file.write_text(yaml.safe_dump(policy_of(student, teacher, embeddings=part)))
-    return Backends(load_policy(file), {"OPENAI_API_KEY": "sk-1"})
+    return PolicyBackends(load_policy(file), {"OPENAI_API_KEY": "sk-1"})
 
 
 def test_openais_own_model_needs_neither_url_nor_price(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from router.contracts.decision import Deferral, Tier
-from router.contracts.records import Kind, Rights, read_record
-from router.policy import LogPart
-from router.store.kept import kept_record
+from router.contracts.records import AnswerKind, Rights, read_record
+from router.policy.policy import LogPart
+from router.store.record_json import kept_record
 from router.store.sqlite import SqliteStore
 
 GOLDEN = sorted((Path(__file__).parents[2] / "golden").glob("record_v*.json"))
@@ -52,7 +52,7 @@ def test_a_full_record_means_what_it_meant() -> None:
     assert record.cost_usd == 3 * Decimal("0.0004125")
     assert record.saved_usd == -2 * Decimal("0.0004125")
     served = record.answers[0]
-    assert (served.kind, served.training_rights) == (Kind.SERVED, Rights.ALLOWED)
+    assert (served.kind, served.training_rights) == (AnswerKind.SERVED, Rights.ALLOWED)
     assert record.audit is not None and record.audit.acceptable is False
 
 

@@ -10,16 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from router.contracts.bundles import (
-    ACTIVE,
-    MANIFEST,
-    Active,
-    activate,
-    begin_canary,
-    end_canary,
-    read_active,
-    rollback,
-)
+from router.contracts.bundles import ACTIVE, MANIFEST, Active, activate, begin_canary, end_canary, read_active, rollback
 from tests.fakes import until
 
 WRITER = """

@@ -15,26 +15,13 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from router.engine.base import Engine, Place
+from router.engine.base import Engine, VersionPlace
 from router.engine.process import ServerProcess
 from router.engine.supervisor import Supervisor, engine_of
-from router.engine.weights import base_student
 from router.errors import EngineError
-from router.policy import Policy
+from router.policy.policy import Policy
 from router.settings import Settings
-
-STUDENT = "smollm2-135m-instruct"
-
-
-@pytest.fixture(scope="session")
-def cache() -> Path:
-    """The machine's own cache: dequantising once is enough for all runs."""
-    return Settings.from_env().cache
-
-
-@pytest.fixture(scope="session")
-def base(cache: Path) -> Path:
-    return base_student(STUDENT, cache)
+from tests.router.conftest import STUDENT
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +54,7 @@ class Student:
     """A student that answers: where, and, where Locum started it, by which engine and supervisor."""
 
     kind: str
-    place: Place
+    place: VersionPlace
     client: AsyncOpenAI
     settings: Settings
     engine: Engine | None = None
@@ -110,20 +97,20 @@ async def by_url(settings: Settings) -> AsyncIterator[Student]:
     """Any OpenAI-compatible server: LOCUM_TEST_STUDENT_URL and _MODEL, else an engine started by hand, in fp32."""
     url = os.environ.get("LOCUM_TEST_STUDENT_URL")
     if url:
-        place = Place(url, os.environ["LOCUM_TEST_STUDENT_MODEL"])
+        place = VersionPlace(url, os.environ["LOCUM_TEST_STUDENT_MODEL"])
         yield Student("url", place, client_of(place), settings)
         return
     command = [sys.executable, "-m", "router.engine", "--model", STUDENT, "--precision", "fp32"]
     server = ServerProcess("engine", lambda port: [*command, "--port", str(port)], settings.logs / "by-hand.log")
     await server.start()
     try:
-        place = Place(f"{server.url}/v1", "base")
+        place = VersionPlace(f"{server.url}/v1", "base")
         yield Student("url", place, client_of(place), settings)
     finally:
         await server.stop()
 
 
-def client_of(place: Place) -> AsyncOpenAI:
+def client_of(place: VersionPlace) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=place.url, api_key="none", max_retries=0, timeout=300)
 
 

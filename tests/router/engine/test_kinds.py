@@ -14,12 +14,9 @@ import aiohttp
 import openai
 import pytest
 
-from router.contracts.bundles import (
-    StudentRef,
-    activate,
-)
+from router.bundles.students import StartedHere
+from router.contracts.bundles import StudentRef, activate
 from router.engine.weights import base_gguf
-from router.students import StartedHere
 from tests.manifests import complete
 from tests.router.engine.conftest import STUDENT, Student
 

@@ -12,7 +12,7 @@ import pytest
 
 from router.engine import cpu
 from router.engine.base import Version
-from router.engine.build_llama import cmake_flags
+from router.engine.llama_build import cmake_flags
 from router.engine.llama_server import LlamaServer, find_binary
 from router.engine.process import ServerProcess
 from router.engine.supervisor import Backoff

@@ -7,15 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from router.contracts.bundles import (
-    StudentRef,
-    activate,
-    begin_canary,
-    end_canary,
-    read_active,
-)
+from router.contracts.bundles import StudentRef, activate, begin_canary, end_canary, read_active
 from router.contracts.files import sha256_of
-from router.engine.base import Place, Version
+from router.engine.base import Version, VersionPlace
 from router.engine.supervisor import FAILURES, Supervisor
 from router.errors import EngineError
 from router.settings import Settings
@@ -33,8 +27,8 @@ class Shelf:
         self.pids: Mapping[str, int] = {}
 
     @property
-    def versions(self) -> Mapping[str, Place]:
-        return {name: Place("http://nowhere/v1", name) for name in self.loaded}
+    def versions(self) -> Mapping[str, VersionPlace]:
+        return {name: VersionPlace("http://nowhere/v1", name) for name in self.loaded}
 
     async def load(self, version: Version) -> None:
         if version.name in self.bad:

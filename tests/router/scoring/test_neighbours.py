@@ -1,26 +1,28 @@
 import numpy as np
 import pytest
 
-from router.scoring.neighbours import LEAST, MEMORY, SAME_TASK, SHARPNESS, Judged, Neighbours, Opinion
+from router.scoring.neighbours import LEAST, MEMORY, SAME_TASK, SHARPNESS, JudgedRequests, Neighbours, Opinion
 
 
-def judged(n: int, seed: int = 0) -> Judged:
+def judged(n: int, seed: int = 0) -> JudgedRequests:
     """Requests in a space of 24 directions, tagged "", "x" or "y"."""
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(n, 24)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     good = vectors[:, 0] > 0
     gains = np.where(good, 0.0, 1.0)
-    return Judged(vectors, good, gains, [f"r{seed}-{i}" for i in range(n)], [("", "x", "y")[i % 3] for i in range(n)])
+    return JudgedRequests(
+        vectors, good, gains, [f"r{seed}-{i}" for i in range(n)], [("", "x", "y")[i % 3] for i in range(n)]
+    )
 
 
-def fitted(of: Judged) -> tuple[Neighbours, np.ndarray]:
+def fitted(of: JudgedRequests) -> tuple[Neighbours, np.ndarray]:
     found = Neighbours.fit(of)
     assert found is not None
     return found
 
 
-def by_hand(near: Neighbours, of: Judged, vector: np.ndarray, task: str, but: int | None = None) -> Opinion:
+def by_hand(near: Neighbours, of: JudgedRequests, vector: np.ndarray, task: str, but: int | None = None) -> Opinion:
     """Kernel regression as it is written down, in 64 bits, over all that are remembered."""
     rows, row = near.rows.astype(float), near.project(vector[None])[0].astype(float)
     cosines = rows @ row

@@ -11,10 +11,10 @@ import pytest
 
 from router.contracts.prices import Price
 from router.pricing import Prices
-from router.scoring.estimator import Scorer
-from router.scoring.features import STRUCTURE, extract
-from router.scoring.learned import Example
 from router.scoring.lengths import LEAST, Lengths
+from router.scoring.model import Example
+from router.scoring.scorer import Scorer
+from router.scoring.text.features import STRUCTURE, extract
 from router.scoring.worth import Extra, worth
 
 

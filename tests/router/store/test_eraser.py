@@ -7,12 +7,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from router.api.responses.kept import VERSION, KeptResponses, Terms
+from router.api.responses.store import VERSION, KeptResponses, Terms
 from router.contracts.decision import Tier
-from router.contracts.records import Answer, Audit, Kind, Record
-from router.policy import LogPart
+from router.contracts.records import Answer, AnswerKind, Audit, Record
+from router.policy.policy import LogPart
 from router.settings import Settings
-from router.store.base import Traces, open_eraser
+from router.store.access import open_eraser
+from router.store.base import Traces
 from router.store.eraser import RESPONSES_VERSION
 from router.store.sqlite import SqliteStore
 
@@ -26,7 +27,7 @@ def asked(make_record: MakeRecord, name: str, user: str | None, conversation: st
 
 
 def audit() -> Audit:
-    answer = Answer(tier=Tier.TEACHER, kind=Kind.AUDITED, model="m", message={"content": SAID})
+    answer = Answer(tier=Tier.TEACHER, kind=AnswerKind.AUDITED, model="m", message={"content": SAID})
     return Audit(answer=answer, acceptable=True, judge="exact")
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from router.contracts.decision import Tier
-from router.contracts.records import Answer, Audit, Kind, Record
-from router.policy import LogPart
+from router.contracts.records import Answer, AnswerKind, Audit, Record
+from router.policy.policy import LogPart
 from router.store.base import Traces
 from router.store.eraser import SqliteEraser
 from router.store.files import LEFT_OUT, MARK
@@ -87,7 +87,7 @@ async def test_what_a_model_drew_is_kept_too_and_an_audit_s(
     store: SqliteStore, path: Path, make_record: MakeRecord
 ) -> None:
     message = {"role": "assistant", "content": None, "audio": {"data": SOUND}}
-    answer = Answer(tier=Tier.TEACHER, kind=Kind.AUDITED, model="big", message=message)
+    answer = Answer(tier=Tier.TEACHER, kind=AnswerKind.AUDITED, model="big", message=message)
     store.append(make_record("r", answers=[answer]))
     store.append(make_record("audited"))
     store.amend("audited", audit=Audit(answer=answer))

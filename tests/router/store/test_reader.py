@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from router.contracts.decision import Tier
-from router.contracts.records import Answer, Audit, Kind, Record
-from router.policy import LogPart
+from router.contracts.records import Answer, AnswerKind, Audit, Record
+from router.policy.policy import LogPart
 from router.store.reader import SqliteReader
 from router.store.sqlite import SqliteStore
 
@@ -138,7 +138,7 @@ async def test_behind_a_damaged_page_the_rest_is_read(tmp_path: Path, make_recor
 
 
 def answer(said: Any) -> Answer:
-    return Answer(tier=Tier.TEACHER, kind=Kind.SERVED, model="big", message=said, cost_usd=Decimal("0.25"))
+    return Answer(tier=Tier.TEACHER, kind=AnswerKind.SERVED, model="big", message=said, cost_usd=Decimal("0.25"))
 
 
 def nested(levels: int) -> object:

@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 
 from router.contracts.decision import Tier
-from router.contracts.records import Answer, Audit, Kind, Record
+from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.errors import StoreError
-from router.policy import LogPart
-from router.store.kept import kept_record
+from router.policy.policy import LogPart
 from router.store.reader import SqliteReader
+from router.store.record_json import kept_record
 from router.store.sqlite import ROOM_FOR_TOLD, SqliteStore
 from tests.fakes import until
 
@@ -45,7 +45,7 @@ def store(path: Path) -> Iterator[SqliteStore]:
 
 def audit(acceptable: bool = True) -> Audit:
     message = {"role": "assistant", "content": "tell c@example.com"}
-    answer = Answer(tier=Tier.TEACHER, kind=Kind.AUDITED, model="big", message=message)
+    answer = Answer(tier=Tier.TEACHER, kind=AnswerKind.AUDITED, model="big", message=message)
     return Audit(answer=answer, acceptable=acceptable, judge="exact")
 
 
@@ -127,8 +127,8 @@ import sys, time
 from dataclasses import replace
 from pathlib import Path
 from router.contracts.records import read_record
-from router.policy import LogPart
-from router.store.kept import kept_record
+from router.policy.policy import LogPart
+from router.store.record_json import kept_record
 from router.store.sqlite import SqliteStore
 
 store = SqliteStore(Path(sys.argv[1]), {"default": LogPart()})

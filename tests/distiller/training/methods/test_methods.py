@@ -22,7 +22,8 @@ from distiller.training.methods.feature import Feature, even
 from distiller.training.methods.on_policy import OnPolicy
 from distiller.training.methods.reasoning import Reasoning, parted
 from router.contracts.logprobs import Position, packed
-from router.contracts.methods import (
+from router.errors import TrainingError
+from router.policy.distillation import (
     ConfidenceSettings,
     FeatureSettings,
     HardLabelSettings,
@@ -31,7 +32,6 @@ from router.contracts.methods import (
     ReasoningSettings,
     SoftLabelSettings,
 )
-from router.errors import TrainingError
 from tests.distiller.tiny_student import TEAMS, dataset, policy, routing_records, row, student
 
 CONFIG = TrainConfig(

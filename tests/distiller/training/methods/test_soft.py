@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 from distiller.training.forward import Outputs
 from distiller.training.losses.divergences import Divergence
 from distiller.training.methods.soft import soft_label
-from router.contracts.methods import DivergenceKind
+from router.policy.distillation import DivergenceKind
 
 KINDS = [Divergence(kind, mixed) for kind in get_args(DivergenceKind) for mixed in (0.1, 0.5)]
 P, Q = (0.5, 0.25, 0.25), (0.25, 0.25, 0.5)

@@ -1,0 +1,2 @@
+"""Everything that asks a model: any OpenAI-compatible server as bytes, Claude natively, every other provider through
+litellm."""

@@ -1,0 +1,119 @@
+"""What the cascade knows of a backend: where it is, how to ask it, what comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from router.backends.headers import Pairs
+from router.contracts.decision import Tier
+from router.contracts.prices import Price
+from router.contracts.records import Rights
+from router.wire.chat import Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One place that answers for a tier.
+
+    ``url`` is the base URL of its ``dialect`` (OpenAI's ends in /v1); None: litellm translates. ``model`` is the
+    name to ask for there, ``label`` the name shown to people. ``timeout_seconds`` bounds the wait for each
+    piece of an answer: the headers, and every chunk of a stream. ``lacks_key``: the environment has no
+    key where the policy says one is. ``ignores``: fields of a request that are left out for it. ``prioritises``: it
+    heeds ``priority``, which others may refuse.
+    """
+
+    tier: Tier
+    label: str
+    model: str
+    url: str | None
+    timeout_seconds: float
+    key: str | None = field(default=None, repr=False)
+    lacks_key: bool = False
+    price: Price | None = None
+    rights: Rights = Rights.UNKNOWN
+    version: str | None = None
+    ignores: tuple[str, ...] = ()
+    prioritises: bool = False
+    dialect: Dialect = Dialect.OPENAI
+    name: str = field(init=False)
+    """Identifies the backend in logs and circuit breakers; two policies that share it share its breaker."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.model}@{self.url}" if self.url else self.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer: the upstream's status, its body's bytes, and the headers worth passing on. ``whole``: the body
+    says all that the upstream did, as far as the wire can tell."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    whole: bool = True
+
+
+class Waited:
+    """Sums the time that one request spent waiting for upstreams, in seconds; ``lost``: attempts that failed, were
+    made again, and may be paid all the same. ``size``: bytes of the request as it came, which tell whether writing it
+    may hold others up.
+
+    A context manager around each wait; not re-entrant, since one request waits for one thing at a time.
+    """
+
+    __slots__ = ("_since", "lost", "seconds", "size")
+
+    def __init__(self, size: int = 0) -> None:
+        self.seconds = 0.0
+        self.lost = 0
+        self.size = size
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        self._since = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._since
+
+
+class Stream(Protocol):
+    """A streamed answer under way: server-sent events, in pieces that may cut anywhere. ``headers`` go on to the
+    client, if they still can."""
+
+    headers: Pairs
+
+    async def read(self) -> bytes:
+        """The next piece; empty at the end. Raises as ``Upstream`` says when the stream dies."""
+        ...
+
+    async def close(self, *, done: bool = False) -> None:
+        """Ends the request, wherever it stands. ``done``: it said that it is, so that only its last bytes are to
+        come; they are waited for a moment, since the connection can then be used again."""
+        ...
+
+
+class Upstream(Protocol):
+    """Asks a backend. ``body`` is the whole request as it should arrive there, ``model`` included.
+
+    Raises:
+        UpstreamRefused: the request itself is wrong (4xx other than 401, 403, 408 and 429).
+        UpstreamTimeout, UpstreamUnreachable, UpstreamRateLimited, UpstreamError: the backend failed.
+            Their messages name the backend and hold neither keys nor anything the upstream said.
+    """
+
+    async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+        """One whole answer; its status is 2xx."""
+        ...
+
+    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+        """Embeddings of ``body``'s ``input``; the status is 2xx."""
+        ...
+
+    async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Stream:
+        """A streamed answer, once its status is there."""
+        ...
+
+    async def close(self) -> None: ...

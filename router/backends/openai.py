@@ -1,0 +1,310 @@
+"""Any OpenAI-compatible server, bytes straight through, over one pooled aiohttp client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import orjson
+from multidict import CIMultiDict
+from yarl import URL
+
+from router.backends.base import Backend, Reply, Waited
+from router.backends.conversion import is_stream, whole
+from router.backends.events import LONGEST_EVENT_BYTES
+from router.backends.faults import READ_BYTES, fault
+from router.backends.headers import Pairs, passed_on
+from router.backends.inband_errors import raise_error_in, told
+from router.errors import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
+from router.wire.chat import Dialect
+from router.wire.threads import aside
+
+CHAT, MODELS = "/chat/completions", "/models"
+JSON = (b"content-type", b"application/json")
+FAILURES = (TimeoutError, aiohttp.ClientError, ValueError)
+CONNECT_SECONDS = 5.0
+IDLE_SECONDS = 15.0
+LAST_BYTES_SECONDS = 1.0
+LONGEST_ERROR_BYTES = LONGEST_LISTING_BYTES = 2**20
+LONGEST_UNPACKED_BYTES = 128 * 2**20
+"""What a stream may hold that comes compressed: a thousand times what was sent."""
+NONE: Mapping[str, str] = {}
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """All of a request to one backend that stays the same from request to request."""
+
+    url: URL
+    headers: CIMultiDict[str]
+    proxy: str | None
+    whole: aiohttp.ClientTimeout
+    streamed: aiohttp.ClientTimeout
+
+
+class OpenAIWire:
+    """Speaks ``/chat/completions`` and ``/embeddings`` to a backend that has a ``url``.
+
+    Build it inside a running event loop.
+    """
+
+    def __init__(self, connections: int = 1024) -> None:
+        connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=IDLE_SECONDS, ttl_dns_cache=60)
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        self._proxies: dict[str, str | None] = {}
+        self._places: dict[tuple[str | None, str | None, float, str], _Place] = {}
+
+    async def complete(
+        self,
+        backend: Backend,
+        body: Mapping[str, Any],
+        waited: Waited,
+        *,
+        path: str = CHAT,
+        headers: Mapping[str, str] = NONE,
+    ) -> Reply:
+        """One whole answer. ``backend.timeout_seconds`` bounds all of it."""
+        place = self._place(backend, path)
+        content = await aside(partial(orjson.dumps, body), waited.size)
+        try:
+            with waited:
+                response = await self._post(backend, place, content, place.whole, headers)
+                content, ended = await _read(response, LONGEST_EVENT_BYTES)
+        except FAILURES as e:
+            raise _named(backend, e) from e
+        if not ended:
+            raise _too_long(backend, LONGEST_EVENT_BYTES)
+        answer = await aside(partial(_answer, backend, content), len(content))
+        passed = _passed_on(response)
+        return Reply(response.status, answer, passed if answer is content else _as_json(passed))
+
+    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+        return await self.complete(backend, body, waited, path="/embeddings")
+
+    async def open(
+        self,
+        backend: Backend,
+        body: Mapping[str, Any],
+        waited: Waited,
+        *,
+        path: str = CHAT,
+        headers: Mapping[str, str] = NONE,
+    ) -> OpenAIStream:
+        """``backend.timeout_seconds`` bounds the wait for the status and for each piece."""
+        place = self._place(backend, path)
+        content = await aside(partial(orjson.dumps, body), waited.size)
+        try:
+            with waited:
+                response = await self._post(backend, place, content, place.streamed, headers)
+        except FAILURES as e:
+            raise _named(backend, e) from e
+        return OpenAIStream(backend, response, waited)
+
+    async def models(self, backend: Backend) -> bytes:
+        """What the server lists. ``backend.timeout_seconds`` bounds all of it. Raises as ``Upstream`` says."""
+        try:
+            place = self._place(backend, MODELS)
+            response = await self._session.get(
+                place.url, headers=place.headers, timeout=place.whole, allow_redirects=False, proxy=place.proxy
+            )
+            if response.status != 200:
+                raise await _fault(backend, response)
+            content, ended = await _read(response, LONGEST_LISTING_BYTES)
+        except FAILURES as e:
+            raise _named(backend, e) from e
+        if not ended:
+            raise _too_long(backend, LONGEST_LISTING_BYTES)
+        return content
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _post(
+        self,
+        backend: Backend,
+        place: _Place,
+        content: bytes,
+        within: aiohttp.ClientTimeout,
+        headers: Mapping[str, str],
+    ) -> aiohttp.ClientResponse:
+        """The answer's head, of a status that is an answer's. Raises as ``_fault`` says, and ``FAILURES``."""
+        response = await self._session.post(
+            place.url,
+            data=content,
+            headers={**place.headers, **headers} if headers else place.headers,
+            timeout=within,
+            allow_redirects=False,
+            proxy=place.proxy,
+        )
+        _fail_when_lost(response)
+        if not 200 <= response.status < 300:
+            raise await _fault(backend, response)
+        return response
+
+    def _place(self, backend: Backend, path: str) -> _Place:
+        key = (backend.url, backend.key, backend.timeout_seconds, path)
+        if (known := self._places.get(key)) is not None:
+            return known
+        url, seconds = backend.url or "", backend.timeout_seconds
+        secret = credentials(backend) if backend.key else {}
+        made = self._places[key] = _Place(
+            url=URL(f"{url.rstrip('/')}{path}"),
+            headers=CIMultiDict({"content-type": "application/json"} | secret),
+            proxy=self._proxy_to(url),
+            whole=aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS),
+            streamed=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=seconds),
+        )
+        return made
+
+    def _proxy_to(self, url: str) -> str | None:
+        """The HTTP proxy that the environment names for this URL; looked up once, since it costs more than
+        the rest of a request (as does aiohttp's own ``trust_env``, which reads ``.netrc`` each time)."""
+        if url not in self._proxies:
+            parts = urlsplit(url)
+            host = parts.hostname or ""
+            direct = host in LOOPBACK or proxy_bypass(host)
+            self._proxies[url] = None if direct else getproxies().get(parts.scheme)
+        return self._proxies[url]
+
+
+def credentials(backend: Backend) -> dict[str, str]:
+    """The header that a backend of this dialect looks for its key in."""
+    if backend.dialect is Dialect.ANTHROPIC:
+        return {"x-api-key": backend.key or ""}
+    return {"authorization": f"Bearer {backend.key}"}
+
+
+class OpenAIStream:
+    """A streamed answer under way (``router.backends.base.Stream``)."""
+
+    __slots__ = ("_backend", "_content", "_packed", "_response", "_waited", "headers")
+
+    def __init__(self, backend: Backend, response: aiohttp.ClientResponse, waited: Waited) -> None:
+        self.headers = passed_on(response.raw_headers)
+        self._backend, self._response, self._content, self._waited = backend, response, response.content, waited
+        self._packed = _is_packed(response)
+
+    async def read(self) -> bytes:
+        try:
+            with self._waited:
+                piece = await self._content.readany()
+                if self._packed:
+                    await asyncio.sleep(0)  # as in ``_read``
+        except FAILURES as e:
+            raise _named(self._backend, e) from e
+        if self._packed and self._content.total_bytes > LONGEST_UNPACKED_BYTES:
+            raise _too_long(self._backend, LONGEST_UNPACKED_BYTES)
+        return piece
+
+    async def close(self, *, done: bool = False) -> None:
+        if done and not self._content.at_eof():
+            with contextlib.suppress(*FAILURES):
+                async with asyncio.timeout(LAST_BYTES_SECONDS):
+                    async for _ in self._content.iter_any():
+                        await asyncio.sleep(0)  # for the timeout: what is packed comes without a wait
+        self._response.close()  # what is left unread is not wanted; after the last byte this does nothing
+
+
+def _answer(backend: Backend, content: bytes) -> bytes:
+    """A whole answer, of which some servers make a stream whatever was asked. Raises the failure that it tells."""
+    content = whole(backend, content) if is_stream(content) else content
+    raise_error_in(backend, content)
+    return content
+
+
+def _fail_when_lost(response: aiohttp.ClientResponse) -> None:
+    """Ends the wait for a body whose connection is gone. aiohttp itself closes a connection that breaks its chunked
+    coding and tells nobody, so that a reader would wait for as long as it may wait for a byte."""
+    content, connection = response.content, response.connection
+    if connection is None or connection.protocol is None:
+        return  # the last byte is there
+
+    def told(_: object = None) -> None:
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection was lost in the middle of the answer"))
+
+    if (lost := connection.protocol.closed) is None:
+        told()
+    else:
+        lost.remove_done_callback(_retrieve)
+        lost.add_done_callback(_retrieve)
+        lost.add_done_callback(told)
+        content.on_eof(lambda: _forget(lost, told))
+
+
+def _forget(lost: asyncio.Future[None], told: Callable[[object], None]) -> None:
+    """The connection goes on to other requests."""
+    lost.remove_done_callback(told)
+
+
+def _retrieve(lost: asyncio.Future[None]) -> None:
+    """Who reads is told of a lost connection otherwise; asyncio would log what no one looks at."""
+    if not lost.cancelled():
+        lost.exception()
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, bool]:
+    """(a body, whether that is all of it): no more is unpacked than a piece beyond ``most`` bytes. Gives the
+    connection back, or closes it where it fails or more would come."""
+    pieces, size, packed = [], 0, _is_packed(response)
+    try:
+        while size <= most and (piece := await response.content.readany()):
+            pieces.append(piece)
+            size += len(piece)
+            if packed:
+                await asyncio.sleep(0)  # aiohttp unpacks the next piece on the way, with no wait between
+    except BaseException:
+        response.close()
+        raise
+    if size > most:
+        response.close()
+    return b"".join(pieces), size <= most
+
+
+def _is_packed(response: aiohttp.ClientResponse) -> bool:
+    return "content-encoding" in response.headers
+
+
+async def _fault(backend: Backend, response: aiohttp.ClientResponse) -> UpstreamError | UpstreamRefused:
+    """What a status means that is no answer's. Of a body that is too long (some servers repeat a request as they refuse
+    it) the first words are told."""
+    content, ended = await _read(response, LONGEST_ERROR_BYTES)
+    headers = _passed_on(response)
+    if not ended:
+        content = orjson.dumps({"error": told(content[:READ_BYTES].decode("utf-8", "replace"))})
+        headers = _as_json(headers)
+    return fault(backend, response.status, content, response.headers, passed_on=headers)
+
+
+def _as_json(headers: Pairs) -> Pairs:
+    return (JSON, *(header for header in headers if header[0] != JSON[0]))
+
+
+def _too_long(backend: Backend, most: int) -> UpstreamError:
+    error = UpstreamError(f"{backend.label} answered with more than {most} bytes")
+    error.__cause__ = aiohttp.ClientPayloadError("more would come")  # it was an answer, which may have to be paid
+    return error
+
+
+def _passed_on(response: aiohttp.ClientResponse) -> Pairs:
+    kind = [(b"content-type", value) for name, value in response.raw_headers if name.lower() == b"content-type"]
+    return (*kind[:1], *passed_on(response.raw_headers))
+
+
+def _named(backend: Backend, error: Exception) -> UpstreamError:
+    """One of the client library's exceptions as ours, which names the backend and nothing secret."""
+    match error:
+        case TimeoutError():  # aiohttp's own timeouts are TimeoutErrors too
+            return UpstreamTimeout(f"{backend.label} did not answer within {backend.timeout_seconds:g} s")
+        case aiohttp.ClientConnectorError() | aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
+            return UpstreamUnreachable(f"{backend.label} cannot be reached ({type(error).__name__})")
+        case _:
+            return UpstreamError(f"{backend.label} broke off its answer ({type(error).__name__})")

@@ -1,0 +1,1 @@
+"""What may serve: {student, scorer, thresholds}, and where its student answers."""

@@ -1,0 +1,1 @@
+"""One request: student, accepted?, teacher, record, audit."""

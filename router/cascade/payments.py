@@ -1,0 +1,67 @@
+"""Asking teachers, paid: what one can cost is held before it is asked, what it did cost is booked after.
+
+The money that is booked is that of the answers in the request's record, so a start that reads the records counts the
+same. Who was asked and gave no answer may be paid all the same: a client that left, an answer that broke off or came
+too late. Then the record has an answer that was thrown away, with no text and an estimated usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from router.backends.base import Backend
+from router.backends.faults import surely_unpaid
+from router.cascade.exchange import Exchange
+from router.contracts.decision import Tier
+from router.contracts.records import Answer, AnswerKind, Usage
+from router.errors import UpstreamError, UpstreamRefused
+from router.routing.till import Till, teacher_usd
+
+USUAL_TOKENS = 500
+"""How long a teacher's answer is taken for that never came, as long as none has come."""
+
+
+class Payments:
+    """What one policy's exchanges pay from its till."""
+
+    def __init__(self, till: Till) -> None:
+        self._till = till
+
+    @contextmanager
+    def paying(self, exchange: Exchange, backend: Backend) -> Iterator[None]:
+        """Around asking a teacher. Raises BudgetSpent on entering."""
+        exchange.held, exchange.waited.lost = self._till.hold(backend, exchange.chat.dearest), 0
+        known, unpaid = len(exchange.answers), False
+        try:
+            yield
+        except (UpstreamError, UpstreamRefused) as error:
+            unpaid = surely_unpaid(error)
+            raise
+        finally:
+            if exchange.tier is Tier.TEACHER and len(exchange.answers) > known:
+                self._till.usual_tokens.add(exchange.answers[0].usage.output_tokens)
+            lost = exchange.waited.lost + (len(exchange.answers) == known and not unpaid)
+            for _ in range(lost):
+                exchange.answers.append(self.lost(exchange, backend, AnswerKind.DISCARDED))
+            self.settle(exchange)
+
+    def settle(self, exchange: Exchange) -> None:
+        """Books what the exchange has cost by now, and gives back what was held for it; nothing twice."""
+        usd = teacher_usd(exchange.answers)
+        if exchange.held is not None:
+            exchange.held.settle(usd - exchange.booked_usd)
+        elif usd > exchange.booked_usd:
+            self._till.budget.book(usd - exchange.booked_usd)
+        exchange.held, exchange.booked_usd = None, usd
+
+    def lost(self, exchange: Exchange, backend: Backend, kind: AnswerKind) -> Answer:
+        """What stands for an answer that may be paid and never came: an input of this length, an output of the
+        expected one, else of the usual one."""
+        tokens = exchange.decision.teacher_tokens or self._till.usual_tokens.value or USUAL_TOKENS
+        usage = Usage(input_tokens=exchange.features.input_tokens, output_tokens=int(tokens), estimated=True)
+        answer = exchange.answered(
+            backend, kind, message={}, finish_reason=None, usage=usage, model=None, seconds=exchange.elapsed
+        )
+        return replace(answer, message=None)

@@ -1,0 +1,373 @@
+"""Asking one backend for one exchange: what to send, and what to let through of what comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import orjson
+
+from router.backends.base import Backend, Reply, Waited
+from router.backends.client import NOTHING, BackendClient
+from router.backends.events import EventStream
+from router.backends.history import is_openai, knows_max_tokens, normalised, own_call_ids
+from router.backends.inband_errors import error_in, failure
+from router.cascade.acceptance import AnswerSoFar
+from router.cascade.exchange import Exchange
+from router.contracts.decision import Tier
+from router.contracts.records import Answer, AnswerKind, Signals
+from router.errors import UpstreamError
+from router.scoring.signals import of_answer, summarise
+from router.wire.assembly import Assembly, assembled
+from router.wire.chat import IN_OWN_WORDS, Headers
+from router.wire.form import AnswerTerms
+from router.wire.halves import Halves
+from router.wire.json_text import dumps, loads
+from router.wire.repair import Repair, mended
+from router.wire.sse import (
+    COMMENT,
+    DONE,
+    encode,
+    ends,
+    entries_of,
+    exact,
+    is_usage_only,
+    logprobs_of,
+    payload,
+    read,
+    split,
+    tokens_of,
+    usage_of,
+    work,
+)
+from router.wire.threads import aside
+
+LATER = 1
+"""The priority of what nobody waits for: the embedded engine begins it after what somebody does. Beside the audit's
+``Quiet`` it is needed, since that knows this worker's clients alone, and waits for a moment only."""
+SAMPLING = frozenset({"min_p", "seed", "temperature", "top_k", "top_p", "typical_p"})
+"""Fields by which a client says how an answer is drawn."""
+LOGPROBS: Mapping[str, Any] = {"logprobs": True}
+END = b"data: [DONE]\n\n"
+
+
+def request_for(backend: Backend, exchange: Exchange, *, streamed: bool, later: bool = False) -> dict[str, Any]:
+    """The client's request with only what must differ: the model's name; a stream's usage, so that streams cost the
+    same as whole answers; the name of an answer's greatest length; and of the history what another backend wrote in
+    a form that this one does not take. ``later``: nobody waits for the answer."""
+    chat = exchange.chat
+    messages = normalised(exchange.given_back(backend), backend)
+    body = {**chat.body, "model": backend.model, "messages": messages}
+    if "metadata" in body and not body.get("store") and is_openai(backend):
+        del body["metadata"]  # policies and records go by it, but OpenAI refuses it where nothing is stored
+    for field in backend.ignores:
+        body.pop(field, None)
+    if "max_completion_tokens" in body and knows_max_tokens(backend):
+        body.setdefault("max_tokens", body.pop("max_completion_tokens"))
+    if _in_own_words(exchange, backend):
+        body[IN_OWN_WORDS] = chat.native
+    if later and backend.prioritises:
+        body["priority"] = LATER
+    if streamed:
+        options = body.get("stream_options")
+        body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+    elif chat.streamed:
+        body.pop("stream_options", None)
+        body["stream"] = False
+    return body
+
+
+def _in_own_words(exchange: Exchange, backend: Backend) -> bool:
+    """Whether client and backend share a dialect, in which what was asked and answered passes as it is."""
+    native = exchange.chat.native
+    return native is not None and native.dialect is backend.dialect
+
+
+def wished(exchange: Exchange, backend: Backend) -> Mapping[str, Any]:
+    """What a backend is asked beside what the client asked: a student for its tokens' probabilities; a teacher, to
+    learn from its answer, for the likeliest tokens, where the policy records them. Not where the client has its own
+    wish of that kind, nor where nothing could be learned: of an answer with tools, or of several."""
+    most, body = exchange.policy.teacher.top_logprobs, exchange.chat.body
+    if exchange.chat.wants_logprobs:
+        return NOTHING
+    if backend.tier is Tier.STUDENT:
+        return LOGPROBS
+    if not most:
+        return NOTHING
+    if body.get("top_logprobs") is not None or body.get("tools") or body.get("functions") or (body.get("n") or 1) != 1:
+        return NOTHING
+    return {"logprobs": True, "top_logprobs": most}
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A whole answer: costed, and as the client gets it; ``choices``: each of them, as acceptance looks at it."""
+
+    answer: Answer
+    content: bytes
+    headers: Headers
+    choices: tuple[AnswerSoFar, ...]
+
+
+async def ask_whole(
+    tiers: BackendClient,
+    exchange: Exchange,
+    backend: Backend,
+    kind: AnswerKind,
+    waited: Waited,
+    *,
+    seed: int | None = None,
+) -> Whole:
+    """One whole answer; with a ``seed`` one drawn by the model's own probabilities, whatever the client asked.
+
+    Raises UpstreamError (also where the answer is none) and UpstreamRefused.
+    """
+    chat, began = exchange.chat, time.perf_counter()
+    asking = partial(request_for, backend, exchange, streamed=False, later=kind is AnswerKind.AUDITED)
+    body = await aside(asking, chat.size)
+    wish = wished(exchange, backend) if kind is AnswerKind.SERVED or backend.tier is Tier.STUDENT else NOTHING
+    if seed is not None:
+        body = {name: value for name, value in body.items() if name not in SAMPLING}
+        wish = {**wish, "temperature": 1.0, "seed": seed}
+    reply = await tiers.whole(backend, body, waited, wished=wish, owner=chat.owner)
+    exchange.received += len(reply.body)
+    reading = partial(_read, exchange, backend, kind, reply, wish=wish, began=began)
+    return await aside(reading, len(reply.body))
+
+
+def _read(
+    exchange: Exchange, backend: Backend, kind: AnswerKind, reply: Reply, *, wish: Mapping[str, Any], began: float
+) -> Whole:
+    found, readable, strict = _parsed(backend, reply.body)
+    entries = entries_of(found["choices"][0]) if kind is AnswerKind.SERVED and _recorded(exchange, backend) else None
+    said = [assembled({**choice, "logprobs": None}) for choice in found["choices"]]
+    changed = not strict
+    if not _in_own_words(exchange, backend):
+        changed |= mended(found, said, AnswerTerms.of(exchange.chat.body, backend.label))
+    hold = exchange.policy.accept.hold_tokens
+    choices = tuple(_seen(backend, choice, a, hold) for choice, a in zip(found["choices"], said, strict=True))
+    first = choices[0]
+    whole = readable and reply.whole and said[0].whole and said[0].finish_reason is not None
+    if kind is AnswerKind.SERVED:
+        exchange.owe(backend, (choice.message for choice in choices))
+    content = reply.body
+    if backend.tier is Tier.STUDENT:
+        content = dumps(shown(found, backend, logprobs=exchange.chat.wants_logprobs))
+    elif (wish and without_logprobs(found)) or changed:
+        content = dumps(found)
+    answer = exchange.answered(
+        backend,
+        kind,
+        message=dict(first.message),
+        finish_reason=first.finish_reason,
+        usage=usage_of(found),
+        model=found.get("model"),
+        seconds=time.perf_counter() - began,
+        signals=first.signals,
+        top_logprobs=entries or None,
+        broken=not whole,
+    )
+    return Whole(answer, content, list(reply.headers), choices)
+
+
+def _recorded(exchange: Exchange, backend: Backend) -> bool:
+    """Whether the likeliest tokens of the backend's answer are recorded, whoever asked for them."""
+    return backend.tier is Tier.TEACHER and exchange.policy.teacher.top_logprobs > 0
+
+
+def _seen(backend: Backend, choice: dict[str, Any], said: Assembly, hold: int) -> AnswerSoFar:
+    seen = AnswerSoFar(said.message, said.finish_reason)
+    if backend.tier is Tier.STUDENT:
+        seen.signals = of_answer(logprobs_of(choice), seen.text, tokens_of(choice, hold), hold)
+    return seen
+
+
+def _parsed(backend: Backend, content: bytes) -> tuple[dict[str, Any], bool, bool]:
+    """(a whole answer, whether all that it says could be read, and by any parser). Raises UpstreamError and
+    UpstreamRefused."""
+    try:
+        found, readable, strict = _loaded(content)
+        if (error := error_in(found)) is not None:
+            raise failure(backend, error)
+        if found["choices"] and all(isinstance(choice["message"], dict) for choice in found["choices"]):
+            return dict(found), readable, strict
+    except (ValueError, LookupError, TypeError) as e:
+        raise UpstreamError(f"{backend.label} answered something that is no chat completion") from e
+    raise UpstreamError(f"{backend.label} answered something that is no chat completion")
+
+
+def _loaded(content: bytes) -> tuple[Any, bool, bool]:
+    try:
+        return orjson.loads(content), True, True
+    except orjson.JSONDecodeError:
+        return *loads(content), False
+
+
+def shown(found: dict[str, Any], backend: Backend, *, logprobs: bool) -> dict[str, Any]:
+    """A student's answer or chunk as the client gets it: under its true name, its tool calls under our ids,
+    without token probabilities (``logprobs``) that only we asked for. Changes ``found``."""
+    own_call_ids(found)
+    if "model" in found:
+        found["model"] = backend.label
+    if not logprobs:
+        without_logprobs(found)
+    return found
+
+
+def without_logprobs(found: dict[str, Any]) -> bool:
+    """Takes token probabilities out of an answer or a chunk. Whether there were any."""
+    choices, there = found.get("choices"), False
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            there |= choice.pop("logprobs", None) is not None
+    return there
+
+
+class Relay:
+    """One stream on its way to the client: which events leave, in which form, and what they add up to.
+
+    Each is read as it passes: what is right leaves as it came, what is a little wrong mended (``Repair``), and the
+    usage chunk that the client did not ask for stays behind. ``unreadable`` from an event on of which nobody knows
+    what it says: nothing leaves any more.
+    """
+
+    def __init__(self, exchange: Exchange, backend: Backend) -> None:
+        self._exchange, self._backend, chat = exchange, backend, exchange.chat
+        self._wants_usage, self._wants_logprobs = chat.wants_usage, chat.wants_logprobs
+        self.collected = Assembly(entries=[] if _recorded(exchange, backend) else None)
+        """What has come so far."""
+        self.unreadable = False
+        terms = AnswerTerms.of(chat.body, backend.label, usage=chat.wants_usage)
+        own = _in_own_words(exchange, backend)
+        self._repair = None if own else Repair(self.collected, terms)
+        self._halves = Halves()
+        self._wished = bool(wished(exchange, backend))
+        self._done = False
+        self._held: Signals | None = None
+        self.signalled: Signals | None = None  # by who looked closer at the whole answer than this does
+        self._began = time.perf_counter()
+
+    def reached(self, tokens: int) -> bool:
+        """Whether so many tokens have come, or all that will."""
+        found = self.collected
+        return found.tokens >= tokens or found.finish_reason is not None or self._done
+
+    def seen(self) -> AnswerSoFar:
+        """What has come so far, as acceptance looks at it."""
+        found = self.collected
+        complete = found.finish_reason is not None or self._done
+        signals = self.signals()
+        if not complete:
+            self._held = signals
+        return AnswerSoFar(found.message, found.finish_reason, signals, complete)
+
+    async def passed(self, stream: EventStream, events: bytes) -> bytes:
+        """The same as ``pass_on``. Raises UpstreamError where one cannot be read."""
+        told = await aside(partial(self.pass_on, events), work(events))
+        if self.unreadable:
+            raise stream.failed("sent what cannot be read")
+        return told
+
+    def pass_on(self, events: bytes) -> bytes:
+        """The bytes that the client gets for these whole events."""
+        self._exchange.received += len(events)
+        return b"".join([self._passed(event) for event in split(events)])
+
+    def rest(self) -> bytes:
+        """What a stream lacks that has ended well."""
+        return b"" if self._done or self._repair is None else self._ending() + END
+
+    def _passed(self, event: bytes) -> bytes:
+        if self.unreadable:
+            return b""
+        changed = (chunk := exact(event)) is None
+        if chunk is None:
+            if (chunk := self._leniently(event)) is None:
+                return self._bare(event)
+        elif self._halves.waiting:
+            self._note(self._halves.join(chunk))
+            changed = True
+        if self._repair is None:
+            self.collected.add(chunk)
+        else:
+            changed |= self._repair.take(chunk)
+        if not self._wants_usage and is_usage_only(chunk):
+            return b""
+        if self._backend.tier is Tier.STUDENT:
+            shown(chunk, self._backend, logprobs=self._wants_logprobs)
+            changed = True
+        elif self._wished:
+            changed |= without_logprobs(chunk)
+        return self._written(event, chunk) if changed else event
+
+    def _leniently(self, event: bytes) -> dict[str, Any] | None:
+        """The JSON object of an event that only we can read."""
+        data = payload(event) or (event.strip() if event.lstrip()[:1] == b"{" else b"")
+        if not data or data == DONE:
+            return None
+        try:
+            chunk, whole = loads(data, halves=True)
+        except ValueError:
+            chunk, whole = b"unreadable", False
+        if not isinstance(chunk, dict):
+            self.unreadable = bool(chunk)
+            return None
+        self._note(self._halves.join(chunk) and whole)
+        return chunk
+
+    def _note(self, whole: bool) -> None:
+        self.collected.whole = self.collected.whole and whole
+
+    def _bare(self, event: bytes) -> bytes:
+        """What leaves for an event without an object: the end, and comments; clients trip over anything else."""
+        if self.unreadable:
+            self._note(False)
+            return b""
+        self._note(read(event)[1])
+        if ends(event):
+            self._done, good = True, payload(event) == DONE
+            self.unreadable = not good and self.collected.finish_reason is None
+            return self._ending() + (event if good else END)
+        return event if all(line.startswith(COMMENT) for line in event.splitlines() if line) else b""
+
+    def _ending(self) -> bytes:
+        if self._halves.waiting:
+            self._note(False)
+        return b"".join(map(encode, self._repair.rest())) if self._repair is not None else b""
+
+    def _written(self, event: bytes, chunk: dict[str, Any]) -> bytes:
+        try:
+            return encode(chunk)
+        except UpstreamError:  # nested too deeply to be written again
+            self._note(False)
+            return event
+
+    def signals(self) -> Signals | None:
+        """The student's; of a whole answer with those by which its beginning was judged."""
+        found = self.collected
+        if self._backend.tier is not Tier.STUDENT or not found.logprobs:
+            return None
+        if self.signalled is not None:
+            return self.signalled
+        complete, text = found.finish_reason is not None or self._done, found.message.get("content")
+        return summarise(found.logprobs, complete, text, self._held if complete else None)
+
+    def answer(self, kind: AnswerKind, first_token_seconds: float | None = None) -> Answer:
+        """What has come so far as an answer; its usage is estimated where the stream was cut short."""
+        found = self.collected
+        return self._exchange.answered(
+            self._backend,
+            kind,
+            message=found.message,
+            finish_reason=found.finish_reason,
+            usage=found.usage,
+            model=found.model,
+            seconds=time.perf_counter() - self._began,
+            first_token_seconds=first_token_seconds,
+            signals=self.signals(),
+            top_logprobs=found.entries or None,
+            broken=not found.whole or found.finish_reason is None,
+        )

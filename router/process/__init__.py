@@ -1,0 +1,1 @@
+"""How a process serves: the server, its protocol, several workers, the students beside it."""

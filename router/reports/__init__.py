@@ -1,0 +1,1 @@
+"""What ``locum status``, ``explain`` and ``judge`` print."""

@@ -1,0 +1,59 @@
+"""Where people read what clients and models wrote: a terminal, which obeys some of it.
+
+Escape sequences set the clipboard and rewrite what stands on the screen, bidirectional controls show a text in
+another order than it has. So everything that is printed passes through ``shown``, and no text is markup.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
+
+_LINES = frozenset("\n\t")
+_ACTING = [
+    *range(0x20), *range(0x7F, 0xA0),  # C0, DEL, C1
+    0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A),  # order, and lines
+    0xFEFF, *range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080),  # not to be seen
+    *range(0xD800, 0xE000),  # halves of characters: no terminal's encoding has them
+]  # fmt: skip
+_SHOWN = {c: f"\\x{c:02x}" if c < 0x100 else f"\\u{c:04x}" for c in _ACTING if chr(c) not in _LINES}
+_IN_JSON = {c: json.dumps(chr(c))[1:-1] for c in _ACTING if c >= 0x7F}
+
+
+def shown(text: str) -> str:
+    """The text with what a terminal would obey written out (``\\x1b``); only line ends and tabs stay."""
+    return text if text.isascii() and text.isprintable() else text.replace("\r\n", "\n").translate(_SHOWN)
+
+
+def shown_json(text: bytes) -> bytes:
+    """JSON that says the same, and that no terminal obeys. In JSON such characters stand in strings alone, where those
+    of ASCII are written out already."""
+    return text if text.isascii() else text.decode().translate(_IN_JSON).encode()
+
+
+class Terminal(Console):
+    """Rich's console for texts of whatever origin: what acts on a terminal is shown, and markup is text."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        return map(_shown, super().render(renderable, options))
+
+
+class PagePart:
+    """A part of a page as ``Terminal`` shows it, on any console."""
+
+    def __init__(self, part: RenderableType) -> None:
+        self._part = part
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        return map(_shown, console.render(self._part, options.update(markup=False, highlight=False)))
+
+
+def _shown(segment: Segment) -> Segment:
+    return segment if segment.control else segment._replace(text=shown(segment.text))

@@ -1,0 +1,1 @@
+"""Which tier, before any token."""

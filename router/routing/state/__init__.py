@@ -1,0 +1,1 @@
+"""What the processes that serve together must know together."""

@@ -1,0 +1,1 @@
+"""The promise in numbers: bounds, thresholds, the watch over them, estimates, what has changed."""

@@ -1,0 +1,1 @@
+"""What scorers read in a request's text."""

@@ -1,0 +1,1 @@
+"""OpenAI's chat wire as values: bodies, events, answers put together."""

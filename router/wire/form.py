@@ -1,0 +1,117 @@
+"""The form in which OpenAI's clients expect a chat answer, where they look without asking."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from router.wire.calls import Call
+from router.wire.sse import LEAST_LOGPROB
+
+COUNTS = ("prompt_tokens", "completion_tokens")
+PROMISES = frozenset({"tool_calls", "function_call"})
+"""Why an answer ends that calls something."""
+Head = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTerms:
+    """What of a request says how its answer is told. ``model``: who is asked; ``forced``: a tool was asked for, and
+    OpenAI's own answer may then end in ``stop``; ``older``: by one that knows functions and no tools; ``usage``: a
+    stream ends with token counts."""
+
+    model: str
+    forced: bool = False
+    older: bool = False
+    usage: bool = False
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any], model: str, *, usage: bool = False) -> AnswerTerms:
+        choice = body.get("tool_choice")
+        forced = isinstance(choice, dict) or choice == "required"
+        return cls(model, forced, bool(body.get("functions")) and not body.get("tools"), usage)
+
+    def finish(self, told: Any, calls: bool, *, older: bool = False) -> str | None:
+        """Why an answer ends, by what is ``told``: with calls where it has some, and only then. ``older``: it calls a
+        function, which is no tool. None where it does not say."""
+        if not isinstance(told, str) or not told:
+            return None
+        if not calls:
+            return "stop" if told in PROMISES else told
+        if older:
+            return told
+        return "tool_calls" if told == "function_call" or (told == "stop" and not self.forced) else told
+
+
+def fresh_head(kind: str, model: str) -> Head:
+    return {"id": f"chatcmpl-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def is_headed(answer: Mapping[str, Any]) -> bool:
+    """Whether it has all that names an answer."""
+    get = answer.get
+    named = type(get("id")) is str and type(get("model")) is str
+    return named and type(get("object")) is str and type(get("created")) is int
+
+
+def head_of(answer: Mapping[str, Any], otherwise: Head) -> Head:
+    """What names an answer; where it lacks that, as ``otherwise``."""
+    found = ((key, answer.get(key), default) for key, default in otherwise.items())
+    return {key: value if type(value) is type(default) else default for key, value, default in found}
+
+
+def is_counted(usage: Any) -> bool:
+    return type(usage) is dict and all(map(_is_count, map(usage.get, (*COUNTS, "total_tokens"))))
+
+
+def counted(usage: Any) -> dict[str, Any] | None:
+    """Token counts that are numbers; None where there are none at all."""
+    if not isinstance(usage, dict) or not usage:
+        return None
+    counts: dict[str, int] = {key: value if _is_count(value := usage.get(key)) else 0 for key in COUNTS}
+    total = value if _is_count(value := usage.get("total_tokens")) else sum(counts.values())
+    return {**usage, **counts, "total_tokens": total}
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return type(value) is int and value >= 0
+
+
+def are_probable(logprobs: Any) -> bool:
+    """Whether what is told of the tokens is of OpenAI's form."""
+    if logprobs is None:
+        return True
+    content = logprobs.get("content") if type(logprobs) is dict else ()
+    if content is None:
+        return True
+    return type(content) is list and all(
+        type(t) is dict and type(t.get("token")) is str and isinstance(t.get("logprob"), float | int) for t in content
+    )
+
+
+def probable(logprobs: Any) -> dict[str, Any] | None:
+    """The tokens of which something is told."""
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if not isinstance(content, list):
+        return None
+    return {**logprobs, "content": _tokens(content)}
+
+
+def _tokens(found: Iterable[Any]) -> list[dict[str, Any]]:
+    told = []
+    for token in found:
+        if isinstance(token, dict) and isinstance(token.get("token"), str):
+            logprob = value if isinstance(value := token.get("logprob"), float | int) else LEAST_LOGPROB
+            others = {"top_logprobs": _tokens(top)} if isinstance(top := token.get("top_logprobs"), list) else {}
+            told.append({**token, "logprob": logprob, **others})
+    return told
+
+
+def own_id(call: Call, others: Iterable[Call]) -> None:
+    """Gives a call an id where it has none, or one that another call has too: its result will name it."""
+    known = {other.own_id or other.id for other in others if other is not call}
+    if not call.id or call.id in known:
+        call.own_id = f"call_{secrets.token_hex(12)}"

@@ -1,0 +1,61 @@
+"""A provider's rate limits and its request's id reach the client, and nothing of the account does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from router.backends.headers import MOST, passed_on
+from tests.fakes import DEADLINE_SECONDS, World, world
+
+CHAT: dict[str, Any] = {"model": "locum/teacher", "messages": [{"role": "user", "content": "hi"}]}
+USEFUL = {
+    "x-request-id": "req-of-the-provider",
+    "x-ratelimit-limit-requests": "500",
+    "X-RateLimit-Remaining-Tokens": "29000",
+    "anthropic-ratelimit-input-tokens-reset": "2026-01-01T00:00:00Z",
+    "openai-processing-ms": "12",
+}
+PRIVATE = {"openai-organization": "acme", "openai-project": "p", "set-cookie": "a=b", "cf-ray": "1"}
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("world")) as found:
+        yield found
+
+
+def ask(proxy: World, **more: Any) -> httpx.Response:
+    return httpx.post(f"{proxy.url}/v1/chat/completions", json=CHAT | more, timeout=DEADLINE_SECONDS)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [200, 422])
+def test_what_helps_the_client_is_passed_on(proxy: World, stream: bool, status: int) -> None:
+    proxy.teacher.always(headers=USEFUL | PRIVATE, status=status)
+    answer = ask(proxy, stream=stream)
+    assert answer.status_code == status
+    assert {name: answer.headers[name] for name in USEFUL} == USEFUL
+    assert not PRIVATE.keys() & answer.headers.keys()
+    assert answer.headers["x-locum-request-id"].startswith("req_")
+
+
+def test_responses_and_messages_pass_it_on_too(proxy: World) -> None:
+    proxy.teacher.always(headers=USEFUL)
+    for path, body in (
+        ("/v1/responses", {"model": "locum/teacher", "input": "hi"}),
+        ("/v1/messages", CHAT | {"max_tokens": 9}),
+        ("/v1/completions", {"model": "locum/teacher", "prompt": "hi"}),
+    ):
+        for stream in (False, True):
+            answer = httpx.post(f"{proxy.url}{path}", json=body | {"stream": stream}, timeout=DEADLINE_SECONDS)
+            assert answer.headers["x-ratelimit-limit-requests"] == "500", (path, stream)
+
+
+def test_a_header_that_no_server_may_send_fails_nothing() -> None:
+    odd = [(b"x-ratelimit-a", b"\x01"), (b"X-RateLimit-B", b"\xff\xfe"), (b"x-request-id", b"")]
+    assert passed_on(odd) == ((b"x-ratelimit-b", b"\xff\xfe"), (b"x-request-id", b""))
+    assert len(passed_on([(b"x-ratelimit-%d" % n, b"1") for n in range(1000)])) == MOST
