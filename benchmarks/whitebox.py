@@ -9,7 +9,7 @@ from typing import Any
 
 from distiller.data.rows import DatasetRow
 from distiller.training.batches import Encoded, encode, passes, tensors
-from distiller.training.forward import answers
+from distiller.training.outputs import answers
 from distiller.training.teachers.recording import spellings
 from router.contracts.logprobs import Position, packed
 

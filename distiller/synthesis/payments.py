@@ -150,7 +150,7 @@ class Failed(Exception):
         self.lost = lost
 
 
-class Paying:
+class PaidCalls:
     """``calls`` and ``failed`` count what this run asked, not what it found in the journal."""
 
     def __init__(self, models: BackendClient, purse: Purse, journal: Journal) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 
 from distiller.progress import Progress
 from distiller.synthesis.filters import said
-from distiller.synthesis.payments import Journal, Paying, Purse
+from distiller.synthesis.payments import Journal, PaidCalls, Purse
 from distiller.synthesis.plan import planned
 from distiller.synthesis.shelf import book, booked, keep
-from distiller.synthesis.writer import Writing
+from distiller.synthesis.writer import Writer
 from router.backends.client import careful
 from router.contracts.files import write_atomically
 from router.policy.policy import Policy
@@ -83,29 +83,29 @@ def synthesize(
     tell.stage("synthesize", f"{sum(wanted.values())} requests of {len(wanted)} kinds, for at most {usd} USD")
     calls = folder / CALLS
 
-    async def write() -> tuple[Writing, Decimal]:
+    async def write() -> tuple[Writer, Decimal]:
         models, journal = careful(), Journal(calls)
         purse = Purse(usd, journal.spent)
-        writing = Writing(
+        writer = Writer(
             policy,
             plan,
-            Paying(models, purse, journal),
+            PaidCalls(models, purse, journal),
             at=begun["at"],
             seed=seed,
             encoder=encoder,
             on_row=lambda done, of: tell.step(done, of, f"{purse.spent:.4f} of {usd} USD"),
         )
         try:
-            await writing.run()
+            await writer.run()
         finally:
             journal.close()
             await models.close()
-        return writing, purse.spent
+        return writer, purse.spent
 
-    writing, spent = asyncio.run(write())
-    rows = [row for progress in writing.progress for row in progress.rows]
-    kept_by_kind = {progress.kind.name: len(progress.rows) for progress in writing.progress}
-    report = Report(begun["run"], str(spent), kept_by_kind, wanted, said(writing.out), writing.stopped)
+    writer, spent = asyncio.run(write())
+    rows = [row for progress in writer.progress for row in progress.rows]
+    kept_by_kind = {progress.kind.name: len(progress.rows) for progress in writer.progress}
+    report = Report(begun["run"], str(spent), kept_by_kind, wanted, said(writer.out), writer.stopped)
     keep(settings, policy.name, rows)
     book(settings, policy.name, begun["run"], spent, asdict(report))
     shutil.rmtree(folder)

@@ -17,7 +17,7 @@ from distiller.data.rows import DatasetRow
 from distiller.data.shingles import fingerprint
 from distiller.synthesis.filters import LONGER, Novelty, Out, is_whole
 from distiller.synthesis.kinds import AnswerFormat, RequestKind
-from distiller.synthesis.payments import Failed, Paying, PurseEmpty
+from distiller.synthesis.payments import Failed, PaidCalls, PurseEmpty
 from distiller.synthesis.plan import SynthesisPlan
 from distiller.synthesis.prompts import ASKED, drawn, to_answer, to_write, written
 from router.backends.client import Completion
@@ -54,14 +54,14 @@ class KindProgress:
         return len(self.rows) < self.kind.wanted and self.turn < most
 
 
-class Writing:
+class Writer:
     """One run. ``out`` counts what was not kept; ``stopped`` says why it ended before all was there."""
 
     def __init__(
         self,
         policy: Policy,
         plan: SynthesisPlan,
-        paying: Paying,
+        paid: PaidCalls,
         *,
         at: float,
         seed: int,
@@ -69,7 +69,7 @@ class Writing:
         on_row: Callable[[int, int], None],
     ) -> None:
         """``at`` is the unix time that the rows bear. ``on_row`` is told how many rows of how many there are."""
-        self._policy, self._plan, self._paying, self._at = policy, plan, paying, at
+        self._policy, self._plan, self._paid, self._at = policy, plan, paid, at
         self._seed, self._on_row = seed, on_row
         self._novelty = Novelty(plan.train, plan.measured)
         self.progress = [KindProgress(kind) for kind in plan.kinds]
@@ -78,7 +78,7 @@ class Writing:
 
         async def complete(judge: Llm, body: Mapping[str, Any]) -> Said:
             call = f"judge {hashlib.sha256(orjson.dumps(body)).hexdigest()[:24]}"
-            return await paying.judge(call, plan.judging[judge.label], body)
+            return await paid.judge(call, plan.judging[judge.label], body)
 
         self._judges = Judges(policy.judge, complete=complete, encoder=encoder)
         for row in (*plan.train, *plan.measured):
@@ -107,9 +107,9 @@ class Writing:
         await asyncio.gather(*(worker() for _ in range(WORKERS)))
 
     def _check_failures(self) -> None:
-        asked, failed = self._paying.calls, self._paying.failed
+        asked, failed = self._paid.calls, self._paid.failed
         if failed > max(FEW_FAILURES, MOST_FAILED * asked):
-            self.stopped = f"{failed} of {asked} calls failed: {self._paying.last_error}"
+            self.stopped = f"{failed} of {asked} calls failed: {self._paid.last_error}"
 
     async def _turn(self, progress: KindProgress) -> None:
         """Asks once for more of the kind, and has all that is new in the reply answered. Raises Spent."""
@@ -198,7 +198,7 @@ class Writing:
 
     async def _asked(self, call: str, body: Mapping[str, Any], room: int) -> Completion | None:
         try:
-            return await self._paying.ask(call, self._plan.teacher, body, room)
+            return await self._paid.ask(call, self._plan.teacher, body, room)
         except Failed as e:
             self.out[Out.LOST if e.lost else Out.FAILED] += 1
             return None

@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from distiller.data.rows import DatasetRow
-from distiller.training.losses.sparse import SparseTargets, joined
+from distiller.training.losses.sparse_labels import SparseTargets, joined
 
 if TYPE_CHECKING:
     from torch import Tensor

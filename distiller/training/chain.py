@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, scan
 from distiller.training.batches import Encoded, encode, tensors
-from distiller.training.forward import answers
 from distiller.training.launch import train
 from distiller.training.loop import TrainReport, fingerprint, read_report, together
+from distiller.training.outputs import answers
 from router.errors import TrainingError
 from router.policy.distillation import HardLabelSettings, MethodSettings, ProgressiveSettings, SoftLabelSettings
 

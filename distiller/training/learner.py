@@ -17,8 +17,8 @@ import structlog
 from distiller.config import TrainConfig
 from distiller.training import attention, lean_backward
 from distiller.training.batches import Encoded, Pass, idle, passes
-from distiller.training.forward import answers
 from distiller.training.methods.base import Method
+from distiller.training.outputs import answers
 from distiller.training.place import ProcessPlace, forget_cached, halved, out_of_memory
 from distiller.training.sharding import blocks, clip, gathered, sharded, whole
 from distiller.training.student import finished, has_bf16, in_bfloat16, load, spread

@@ -11,7 +11,7 @@ from distiller.training.batches import Encoded, Pass, encode
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distiller.training.forward import Outputs
+    from distiller.training.outputs import Outputs
 
 
 class Method(Protocol):

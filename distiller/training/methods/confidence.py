@@ -17,7 +17,7 @@ from distiller.training.methods.base import Method
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distiller.training.forward import Outputs
+    from distiller.training.outputs import Outputs
 
 
 @dataclass(frozen=True)

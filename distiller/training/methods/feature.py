@@ -19,7 +19,7 @@ from router.errors import TrainingError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distiller.training.forward import Outputs
+    from distiller.training.outputs import Outputs
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from distiller.training.teachers.weights import OpenTeacher
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distiller.training.forward import Outputs
+    from distiller.training.outputs import Outputs
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from distiller.training.batches import Encoded, Pass, encode
 from distiller.training.losses.cross_entropy import answer_cross_entropy, cross_entropy, minus_one_hot
 from distiller.training.losses.divergences import Divergence
 from distiller.training.losses.fusion import at_least_float32, fused
-from distiller.training.losses.sparse import Rest, SparseTargets, sparse_soft_label
+from distiller.training.losses.sparse_labels import Rest, SparseTargets, sparse_soft_label
 from distiller.training.methods.base import Method
 from distiller.training.teachers.weights import OpenTeacher
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from distiller.training.forward import Outputs
+    from distiller.training.outputs import Outputs
 
 
 Knowing = Callable[[Sequence[DatasetRow], Sequence[Encoded], Any], Sequence[SparseTargets | None]]

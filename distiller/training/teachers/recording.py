@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from distiller.data.rows import DatasetRow
 from distiller.training.batches import Encoded
-from distiller.training.losses.sparse import Rest, SparseTargets
+from distiller.training.losses.sparse_labels import Rest, SparseTargets
 from distiller.training.teachers.weights import differing
 from router.contracts.logprobs import Position, unpacked
 from router.errors import TrainingError

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distiller.data.rows import DatasetRow
 from distiller.training.batches import Encoded
-from distiller.training.losses.sparse import SparseTargets
+from distiller.training.losses.sparse_labels import SparseTargets
 from distiller.training.progress import Meter
 from distiller.training.teachers.weights import PROBE, differing, encoded
 from router.errors import TrainingError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.training.batches import Pass
-from distiller.training.forward import Outputs, answers
+from distiller.training.outputs import Outputs, answers
 from router.errors import TrainingError
 
 PROBE = "Locum: 3.14 + 2 = 5,14?\n\n  naïve Käse 日本語 <b>&amp;</b>\tdef f(x):\n\treturn x"

@@ -17,11 +17,11 @@ from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build, read
 from distiller.training.batches import Encoded, Pass, encode
 from distiller.training.checkpoints import Checkpoint, RunState
-from distiller.training.forward import Outputs
 from distiller.training.launch import train
 from distiller.training.learner import Learner
 from distiller.training.loop import read_report
 from distiller.training.methods.hard import HardLabel
+from distiller.training.outputs import Outputs
 from tests.distiller.tiny_student import TEAMS, dataset, policy, record, student
 from tests.distiller.trainings import killed, weights_of
 

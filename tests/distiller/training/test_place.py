@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 from distiller.config import TrainConfig
 from distiller.training.batches import Encoded, Pass
-from distiller.training.forward import Outputs
 from distiller.training.learner import Learner
 from distiller.training.methods.hard import HardLabel
+from distiller.training.outputs import Outputs
 from distiller.training.place import halved, out_of_memory
 from router.errors import TrainingError
 from tests.distiller.tiny_student import student

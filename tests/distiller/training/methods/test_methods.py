@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build
 from distiller.training.batches import Encoded, encode, end_of_turn, tensors
-from distiller.training.forward import answers
 from distiller.training.launch import train
 from distiller.training.learner import Learner
 from distiller.training.loop import TrainReport
@@ -21,6 +20,7 @@ from distiller.training.methods.factory import make
 from distiller.training.methods.feature import Feature, even
 from distiller.training.methods.on_policy import OnPolicy
 from distiller.training.methods.reasoning import Reasoning, parted
+from distiller.training.outputs import answers
 from router.contracts.logprobs import Position, packed
 from router.errors import TrainingError
 from router.policy.distillation import (

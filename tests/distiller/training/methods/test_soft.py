@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-from distiller.training.forward import Outputs
 from distiller.training.losses.divergences import Divergence
 from distiller.training.methods.soft import soft_label
+from distiller.training.outputs import Outputs
 from router.policy.distillation import DivergenceKind
 
 KINDS = [Divergence(kind, mixed) for kind in get_args(DivergenceKind) for mixed in (0.1, 0.5)]

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from distiller.data.rows import DatasetRow
 from distiller.training.batches import Encoded, encode, tensors
-from distiller.training.losses.sparse import SparseTargets
+from distiller.training.losses.sparse_labels import SparseTargets
 from distiller.training.teachers.recording import Recorded, spellings
 from distiller.training.teachers.vllm import ServedTeacher
 from distiller.training.teachers.weights import PROBE

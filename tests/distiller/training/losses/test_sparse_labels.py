@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distiller.training.losses.divergences import Divergence
-from distiller.training.losses.sparse import Rest, SparseTargets, sparse_soft_label
+from distiller.training.losses.sparse_labels import Rest, SparseTargets, sparse_soft_label
 
 DOUBLE = torch.float64
 
