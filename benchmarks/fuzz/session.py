@@ -114,7 +114,7 @@ def plain(seed: int, number: int) -> Request:
     lines = [f"POST {path} HTTP/1.1", "host: locum", f"authorization: Bearer {key}", f"content-length: {len(data)}"]
     head = "".join(f"{line}\r\n" for line in lines).encode()
     leaves = rng.random() < 0.02
-    native = path == "/v1/chat/completions" or (path == "/v1/messages" and claudes(name))
+    native = path == "/v1/messages" and claudes(name)
     return Request(number, head + b"\r\n" + data, path, reads=rng.choice((0, 300)) if leaves else None, native=native)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.fuzz.connection import Answer
 from benchmarks.fuzz.requests import Request
+from router.wire.sse import DONE, payload, split
 
 SECRET = "sk-teacher-SECRET-20af"
 UPSTREAMS = frozenset({502, 503, 504, 529})
@@ -69,8 +70,7 @@ def _of_any(request: Request, answer: Answer) -> str | None:
 
 def _stream(request: Request, answer: Answer, *, well: bool) -> str | None:
     """A stream says how it ended, and what we wrote of it is JSON."""
-    lines = [line[5:].strip() for line in answer.body.replace(b"\r", b"\n").split(b"\n") if line.startswith(b"data:")]
-    found = [_json(line) for line in lines if line != b"[DONE]"]
+    found = [_json(data) for data in map(payload, split(answer.body)) if data and data != DONE]
     if None in found and (well or not request.native):
         return "an event that is no JSON"
     if request.path in ("/v1/chat/completions", "/v1/completions"):

@@ -123,6 +123,17 @@ def wait_seconds(headers: Mapping[str, str], text: str) -> float | None:
     return None
 
 
+_ELSEWHERE = "have the policy name another model, or a fallback"
+_REMEDIES = {
+    402: f"pay its provider, or {_ELSEWHERE}",
+    429: f"pay its provider, or {_ELSEWHERE}",
+    404: f"check the policy's model and url, or {_ELSEWHERE}",
+    410: _ELSEWHERE,
+    502: "check the key that the policy names, and what it may ask for",
+}
+"""What an operator does about it, by the status that a client is told."""
+
+
 def _account(named: str, status: int, text: str, code: str | None, wait: float | None) -> UpstreamUnusable | None:
     """The fault of the proxy's own account, or of what it asks for there; None where it is none."""
     if status != 429 and _MODERATION.search(text):  # whatever the status: it says that it read the request
@@ -133,6 +144,7 @@ def _account(named: str, status: int, text: str, code: str | None, wait: float |
     if not what:
         return None
     why = f"{named} {what} ({status}, {code})" if code else f"{named} {what} ({status})"
+    why = f"{why}: {_REMEDIES[told]}" if told in _REMEDIES else why
     return UpstreamUnusable(why, status=told, code=code, wait_seconds=wait)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,8 @@ LAST_BYTES_SECONDS = 1.0
 LONGEST_ERROR_BYTES = LONGEST_LISTING_BYTES = 2**20
 LONGEST_UNPACKED_BYTES = 128 * 2**20
 """What a stream may hold that comes compressed: a thousand times what was sent."""
+_PACKED = re.compile(r"content-encoding: (\w+)")
+"""Of what aiohttp says about a body that it cannot unpack."""
 NONE: Mapping[str, str] = {}
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -306,5 +309,9 @@ def _named(backend: Backend, error: Exception) -> UpstreamError:
             return UpstreamTimeout(f"{backend.label} did not answer within {backend.timeout_seconds:g} s")
         case aiohttp.ClientConnectorError() | aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():
             return UpstreamUnreachable(f"{backend.label} cannot be reached ({type(error).__name__})")
+        case _ if packed := _PACKED.search(str(error)):
+            return UpstreamError(
+                f"{backend.label} packed its answer as {packed[1]}, which was not asked for or is damaged"
+            )
         case _:
             return UpstreamError(f"{backend.label} broke off its answer ({type(error).__name__})")

@@ -27,6 +27,8 @@ from router.settings import Limits, Settings
 LAST_SECONDS = 2
 """For the last words to those whose answers were cut off, and for their connections to close."""
 POLL_SECONDS = 0.05
+NEVER_SECONDS = 10**6
+"""uvicorn's own patience with an idle connection: it has no say, since it counts the time in which it heard nobody."""
 LOOK_SECONDS = 1.0
 """How long after one look at the connections the next one comes, roughly."""
 
@@ -72,7 +74,7 @@ class Server(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=limits.idle_seconds,
+                timeout_keep_alive=NEVER_SECONDS,
                 timeout_graceful_shutdown=LAST_SECONDS,
             )
         )

@@ -220,3 +220,10 @@ async def test_a_large_request_is_written_beside_the_event_loop(
                 await http.complete(backend, BODY, Waited(size))
     assert threads[0] == threading.main_thread().name
     assert threads[1].startswith("locum-aside")
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "br", "gzip", "deflate"])
+async def test_an_answer_packed_in_a_way_that_cannot_be_read_is_named(http: OpenAIWire, encoding: str) -> None:
+    async with serving(head(200, len(ANSWER), encoding), ANSWER) as backend:
+        with pytest.raises(UpstreamError, match=f"the teacher packed its answer as {encoding[:3]}"):
+            await http.complete(backend, BODY, Waited())
