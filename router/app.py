@@ -31,7 +31,7 @@ from router.api.responses.surface import Responses
 from router.api.surface import Plain, Routed
 from router.backends.client import BackendClient, Wires
 from router.cascade.drain import Drain
-from router.cascade.services import Services
+from router.cascade.exchange import Services
 from router.errors import BadRequest, LocumError
 from router.metrics.files import MetricFiles
 from router.metrics.metrics import Metrics

@@ -38,7 +38,7 @@ def serve(
     """Run the proxy alone: the student is reached by URL, or was started by `locum up`."""
     settings = _ready_home()
     if workers == 1:
-        from router.process.run import run  # heavy: only this command pays for it
+        from router.process.server import run  # heavy: only this command pays for it
 
         run(policy, host=host, port=port, settings=settings)
     else:

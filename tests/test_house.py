@@ -22,6 +22,7 @@ SOURCES = {
 MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in SOURCES]
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
+SLIVER_LINES, MAX_SLIVERS = 50, 19
 LIGHT = {
     "aiohttp", "brotli", "fastapi", "httptools", "multidict", "numpy", "orjson", "prometheus_client", "pydantic",
     "pydantic_core", "rich", "starlette", "structlog", "threadpoolctl", "typer", "typing_extensions", "uvicorn",
@@ -74,6 +75,12 @@ def test_modules_and_functions_stay_small() -> None:
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 long += [f"{at(path, node.lineno)} {node.name}"] if lines > MAX_FUNCTION_LINES else []
     assert long == []
+
+
+def test_few_modules_are_slivers() -> None:
+    lengths = {at(p, 1): p.read_text().count("\n") for p in SOURCES if p.name not in ("__init__.py", "__main__.py")}
+    slivers = sorted(place for place, lines in lengths.items() if lines < SLIVER_LINES)
+    assert len(slivers) <= MAX_SLIVERS, slivers
 
 
 def test_no_function_rebinds_a_global() -> None:

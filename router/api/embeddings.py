@@ -15,7 +15,7 @@ from router.api.vectors import in_form
 from router.backends.base import Backend, Reply, Waited
 from router.backends.faults import surely_unpaid
 from router.cascade.cascade import Cascade
-from router.cascade.services import Services
+from router.cascade.exchange import Services
 from router.contracts.records import Usage
 from router.errors import BadRequest, BudgetSpent, LocumError, NotFound, UpstreamError, UpstreamRefused
 from router.pricing import cost_usd

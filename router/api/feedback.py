@@ -10,7 +10,7 @@ import orjson
 
 from router.api.asgi import Arrived
 from router.backends.base import Reply
-from router.cascade.services import Services
+from router.cascade.exchange import Services
 from router.contracts.records import Record
 from router.errors import BadRequest, NotFound
 from router.metrics.metrics import FeedbackWord

@@ -1,17 +1,25 @@
-"""What the cascade knows of a backend: where it is, how to ask it, what comes back."""
+"""What the cascade knows of a backend: where it is, how to ask it, what comes back, and
+which headers of that its client gets: what helps it to wait and to ask for help, and nothing of the account."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from router.backends.headers import Pairs
 from router.contracts.decision import Tier
 from router.contracts.prices import Price
 from router.contracts.records import Rights
 from router.wire.chat import Dialect
+
+KNOWN = frozenset({b"retry-after", b"openai-processing-ms", b"openai-version", b"x-request-id"})
+KINDS = (b"x-ratelimit-", b"anthropic-ratelimit-")
+MOST = 32
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+Pairs = tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +125,13 @@ class Upstream(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def passed_on(headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
+    """Those that go on, names in lower case, values as the bytes that they came as."""
+    found = [
+        (name, value)
+        for given, value in headers
+        if ((name := given.lower()) in KNOWN or name.startswith(KINDS)) and not _CONTROL.search(value)
+    ]
+    return tuple(found[:MOST])

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from router.backends.base import Backend, Stream
+from router.backends.base import Backend, Pairs, Stream
 from router.backends.conversion import streamed
-from router.backends.headers import Pairs
 from router.backends.inband_errors import Told, broken_off, error_in, failure, suspicious, told
 from router.errors import UpstreamError
 from router.wire.json_text import BOM

@@ -15,11 +15,10 @@ from typing import Any, NoReturn
 
 import orjson
 
-from router.backends.base import Backend, Reply, Waited
+from router.backends.base import Backend, Pairs, Reply, Waited, passed_on
 from router.backends.events import LONGEST_EVENT_BYTES
 from router.backends.faults import JSON, fault, unable
 from router.backends.fields import EMBEDDINGS, allowed, chat, foreign_part, foreign_tool, remote_media, stored_input
-from router.backends.headers import Pairs, passed_on
 from router.errors import (
     LocumError,
     UpstreamError,

@@ -17,11 +17,10 @@ import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
-from router.backends.base import Backend, Reply, Waited
+from router.backends.base import Backend, Pairs, Reply, Waited, passed_on
 from router.backends.conversion import is_stream, whole
 from router.backends.events import LONGEST_EVENT_BYTES
 from router.backends.faults import READ_BYTES, fault
-from router.backends.headers import Pairs, passed_on
 from router.backends.inband_errors import raise_error_in, told
 from router.errors import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
 from router.wire.chat import Dialect

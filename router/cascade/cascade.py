@@ -18,11 +18,10 @@ from router.bundles.watcher import LiveBundle, ServingSet
 from router.cascade.acceptance import AnswerSoFar, Wanted, judge_answer, wanted
 from router.cascade.audit import Auditor, Quiet
 from router.cascade.deadlines import Deadlines
-from router.cascade.exchange import CLIENT_LEFT, Exchange, fallback_cause
+from router.cascade.exchange import CLIENT_LEFT, Exchange, Services, fallback_cause
 from router.cascade.payments import Payments
 from router.cascade.relay import Relay, ask_whole, request_for, wished
 from router.cascade.samples import Samples
-from router.cascade.services import Services
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, AnswerKind
 from router.errors import BudgetSpent, UpstreamError, UpstreamRefused, UpstreamUnable, UpstreamUnreachable

@@ -1,4 +1,4 @@
-"""One request on its way: what was asked, what happened, and the record of it."""
+"""One request on its way: what was asked, what happened, and the record of it; what all requests share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from decimal import Decimal
 from typing import Any
 
 from router.backends.base import Backend, Waited
+from router.backends.client import BackendClient
 from router.backends.thoughts import Owed
 from router.bundles.watcher import LiveBundle
+from router.cascade.drain import Drain
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, AnswerKind, Record, Signals, Usage
 from router.errors import (
@@ -23,10 +25,12 @@ from router.errors import (
     UpstreamUnreachable,
     UpstreamUnusable,
 )
+from router.metrics.metrics import Metrics
 from router.policy.policy import Policy
 from router.pricing import cost_usd
 from router.routing.budget import Reservation
 from router.scoring.text.features import FEATURES_VERSION, Features
+from router.store.base import Store
 from router.wire.chat import ChatRequest, Headers
 
 CLIENT_LEFT = 499
@@ -211,3 +215,14 @@ class Exchange:
             seconds=seconds,
             overhead_seconds=max(0.0, seconds - self.waited.seconds),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all policies share, for the life of the process."""
+
+    tiers: BackendClient
+    store: Store
+    metrics: Metrics
+    drain: Drain
+    owed: Owed = field(default_factory=Owed)

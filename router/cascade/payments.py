@@ -17,7 +17,7 @@ from router.cascade.exchange import Exchange
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, AnswerKind, Usage
 from router.errors import UpstreamError, UpstreamRefused
-from router.routing.till import Till, teacher_usd
+from router.routing.budget import Till, teacher_usd
 
 USUAL_TOKENS = 500
 """How long a teacher's answer is taken for that never came, as long as none has come."""

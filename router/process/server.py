@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
@@ -18,10 +20,13 @@ import uvicorn
 from structlog.typing import EventDict, Processor
 from threadpoolctl import threadpool_limits
 
+from router.app import create_app
 from router.cascade.drain import Drain
 from router.errors import LocumError
 from router.process.protocol import BoundedHttp, bounded_http
 from router.reports.terminal import shown
+from router.served.claim import claimed
+from router.served.policies import background
 from router.settings import Limits, Settings
 
 LAST_SECONDS = 2
@@ -217,3 +222,27 @@ def log_to_stderr() -> None:
         logger_factory=structlog.PrintLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
+
+
+def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -> None:
+    """Serves until SIGINT or SIGTERM. ``port`` 0 picks a free one; ``<home>/run/proxy.json`` tells which.
+
+    Raises:
+        PolicyError: a policy file is wrong.
+        LocumError: another proxy serves this home, or the address is taken.
+    """
+    log_to_stderr()
+    problems, drain = exposure(host, settings), Drain()
+    for problem in problems:
+        log.warning("unprotected", why=problem)
+    with claimed(settings.run) as claim:
+        app, keeping = create_app(policies, settings, drain=drain, problems=problems), set()
+
+        def listening(url: str) -> None:
+            claim.tell(url)
+            keeping.add(background(claim.keep(), "the claim on the home"))  # until the server's loop ends
+
+        limits, ending = settings.limits, claim.withdraw
+        server = Server(app, host=host, limits=limits, drain=drain, listening=listening, ending=ending)
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once all is closed
+            server.run([bound(host, port, shared=False)])

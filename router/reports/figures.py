@@ -9,7 +9,7 @@ from rich.text import Text
 from router.contracts.decision import Tier
 from router.policy.policy import Policy
 from router.reports.summary import Summary, parity, quantile
-from router.reports.tables import BASE, milliseconds, share, table_of, usd
+from router.reports.terminal import BASE, milliseconds, share, table_of, usd
 
 
 def figures(policy: Policy, summary: Summary, hours: float) -> Group:

@@ -23,8 +23,7 @@ from router.errors import PolicyError
 from router.policy.policy import Policy, load_policy
 from router.reports.figures import figures
 from router.reports.summary import Summary
-from router.reports.tables import BASE, date, share, table_of
-from router.reports.terminal import Terminal
+from router.reports.terminal import BASE, Terminal, date, share, table_of
 from router.scoring.statistics.shift import BLOCK
 from router.scoring.text.encoder import kept_encoder
 from router.served.claim import state_of, told

@@ -1,4 +1,4 @@
-"""Where people read what clients and models wrote: a terminal, which obeys some of it.
+"""How figures are written in a terminal, and what clients and models wrote, some of which a terminal obeys.
 
 Escape sequences set the clipboard and rewrite what stands on the screen, bidirectional controls show a text in
 another order than it has. So everything that is printed passes through ``shown``, and no text is markup.
@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
+from rich.table import Table
+
+BASE = "base student"
+"""What serves where no bundle does."""
 
 _LINES = frozenset("\n\t")
 _ACTING = [
@@ -57,3 +63,27 @@ class PagePart:
 
 def _shown(segment: Segment) -> Segment:
     return segment if segment.control else segment._replace(text=shown(segment.text))
+
+
+def table_of(*columns: str, title: str = "") -> Table:
+    """The first column is text, the others are numbers."""
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    return table
+
+
+def usd(amount: Decimal) -> str:
+    return f"{amount:.4f}"
+
+
+def share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1000 * seconds:,.1f}"
+
+
+def date(unix: float) -> str:
+    return datetime.fromtimestamp(unix).astimezone().strftime("%Y-%m-%d %H:%M")

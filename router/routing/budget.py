@@ -1,4 +1,5 @@
-"""What may be spent in one UTC day, and what of it is left."""
+"""What may be spent in one UTC day, what of it is left, and the till where a policy's teachers are paid from it: what
+one can cost is held before it is asked."""
 
 from __future__ import annotations
 
@@ -8,10 +9,16 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Protocol
 
+from router.backends.base import Backend
 from router.contracts.decision import Tier
-from router.contracts.records import Audit
+from router.contracts.records import Answer, Audit
 from router.errors import BudgetSpent
+from router.pricing import Prices
 from router.routing.state.machine import NANO, MachineState
+from router.scoring.statistics.thresholds import Mean
+from router.wire.ceiling import Dearest
+
+NOTHING = Decimal(0)
 
 DAY_SECONDS = 86_400
 
@@ -141,11 +148,35 @@ def _hours(seconds: int) -> str:
     return f"{hours} h {minutes:02} min"
 
 
-NOTHING = Decimal(0)
-
-
 def audit_usd(audit: Audit) -> Decimal:
     """What an audit draws on the day's cap, in US dollars: a teacher's answer, and the judge."""
     answer = audit.answer
     asked = answer.cost_usd if answer is not None and answer.tier is Tier.TEACHER else NOTHING
     return asked + audit.judge_usd
+
+
+class Till:
+    """One policy's. It outlives edits of the policy file. ``usual_tokens``: how long its teachers' answers are."""
+
+    def __init__(self, budget: DailyBudget) -> None:
+        self.budget = budget
+        self.usual_tokens = Mean()
+
+    def affords(self, dearest: Dearest, prices: Prices) -> bool:
+        """Whether some teacher could be asked this now."""
+        if not self.budget.capped:
+            return True
+        return any(self.budget.affords(dearest.usd(model, price)) for model, price in prices.teachers.items())
+
+    def hold(self, backend: Backend, dearest: Dearest) -> Reservation:
+        """Holds the dearest that ``backend`` can make of a request. Raises BudgetSpent where that does not fit."""
+        capped = self.budget.capped and backend.price is not None
+        usd = dearest.usd(backend.label, backend.price) if capped and backend.price else NOTHING
+        if (held := self.budget.reserve(usd)) is None:
+            raise self.budget.refusal("the budget")
+        return held
+
+
+def teacher_usd(answers: list[Answer]) -> Decimal:
+    """US dollars that a request's answers cost at the teachers."""
+    return sum((answer.cost_usd for answer in answers if answer.tier is Tier.TEACHER), NOTHING)

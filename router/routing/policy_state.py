@@ -13,11 +13,10 @@ from router.contracts.records import Answer, Record
 from router.metrics.metrics import TOO_HARD
 from router.policy.policy import Policy
 from router.pricing import Prices
-from router.routing.budget import DailyBudget, audit_usd
+from router.routing.budget import DailyBudget, Till, audit_usd, teacher_usd
 from router.routing.conversations import Conversations
 from router.routing.decision import Facts, RequestView, audit_rate, decide, drawn
 from router.routing.state.machine import MachineState
-from router.routing.till import Till, teacher_usd
 from router.scoring.prior import prior_score
 from router.scoring.scorer import Look, Scorer
 from router.scoring.statistics.thresholds import Pace, ShareThreshold

@@ -18,7 +18,7 @@ from router.backends.roster import PolicyBackends
 from router.bundles.students import Students, students_of
 from router.bundles.watcher import BundleWatcher, LiveBundle
 from router.cascade.cascade import Cascade
-from router.cascade.services import Services
+from router.cascade.exchange import Services
 from router.contracts.rounds import HISTORY, training_costs
 from router.errors import PolicyError
 from router.judges.models import check_judges, judges_of

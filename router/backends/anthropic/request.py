@@ -16,8 +16,7 @@ from router.backends.anthropic.models import (
     thinks_adaptively,
 )
 from router.backends.anthropic.passage import thinks_by_budget, unthought
-from router.backends.anthropic.schema import closed
-from router.backends.anthropic.tools import choice_of, tools_of
+from router.backends.anthropic.tools import choice_of, closed, tools_of
 from router.backends.anthropic.turns import turns_of
 
 BUDGETS = {"minimal": 1_024, "low": 2_048, "medium": 8_192, "high": 16_384, "xhigh": 24_576, "max": 30_000}

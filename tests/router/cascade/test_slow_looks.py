@@ -16,8 +16,7 @@ from router.backends.roster import PolicyBackends
 from router.bundles.watcher import LiveBundle
 from router.cascade.cascade import Cascade
 from router.cascade.drain import Drain
-from router.cascade.exchange import CLIENT_LEFT
-from router.cascade.services import Services
+from router.cascade.exchange import CLIENT_LEFT, Services
 from router.contracts.bundles import Thresholds, activate
 from router.judges.judge import Judges
 from router.metrics.metrics import Metrics

@@ -10,8 +10,8 @@ import pytest
 from router.backends.anthropic.answer import chat_of, is_whole, usage_of
 from router.backends.anthropic.models import version_of
 from router.backends.anthropic.request import messages_body
-from router.backends.anthropic.schema import closed
 from router.backends.anthropic.stream import Chunks
+from router.backends.anthropic.tools import closed
 from router.errors import UpstreamError, UpstreamRefused
 from router.wire.sse import LOST, chunks, ends, split
 from tests.fakes import collected

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from router.backends.headers import MOST, passed_on
+from router.backends.base import MOST, passed_on
 from tests.fakes import DEADLINE_SECONDS, World, world
 
 CHAT: dict[str, Any] = {"model": "locum/teacher", "messages": [{"role": "user", "content": "hi"}]}

@@ -25,7 +25,7 @@ from tests.fakes import DEADLINE_SECONDS, FakeUpstream, World, policy_of, served
 SERVE = """
 import sys
 from pathlib import Path
-from router.process.run import run
+from router.process.server import run
 from router.settings import Settings
 run([Path(sys.argv[1])], host="127.0.0.1", port=0, settings=Settings(home=Path(sys.argv[2])))
 """
