@@ -36,6 +36,7 @@ from router.errors import BadRequest, LocumError
 from router.metrics.files import MetricFiles
 from router.metrics.metrics import Metrics
 from router.policy.engines import EncoderKind
+from router.routing.state.base import SharedState
 from router.routing.state.machine import MachineState
 from router.scoring.text.encoder import Encoder, load_encoder
 from router.served.catalog import Catalog
@@ -80,7 +81,7 @@ def create_app(
     *,
     env: Mapping[str, str] = os.environ,
     encoders: Callable[[EncoderKind], Encoder | None] | None = None,
-    state: MachineState | None = None,
+    state: SharedState | None = None,
     drain: Drain | None = None,
     problems: Sequence[str] = (),
     files: MetricFiles | None = None,

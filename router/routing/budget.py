@@ -7,41 +7,20 @@ import math
 import time
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Protocol
 
 from router.backends.base import Backend
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Audit
 from router.errors import BudgetSpent
 from router.pricing import Prices
-from router.routing.state.machine import NANO, MachineState
+from router.routing.state.base import NANO, Account
+from router.routing.state.machine import MachineState
 from router.scoring.statistics.thresholds import Mean
 from router.wire.ceiling import Dearest
 
 NOTHING = Decimal(0)
 
 DAY_SECONDS = 86_400
-
-
-class Counted(Protocol):
-    """Where a budget's money is counted, in whole nano-dollars, by all who spend from it together. Days are
-    UTC, counted since 1970; a clock that goes back changes no day."""
-
-    def reserve(self, day: int, nano: int, cap: int) -> bool:
-        """Holds so much, in one step with looking whether it ``fits``."""
-        ...
-
-    def settle(self, day: int, held: int, spent: int) -> None: ...
-
-    def fits(self, day: int, nano: int, cap: int) -> bool: ...
-
-    def spent_before(self, day: int, nano: int) -> None:
-        """Sets what was spent before counting began."""
-        ...
-
-    def spent(self, day: int) -> int: ...
-
-    def reserved(self) -> int: ...
 
 
 class Reservation:
@@ -70,10 +49,10 @@ class DailyBudget:
     """
 
     def __init__(
-        self, usd_per_day: Decimal | None, counted: Counted | None = None, *, clock: Callable[[], float] = time.time
+        self, usd_per_day: Decimal | None, counted: Account | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.cap(usd_per_day)
-        self._counted: Counted = counted or MachineState().account("budget")
+        self._counted: Account = counted or MachineState().account("budget")
         self._clock = clock
 
     def cap(self, usd_per_day: Decimal | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from router.routing.state.machine import VALUES, MachineState
+from router.routing.state.base import VALUES, SharedState
 
 READ_BYTES = 2**16
 """Of a longer opening so much of its beginning and of its end tell it from others, with its length."""
@@ -41,7 +41,7 @@ class Conversations:
     All workers that map one ``state`` remember together.
     """
 
-    def __init__(self, policy: str, state: MachineState) -> None:
+    def __init__(self, policy: str, state: SharedState) -> None:
         self._policy, self._state = policy, state
 
     def escalated(self, conversation: str) -> bool:

@@ -16,7 +16,7 @@ from router.pricing import Prices
 from router.routing.budget import DailyBudget, Till, audit_usd, teacher_usd
 from router.routing.conversations import Conversations
 from router.routing.decision import Facts, RequestView, audit_rate, decide, drawn
-from router.routing.state.machine import MachineState
+from router.routing.state.base import SharedState
 from router.scoring.prior import prior_score
 from router.scoring.scorer import Look, Scorer
 from router.scoring.statistics.thresholds import Pace, ShareThreshold
@@ -46,7 +46,7 @@ class RoutingState:
     """One policy's running state of deciding. It outlives edits of the policy file (``follow``), so that
     an edit forgets neither conversations nor what was spent today."""
 
-    def __init__(self, policy: Policy, state: MachineState, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, policy: Policy, state: SharedState, *, clock: Callable[[], float] = time.time) -> None:
         self._policy, self._prices = policy, Prices.of(policy)
         self._extra = Extra.of(self._prices)
         self._conversations = Conversations(policy.name, state)

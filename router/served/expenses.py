@@ -13,7 +13,7 @@ import structlog
 from router.errors import StoreError
 from router.routing.budget import DAY_SECONDS
 from router.routing.policy_state import RoutingState, teacher_spend
-from router.routing.state.machine import MachineState
+from router.routing.state.base import SharedState
 from router.store.base import Records
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ NOTHING = Decimal(0)
 
 
 async def count_before(
-    records: Records, state: MachineState, routings: Callable[[], Mapping[str, RoutingState]]
+    records: Records, state: SharedState, routings: Callable[[], Mapping[str, RoutingState]]
 ) -> None:
     """Counts for each policy; reads off the event loop. One worker does it for all. A log that cannot be read now is
     read again later: as long as it is unknown what was spent, nothing is."""
@@ -39,7 +39,7 @@ async def count_before(
     state.know_spending()
 
 
-async def known(state: MachineState, at_most_seconds: float = 5.0) -> None:
+async def known(state: SharedState, at_most_seconds: float = 5.0) -> None:
     """Returns once all is counted, or after so long: a start need not wait for a very long day."""
     with suppress(TimeoutError):
         async with asyncio.timeout(at_most_seconds):

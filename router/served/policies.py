@@ -25,7 +25,7 @@ from router.judges.models import check_judges, judges_of
 from router.policy.engines import EncoderKind
 from router.policy.policy import Policy, load_policy
 from router.routing.policy_state import RoutingState
-from router.routing.state.machine import MachineState
+from router.routing.state.base import SharedState
 from router.scoring.text.encoder import Encoder
 from router.served.canary_split import CanarySplit
 from router.served.catalog import Catalog
@@ -71,7 +71,7 @@ class Policies:
         settings: Settings,
         env: Mapping[str, str],
         encoders: Callable[[EncoderKind], Encoder | None],
-        state: MachineState,
+        state: SharedState,
     ) -> None:
         if not paths:
             raise PolicyError("no policy file given")

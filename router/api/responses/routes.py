@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 
-from router.api.responses.store import Kept, KeptResponses
+from router.api.responses.store import Kept, ResponseStore
 from router.api.responses.surface import PATH, Owner
 from router.errors import BadRequest, NotStored
 
 
-def routes(kept: KeptResponses, owner: Owner) -> APIRouter:
+def routes(kept: ResponseStore, owner: Owner) -> APIRouter:
     router = APIRouter(prefix=PATH)
 
     async def found(response_id: str, request: Request) -> Kept:

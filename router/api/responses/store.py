@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 import structlog
@@ -93,8 +93,27 @@ class Terms:
     seconds: float
 
 
+class ResponseStore(Protocol):
+    """Where responses are kept, as the surface asks it."""
+
+    async def put(self, response: dict[str, Any], given: list[Item], terms: Terms) -> bool:
+        """Keeps a response and its input. Once it is true, every process finds it; false where it could not be."""
+        ...
+
+    async def get(self, response_id: str, owner: str) -> Kept | None: ...
+
+    async def history(self, response_id: str, owner: str) -> History | None:
+        """None where the response, or one that it goes on from, is not kept (any more), or all is longer than
+        ``MOST_BYTES``."""
+        ...
+
+    async def delete(self, response_id: str, owner: str) -> bool:
+        """Whether there was one to delete."""
+        ...
+
+
 class KeptResponses:
-    """All of it is done on one thread of its own; ``clock`` tells the unix time that retention goes by."""
+    """In a SQLite file, on one thread of its own; ``clock`` tells the unix time that retention goes by."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._path, self._clock = path, clock

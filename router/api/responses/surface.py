@@ -11,7 +11,7 @@ from router.api.responses.answer import Response, Turn
 from router.api.responses.items import REFERENCE, Item, Transcript, listed, new_ids, owner_of
 from router.api.responses.request import chat_body, check
 from router.api.responses.sink import ResponseSink
-from router.api.responses.store import MOST_BYTES, History, KeptResponses, Terms
+from router.api.responses.store import MOST_BYTES, History, ResponseStore, Terms
 from router.api.responses.tools import named, tools_of
 from router.api.surface import AskedChat, conversation_of
 from router.errors import BadRequest, NotStored, PreviousNotStored
@@ -31,7 +31,7 @@ class Responses:
     """Puts what was said before in front of each request, from what is kept here. Nothing is kept for a policy
     that keeps no text."""
 
-    def __init__(self, catalog: Callable[[], Catalog], kept: KeptResponses, owner: Owner) -> None:
+    def __init__(self, catalog: Callable[[], Catalog], kept: ResponseStore, owner: Owner) -> None:
         self._catalog, self._kept, self._owner = catalog, kept, owner
 
     async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> AskedChat:

@@ -3,13 +3,13 @@
 It is made of 64-bit words, and every fact is one aligned word: processors read and write those whole, so
 nobody ever sees half a fact, and reading locks nothing. There are two kinds of facts:
 
-- **Money** (``Account``). Each worker has a region of its own that it alone writes; the sum over all regions
+- **Money** (``MachineAccount``). Each worker has a region of its own that it alone writes; the sum over all regions
   is what the machine spent. A row is {key, day, spent, reserved}. At a new day ``spent`` is written before
   ``day``: whoever reads in between takes the row for yesterday's, never yesterday's money for today's. A worker
   that died leaves its region behind, without what it held; the next one in its slot goes on counting in it.
   Whether there is money is looked at and it is held in one step, under a lock on the file (1.7 µs), or two workers
   would both take the last of it. The kernel takes the lock from a worker that dies with it.
-- **Conversations** (``Table``). Any worker writes any word, so a word is self-contained: the key's tag, a value
+- **Conversations** (``MachineTable``). Any worker writes any word, so a word is self-contained: the key's tag, a value
   and when it was put there. Two workers that pick the same word for different keys at the same instant lose
   one of them, as if it had been forgotten; no word is ever a mixture.
 
@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import IO
 
 from router.errors import PolicyError
+from router.routing.state.base import NANO, VALUE_BITS, VALUES, Table
 
-NANO = 10**9
 MOST = 10**15
 """Nano-dollars that one amount counts as at most, a million dollars: sums of a few thousand of them fit into a word."""
 
@@ -43,9 +43,8 @@ DAY, SPENT, RESERVED = 1, 2, 3
 SETS, WAYS = 16_384, 8
 TABLES = 2
 STAMP_BITS = 20  # seconds: 12 days, after which an old entry passes for a new one and is only forgotten later
-VALUE_BITS = 20
 TAG_BITS, TAG_SHIFT = 23, VALUE_BITS + STAMP_BITS  # the sign bit stays free
-STAMPS, VALUES = (1 << STAMP_BITS) - 1, (1 << VALUE_BITS) - 1
+STAMPS = (1 << STAMP_BITS) - 1
 
 
 class Lock:
@@ -65,7 +64,7 @@ class Lock:
             fcntl.lockf(self._file, fcntl.LOCK_UN)
 
 
-class Account:
+class MachineAccount:
     """One sum of money by UTC day, in whole nano-dollars: what this worker adds, what all of them spent.
 
     A ``day`` is the clock's word. One that went back is not believed: the latest day that any worker counted on
@@ -158,7 +157,7 @@ class Account:
         raise PolicyError(f"more than {ROWS} budgets were counted since the start; start anew")
 
 
-class Table:
+class MachineTable:
     """The last ``SETS * WAYS`` keys or so, each with a value of ``VALUE_BITS`` bits.
 
     A key belongs to one set of words and is told from others there by its tag: two keys are taken for one
@@ -216,8 +215,11 @@ class MachineState:
         self._keyed = blake2b(digest_size=8, key=self._words[KEY : KEY + 2].tobytes())
         _let_go(self._words, slot)
         first = HEADER + (1 + self._slots) * ROWS * ROW
+        self.escalated: Table
+        self.cached_share: Table
         self.escalated, self.cached_share = (
-            Table(self._words[first + n * SETS * WAYS : first + (n + 1) * SETS * WAYS], clock) for n in range(TABLES)
+            MachineTable(self._words[first + n * SETS * WAYS : first + (n + 1) * SETS * WAYS], clock)
+            for n in range(TABLES)
         )
 
     @property
@@ -239,9 +241,9 @@ class MachineState:
         """How many workers there are to spend and to serve."""
         return self._slots
 
-    def account(self, *name: str) -> Account:
+    def account(self, *name: str) -> MachineAccount:
         """The money counted under a name. Raises PolicyError where there are too many."""
-        return Account(self._words, 1 + self._slots, self.slot, self.key(*name) >> 1 or 1, self._lock)
+        return MachineAccount(self._words, 1 + self._slots, self.slot, self.key(*name) >> 1 or 1, self._lock)
 
     def key(self, *parts: str) -> int:
         """64 bits that stand for these words. Keyed, so that no client can aim at another's conversation."""

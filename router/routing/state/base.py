@@ -1,0 +1,83 @@
+"""What whoever serves a policy must know together, whoever keeps it: the workers of one machine share a file
+(``router.routing.state.machine``), and the replicas of many would share a server."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+NANO = 10**9
+VALUE_BITS = 20
+VALUES = (1 << VALUE_BITS) - 1
+
+
+class Account(Protocol):
+    """One sum of money by UTC day (days since 1970), in whole nano-dollars: what all that serve spent and hold."""
+
+    def spent_before(self, day: int, nano: int) -> None:
+        """Sets what was spent that day before counting began; saying it again changes nothing."""
+        ...
+
+    def fits(self, day: int, nano: int, cap: int) -> bool:
+        """Whether so much could be held now: it and all that is spent or held stay within the cap; or nothing is held
+        and the cap is not reached. Nothing fits before it is known what was spent before the start."""
+        ...
+
+    def reserve(self, day: int, nano: int, cap: int) -> bool:
+        """Holds money for an answer under way, if it ``fits``, in one step with asking that."""
+        ...
+
+    def settle(self, day: int, held: int, spent: int) -> None:
+        """Books what was spent and gives back what was held for it."""
+        ...
+
+    def spent(self, day: int) -> int: ...
+
+    def reserved(self) -> int: ...
+
+
+class Table(Protocol):
+    """Keys of 64 bits, each with a value up to ``VALUES``, as long as there is room and a memory for it."""
+
+    def get(self, key: int) -> int | None:
+        """The value that was put last, or None where the key is unknown."""
+        ...
+
+    def put(self, key: int, value: int = 0) -> None: ...
+
+
+class SharedState(Protocol):
+    """What one process sees of it. ``escalated``: conversations that went to the teacher; ``cached_share``: the share
+    of input that the teacher's prompt cache served last, by conversation. ``slot``: this process's own place;
+    ``alone``: nobody shares it."""
+
+    slot: int
+    alone: bool
+    escalated: Table
+    cached_share: Table
+
+    @property
+    def began_at(self) -> float:
+        """Unix time at which counting began."""
+        ...
+
+    @property
+    def knows_spending(self) -> bool:
+        """Whether all that was spent before the start is counted (``Account.spent_before``)."""
+        ...
+
+    def know_spending(self, known: bool = True) -> None:
+        """Until it is known, no money is held."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """How many there are to spend and to serve."""
+        ...
+
+    def account(self, *name: str) -> Account:
+        """The money counted under a name. Raises PolicyError where there are too many."""
+        ...
+
+    def key(self, *parts: str) -> int:
+        """64 bits that stand for these words, and that no client can aim at another's."""
+        ...
