@@ -65,7 +65,7 @@ from router.policy.distillation import (
     ReasoningSettings,
     SoftLabelSettings,
 )
-from router.policy.engines import READ_BY
+from router.policy.engines import ENGINES
 from router.settings import Settings
 
 SOUP = 3
@@ -74,7 +74,7 @@ CUT = 12
 """Layers of the white-box student."""
 TOLD = 5
 """Likeliest tokens that a recorded white-box teacher tells of."""
-QUANTISED = [(engine, form) for engine, forms in READ_BY.items() if engine for form in forms if form != "bf16"]
+QUANTISED = [(engine, form) for engine, known in ENGINES.items() if engine for form in known.forms if form != "bf16"]
 """Engines, and the forms they read."""
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 

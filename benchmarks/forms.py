@@ -32,7 +32,7 @@ from distiller.forms.export import export
 from router.contracts.bundles import FormName
 from router.contracts.files import weights_of
 from router.engine.weights import base_student
-from router.policy.engines import READ_BY
+from router.policy.engines import ENGINES
 from router.settings import Settings
 
 STUDENT = "smollm2-135m-instruct"
@@ -156,7 +156,7 @@ def main() -> None:
     prompts = [*OPEN, *(f"{t.system}\n{t.prompt}" for t in tasks(24, seed=1))]
     rows, first = [], None
     for engine in ("embedded", "llama-server"):
-        for form in READ_BY[engine]:
+        for form in ENGINES[engine].forms:
             row, answers = measure(form, engine, student, prompts, args.rounds)
             first = first or answers
             rows.append(row | agreement(answers, first))

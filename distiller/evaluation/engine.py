@@ -67,7 +67,7 @@ def serving(form: StudentFiles, engine: str | None, log: Path, start_seconds: fl
 def _command(form: StudentFiles, engine: str | None, url_file: Path) -> list[str]:
     tether = [sys.executable, "-m", "router.engine.tether", str(os.getpid())]
     command = [sys.executable, "-m", "router.engine", "--model", str(form.folder), "--name", NAME]
-    if engine == "llama-server":
+    if engine is not None:
         command += ["--engine", engine, *(("--gguf", str(form.gguf)) if form.gguf else ())]
     return [*tether, *command, "--port", "0", "--url-file", str(url_file)]
 

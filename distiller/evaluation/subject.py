@@ -37,7 +37,7 @@ class Subject:
     @property
     def key(self) -> str:
         """What would make kept answers another student's: weights, form, engine, what is read of an answer."""
-        place = self.form.gguf if self.policy.student.engine == "llama-server" else self.form.folder
+        place = self.form.gguf if self.policy.student.traits.gguf else self.form.folder
         known = [
             f"{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}"
             for p in (weights_of(Path(place)) if place and Path(place).exists() else ())

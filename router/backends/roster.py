@@ -82,7 +82,7 @@ class PolicyBackends:
             rights=Rights.ALLOWED,
             version=target.version,
             ignores=declared.may_ignore,
-            prioritises=declared.engine == "embedded",
+            prioritises=declared.traits.prioritises,
         )
 
 

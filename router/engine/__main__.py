@@ -12,6 +12,7 @@ from router.engine.base import Version
 from router.engine.llama_server import LlamaServer
 from router.engine.server import run
 from router.errors import EngineError, LocumError
+from router.policy.engines import ENGINES
 from router.settings import Settings
 
 LOOK_EVERY_SECONDS = 1.0
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--url-file", type=Path, help="file that gets the address once requests are answered")
-    parser.add_argument("--engine", choices=("embedded", "llama-server"), default="embedded")
+    parser.add_argument("--engine", choices=[name for name in ENGINES if name], default="embedded")
     parser.add_argument("--gguf", type=Path, help="for llama-server: the file to serve instead of the base student's")
     given = parser.parse_args()
     settings = Settings.from_env()

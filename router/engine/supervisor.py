@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import orjson
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from router.engine.llama_server import LlamaServer, find_binary
 from router.engine.torch_server import Embedded
 from router.engine.weights import is_ready
 from router.errors import BundleError, EngineError
+from router.policy.engines import EngineName
 from router.policy.policy import Policy
 from router.settings import Settings
 
@@ -61,11 +63,20 @@ def engine_of(policy: Policy, settings: Settings) -> Engine:
     Raises:
         EngineError: llama-server is asked for and not there.
     """
-    log = settings.logs / f"student-{policy.name}.log"
-    if policy.student.engine == "llama-server":
-        find_binary(settings.cache)
-        return LlamaServer(policy.student.model, settings.cache, log)
-    return Embedded(policy.student.model, log)
+    assert policy.student.engine is not None  # a student by URL is nobody's to start
+    return STARTED[policy.student.engine](policy.student.model, settings, settings.logs / f"student-{policy.name}.log")
+
+
+def _llama_server(model: str, settings: Settings, log: Path) -> Engine:
+    find_binary(settings.cache)
+    return LlamaServer(model, settings.cache, log)
+
+
+STARTED: Mapping[EngineName, Callable[[str, Settings, Path], Engine]] = {
+    "embedded": lambda model, _, log: Embedded(model, log),
+    "llama-server": _llama_server,
+}
+"""By engine, what runs its students; ``router.policy.engines`` has its other row."""
 
 
 class Supervisor:
@@ -151,7 +162,7 @@ class Supervisor:
 
     async def _load(self, version: Version) -> None:
         student, began = self._policy.student, time.monotonic()
-        if version.name == BASE and student.engine == "embedded" and not is_ready(student.model, self._settings.cache):
+        if version.name == BASE and not student.traits.gguf and not is_ready(student.model, self._settings.cache):
             self._report(f"student {self._policy.name}: preparing {student.model}, once")
         try:
             await asyncio.to_thread(self._verify, version)
@@ -170,7 +181,7 @@ class Supervisor:
         if version.folder is None or version.name in self._verified:
             return
         student, home = read_manifest(self._folder, version.name).student, self._folder / version.name
-        exported = student.gguf if self._policy.student.engine == "llama-server" else student.int8
+        exported = student.gguf if self._policy.student.traits.gguf else student.int8
         if exported not in student.exports:
             exported = None  # not exported, or in a bundle older than their hashes
         said = student.exports[exported] if exported else student.sha256

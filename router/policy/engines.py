@@ -13,37 +13,8 @@ GgufForm = Literal["q8_0", "q4_0"]
 FormChoice = Literal["auto", "bf16", "int8", "q8_0", "q4_0"]
 GGUF_FORMS: tuple[GgufForm, ...] = get_args(GgufForm)
 
-READ_BY: Mapping[str | None, tuple[FormName, ...]] = {
-    "embedded": ("bf16", "int8"),
-    "llama-server": GGUF_FORMS,
-    None: ("bf16",),
-}
-"""By engine, None a student by URL; the first is what ``auto`` means."""
-
-
-def form_of(engine: str | None, choice: FormChoice) -> FormName:
-    """The form that a policy's choice means for its engine.
-
-    Raises:
-        ValueError: the engine does not read it; the message says which it reads.
-    """
-    forms = READ_BY[engine]
-    if choice == "auto":
-        return forms[0]
-    if choice not in forms:
-        reader = f"the engine {engine} reads" if engine else "a student by URL is published as"
-        raise ValueError(f"form {choice}: {reader} {' or '.join(forms)}; leave 'form' out, or choose one of these")
-    return choice
-
-
-def gguf_form(form: FormName) -> GgufForm:
-    """The kind of GGUF file that goes with a form: another engine's beside it is ``q8_0``."""
-    return next((kind for kind in GGUF_FORMS if kind == form), GGUF_FORMS[0])
-
-
 EncoderKind = Literal["static", "transformer"]
 """``static``: a table of token vectors, distilled from all-MiniLM-L6-v2; ``transformer``: that model itself."""
-
 
 EngineName = Literal["embedded", "llama-server"]
 
@@ -61,15 +32,55 @@ _SHARED = UNSAYING | {
     "response_format", "seed", "stop", "temperature", "top_logprobs", "top_p",
 }  # fmt: skip
 
-HEEDED: Mapping[EngineName, frozenset[str]] = {
-    "embedded": _SHARED | {"n", "priority"},
-    "llama-server": _SHARED
-    | {
-        "chat_template_kwargs", "dynatemp_exponent", "dynatemp_range", "grammar", "json_schema", "min_p", "mirostat",
-        "mirostat_eta", "mirostat_tau", "repeat_last_n", "repeat_penalty", "tools", "top_k", "typical_p",
-    },
+
+@dataclass(frozen=True, slots=True)
+class EngineTraits:
+    """What is to know of an engine before any runs. ``forms`` of weights that it reads, the first is what ``auto``
+    means; ``heeds``: fields of a request, None where that is its server's matter; ``gguf``: it serves a file of that
+    kind, else a folder; ``prioritises``: it heeds ``priority``."""
+
+    forms: tuple[FormName, ...]
+    heeds: frozenset[str] | None
+    gguf: bool = False
+    prioritises: bool = False
+
+
+ENGINES: Mapping[EngineName | None, EngineTraits] = {
+    "embedded": EngineTraits(("bf16", "int8"), _SHARED | {"n", "priority"}, prioritises=True),
+    "llama-server": EngineTraits(
+        GGUF_FORMS,
+        _SHARED | {
+            "chat_template_kwargs", "dynatemp_exponent", "dynatemp_range", "grammar", "json_schema", "min_p",
+            "mirostat", "mirostat_eta", "mirostat_tau", "repeat_last_n", "repeat_penalty",
+            "tools", "top_k", "typical_p",
+        },
+        gguf=True,
+    ),
+    None: EngineTraits(("bf16",), None),
 }  # fmt: skip
-"""What each engine heeds. llama-server: by its documentation; newer ones answer ``n``, older ones fail."""
+"""A row each; None: a student by URL. llama-server's fields are by its documentation; newer ones answer ``n``, older
+ones fail. Who starts each is in ``router.engine.supervisor``."""
+
+
+def form_of(engine: EngineName | None, choice: FormChoice) -> FormName:
+    """The form that a policy's choice means for its engine.
+
+    Raises:
+        ValueError: the engine does not read it; the message says which it reads.
+    """
+    forms = ENGINES[engine].forms
+    if choice == "auto":
+        return forms[0]
+    if choice not in forms:
+        reader = f"the engine {engine} reads" if engine else "a student by URL is published as"
+        raise ValueError(f"form {choice}: {reader} {' or '.join(forms)}; leave 'form' out, or choose one of these")
+    return choice
+
+
+def gguf_form(form: FormName) -> GgufForm:
+    """The kind of GGUF file that goes with a form: another engine's beside it is ``q8_0``."""
+    return next((kind for kind in GGUF_FORMS if kind == form), GGUF_FORMS[0])
+
 
 IDLE: Mapping[str, tuple[Any, ...]] = {
     "function_call": ("none", "auto"),
@@ -117,7 +128,8 @@ def heeded_by(engine: EngineName | None, unfit: Collection[str] = (), ignored: C
     ``logit_bias`` is heeded by none: its token ids are those of the model that the client thinks it asks.
     """
     lacks = (frozenset(unfit) | {"logit_bias"}) - frozenset(ignored)
-    return Heeded(None if engine is None else (HEEDED[engine] | frozenset(ignored)) - lacks, lacks)
+    heeds = ENGINES[engine].heeds
+    return Heeded(None if heeds is None else (heeds | frozenset(ignored)) - lacks, lacks)
 
 
 def asks(field: str, value: Any) -> bool:

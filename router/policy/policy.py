@@ -17,7 +17,7 @@ from router.contracts.prices import Price
 from router.contracts.records import Rights
 from router.errors import PolicyError
 from router.policy.distillation import Distil
-from router.policy.engines import EncoderKind, EngineName, FormChoice, Heeded, form_of, heeded_by
+from router.policy.engines import ENGINES, EncoderKind, EngineName, EngineTraits, FormChoice, Heeded, form_of, heeded_by
 from router.policy.judges import Judge, Normalised
 from router.policy.objective import Objective
 from router.policy.part import Part
@@ -77,6 +77,11 @@ class StudentPart(Part):
     def served_form(self) -> FormName:
         """The form in which a trained student serves."""
         return form_of(self.engine, self.form)
+
+    @property
+    def traits(self) -> EngineTraits:
+        """What is to know of its engine."""
+        return ENGINES[self.engine]
 
     @cached_property
     def heeded(self) -> Heeded:
