@@ -77,7 +77,7 @@ class StartedHere:
         except FileNotFoundError:
             return {}
         except (OSError, ValidationError) as e:
-            log.warning("student file unreadable", file=str(self._file), why=str(e))
+            log.warning("student_file_unreadable", file=str(self._file), why=str(e))
             return {}
 
 
@@ -128,7 +128,7 @@ class ServedByUrl:
         except (aiohttp.ClientError, TimeoutError, ValidationError) as e:
             self._failures += 1
             if self._failures == 3:
-                log.warning("student does not list its models", url=self._url, why=str(e) or type(e).__name__)
+                log.warning("student_models_unlisted", url=self._url, why=str(e) or type(e).__name__)
                 self._listed = frozenset()
             return
         self._failures, self._listed = 0, frozenset(m.id for m in listed.data)

@@ -158,7 +158,7 @@ class BundleWatcher:
             event = "canary swapped" if self._canary else "bundle swapped"
             log.info(event, policy=self._policy.name, old=old.bundle, new=new.bundle)
         if old.student != new.student:
-            log.info("student changed", policy=self._policy.name, old=old.student, new=new.student)
+            log.info("student_changed", policy=self._policy.name, old=old.student, new=new.student)
         self._on_swap(old, new)
 
     def _settled(self) -> None:
@@ -166,7 +166,7 @@ class BundleWatcher:
 
     def _refuse(self, bundle: str | None, why: str) -> None:
         if why != self.problem:
-            log.warning("bundle refused", policy=self._policy.name, bundle=bundle, live=self.live.bundle, why=why)
+            log.warning("bundle_refused", policy=self._policy.name, bundle=bundle, live=self.live.bundle, why=why)
         self.problem, self._refused = why, (bundle, time.monotonic() + self._retry_seconds)
 
 

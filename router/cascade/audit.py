@@ -186,10 +186,10 @@ class Auditor(Generic[Request]):
             if audit.missed is None and (pair := _pair(replace(record, audit=audit))) is not None:
                 await self._judged(audit, pair)
         except (UpstreamError, UpstreamRefused) as e:
-            log.info("audit missed", request_id=record.request_id, tier=other, error=str(e))
+            log.info("audit_missed", request_id=record.request_id, tier=other, error=str(e))
             audit.missed = Missed.UPSTREAM_ERROR
         except JudgeError as e:
-            log.warning("audit not judged", request_id=record.request_id, error=str(e))
+            log.warning("audit_unjudged", request_id=record.request_id, error=str(e))
             audit.missed, audit.judge_usd = Missed.JUDGE_FAILED, e.usd
 
     async def _answered(self, audit: Audit, other: Tier, request: Request) -> None:
@@ -258,7 +258,7 @@ class Auditor(Generic[Request]):
             audit.missed = Missed.SHUTDOWN
             self._finish(record, audit)
         elif (error := task.exception()) is not None:
-            log.error("audit failed", request_id=record.request_id, exc_info=error)
+            log.error("audit_failed", request_id=record.request_id, exc_info=error)
             audit.missed = Missed.INTERNAL_ERROR
             self._finish(record, audit)
 

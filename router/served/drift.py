@@ -213,7 +213,7 @@ class DriftWatch:
             try:
                 found = await asyncio.to_thread(self._look_at, policy, bundle)
             except StoreError as e:
-                log.warning("drift not looked for", policy=policy, why=str(e))
+                log.warning("drift_unknown", policy=policy, why=str(e))
                 continue
             self._metrics.observe_drift(
                 policy,

@@ -217,7 +217,7 @@ class Guard:
             self._problem = ""
         except (StoreError, OSError, ValidationError) as e:
             if str(e) != self._problem:
-                log.error("audits not read", policy=self._policy.name, why=str(e))
+                log.error("audits_unread", policy=self._policy.name, why=str(e))
             self._problem = str(e)
 
     def _begin(self, live: LiveBundle, bundle: str) -> BundleWatch:

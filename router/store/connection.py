@@ -50,7 +50,7 @@ class Owned:
             StoreError: it cannot be opened.
         """
         if self._db is not None and _which(self._path) != self._which:
-            log.error("database gone", what=self._what, path=str(self._path))
+            log.error("database_gone", what=self._what, path=str(self._path))
             self.times_gone += 1
             self.close()
             if _which(self._beside("-wal")) == self._wal:  # SQLite would write it into what lies there now

@@ -42,7 +42,7 @@ class RecordRows:
         return None
 
     def unfit(self, item: Record | Amendment, error: Exception | None) -> None:
-        log.error("not fit for the records", request_id=item.request_id, error=reason(error) if error else "")
+        log.error("record_unfit", request_id=item.request_id, error=reason(error) if error else "")
         self.losses.drops[Drop.UNFIT] += 1
 
     def _record(self, record: Record) -> Iterator[Callable[[], Row]]:
@@ -56,7 +56,7 @@ class RecordRows:
         yield lambda: row(record)
         yield lambda: row(mended(record))
         self.losses.reduced[Reduced.UNFIT] += 1
-        log.error("record kept without its texts", request_id=record.request_id)
+        log.error("record_reduced", request_id=record.request_id)
         yield lambda: row(reduced(record, Reduced.UNFIT))
 
     def _files_of(self, request_id: str) -> dict[str, str]:

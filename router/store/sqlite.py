@@ -285,7 +285,7 @@ class SqliteStore(SqliteReader):
             make.unfit(items[0], e)
             return 0
         if added < len(rows):
-            log.error("two records with one id", lost=len(rows) - added)
+            log.error("record_ids_repeated", lost=len(rows) - added)
             make.losses.drops[Drop.TWICE] += len(rows) - added
         return added
 
@@ -293,7 +293,7 @@ class SqliteStore(SqliteReader):
         """Counts and tells a refused write; whoever waits for a flush waits no longer."""
         self._errors += 1
         self._failing = str(error)
-        log.error("records cannot be written", error=str(error), waiting=self.depth)
+        log.error("records_unwritten", error=str(error), waiting=self.depth)
         for flush in self._waiting.flushes():
             resolve(flush)
 
@@ -318,7 +318,7 @@ class SqliteStore(SqliteReader):
                     db.execute(PRUNE_AMENDMENTS, (now - longest * DAY_SECONDS,))
         except FAILURES as e:
             self._errors += 1
-            log.error("old records cannot be deleted", error=str(e))
+            log.error("old_records_undeleted", error=str(e))
         return more
 
 
