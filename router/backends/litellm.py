@@ -147,7 +147,7 @@ class LiteLLMStream:
     def __init__(self, litellm: Any, backend: Backend, body: Mapping[str, Any], chunks: Any, waited: Waited) -> None:
         self._litellm, self._backend, self._body, self._waited = litellm, backend, body, waited
         self._chunks, self._iterator, self.headers = chunks, aiter(chunks), _passed_on(chunks)
-        self._begun = self._done = False
+        self._begun = self._done = self._said = False
 
     async def read(self) -> bytes:
         if self._done:
@@ -162,6 +162,8 @@ class LiteLLMStream:
             raise UpstreamError(f"{self._backend.label} broke off its answer") from e  # too late to refuse anything
         if chunk is not None and self._is_made_up(chunk):
             raise UpstreamError(f"{self._backend.label} ended its stream in the middle")
+        if chunk is not None and self._ends_unsaid(chunk):
+            raise UpstreamError(f"{self._backend.label} ended its stream before it said anything")
         self._begun, self._done = True, chunk is None
         return b"data: " + event + b"\n\n"
 
@@ -169,6 +171,13 @@ class LiteLLMStream:
         """Whether litellm says that the answer is finished where the provider did not: its stream was cut, or none."""
         told = [getattr(self._chunks, f"{when}_finish_reason", "unknown") for when in ("received", "intermittent")]
         return not any(told) and any(getattr(choice, "finish_reason", None) for choice in chunk.choices)
+
+    def _ends_unsaid(self, chunk: Any) -> bool:
+        """Whether the answer is over and nothing was said. litellm makes such an end of a bare ``[DONE]``, and nothing
+        tells that from a provider's own."""
+        deltas = [(c.finish_reason, c.delta.model_dump(exclude_none=True)) for c in chunk.choices if c.delta]
+        self._said = self._said or any(value for _, delta in deltas for name, value in delta.items() if name != "role")
+        return not self._said and any(reason == "stop" for reason, _ in deltas)
 
     async def close(self, *, done: bool = False) -> None:
         with suppress(Exception):  # whatever litellm finds to say against it: nobody reads on

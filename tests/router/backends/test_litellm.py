@@ -136,3 +136,17 @@ async def test_what_breaks_a_stream_in_the_middle_is_an_upstreams_error(
         await stream.read()
     assert "sk-" not in str(caught.value)
     await stream.close()
+
+
+@pytest.mark.parametrize("raw", [b"data: [DONE]\n\n", b"", b": nothing\n\ndata: [DONE]\n\n"])
+@pytest.mark.parametrize("model", ["hosted_vllm/big", "groq/big"])
+async def test_a_stream_that_ends_before_it_says_anything_is_no_answer(
+    upstream: FakeUpstream, backend: Backend, monkeypatch: pytest.MonkeyPatch, model: str, raw: bytes
+) -> None:
+    monkeypatch.setenv("GROQ_API_BASE", f"{upstream.url}/v1")
+    upstream.always(raw=raw, headers={"content-type": "text/event-stream"})
+    with pytest.raises(UpstreamError):
+        stream = await LiteLLMWire().open(at(model), PLAIN | {"stream": True}, Waited())
+        while await stream.read():
+            pass
+    assert upstream.seen
