@@ -156,7 +156,8 @@ def _drop(rng: Random, where: Value, at: Value, others: Callable[[], Value]) -> 
 def _repeat(rng: Random, where: Value, at: Value, others: Callable[[], Value]) -> None:
     """An entry of a list many times; a key twice, with two values."""
     if isinstance(where, list):
-        where[at:at] = [where[at]] * min(rng.choice((1, 2, 50, 500)), 1 + MOST_BYTES // (1 + len(written(where[at]))))
+        times = min(rng.choice((1, 2, 50, 500)), 1 + MOST_BYTES // (1 + len(written(where[at]))))
+        where[at:at] = [copy.deepcopy(where[at]) for _ in range(times)]  # one and the same would grow in all places
         return
     found = where[at]
     if isinstance(found, dict) and found:
