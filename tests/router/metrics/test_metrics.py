@@ -116,7 +116,7 @@ def test_what_was_counted_is_handed_over_in_time_and_at_the_end(
     alone, serving = Metrics(), Metrics()
     alone.observe(make_record())
     assert handed_over(alone) == 0
-    monkeypatch.setattr("router.app.Metrics", lambda: serving)
+    monkeypatch.setattr("router.app.Metrics", lambda **_: serving)
     with world(tmp_path) as proxy:
         ask = {"model": "locum/teacher", "messages": [{"role": "user", "content": "hi"}]}
         assert httpx.post(f"{proxy.url}/v1/chat/completions", json=ask).status_code == 200
