@@ -1,9 +1,8 @@
-"""How a process serves: the server's settings, how it ends, and how it logs."""
+"""How a process serves: what runs it, the server's settings, how it ends, and how it logs."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import signal
@@ -244,5 +243,5 @@ def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -
 
         limits, ending = settings.limits, claim.withdraw
         server = Server(app, host=host, limits=limits, drain=drain, listening=listening, ending=ending)
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once all is closed
+        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once all is closed
             server.run([bound(host, port, shared=False)])
