@@ -12,8 +12,8 @@ from anthropic import Anthropic
 from openai import OpenAI
 
 from router.wire.sse import encode
-from tests.clients.conftest import KEY
-from tests.fakes import World
+from tests.clients.conftest import KEY, playing
+from tests.fakes import FakeUpstream, World
 
 EVENTS = {"content-type": "text/event-stream"}
 DONE = b"data: [DONE]\n\n"
@@ -260,6 +260,13 @@ WHOLES: dict[str, tuple[dict[str, Any], Said]] = {
 }
 
 
+@pytest.fixture
+def upstream(proxy: World, tier: str) -> Iterator[FakeUpstream]:
+    """The tier's upstream, to be told what it answers; the proxy is every client's, so it plays again afterwards."""
+    yield getattr(proxy, tier)
+    playing(proxy)
+
+
 @pytest.fixture(scope="module")
 def openai(proxy: World) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{proxy.url}/v1", api_key=KEY, max_retries=0, timeout=20) as found:
@@ -324,10 +331,10 @@ def by_messages(client: Anthropic, model: str, *, stream: bool) -> Said:
 
 @pytest.mark.parametrize("kind", STREAMS)
 def test_a_stream_that_is_a_little_wrong_says_the_same_to_all(
-    proxy: World, openai: OpenAI, anthropic: Anthropic, tier: str, kind: str
+    upstream: FakeUpstream, openai: OpenAI, anthropic: Anthropic, tier: str, kind: str
 ) -> None:
     events, said = STREAMS[kind]
-    getattr(proxy, tier).always(raw=b"".join(events) + DONE, headers=EVENTS)
+    upstream.always(raw=b"".join(events) + DONE, headers=EVENTS)
     model = f"locum/{tier}"
     found = [by_chat(openai, model, stream=True), by_responses(openai, model, stream=True)]
     found.append(by_messages(anthropic, model, stream=True))
@@ -336,10 +343,10 @@ def test_a_stream_that_is_a_little_wrong_says_the_same_to_all(
 
 @pytest.mark.parametrize("kind", WHOLES)
 def test_an_answer_that_is_a_little_wrong_says_the_same_to_all(
-    proxy: World, openai: OpenAI, anthropic: Anthropic, tier: str, kind: str
+    upstream: FakeUpstream, openai: OpenAI, anthropic: Anthropic, tier: str, kind: str
 ) -> None:
     body, said = WHOLES[kind]
-    getattr(proxy, tier).always(raw=orjson.dumps(body))
+    upstream.always(raw=orjson.dumps(body))
     model = f"locum/{tier}"
     found = [by_chat(openai, model, stream=False), by_responses(openai, model, stream=False)]
     found.append(by_messages(anthropic, model, stream=False))
