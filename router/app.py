@@ -106,7 +106,7 @@ def create_app(
         store = open_store(settings, proxy.policies)
         metrics.watch(store)
         kept.open()
-        tiers = BackendClient(wires := Wires())
+        tiers = BackendClient(wires := Wires(), state.breakers, state.rests)
         await proxy.start(Services(tiers, store, metrics, drain))
         beside = {
             "policy files": proxy.follow(),

@@ -96,6 +96,33 @@ def test_no_two_public_classes_have_one_name() -> None:
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
+def parts() -> set[str]:
+    """Classes of serving that are collaborators: no values (dataclasses, tuples, models, enums), no errors."""
+    found = set()
+    for path, tree in SOURCES.items():
+        for node in tree.body if path.is_relative_to(ROOT / "router") else ():
+            if isinstance(node, ast.ClassDef) and not node.decorator_list:
+                bases = {ast.unparse(base).split("[")[0] for base in node.bases}
+                found |= {node.name} if bases <= {"Protocol", "Generic"} else set()
+    return found
+
+
+def test_nothing_but_the_application_builds_a_collaborator_for_want_of_one() -> None:
+    """Neither as an argument's default nor in place of one that was not given."""
+    collaborators, built = parts(), []
+    assert {"Metrics", "BackendClient", "MachineState", "Drain"} <= collaborators
+    for path, tree in SOURCES.items():
+        if path == ROOT / "router/app.py":
+            continue
+        for node in ast.walk(tree):
+            wanting = node.values[1:] if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or) else []
+            wanting += [*node.defaults, *filter(None, node.kw_defaults)] if isinstance(node, ast.arguments) else []
+            for value in wanting:
+                if isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[0] in collaborators:
+                    built.append(f"{at(path, value.lineno)} {ast.unparse(value)}")
+    assert built == []
+
+
 def is_broad(handler: ast.ExceptHandler) -> bool:
     """Whether it catches everything and keeps it; one that cleans up and raises again does not."""
     last = handler.body[-1]

@@ -141,7 +141,7 @@ def alias(name: str) -> str:
     return hashlib.blake2b(name.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
-def row_of(record: Record, policy: Policy, judges: Judges | None = None) -> DatasetRow | Skip:
+def row_of(record: Record, policy: Policy, judges: Judges) -> DatasetRow | Skip:
     """The record as a row, whatever split it will be in, or why it can be in none. ``judges`` are the policy's, made
     once for many records."""
     teacher = record.answer_of(Tier.TEACHER)
@@ -166,7 +166,7 @@ def row_of(record: Record, policy: Policy, judges: Judges | None = None) -> Data
         rights=right_to(teacher, policy) or NO_RIGHT,
         task=redact(record.task, kinds) if record.task else record.task,
         user=None if record.user is None else alias(record.user),
-        student_ok=_student_ok(record, teacher, judges or Judges(policy.judge)),
+        student_ok=_student_ok(record, teacher, judges),
         options={k: redact_json(v, kinds) for k in _OPTIONS if (v := record.request.get(k)) is not None},
         streamed=record.streamed,
         teacher_right=record.right(Tier.TEACHER),

@@ -1,12 +1,13 @@
-"""Which backend is worth asking: circuit breakers, rests, backoff."""
+"""Which backend is worth asking: circuit breakers, rests, backoff. What all that ask must agree on is a protocol here
+(``Breaker``, ``Breakers``, ``Rests``); below are those of one process."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple, Protocol
 
 from router.errors import (
     CircuitOpen,
@@ -21,8 +22,55 @@ OWNERS = 256
 """So many clients are told apart by a circuit breaker; the rest counts as one."""
 
 
+class Breaker(Protocol):
+    """Stops asking a backend that fails, so that requests do not wait for it to fail once more. It answers at once."""
+
+    @property
+    def successes(self) -> int:
+        """How often the backend has answered."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request would be turned away now."""
+        ...
+
+    def guard(self, label: str, owner: str | None = None) -> AbstractContextManager[None]:
+        """Around one request of ``owner``'s, however often it is tried. A failure is an ``UpstreamError``. A refusal,
+        which any client can bring about, says nothing; after a failure it proves that the backend lives. To be
+        rate-limited is neither: the backend lives, and says when. Anything else (the client left) says nothing either
+        way.
+
+        Raises:
+            CircuitOpen: on entering; the backend is not asked now.
+        """
+        ...
+
+    def failed(self, owner: str | None = None) -> None:
+        """An answer broke off in the middle: what was counted as a success was none."""
+        ...
+
+
+class Breakers(Protocol):
+    def of(self, name: str) -> Breaker:
+        """The backend's own, the same at every call."""
+        ...
+
+
+class Rests(Protocol):
+    """Backends that asked to be left alone, each until when."""
+
+    def begin(self, backend: Hashable, error: UpstreamError) -> None:
+        """``error`` says for how long."""
+        ...
+
+    def check(self, backend: Hashable) -> None:
+        """Raises the error by which the rest began, with what is left of it."""
+        ...
+
+
 class CircuitBreaker:
-    """Stops asking a backend that fails, so that requests do not wait for it to fail once more.
+    """One process's ``Breaker``.
 
     It opens where most requests of the last one to two windows failed, once they weigh ``least`` together, and not for
     one client alone: the shares that fail of each client's requests must be as large on average, so that who makes the
@@ -51,21 +99,12 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether a request would be turned away now."""
         if self._opened_at is None:
             return False
         return self._probing or self._clock() - self._opened_at < self._open_seconds
 
     @contextmanager
     def guard(self, label: str, owner: str | None = None) -> Iterator[None]:
-        """Around one request of ``owner``'s, however often it is tried. A failure is an ``UpstreamError``. A refusal,
-        which any client can bring about, says nothing; after a failure it proves that the backend lives. To be
-        rate-limited is neither: the backend lives, and says when. Anything else (the client left) says nothing either
-        way.
-
-        Raises:
-            CircuitOpen: on entering; the backend is not asked now.
-        """
         probe = self._begin(label, owner)
         try:
             yield
@@ -88,7 +127,6 @@ class CircuitBreaker:
                 self._probing = False
 
     def failed(self, owner: str | None = None) -> None:
-        """An answer broke off in the middle: what was counted as a success was none."""
         self.successes -= 1
         self._count(owner, total=-1)
         self._fail(owner, 1)
@@ -140,20 +178,18 @@ class _Counted(NamedTuple):
 _NONE = _Counted()
 
 
-class Rests:
-    """Backends that asked to be left alone, each until when: for ``longest_seconds`` at most, whatever they say."""
+class ProcessRests:
+    """One process's ``Rests``: for ``longest_seconds`` at most, whatever a backend says."""
 
     def __init__(self, longest_seconds: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._longest_seconds, self._clock = longest_seconds, clock
         self._until: dict[Hashable, tuple[float, UpstreamError]] = {}
 
     def begin(self, backend: Hashable, error: UpstreamError) -> None:
-        """``error`` says for how long."""
         until = self._clock() + min(error.wait_seconds or 0.0, self._longest_seconds)
         self._until[backend] = until, error
 
     def check(self, backend: Hashable) -> None:
-        """Raises the error by which the rest began, with what is left of it."""
         if not self._until or (found := self._until.get(backend)) is None:
             return
         until, error = found
@@ -162,8 +198,8 @@ class Rests:
         del self._until[backend]
 
 
-class Breakers:
-    """One circuit breaker per backend's name, made on first sight."""
+class ProcessBreakers:
+    """One process's ``Breakers``: one for each backend's name, made on first sight."""
 
     def __init__(self, make: Callable[[], CircuitBreaker] = CircuitBreaker) -> None:
         self._make = make

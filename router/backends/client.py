@@ -15,7 +15,14 @@ import structlog
 
 from router.backends.anthropic import AnthropicWire
 from router.backends.base import Backend, Reply, Upstream, Waited
-from router.backends.breakers import Breakers, CircuitBreaker, Rests, backoff_seconds
+from router.backends.breakers import (
+    Breakers,
+    CircuitBreaker,
+    ProcessBreakers,
+    ProcessRests,
+    Rests,
+    backoff_seconds,
+)
 from router.backends.events import EventStream
 from router.backends.faults import surely_unpaid
 from router.backends.litellm import LiteLLMWire
@@ -72,15 +79,16 @@ SERVING = Retries({Tier.STUDENT: 1, Tier.TEACHER: 2}, {Tier.STUDENT: 0.5, Tier.T
 
 class BackendClient:
     """Asks backends. One for the whole process: connections, breakers, rests and what was learned of how to spell a
-    request are shared by all policies. All of it is by a backend's name and forgotten with the process.
+    request are shared by all policies, by a backend's name. Breakers and rests are what all that serve agree on, as
+    far as they do; how a backend spells a request each process learns from one refusal, and forgets with its end.
 
     ``wished`` are fields beside the client's that a backend may refuse and that nobody needs; ``owner`` is whose key
     the request came with, if any.
     """
 
-    def __init__(self, wires: Wires, breakers: Breakers | None = None, retries: Retries = SERVING) -> None:
+    def __init__(self, wires: Wires, breakers: Breakers, rests: Rests, retries: Retries = SERVING) -> None:
         self._wires, self._retries = wires, retries
-        self._breakers, self._rests = breakers or Breakers(), Rests()
+        self._breakers, self._rests = breakers, rests
         self._spellings: dict[str, Spelling] = {}
         self._unusable: set[str] = set()
 
@@ -89,7 +97,7 @@ class BackendClient:
         return self._breakers.of(backend.name).is_open
 
     def successes(self, backend: Backend) -> int:
-        """How often the backend has answered, as far as this process asked it."""
+        """How often the backend has answered, as far as its breaker knows."""
         return self._breakers.of(backend.name).successes
 
     def whole(
@@ -219,7 +227,7 @@ def careful() -> BackendClient:
     Build it inside a running event loop, and close it."""
     most, patience = {Tier.TEACHER: 3}, {Tier.TEACHER: 60.0}
     retries = Retries(most, patience, base_seconds=0.25, cap_seconds=30.0, unpaid=True)
-    return BackendClient(Wires(), Breakers(partial(CircuitBreaker, share=math.inf)), retries)
+    return BackendClient(Wires(), ProcessBreakers(partial(CircuitBreaker, share=math.inf)), ProcessRests(), retries)
 
 
 async def asked(models: BackendClient, backend: Backend, body: Mapping[str, Any]) -> Completion:

@@ -91,11 +91,11 @@ class Auditor(Generic[Request]):
         judges: the policy's judges.
         student_ready: whether a student is there to be asked.
         observe: told every (record, outcome), missed ones included: for metrics.
-        budget: the day's cap for teacher answers and judges; the policy's ``audit.usd_per_day`` by default.
-            A student's answers are counted in the record but do not draw on it.
+        budget: the day's cap for teacher answers and judges. A student's answers are counted in the record but do
+            not draw on it.
         dearest: what a teacher's answer to a request can cost at most, in US dollars.
         lost: what stands for a teacher's answer to a request that was cut off, and may be paid all the same.
-        quiet: tells when the student serves nobody; by default it is not waited for.
+        quiet: tells when the student serves nobody.
         capacity: audits that may wait; one more is missed (``queue_full``).
     """
 
@@ -108,10 +108,10 @@ class Auditor(Generic[Request]):
         store: Store,
         student_ready: Callable[[], bool],
         observe: Callable[[Record, Audit], None],
-        budget: DailyBudget | None = None,
+        budget: DailyBudget,
+        quiet: Quiet,
         dearest: Callable[[Request], Decimal] = lambda _: NOTHING,
         lost: Callable[[Request], Answer | None] = lambda _: None,
-        quiet: Quiet | None = None,
         capacity: int = 256,
     ) -> None:
         self._ask = ask
@@ -119,9 +119,9 @@ class Auditor(Generic[Request]):
         self._store = store
         self._student_ready = student_ready
         self._observe = observe
-        self._budget, self._dearest = budget or DailyBudget(policy.audit.usd_per_day), dearest
+        self._budget, self._dearest = budget, dearest
         self._lost = lost
-        self._quiet = quiet or Quiet()
+        self._quiet = quiet
         self._capacity = capacity
         self._slots = asyncio.Semaphore(policy.audit.concurrency)
         self._waiting: dict[asyncio.Task[None], tuple[Record, Audit]] = {}

@@ -89,7 +89,7 @@ class Cascade:
             budget=routing.audit_budget,
             dearest=lambda exchange: exchange.chat.dearest.usd(policy.teacher.model, backends.prices.teacher()),
             lost=lambda exchange: self.payments.lost(exchange, backends.teachers[0], AnswerKind.AUDITED),
-            quiet=self._quiet if policy.student.engine else None,
+            quiet=self._quiet if policy.student.engine else Quiet(),  # a student by URL nobody waits for
         )
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from router.backends.base import Backend
+from router.backends.breakers import ProcessBreakers, ProcessRests
 from router.backends.client import BackendClient, Wires, asked
 from router.backends.faults import surely_unpaid
 from router.backends.roster import provider
@@ -49,7 +50,7 @@ async def judges_alone(
     policy: Policy, env: Mapping[str, str], encoder: Callable[[], Encodes | None] = lambda: None
 ) -> AsyncIterator[Judges]:
     """The same where no proxy runs: with connections of their own, closed at the end."""
-    tiers = BackendClient(Wires())
+    tiers = BackendClient(Wires(), ProcessBreakers(), ProcessRests())
     try:
         yield judges_of(policy, env, tiers, encoder)
     finally:

@@ -94,8 +94,8 @@ class Metrics:
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, registry: CollectorRegistry | None = None, files: MetricFiles | None = None) -> None:
-        self.registry, self._files = registry or CollectorRegistry(), files
+    def __init__(self, files: MetricFiles | None = None) -> None:
+        self.registry, self._files = CollectorRegistry(), files
         self._store: Watched | None = None
         self._seen_drops: dict[str, int] = {}
         self._seen_errors = 0

@@ -14,7 +14,6 @@ from router.contracts.records import Answer, Audit
 from router.errors import BudgetSpent
 from router.pricing import Prices
 from router.routing.state.base import NANO, Account
-from router.routing.state.machine import MachineState
 from router.scoring.statistics.thresholds import Mean
 from router.wire.ceiling import Dearest
 
@@ -42,18 +41,14 @@ class DailyBudget:
     What an answer can cost at most is held before it is asked for, so that many at once cannot all pass a check
     that only one should. It must fit into what is left; where it is more than that, it is let through all the same
     as long as nothing else is held: so the cap is passed by one answer at most, and small caps buy something.
-    Fractions of a nano-dollar are rounded up.
-
-    Args:
-        counted: where; by default this process counts alone.
+    Fractions of a nano-dollar are rounded up. ``counted``: where all that spend count together.
     """
 
     def __init__(
-        self, usd_per_day: Decimal | None, counted: Account | None = None, *, clock: Callable[[], float] = time.time
+        self, usd_per_day: Decimal | None, counted: Account, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.cap(usd_per_day)
-        self._counted: Account = counted or MachineState().account("budget")
-        self._clock = clock
+        self._counted, self._clock = counted, clock
 
     def cap(self, usd_per_day: Decimal | None) -> None:
         """Changes the cap; what was spent stays spent."""

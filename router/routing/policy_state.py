@@ -16,10 +16,10 @@ from router.pricing import Prices
 from router.routing.budget import DailyBudget, Till, audit_usd, teacher_usd
 from router.routing.conversations import Conversations
 from router.routing.decision import Facts, RequestView, audit_rate, decide, drawn
-from router.routing.state.base import SharedState
+from router.routing.state.base import Quantile, SharedState
 from router.scoring.prior import prior_score
 from router.scoring.scorer import Look, Scorer
-from router.scoring.statistics.thresholds import Pace, ShareThreshold
+from router.scoring.statistics.thresholds import Pace
 from router.scoring.text.features import Features, extract
 from router.scoring.worth import Extra, worth
 from router.wire.chat import ChatRequest
@@ -50,9 +50,9 @@ class RoutingState:
         self._policy, self._prices = policy, Prices.of(policy)
         self._extra = Extra.of(self._prices)
         self._conversations = Conversations(policy.name, state)
-        self._shares: dict[str, ShareThreshold] = {}
+        self._shares: dict[str, Quantile] = {}
         self._pace = Pace()
-        self._workers = state.workers
+        self._state = state
         self._clock = clock
         self._share = 0.0
         served = state.account(policy.name, "served")
@@ -113,7 +113,7 @@ class RoutingState:
             return None
         kind = "share" if aim.cap is None else "money"
         scored_by = f"{kind} {live.bundle}" if live.scorer and live.bundle else "prior"
-        followed = self._shares.pop(scored_by, None) or ShareThreshold()
+        followed = self._shares.pop(scored_by, None) or self._state.quantile(self._policy.name, scored_by)
         self._shares = dict([*self._shares.items(), (scored_by, followed)][-SCORERS:])
         followed.observe(score)
         share = aim.share
@@ -121,7 +121,8 @@ class RoutingState:
             self._pace.observe(self._clock())
             if affordable or not aim.refuses:
                 left_usd, left_seconds = self.till.budget.left_today()
-                self._share = self._pace.student_share(left_usd / self._workers, left_seconds)  # each paces its part
+                part_usd = left_usd / self._state.workers  # each paces its own
+                self._share = self._pace.student_share(part_usd, left_seconds)
             share = self._share
         return followed.threshold(share)
 

@@ -25,6 +25,7 @@ from router.backends.client import Completion
 from router.contracts.bundles import DatasetRef, Thresholds
 from router.contracts.records import Record
 from router.contracts.rounds import synthetic_spending
+from router.judges.judge import Judges
 from router.scoring.scorer import Scorer
 from router.settings import Settings
 from router.store.access import open_readonly, open_store
@@ -171,7 +172,7 @@ def test_rows_are_found_whose_records_were_dropped_before_and_so_are_exports(tmp
 
 def test_what_a_teacher_wrote_like_their_requests_goes_too(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
-    rows = [row for r in log(settings) if isinstance(row := row_of(r, POLICY), DatasetRow)]
+    rows = [row for r in log(settings) if isinstance(row := row_of(r, POLICY, Judges(POLICY.judge)), DatasetRow)]
     like_jo, like_others = (
         replace(rows[0], request_id=name, user=None, conversation_id=name, synthetic=True, shown=shown)
         for name, shown in (("synthetic-1", ["req-0", "req-1"]), ("synthetic-2", ["req-0", "req-2"]))

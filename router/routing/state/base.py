@@ -1,9 +1,12 @@
 """What whoever serves a policy must know together, whoever keeps it: the workers of one machine share a file
-(``router.routing.state.machine``), and the replicas of many would share a server."""
+(``router.routing.state.machine``), and the replicas of many would share a server. Every method answers at once, since
+requests wait for it: who keeps it elsewhere answers from what it has here."""
 
 from __future__ import annotations
 
 from typing import Protocol
+
+from router.backends.breakers import Breakers, Rests
 
 NANO = 10**9
 VALUE_BITS = 20
@@ -45,15 +48,29 @@ class Table(Protocol):
     def put(self, key: int, value: int = 0) -> None: ...
 
 
+class Quantile(Protocol):
+    """Follows the scores of all traffic, and says which of them lie above a share."""
+
+    def observe(self, score: float) -> None:
+        """Takes note of one request's score, whatever became of the request."""
+        ...
+
+    def threshold(self, share: float) -> float:
+        """The score from which on the student serves the next request, so that it serves that share."""
+        ...
+
+
 class SharedState(Protocol):
     """What one process sees of it. ``escalated``: conversations that went to the teacher; ``cached_share``: the share
-    of input that the teacher's prompt cache served last, by conversation. ``slot``: this process's own place;
-    ``alone``: nobody shares it."""
+    of input that the teacher's prompt cache served last, by conversation. ``breakers`` and ``rests``: which backend
+    fails, and which asked to be left alone. ``slot``: this process's own place; ``alone``: nobody shares it."""
 
     slot: int
     alone: bool
     escalated: Table
     cached_share: Table
+    breakers: Breakers
+    rests: Rests
 
     @property
     def began_at(self) -> float:
@@ -76,6 +93,10 @@ class SharedState(Protocol):
 
     def account(self, *name: str) -> Account:
         """The money counted under a name. Raises PolicyError where there are too many."""
+        ...
+
+    def quantile(self, *name: str) -> Quantile:
+        """What follows the scores under a name, from the beginning: ask for it once."""
         ...
 
     def key(self, *parts: str) -> int:

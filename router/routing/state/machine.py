@@ -14,6 +14,8 @@ nobody ever sees half a fact, and reading locks nothing. There are two kinds of 
   one of them, as if it had been forgotten; no word is ever a mixture.
 
 One worker alone has the same in memory of its own. Other machines are not reached: that takes a server.
+
+Which backend fails and how scores lie each worker finds out by itself: it sees its part of the same traffic.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO
 
+from router.backends.breakers import Breakers, ProcessBreakers, ProcessRests, Rests
 from router.errors import PolicyError
-from router.routing.state.base import NANO, VALUE_BITS, VALUES, Table
+from router.routing.state.base import NANO, VALUE_BITS, VALUES, Quantile, Table
+from router.scoring.statistics.thresholds import ShareThreshold
 
 MOST = 10**15
 """Nano-dollars that one amount counts as at most, a million dollars: sums of a few thousand of them fit into a word."""
@@ -204,6 +208,8 @@ class MachineState:
 
     def __init__(self, file: int | None = None, slot: int = 0, clock: Callable[[], float] = time.time) -> None:
         self.slot, self.alone = slot, file is None
+        self.breakers: Breakers = ProcessBreakers()
+        self.rests: Rests = ProcessRests()
         if file is None:
             self._map = mmap.mmap(-1, 8 * _size(1))
             self._words = memoryview(self._map).cast("q")
@@ -244,6 +250,10 @@ class MachineState:
     def account(self, *name: str) -> MachineAccount:
         """The money counted under a name. Raises PolicyError where there are too many."""
         return MachineAccount(self._words, 1 + self._slots, self.slot, self.key(*name) >> 1 or 1, self._lock)
+
+    def quantile(self, *name: str) -> Quantile:
+        """Of this worker's part of the traffic, whatever the name."""
+        return ShareThreshold()
 
     def key(self, *parts: str) -> int:
         """64 bits that stand for these words. Keyed, so that no client can aim at another's conversation."""

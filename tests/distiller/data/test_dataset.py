@@ -18,6 +18,7 @@ from distiller.data.rows import DatasetRow, Skip, alias, row_of
 from distiller.data.shingles import NearCopies, normalise
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, AnswerKind, Audit, Record, Rights, Signals
+from router.judges.judge import Judges
 from tests.distiller.tiny_student import policy, record, routing_records
 
 ALL_TRAIN = DatasetConfig(dev_share=0.0)
@@ -165,20 +166,20 @@ def test_personal_data_and_secrets_are_not_written(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_learnt_from_is_skipped_for_its_reason(base: Record, reason: Skip) -> None:
-    assert row_of(base, policy()) is reason
+    assert row_of(base, policy(), Judges(policy().judge)) is reason
 
 
 def test_parts_of_text_and_newer_role_names_become_plain_messages() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     messages = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts, "name": "jo"}]
-    row = row_of(changed(record(1, "p", "x"), request={"messages": messages}), policy())
+    row = row_of(changed(record(1, "p", "x"), request={"messages": messages}), policy(), Judges(policy().judge))
     assert isinstance(row, DatasetRow)
     assert row.messages == [{"role": "system", "content": "be brief"}, {"role": "user", "content": "a\nb"}]
     assert row.options == {"temperature": 0}
 
 
 def test_a_row_is_written_in_the_messages_form_and_read_back(tmp_path: Path) -> None:
-    row = row_of(record(1, "p", "x"), policy())
+    row = row_of(record(1, "p", "x"), policy(), Judges(policy().judge))
     assert isinstance(row, DatasetRow)
     assert write(tmp_path / "rows.parquet", [row], hashlib.sha256()) == 1
     assert parquet.read_table(tmp_path / "rows.parquet").column("messages").to_pylist() == [
@@ -191,7 +192,7 @@ def test_whether_the_student_was_right_is_known_from_audits_and_whole_discarded_
     base = record(1, "p", "cards")
 
     def known(*extra: Answer, audit: Audit | None = None) -> bool | None:
-        row = row_of(replace(base, answers=[*base.answers, *extra], audit=audit), policy())
+        row = row_of(replace(base, answers=[*base.answers, *extra], audit=audit), policy(), Judges(policy().judge))
         assert isinstance(row, DatasetRow)
         return row.student_ok
 

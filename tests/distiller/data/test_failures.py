@@ -13,6 +13,7 @@ from distiller.data.dataset import build, load, read
 from distiller.data.failures import PRIOR, Failures
 from distiller.data.rows import DatasetRow, row_of
 from router.contracts.records import Audit, Record
+from router.judges.judge import Judges
 from tests.distiller.tiny_student import policy, record
 
 KINDS = {
@@ -43,7 +44,7 @@ def judged(rates: dict[str, float], each: int = 40, task: str | None = None) -> 
 
 
 def rows(records: list[Record]) -> list[DatasetRow]:
-    found = [row_of(r, policy()) for r in records]
+    found = [row_of(r, policy(), Judges(policy().judge)) for r in records]
     return [r for r in found if isinstance(r, DatasetRow)]
 
 

@@ -8,13 +8,16 @@ import pytest
 
 from distiller.data.rows import DatasetRow, row_of
 from router.contracts.logprobs import Position, packed
+from router.judges.judge import Judges
 from tests.distiller.tiny_student import policy, record
 
 
 def row(answer: str, *tokens: bytes) -> DatasetRow:
     base = record(1, "which tool?", answer)
     told = packed([Position(t, -0.5, ((t, -0.5), (b"other", -1.0))) for t in tokens])
-    found = row_of(replace(base, answers=[replace(base.answers[0], top_logprobs=told)]), policy())
+    found = row_of(
+        replace(base, answers=[replace(base.answers[0], top_logprobs=told)]), policy(), Judges(policy().judge)
+    )
     assert isinstance(found, DatasetRow)
     return found
 
@@ -42,5 +45,5 @@ def test_they_are_written_with_the_row_and_read_back() -> None:
 
 
 def test_a_record_without_them_gives_a_row_without() -> None:
-    found = row_of(record(1, "which tool?", "x"), policy())
+    found = row_of(record(1, "which tool?", "x"), policy(), Judges(policy().judge))
     assert isinstance(found, DatasetRow) and found.top_logprobs == ""

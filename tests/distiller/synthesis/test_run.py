@@ -20,6 +20,7 @@ from distiller.synthesis.shelf import kept
 from router.contracts.records import Rights
 from router.contracts.rounds import history, training_costs
 from router.errors import PolicyError, TrainingError
+from router.judges.judge import Judges
 from router.policy.policy import Policy
 from router.scoring.text.encoder import Encoder, load_encoder
 from router.settings import Settings
@@ -78,7 +79,7 @@ def test_where_answers_are_labels_each_is_a_kind_however_few_rows_it_has(
 
     def weak(answers: list[str]) -> dict[str, tuple[int, int]]:
         records = [record(n, text, answer) for n, (text, answer) in enumerate(zip(CARDS, answers, strict=False))]
-        rows = [row for r in records if isinstance(row := row_of(r, policy), DatasetRow)]
+        rows = [row for r in records if isinstance(row := row_of(r, policy, Judges(policy.judge)), DatasetRow)]
         return {kind.name: (kind.rows, kind.wanted) for kind in weak_kinds(rows, [], 20, encoder)[0]}
 
     assert weak(["usual"] * 20 + ["seldom"] * 3) == {"seldom": (3, 17)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.backends.breakers import OWNERS, Breakers, CircuitBreaker, Rests, backoff_seconds
+from router.backends.breakers import OWNERS, CircuitBreaker, ProcessBreakers, ProcessRests, backoff_seconds
 from router.errors import (
     CircuitOpen,
     UpstreamError,
@@ -189,14 +189,14 @@ def test_a_client_that_leaves_during_the_probe_proves_nothing() -> None:
 
 
 def test_each_backend_has_its_own_circuit() -> None:
-    breakers = Breakers()
+    breakers = ProcessBreakers()
     assert breakers.of("a") is breakers.of("a")
     assert breakers.of("a") is not breakers.of("b")
 
 
 def test_a_backend_is_left_alone_for_as_long_as_it_asks() -> None:
     clock = Clock()
-    rests = Rests(longest_seconds=300, clock=clock)
+    rests = ProcessRests(longest_seconds=300, clock=clock)
     rests.check("big")
     rests.begin("big", UpstreamRateLimited("big is rate-limited", wait_seconds=37))
     clock.now += 0.5
@@ -210,7 +210,7 @@ def test_a_backend_is_left_alone_for_as_long_as_it_asks() -> None:
 
 def test_but_not_for_ever() -> None:
     clock = Clock()
-    rests = Rests(longest_seconds=300, clock=clock)
+    rests = ProcessRests(longest_seconds=300, clock=clock)
     rests.begin("big", UpstreamError("busy", status=503, wait_seconds=86_400))
     clock.now += 299
     with pytest.raises(UpstreamError) as caught:

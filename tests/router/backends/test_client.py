@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from router.backends.base import Backend, Waited
-from router.backends.client import BackendClient, Wires
+from router.backends.breakers import CircuitBreaker, ProcessBreakers, ProcessRests
+from router.backends.client import BackendClient, Retries, Wires
 from router.contracts.decision import Tier
 from router.errors import CircuitOpen, UpstreamError, UpstreamRateLimited, UpstreamRefused, UpstreamUnusable
 from tests.fakes import DEADLINE_SECONDS, FakeUpstream, Script, served
 
 BODY: dict[str, Any] = {"model": "big", "messages": [{"role": "user", "content": "hi"}]}
+ONCE = Retries({Tier.TEACHER: 0}, {Tier.TEACHER: 3.0})
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -28,7 +32,7 @@ def upstream() -> Iterator[FakeUpstream]:
 async def tiers(upstream: FakeUpstream) -> AsyncIterator[BackendClient]:
     upstream.always()
     upstream.seen.clear()
-    found = BackendClient(Wires())
+    found = BackendClient(Wires(), ProcessBreakers(), ProcessRests())
     yield found
     await found.close()
 
@@ -36,6 +40,25 @@ async def tiers(upstream: FakeUpstream) -> AsyncIterator[BackendClient]:
 @pytest.fixture
 def teacher(upstream: FakeUpstream) -> Backend:
     return Backend(Tier.TEACHER, "big", "big", f"{upstream.url}/v1", DEADLINE_SECONDS, key="sk-secret")
+
+
+async def test_clients_over_one_state_agree_on_who_fails_and_who_rests(
+    upstream: FakeUpstream, teacher: Backend
+) -> None:
+    breakers, rests = ProcessBreakers(partial(CircuitBreaker, least=1)), ProcessRests()
+    one, other = (BackendClient(Wires(), breakers, rests, ONCE) for _ in range(2))
+    upstream.always(status=429, error={"message": "slowly"}, headers={"retry-after": "40"})
+    for client, asked in ((one, 1), (other, 1)):
+        with pytest.raises(UpstreamRateLimited):
+            await whole(client, teacher)
+        assert len(upstream.seen) == asked
+    failing = replace(teacher, model="failing")
+    upstream.always(status=500, error={"message": "down"})
+    with pytest.raises(UpstreamError):
+        await whole(one, failing)
+    assert other.is_open(failing)
+    await one.close()
+    await other.close()
 
 
 async def whole(tiers: BackendClient, backend: Backend, wished: dict[str, Any] | None = None, **more: Any) -> int:

@@ -22,6 +22,7 @@ from router.metrics.metrics import MISSED
 from router.policy.judges import Feedback, Llm
 from router.policy.policy import Policy
 from router.routing.budget import DailyBudget, audit_usd
+from router.routing.state.machine import MachineState
 from router.settings import Settings
 from router.store.access import open_store
 from router.store.base import Store
@@ -86,6 +87,10 @@ class Told(list[Audit]):
             self.reached.set()
 
 
+def counted(usd_per_day: Decimal | None) -> DailyBudget:
+    return DailyBudget(usd_per_day, MachineState().account("audited"))
+
+
 @asynccontextmanager
 async def auditing(
     store: Store,
@@ -109,11 +114,11 @@ async def auditing(
         store=store,
         student_ready=lambda: ready,
         observe=told,
-        quiet=quiet,
+        quiet=quiet or Quiet(),
         capacity=capacity,
         dearest=lambda _: dearest,
         lost=lambda _: lost,
-        budget=budget,
+        budget=budget or counted(declared.audit.usd_per_day),
     )
     yield auditor, told
     await auditor.close(drain_seconds=5)
@@ -372,7 +377,7 @@ async def test_a_judge_that_cannot_tell_is_no_missed_audit_and_no_verdict(
 async def test_a_teachers_answer_that_a_stop_cut_off_is_booked_since_it_may_be_billed(
     store: Store, make_record: MakeRecord
 ) -> None:
-    budget, record = DailyBudget(Decimal(1)), served(make_record, STUDENT)
+    budget, record = counted(Decimal(1)), served(make_record, STUDENT)
     store.append(record)
     asking = asyncio.Event()
 

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from router.backends.breakers import ProcessBreakers, ProcessRests
 from router.backends.client import BackendClient, Wires
 from router.backends.roster import PolicyBackends
 from router.bundles.watcher import LiveBundle
@@ -141,7 +142,7 @@ async def test_a_client_that_leaves_while_its_request_is_looked_at_is_recorded(
     upstream.url = "http://127.0.0.1:9"
     policy = Policy.model_validate(policy_of(upstream, upstream) | {"objective": {"threshold": 0.5}})
     settings = Settings(home=tmp_path)
-    store, tiers = open_store(settings, [policy]), BackendClient(Wires())
+    store, tiers = open_store(settings, [policy]), BackendClient(Wires(), ProcessBreakers(), ProcessRests())
     live = LiveBundle("b1", scorer, Thresholds(route=0.5, accept=0))
     cascade = Cascade(
         policy,

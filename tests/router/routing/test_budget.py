@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
 
 from router.routing.budget import DAY_SECONDS, DailyBudget, Reservation
+from router.routing.state.machine import MachineState
 
 
 class Clock:
@@ -16,6 +19,10 @@ class Clock:
         return self.now
 
 
+def budget_of(usd_per_day: Decimal | None, clock: Callable[[], float] = time.time) -> DailyBudget:
+    return DailyBudget(usd_per_day, MachineState().account("served"), clock=clock)
+
+
 def held(budget: DailyBudget, usd: str) -> Reservation:
     found = budget.reserve(Decimal(usd))
     assert found is not None
@@ -23,7 +30,7 @@ def held(budget: DailyBudget, usd: str) -> Reservation:
 
 
 def test_what_is_held_leaves_no_room_until_it_is_settled() -> None:
-    budget = DailyBudget(Decimal(1))
+    budget = budget_of(Decimal(1))
     first = held(budget, "0.75")
     assert budget.reserve(Decimal("0.5")) is None
     assert not budget.affords(Decimal("0.5"))
@@ -34,7 +41,7 @@ def test_what_is_held_leaves_no_room_until_it_is_settled() -> None:
 
 
 def test_what_never_fits_is_let_through_alone_so_the_cap_is_passed_by_one_at_most() -> None:
-    budget = DailyBudget(Decimal(1))
+    budget = budget_of(Decimal(1))
     for _ in range(4):
         one = held(budget, "9")
         assert budget.reserve(Decimal("9")) is None
@@ -46,7 +53,7 @@ def test_what_never_fits_is_let_through_alone_so_the_cap_is_passed_by_one_at_mos
 
 
 def test_without_a_cap_all_is_held_and_what_was_spent_counts_once_there_is_one() -> None:
-    budget = DailyBudget(None)
+    budget = budget_of(None)
     held(budget, "1000").settle(Decimal(7))
     assert not budget.exhausted and budget.left_today()[0] > 10**9
     budget.cap(Decimal(7))
@@ -55,7 +62,7 @@ def test_without_a_cap_all_is_held_and_what_was_spent_counts_once_there_is_one()
 
 def test_what_is_left_has_to_last_until_midnight() -> None:
     clock = Clock()
-    budget = DailyBudget(Decimal(10), clock=clock)
+    budget = budget_of(Decimal(10), clock)
     assert budget.left_today() == (10.0, DAY_SECONDS)
     budget.book(Decimal(4))
     clock.now += DAY_SECONDS / 4
@@ -68,7 +75,7 @@ def test_what_is_left_has_to_last_until_midnight() -> None:
 
 def test_what_was_held_yesterday_is_booked_on_the_day_it_is_known() -> None:
     clock = Clock()
-    budget = DailyBudget(Decimal(1), clock=clock)
+    budget = budget_of(Decimal(1), clock)
     budget.spent_before(clock.now, Decimal("0.4"))
     late = held(budget, "0.5")
     clock.now += DAY_SECONDS
@@ -80,7 +87,7 @@ def test_what_was_held_yesterday_is_booked_on_the_day_it_is_known() -> None:
 @pytest.mark.parametrize("days", [0.01, 1, 3, 20_000])
 def test_a_clock_that_steps_back_and_forward_again_loses_and_doubles_nothing(days: float) -> None:
     clock = Clock()
-    budget = DailyBudget(Decimal(1), clock=clock)
+    budget = budget_of(Decimal(1), clock)
     budget.book(Decimal("0.3"))
     under_way = held(budget, "0.2")
     clock.now -= days * DAY_SECONDS
@@ -97,7 +104,7 @@ def test_a_clock_that_steps_back_and_forward_again_loses_and_doubles_nothing(day
 def test_who_is_refused_is_told_when_there_is_money_again() -> None:
     clock = Clock()
     clock.now += DAY_SECONDS - 3_661.5
-    budget = DailyBudget(Decimal(1), clock=clock)
+    budget = budget_of(Decimal(1), clock)
     held(budget, "1")
     soon = budget.refusal("the budget")
     assert (soon.status, soon.code, soon.headers()) == (429, "insufficient_quota", [(b"retry-after", b"1")])
@@ -108,7 +115,7 @@ def test_who_is_refused_is_told_when_there_is_money_again() -> None:
 
 
 def test_an_amount_beyond_all_sense_counts_as_very_much_and_breaks_nothing() -> None:
-    budget = DailyBudget(Decimal(1))
+    budget = budget_of(Decimal(1))
     for _ in range(3):
         if (reservation := budget.reserve(Decimal(10) ** 40)) is not None:
             reservation.settle(Decimal(10) ** 60)
@@ -116,6 +123,6 @@ def test_an_amount_beyond_all_sense_counts_as_very_much_and_breaks_nothing() -> 
 
 
 def test_no_money_buys_nothing() -> None:
-    budget = DailyBudget(Decimal(0))
+    budget = budget_of(Decimal(0))
     assert budget.exhausted and budget.reserve(Decimal("0.000000001")) is None
     assert budget.left_today()[0] == 0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from router.contracts.records import Record
 from router.policy.policy import Policy
 from router.routing.budget import DAY_SECONDS
 from router.routing.policy_state import RoutingState, look_at
+from router.routing.state.base import Quantile
 from router.routing.state.machine import MachineState, create
 from router.scoring.model import Example
 from router.scoring.scorer import Scorer
@@ -195,6 +197,26 @@ def test_a_canary_and_what_is_live_keep_the_share_each_by_its_own_scores(two_hea
         if n >= 400 and n % 2 == 0:
             followed.append(decision.tier is Tier.STUDENT)
     assert np.mean(followed) == pytest.approx(0.5, abs=0.1)
+
+
+def test_scores_are_followed_where_the_state_says_under_one_name_for_all_that_serve_a_policy() -> None:
+    class Together(MachineState):
+        followed: ClassVar[dict[tuple[str, ...], Quantile]] = {}
+
+        def quantile(self, *name: str) -> Quantile:
+            return self.followed.setdefault(name, super().quantile(*name))
+
+    changed = policy(0).model_dump(exclude_none=True) | {"objective": {"student_share": 0.5}}
+    routings = [RoutingState(Policy.model_validate(changed), Together()) for _ in range(2)]
+    live = LiveBundle(student=StudentTarget("http://127.0.0.1:7/v1", "s", "s"))
+    for n in range(40):
+        body = {"messages": [{"role": "user", "content": QUESTIONS[n % 3]}]}
+        routings[n % 2].decide(ChatRequest(f"r-{n}", f"c-{n}", body), live, look_at(body, None))
+    assert list(Together.followed) == [("p", "prior")]
+    alone = RoutingState(Policy.model_validate(changed), MachineState())
+    asked = ChatRequest("r", "c", {"messages": [{"role": "user", "content": QUESTIONS[0]}]})
+    seen = look_at(asked.body, None)
+    assert routings[0].decide(asked, live, seen).threshold != alone.decide(asked, live, seen).threshold
 
 
 def test_a_canarys_requests_are_audited_at_its_own_rate_and_that_is_what_is_logged(two_headed: Scorer) -> None:
