@@ -10,10 +10,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
 from router.errors import LocumError
+from router.logs import log_to_stderr, shown
 from router.settings import Settings
 
 app = typer.Typer(
@@ -210,12 +210,10 @@ def _ready_home() -> Settings:
 def main() -> None:
     """Entry point: a ``LocumError`` is one clear line and exit code 1, never a traceback."""
     os.umask(0o077)  # what is written holds what users wrote: it is its owner's alone, whichever library writes it
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for what was asked for
+    log_to_stderr()
     try:
         whole()()
     except LocumError as e:
-        from router.reports.terminal import shown
-
         typer.secho(f"locum: {shown(str(e))}", fg=typer.colors.RED, err=True)
         sys.exit(1)
 

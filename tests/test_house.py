@@ -96,6 +96,22 @@ def test_no_two_public_classes_have_one_name() -> None:
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
+def test_all_is_logged_one_way_by_names_in_snake_case() -> None:
+    levels, other = {"debug", "info", "warning", "error", "critical", "exception"}, []
+    for path, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "logging" for alias in node.names):
+                other.append(f"{at(path, node.lineno)} the standard library's")
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            whose, how = ast.unparse(node.func.value), node.func.attr
+            if whose == "structlog" and how == "configure" and path != ROOT / "router/logs.py":
+                other.append(f"{at(path, node.lineno)} a second configuration")
+            if whose == "log" and how in levels and not re.fullmatch(r"'[a-z][a-z0-9_]*'", ast.unparse(node.args[0])):
+                other.append(f"{at(path, node.lineno)} {ast.unparse(node.args[0])}")
+    assert other == []
+
+
 def parts() -> set[str]:
     """Classes of serving that are collaborators: no values (dataclasses, tuples, models, enums), no errors."""
     found = set()

@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import structlog
 from pydantic import TypeAdapter
 
 from distiller.config import TrainConfig
@@ -23,6 +22,7 @@ from distiller.data.dataset import Dataset, load
 from distiller.training.loop import TrainReport, read_report, run
 from distiller.training.progress import require
 from router.errors import TrainingError
+from router.logs import log_to_stderr
 
 
 def train(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> TrainReport:
@@ -101,5 +101,5 @@ def _ray(job: dict[str, Any], config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    log_to_stderr()
     work(json.loads(Path(sys.argv[1]).read_bytes()))

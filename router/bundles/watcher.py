@@ -155,8 +155,8 @@ class BundleWatcher:
     def _swap(self, new: LiveBundle, manifest: Manifest | None) -> None:
         old, self.live, self._manifest = self.live, new, manifest
         if old.bundle != new.bundle:
-            event = "canary swapped" if self._canary else "bundle swapped"
-            log.info(event, policy=self._policy.name, old=old.bundle, new=new.bundle)
+            told = {"policy": self._policy.name, "canary": self._canary, "old": old.bundle, "new": new.bundle}
+            log.info("bundle_swapped", **told)
         if old.student != new.student:
             log.info("student_changed", policy=self._policy.name, old=old.student, new=new.student)
         self._on_swap(old, new)

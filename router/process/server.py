@@ -1,29 +1,26 @@
-"""How a process serves: what runs it, the server's settings, how it ends, and how it logs."""
+"""How a process serves: what runs it, the server's settings, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
 import uvicorn
-from structlog.typing import EventDict, Processor
 from threadpoolctl import threadpool_limits
 
 from router.app import create_app
 from router.cascade.drain import Drain
 from router.errors import LocumError
+from router.logs import log_to_stderr
 from router.process.protocol import BoundedHttp, bounded_http
-from router.reports.terminal import shown
 from router.served.claim import claimed
 from router.served.policies import background
 from router.settings import Limits, Settings
@@ -179,48 +176,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-class _Unfailing:
-    """A text file whose writes are lost where nobody reads it any more: that must fail no request."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-
-    def write(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            self._file.write(text)
-
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._file.flush()
-
-
-def _shown(_: Any, __: str, event: EventDict) -> EventDict:
-    """What is told in an upstream's words, or a client's, with nothing in it that a terminal obeys."""
-    return {key: shown(value) if isinstance(value, str) else value for key, value in event.items()}
-
-
-def log_to_stderr() -> None:
-    """One JSON object a line, or coloured text on a terminal; stdout stays for what people asked for."""
-    terminal = sys.stderr.isatty()
-    plain = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # locals would be prompts and keys
-    renderers: list[Processor] = [
-        structlog.processors.ExceptionRenderer(plain),
-        structlog.processors.JSONRenderer(default=str),
-    ]
-    if terminal:
-        renderers = [_shown, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            *renderers,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(_Unfailing(sys.stderr)),  # type: ignore[arg-type]
-        cache_logger_on_first_use=True,
-    )
 
 
 def run(policies: Sequence[Path], *, host: str, port: int, settings: Settings) -> None:

@@ -30,8 +30,9 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from router.cascade.drain import Drain
 from router.errors import LocumError
+from router.logs import log_to_stderr
 from router.metrics.files import MetricFiles
-from router.process.server import LAST_SECONDS, Server, bound, exposure, log_to_stderr, root_url
+from router.process.server import LAST_SECONDS, Server, bound, exposure, root_url
 from router.routing.state.machine import MachineState, create, let_go
 from router.served.claim import Claim, claimed
 from router.settings import Limits, Settings

@@ -16,23 +16,12 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.table import Table
 
+from router.logs import ACTING, shown
+
 BASE = "base student"
 """What serves where no bundle does."""
 
-_LINES = frozenset("\n\t")
-_ACTING = [
-    *range(0x20), *range(0x7F, 0xA0),  # C0, DEL, C1
-    0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A),  # order, and lines
-    0xFEFF, *range(0xFFF9, 0xFFFC), *range(0xE0000, 0xE0080),  # not to be seen
-    *range(0xD800, 0xE000),  # halves of characters: no terminal's encoding has them
-]  # fmt: skip
-_SHOWN = {c: f"\\x{c:02x}" if c < 0x100 else f"\\u{c:04x}" for c in _ACTING if chr(c) not in _LINES}
-_IN_JSON = {c: json.dumps(chr(c))[1:-1] for c in _ACTING if c >= 0x7F}
-
-
-def shown(text: str) -> str:
-    """The text with what a terminal would obey written out (``\\x1b``); only line ends and tabs stay."""
-    return text if text.isascii() and text.isprintable() else text.replace("\r\n", "\n").translate(_SHOWN)
+_IN_JSON = {c: json.dumps(chr(c))[1:-1] for c in ACTING if c >= 0x7F}
 
 
 def shown_json(text: bytes) -> bytes:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-import structlog
 from rich.console import Console, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from router.process.server import log_to_stderr
 from router.reports.terminal import PagePart, Terminal, shown, shown_json
 
 ACTS = {
@@ -90,22 +87,6 @@ def test_json_says_the_same_and_acts_on_nothing(text: str) -> None:
     assert json.loads(told) == said
     assert not acting(told.decode())
     assert "Grüße" in told.decode()
-
-
-def test_the_log_on_a_terminal_is_told_in_nobodys_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
-    out = io.StringIO()
-    monkeypatch.setattr(out, "isatty", lambda: True)
-    monkeypatch.setattr(sys, "stderr", out)
-    before = structlog.get_config()
-    try:
-        log_to_stderr()
-        structlog.get_logger().warning(
-            "teacher_failed", why="no\x1b]52;c;aGk=\x07", request="\x9b31m", by={"a": "\x1b[2J"}
-        )
-    finally:
-        structlog.configure(**before)
-    assert "teacher_failed" in out.getvalue()
-    assert not any(found in out.getvalue() for found in ("\x1b]", "\x9b", "\x07", "\x1b[2J"))
 
 
 def test_every_command_prints_through_it() -> None:
