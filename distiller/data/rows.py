@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from distiller.data.rights import right_to
-from router.contracts.decision import Tier
+from router.contracts.decision import Reason, Tier
 from router.contracts.logprobs import spelled, unpacked
 from router.contracts.records import Answer, Record
 from router.judges.judge import Judges
@@ -37,6 +37,8 @@ class Skip(StrEnum):
     """Why a record is in no split. A closed set: the dataset counts them."""
 
     FAILED = "failed"
+    FORCED = "forced_to_a_tier"
+    MOVED = "moved_by_a_failure"
     NO_TEXT = "no_text_kept"
     NO_TEACHER = "no_teacher_answer"
     EMPTY = "empty_answer"
@@ -184,6 +186,8 @@ def _spelling(told: object, answer: str) -> str:
 
 def _unusable(record: Record, teacher: Answer | None) -> Skip | None:
     request = record.request
+    if record.status == 200 and not record.is_traffic:
+        return Skip.FORCED if record.decision.reason is Reason.OVERRIDE else Skip.MOVED
     if record.status != 200 or teacher is None:
         return Skip.FAILED if record.status != 200 else Skip.NO_TEACHER
     if not request or teacher.message is None:

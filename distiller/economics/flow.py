@@ -64,8 +64,8 @@ class Flow:
     tokens: Usage = field(default_factory=Usage)
 
     def add(self, record: Record, rates: Rates) -> None:
-        """Counts one record; one that nobody answered counts nothing."""
-        if record.tier is None or not record.answers:
+        """Counts one record; one that nobody answered counts nothing, nor does what tells nothing of the traffic."""
+        if record.tier is None or not record.answers or not record.is_traffic:
             return
         self.first_at = min(self.first_at, record.created_at) if self.requests else record.created_at
         self.last_at = max(self.last_at, record.created_at)

@@ -57,7 +57,8 @@ def live_answer(record: Record, versions: frozenset[str]) -> StudentAnswer | Non
 
     ``versions`` names the student versions that are this student.
     """
-    answer, audit = record.answer_of(Tier.STUDENT) if record.decision.audited else None, record.audit
+    counts = record.decision.audited and record.is_traffic
+    answer, audit = record.answer_of(Tier.STUDENT) if counts else None, record.audit
     if answer is None or answer.message is None or answer.finish_reason is None:
         return None
     if answer.student_version not in versions:

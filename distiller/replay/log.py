@@ -17,7 +17,7 @@ from router.policy.policy import Policy
 from router.routing.decision import Facts, RequestView, decide
 from router.scoring.text.features import Features, extract
 
-BEFORE_THE_SCORE = frozenset({Reason.OVERRIDE, Reason.CAPABILITY, Reason.RULE})
+BEFORE_THE_SCORE = frozenset({Reason.CAPABILITY, Reason.RULE})
 _WOULD_SERVE = Facts(score=1.0, thresholds=Thresholds(route=0.0, accept=0.0), share_threshold=0.0)
 
 
@@ -82,7 +82,8 @@ def _record(line: bytes, path: Path, number: int) -> Record:
 
 
 def read_log(records: Iterable[Record], policies: Sequence[Policy]) -> tuple[list[Logged], Counter[str]]:
-    """The answered requests of the first policy, in order, and how many records each policy's name has.
+    """The answered requests of the first policy, in order, and how many records each policy's name has. What tells
+    nothing of the traffic is left out.
 
     What each of ``policies`` settles before the score (capability, its rules) is decided anew where the
     request's text was kept; elsewhere it stays as it was recorded.
@@ -91,7 +92,7 @@ def read_log(records: Iterable[Record], policies: Sequence[Policy]) -> tuple[lis
     names: Counter[str] = Counter()
     for record in records:
         names[record.policy] += 1
-        if record.policy == policies[0].name and record.tier is not None and record.answers:
+        if record.policy == policies[0].name and record.tier is not None and record.answers and record.is_traffic:
             rows.append(_logged(record, policies))
     return rows, names
 
@@ -139,6 +140,5 @@ def _settled(record: Record, features: Features | None, policy: Policy) -> Tier 
         return Tier.TEACHER
     if features is None or record.request is None:
         return decision.tier if decision.reason in BEFORE_THE_SCORE else None
-    forced = decision.tier if decision.reason is Reason.OVERRIDE else None
-    found = decide(policy, RequestView(features, record.request, forced), _WOULD_SERVE)
+    found = decide(policy, RequestView(features, record.request), _WOULD_SERVE)
     return found.tier if found.reason in BEFORE_THE_SCORE else None

@@ -82,6 +82,11 @@ def tuned(traffic: Traffic, policy: Policy, target: TuningTarget, *, today: str 
         threshold = budget_threshold(traffic, policy, way, target.value)
         ground = _requests(traffic)
     found = figures(sample_of(traffic, Plan.at(way, threshold), policy.audit))
+    if threshold > 1 or not found["share"].estimate:
+        raise StoreError(
+            f"no threshold is written for {target}: on this traffic, {ground}, only one that serves nobody from the "
+            "student meets it, and that promises nothing"
+        )
     day = today or time.strftime("%Y-%m-%d")
     return Tuned(threshold, [f"locum tune, {day}: {target}, {ground}", _expected(found, traffic)], found)
 

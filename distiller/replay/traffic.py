@@ -34,7 +34,7 @@ class Traffic:
     have been let out by, NaN where the student's answer is unknown. Costs are US dollars.
 
     Attributes:
-        to_student, to_teacher: settled before the score: by the client, the student's abilities or a rule.
+        to_student, to_teacher: settled before the score: by the student's abilities or a rule.
         score: what routing compares with its threshold, the request's score or, for a share and for money, what
             escalating it gains for its cost (``router.scoring.worth``): with affinity the conversation's lowest so far.
         guess: P(acceptable), the request's own score.

@@ -41,7 +41,7 @@ class Tally:
 
     def add(self, seq: int, record: Record, policy: Policy) -> Tally:
         """This tally with one more record."""
-        usable = record.status == 200 and record.request is not None
+        usable = record.status == 200 and record.request is not None and record.is_traffic
         audited = usable and record.decision.audited
         trainable = usable and not audited and admissible(record, policy)
         acceptable = audited and record.audit is not None and record.audit.acceptable is True

@@ -177,7 +177,7 @@ class Cascade:
         _, left = await to_its_end(partial(self._shared.store.append, record), size)
         self._shared.metrics.observe(record)
         self._routing.learn(record)
-        if record.decision.audited:
+        if record.decision.audited and record.is_traffic:
             self._auditor.submit(record, exchange, unfit=self._unfit(exchange))
         if left:
             raise asyncio.CancelledError

@@ -61,6 +61,17 @@ class Fallback(StrEnum):
     BUDGET = "budget"
 
 
+ASIDE = frozenset({Reason.OVERRIDE, Reason.FALLBACK})
+"""Reasons that tell of a client's wish or of a failure, not of the traffic."""
+
+
+def is_traffic(decided: str, answered: str, fallback: str | None) -> bool:
+    """Whether a request tells of the traffic and of how well it is served: by the reason of its decision, the reason
+    that it was answered for, and what failed on the way. What a client forced to a tier, and what a failure moved,
+    count in money and nowhere else."""
+    return decided not in ASIDE and answered not in ASIDE and fallback in (None, Fallback.BUDGET)
+
+
 NOVEL = 0.15
 """Novelty from which on a request counts as strange: it is 0 for 99 of 100 requests like those of training."""
 

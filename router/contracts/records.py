@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
+from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier, is_traffic
 
 USERS_WORD = "feedback"
 """The judge of a verdict that is a user's own word (``Audit.judge``)."""
@@ -195,6 +195,11 @@ class Record:
         if self.audit and self.audit.answer:
             total += self.audit.answer.cost_usd
         return total
+
+    @property
+    def is_traffic(self) -> bool:
+        """Whether it counts in anything but money: see ``router.contracts.decision.is_traffic``."""
+        return is_traffic(self.decision.reason, self.reason, self.fallback)
 
     @property
     def saved_usd(self) -> Decimal:

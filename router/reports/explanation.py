@@ -231,7 +231,8 @@ def _audited(record: Record, records: Records) -> Iterator[Features]:
     """Of all others whose audit has a verdict on the student."""
     for _, other in records.audits(record.policy):
         verdict = other.audit.acceptable if other.audit else None
-        if verdict is not None and other.request is not None and other.request_id != record.request_id:
+        known = verdict is not None and other.request is not None and other.is_traffic
+        if known and other.request is not None and other.request_id != record.request_id:
             yield extract(other.request)
 
 

@@ -69,6 +69,7 @@ class Summary:
     requests: int = 0
     unanswered: int = 0
     answered_by: Counter[tuple[Tier, Reason]] = field(default_factory=Counter)
+    traffic: Counter[Tier] = field(default_factory=Counter)
     spend: dict[tuple[Tier, AnswerKind], Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     counterfactual_usd: Decimal = Decimal(0)
     audits: dict[str | None, list[Audited]] = field(default_factory=lambda: defaultdict(list))
@@ -93,8 +94,8 @@ class Summary:
         return self.counterfactual_usd - self.spent_usd
 
     def share(self, tier: Tier) -> float:
-        """The tier's share of all answered requests."""
-        return sum(n for (t, _), n in self.answered_by.items() if t is tier) / max(1, self.answered)
+        """The tier's share of the answered traffic: what was forced or moved by a failure is none."""
+        return self.traffic[tier] / max(1, self.traffic.total())
 
     def add(self, record: Record, may_train: bool) -> None:
         """Counts one record. ``may_train``: the policy allows training on its teacher's answers."""
@@ -108,11 +109,13 @@ class Summary:
         else:
             self._add_answered(record, record.tier)
         self._add_audit(record)
-        self.escalations += record.tier is Tier.TEACHER and record.reason in TOO_HARD
-        self.trainable += _trainable(record, may_train)
+        if record.is_traffic:
+            self.escalations += record.tier is Tier.TEACHER and record.reason in TOO_HARD
+            self.trainable += _trainable(record, may_train)
 
     def _add_answered(self, record: Record, tier: Tier) -> None:
         self.answered_by[tier, record.reason] += 1
+        self.traffic[tier] += record.is_traffic
         self.seconds[tier].append(record.seconds)
         if record.answers and (first := record.answers[0].first_token_seconds) is not None:
             self.first_token_seconds[tier].append(first)
@@ -125,6 +128,8 @@ class Summary:
             self.spend[audit.answer.tier, audit.answer.kind] += audit.answer.cost_usd
         if audit.judge_usd:  # paid to a provider, as the teacher is
             self.spend[Tier.TEACHER, AnswerKind.JUDGED] += audit.judge_usd
+        if not record.is_traffic:
+            return
         if audit.missed:
             self.missed_audits[audit.missed] += 1
         elif audit.acceptable is not None:

@@ -22,7 +22,7 @@ from functools import cache
 from typing import Any
 
 from router.contracts.bundles import Thresholds
-from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.decision import ASIDE, Decision, Reason, Tier
 from router.policy.policy import Policy
 from router.scoring.text.features import Features
 
@@ -133,6 +133,7 @@ def decide(policy: Policy, view: RequestView, state: Facts) -> Decision:
     if verdict.tier is Tier.STUDENT and not state.student_ready:
         why = f"student not ready ({verdict.reason})"
         verdict = Ruling(Tier.TEACHER, Reason.FALLBACK, why, verdict.threshold)
+    counts = verdict.reason not in ASIDE  # what tells nothing of the traffic is not audited
     known = state.score
     if known is None and policy.objective.starts_from_prior:
         known = state.prior
@@ -146,8 +147,8 @@ def decide(policy: Policy, view: RequestView, state: Facts) -> Decision:
         worth=state.worth,
         teacher_tokens=state.teacher_tokens,
         novelty=state.novelty,
-        propensity=state.propensity,
-        audited=state.audited,
+        propensity=state.propensity if counts else 0.0,
+        audited=state.audited and counts,
         exploration=0.0 if state.audited else policy.audit.explore,
     )
 

@@ -37,8 +37,6 @@ PAGE = 200
 """Audits read at a time, off the event loop."""
 CONFIDENCE = 0.95
 """Of the bounds that are shown where the objective names none."""
-BY_OTHERS = frozenset({Reason.OVERRIDE, Reason.RULE, Reason.FALLBACK})
-"""Who was served by these was served by somebody's word or by a failure: no threshold answers for it."""
 BY_TEACHER = frozenset({Reason.CAPABILITY, Reason.AFFINITY})
 """These leave a request to the teacher whatever the threshold."""
 
@@ -56,7 +54,8 @@ class Stage:
         """The score that decided in the end, or would have; -1 where no threshold lets the student serve, None
         where none was asked."""
         decision = record.decision
-        if decision.score is None or {decision.reason, record.reason} & BY_OTHERS:
+        by_rule = Reason.RULE in (decision.reason, record.reason)  # the policy's own word, not a threshold's
+        if decision.score is None or by_rule or not record.is_traffic:
             return None
         broken = record.deferral not in (None, Deferral.CONFIDENCE)
         if broken or {decision.reason, record.reason} & BY_TEACHER:
@@ -142,7 +141,7 @@ class BundleWatch:
         if record.bundle != self.bundle:
             return
         if self.monitor is None:
-            if record.audit is not None and record.audit.acceptable is not None:
+            if record.is_traffic and record.audit is not None and record.audit.acceptable is not None:
                 self._running.update(record.tier is Tier.STUDENT and not record.audit.acceptable)
         elif (outcome := self._sampling.outcome(record)) is not None:
             alarms = self.monitor.alarms

@@ -16,7 +16,8 @@ log = structlog.get_logger(__name__)
 
 
 class Scored(NamedTuple):
-    """Of one record what the live scorer said; None where none was fitted. ``at`` is unix time."""
+    """Of one record that tells of the traffic (``Record.is_traffic``) what the live scorer said; None where none was
+    fitted. ``at`` is unix time."""
 
     seq: int
     request_id: str
@@ -61,7 +62,7 @@ class Records(Protocol):
         ...
 
     def scored(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[Scored]:
-        """Yields what was scored, in the order written, at a tenth of the cost of reading whole records; of a
+        """Yields what was scored of the traffic, in the order written, at a tenth of the cost of reading whole records; of a
         policy's past only what lies among the last records. Arguments as for ``records``."""
         ...
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import ValidationError
 
+from router.contracts.decision import is_traffic
 from router.contracts.records import Audit, Record, read_audit, read_record
 from router.errors import StoreError
 from router.store.base import Scored
@@ -32,7 +33,8 @@ AUDITS = f"""SELECT a.id, CAST(a.body AS BLOB), r.seq, r.request_id, r.policy, r
         SELECT 1 FROM amendments b WHERE b.request_id = a.request_id AND b.kind = 'audit' AND b.id < a.id)
     ORDER BY a.id LIMIT {PAGE_ROWS}"""
 SCORED = f"""SELECT seq, request_id, created_at, json_extract(valid, '$.bundle'),
-        json_extract(valid, '$.decision.score'), json_extract(valid, '$.decision.novelty'), valid IS NULL, policy
+        json_extract(valid, '$.decision.score'), json_extract(valid, '$.decision.novelty'), valid IS NULL, policy,
+        json_extract(valid, '$.decision.reason'), json_extract(valid, '$.reason'), json_extract(valid, '$.fallback')
     FROM (SELECT *, CASE WHEN json_valid(body) AND json_type(body, '$.decision') = 'object' THEN body END AS valid
         FROM records WHERE seq {{}} ?
         AND seq > (SELECT seq FROM sqlite_sequence WHERE name = 'records') - {SCORED_ROWS}
@@ -96,12 +98,12 @@ class SqliteReader:
         """See ``Records``. SQLite itself looks into the JSON, without the interpreter's lock."""
         with self._reading() as db:
             for page in self._pages(db, "record", SCORED, after, (since, policy)):
-                for *found, no_json, name in page:
+                for *found, no_json, name, decided, answered, fallback in page:
                     scored = Scored._make(found)
                     if no_json or not _sound(scored):
                         row = StoredRow(scored.seq, scored.request_id, name, scored.at, b"")
                         self._pass_over(row, "no record" if no_json else "decision: what was scored is no number")
-                    else:
+                    elif is_traffic(decided, answered, fallback):
                         yield scored
 
     def close(self) -> None:
