@@ -186,10 +186,8 @@ def _spelling(told: object, answer: str) -> str:
 
 def _unusable(record: Record, teacher: Answer | None) -> Skip | None:
     request = record.request
-    if record.status == 200 and not record.is_traffic:
-        return Skip.FORCED if record.decision.reason is Reason.OVERRIDE else Skip.MOVED
-    if record.status != 200 or teacher is None:
-        return Skip.FAILED if record.status != 200 else Skip.NO_TEACHER
+    if record.status != 200 or not record.is_traffic or teacher is None:
+        return _no_traffic(record) or Skip.NO_TEACHER
     if not request or teacher.message is None:
         return Skip.NO_TEXT
     messages = request.get("messages")
@@ -200,6 +198,14 @@ def _unusable(record: Record, teacher: Answer | None) -> Skip | None:
     if request.get("tools") or request.get("functions") or any(map(_uses_tools, [*messages, teacher.message])):
         return Skip.TOOLS
     return Skip.SEVERAL if (request.get("n") or 1) != 1 else None
+
+
+def _no_traffic(record: Record) -> Skip | None:
+    """Why a record tells nothing of the traffic."""
+    if record.status != 200:
+        return Skip.FAILED
+    forced = record.decision.reason is Reason.OVERRIDE
+    return None if record.is_traffic else Skip.FORCED if forced else Skip.MOVED
 
 
 def _uses_tools(message: Mapping[str, Any]) -> bool:

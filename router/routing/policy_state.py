@@ -88,7 +88,7 @@ class RoutingState:
             teacher_tokens=look.tokens if look else None,
             prior=prior,
             thresholds=live.thresholds,
-            share_threshold=self._share_threshold(live, compared, affordable),
+            share_threshold=self._share_threshold(live, compared, affordable, counts=chat.tier is None),
             teacher_affordable=affordable,
             propensity=rate,
             audited=drawn(chat.request_id, rate),
@@ -105,9 +105,10 @@ class RoutingState:
         declared = aim.starts_from_prior
         return worth(gain) if declared and look.gain is not None else None
 
-    def _share_threshold(self, live: LiveBundle, score: float, affordable: bool) -> float | None:
+    def _share_threshold(self, live: LiveBundle, score: float, affordable: bool, *, counts: bool) -> float | None:
         """Follows the scores of all traffic, or worths; another scorer or aim has other ones, so it starts anew.
-        Where a spent budget refuses what the teacher would get, that is what it last got."""
+        Where a spent budget refuses what the teacher would get, that is what it last got. What ``counts`` not, or
+        finds no student ready, is told where it stands, and moves nothing."""
         aim = self._policy.objective
         if not aim.starts_from_prior:
             return None
@@ -115,7 +116,8 @@ class RoutingState:
         scored_by = f"{kind} {live.bundle}" if live.scorer and live.bundle else "prior"
         followed = self._shares.pop(scored_by, None) or self._state.quantile(self._policy.name, scored_by)
         self._shares = dict([*self._shares.items(), (scored_by, followed)][-SCORERS:])
-        followed.observe(score)
+        if counts and live.student is not None:
+            followed.observe(score)
         share = aim.share
         if share is None:
             self._pace.observe(self._clock())

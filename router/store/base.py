@@ -62,8 +62,8 @@ class Records(Protocol):
         ...
 
     def scored(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[Scored]:
-        """Yields what was scored of the traffic, in the order written, at a tenth of the cost of reading whole records; of a
-        policy's past only what lies among the last records. Arguments as for ``records``."""
+        """Yields what was scored of the traffic, in the order written, at a tenth of the cost of reading whole records;
+        of a policy's past only what lies among the last records. Arguments as for ``records``."""
         ...
 
     def close(self) -> None: ...

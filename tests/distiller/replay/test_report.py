@@ -110,15 +110,15 @@ def test_what_is_settled_before_the_score_stays_so_by_the_new_policys_own_rules(
     unfit = Decision(tier=TEACHER, reason=Reason.CAPABILITY, score=0.9)
     records = [
         recorded.record(0, request=said),
-        recorded.record(1, decision=forced, tier=Tier.STUDENT),
+        recorded.record(1, decision=forced, reason=Reason.OVERRIDE, tier=Tier.STUDENT),
         recorded.record(2, decision=unfit, tier=TEACHER),
         recorded.record(3, reason=Reason.CAPABILITY),
     ]
     by = policy(rules=[{"when": {"metadata.task": "legal"}, "send": "teacher"}])
     traffic = read(records, by)
-    assert traffic.to_teacher.tolist() == [True, False, True, True]
-    assert traffic.to_student.tolist() == [False, True, False, False]
-    assert read(records, policy()).to_teacher.tolist() == [False, False, True, True]
+    assert traffic.to_teacher.tolist() == [True, True, True]  # what a client forced is not looked at
+    assert not traffic.to_student.any()
+    assert read(records, policy()).to_teacher.tolist() == [False, True, True]
 
 
 def test_a_conversation_that_escalated_stays_up() -> None:

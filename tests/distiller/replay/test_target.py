@@ -1,6 +1,7 @@
 """`locum tune` picks what the log can show, and changes nothing else of the policy file."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +155,24 @@ def test_tune_writes_the_file_unless_it_is_dry(run: Callable[..., Any], tmp_path
     threshold = load_policy(file).objective.threshold
     assert threshold is not None and 0.4 < threshold < 0.8
     assert "# locum tune, " in file.read_text() and file.read_text().endswith("accept: {cascade: false}   # mine\n")
+
+
+@pytest.mark.parametrize("target", ["usd_per_day=1000000", "share=0"])
+def test_a_threshold_that_serves_nobody_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    run = commands(tmp_path, monkeypatch)
+    before = (tmp_path / "default.yaml").read_bytes()
+    result = run("tune", "--target", target)
+    assert result.exit_code != 0 and "serves nobody" in str(result.exception)
+    assert (tmp_path / "default.yaml").read_bytes() == before
+
+
+def test_forced_requests_move_no_threshold() -> None:
+    """Ten times as many as the traffic, all to the student, would have made any share a threshold above 1."""
+    recorded, chosen, wanted = Recorded(400), policy(accept={"cascade": False}), TuningTarget.parse("share=0.5")
+    decision = replace(recorded.record(0).decision, tier=Tier.STUDENT, reason=Reason.OVERRIDE)
+    forced = [recorded.record(i % 400, decision=decision, reason=Reason.OVERRIDE) for i in range(4000)]
+    plain = tuned(read(recorded.records(), chosen), chosen, wanted)
+    mixed = tuned(read([*recorded.records(), *forced], chosen), chosen, wanted)
+    assert mixed.threshold == plain.threshold < 1

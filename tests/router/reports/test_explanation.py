@@ -72,7 +72,7 @@ def ask(running: World, text: str, **headers: str) -> str:
     answer = httpx.post(f"{running.url}/v1/chat/completions", json=body(text, user="u-1"), headers=headers)
     assert answer.status_code == 200
     request_id = answer.headers["x-locum-request-id"]
-    until(lambda: running.record(request_id).audit)
+    until(lambda: running.record(request_id).audit or not running.record(request_id).is_traffic)
     return str(request_id)
 
 
