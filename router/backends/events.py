@@ -14,7 +14,7 @@ from router.backends.inband_errors import Told, broken_off, error_in, failure, s
 from router.errors import UpstreamError
 from router.wire.json_text import BOM
 from router.wire.sse import COMMENT, Cutter, chunks, ends, named, payload, read, says_something, split, work
-from router.wire.threads import aside
+from router.wire.threads import LARGE_BYTES, aside
 
 LONGEST_EVENT_BYTES = 32 * 2**20
 """What one event may hold, and what may come before the first word: pictures come as one event of many megabytes."""
@@ -124,7 +124,12 @@ class EventStream:
 
     async def _checked(self, events: bytes) -> bytes:
         """The events up to one that tells an error."""
-        return await aside(partial(self._before_error, events), work(events))
+        size = work(events)
+        return (
+            self._before_error(events)
+            if size <= LARGE_BYTES
+            else await aside(partial(self._before_error, events), size)
+        )
 
     def _before_error(self, events: bytes) -> bytes:
         if _all_chunks(events) and b"event:" not in events and b"rror:" not in events and not suspicious(events):

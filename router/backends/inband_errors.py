@@ -72,8 +72,7 @@ def raise_error_in(backend: Backend, content: bytes) -> None:
 def suspicious(content: bytes) -> bool:
     """Whether there may be an error in it: all others need not be read. In texts the quotes are escaped."""
     return (
-        b'rror"' in content
-        or b'rrors"' in content
+        (b"rror" in content and (b'rror"' in content or b'rrors"' in content))
         or b"RROR" in content
         or b'"detail"' in content
         or (b"\\u00" in content and any(escape in content for escape in _ASCII_ESCAPED))

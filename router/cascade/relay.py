@@ -43,7 +43,7 @@ from router.wire.sse import (
     usage_of,
     work,
 )
-from router.wire.threads import aside
+from router.wire.threads import LARGE_BYTES, aside
 
 LATER = 1
 """The priority of what nobody waits for: the embedded engine begins it after what somebody does. Beside the audit's
@@ -266,7 +266,8 @@ class Relay:
 
     async def passed(self, stream: EventStream, events: bytes) -> bytes:
         """The same as ``pass_on``. Raises UpstreamError where one cannot be read."""
-        told = await aside(partial(self.pass_on, events), work(events))
+        size = work(events)
+        told = self.pass_on(events) if size <= LARGE_BYTES else await aside(partial(self.pass_on, events), size)
         if self.unreadable:
             raise stream.failed("sent what cannot be read")
         return told

@@ -99,18 +99,28 @@ class Assembly:
         elif finish is not None:
             self.whole = False
         self._count(choice.get("usage"))
-        fresh = logprobs_of(choice) if choice.get("logprobs") else ()
-        if fresh:
-            self.logprobs += fresh
-            if self.entries is not None:
-                self.entries += entries_of(choice)
+        tokens = self._tell(choice)
         said, delta = piece_of(choice), choice.get("delta")
         if delta and said is not delta:
             self.whole = False
         pieces = self._said(said, whole=said is not delta) if said else []
         if pieces:
-            self.tokens += len(fresh) or 1
+            self.tokens += tokens or 1
         return pieces
+
+    def go_on(self, model: str, choice: Mapping[str, Any]) -> None:
+        """Takes a choice that has but a text for its content, as most chunks have."""
+        self.model = model or self.model
+        self._texts["text"].append(choice["delta"]["content"])
+        self.tokens += (self._tell(choice) if choice.get("logprobs") else 0) or 1
+
+    def _tell(self, choice: Mapping[str, Any]) -> int:
+        """Notes what is told of a choice's tokens. Of how many something was."""
+        if fresh := logprobs_of(choice) if choice.get("logprobs") else []:
+            self.logprobs += fresh
+            if self.entries is not None:
+                self.entries += entries_of(choice)
+        return len(fresh)
 
     def _said(self, said: Mapping[str, Any], *, whole: bool) -> list[Piece]:
         if (role := said.get("role")) and role != "assistant":

@@ -32,7 +32,7 @@ class Halves:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 whole = self._joined(choice) and whole
-        fresh = {key: _sound(value) for key, value in chunk.items()}
+        fresh = _sound(chunk)
         chunk.clear()
         chunk.update(fresh)
         return whole

@@ -111,7 +111,7 @@ def _ends(events: bytes) -> Iterator[int]:
 def payload(event: bytes) -> bytes:
     """The event's data; empty for comments and keep-alives."""
     if event.find(b"\n") == len(event) - 2 and event.startswith(b"data:") and b"\r" not in event:
-        return event[5:].strip()
+        return event[6:-2] if event.startswith(b"data: {") else event[5:].strip()
     lines = (line[5:].removeprefix(b" ") for line in _lines(event) if line.startswith(b"data:"))
     return b"\n".join(lines)
 
@@ -148,7 +148,8 @@ def parse(event: bytes) -> dict[str, Any] | None:
 
 def exact(event: bytes) -> dict[str, Any] | None:
     """The event's JSON object, where any parser reads it; else None."""
-    if (data := payload(event))[:1] != b"{":
+    data = payload(event)
+    if not data.startswith(b"{"):
         return None
     try:
         found: dict[str, Any] = orjson.loads(data)
