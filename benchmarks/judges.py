@@ -18,6 +18,7 @@ from harness import Row, conditions, read_jsonl, write_result
 from rich.console import Console
 from rich.table import Table
 
+from router.judges.base import Means
 from router.judges.judge import Judges
 from router.judges.measure import JudgeAgreement
 from router.judges.pair import Pair
@@ -36,7 +37,7 @@ JUDGES: dict[str, AnyJudge] = {
 
 
 async def measured(name: str, judge: AnyJudge, rows: Sequence[Row], cache: Path) -> Row:
-    judges = Judges(judge, encoder=lambda: load_encoder(cache))
+    judges = Judges(judge, Means(encoder=lambda: load_encoder(cache)))
     found = []
     for row in rows:
         said = await judges.verdict(Pair({"content": row["student_text"]}, {"content": row["teacher_text"]}))

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from router.contracts.files import RunFile, read_run_file, ready_state
 from router.errors import LocumError
 from router.policy.policy import Policy
 from router.reports.terminal import Terminal
-from router.served.claim import RunFile, state_of, told
 from router.settings import Settings
 
 console = Terminal()
@@ -44,8 +44,8 @@ def wait_until_live(
     """One sentence on whether the proxy of this home serves ``bundle`` (None: the base student alone), or tries it as
     a ``canary``."""
     name, how = bundle or "the base student", "a canary beside what is live" if canary else "live"
-    proxy = told(settings.run)
-    if proxy is None or state_of(proxy, ASK_SECONDS) is None:
+    proxy = read_run_file(settings.run)
+    if proxy is None or ready_state(proxy, ASK_SECONDS) is None:
         return f"{name} is active; no proxy is running in {settings.home}, the next one starts with it"
     start = time.monotonic()
     while (waited := time.monotonic() - start) < seconds:
@@ -63,6 +63,6 @@ def _serves(found: dict[str, Any], bundle: str | None, canary: bool) -> bool:
 
 
 def _policy_state(proxy: RunFile, policy: str) -> dict[str, Any] | None:
-    ready = state_of(proxy, ASK_SECONDS)
+    ready = ready_state(proxy, ASK_SECONDS)
     policies: list[dict[str, Any]] = ready.get("policies", []) if ready else []
     return next((p for p in policies if p.get("policy") == policy), None)

@@ -15,6 +15,7 @@ from distiller.bundles import StudentFiles
 from distiller.config import EvaluateConfig
 from distiller.evaluation.answers import Asker
 from router.errors import EngineError
+from router.judges.base import Means
 from router.judges.judge import Judges
 from router.policy.policy import Policy
 from router.scoring.text.encoder import load_encoder
@@ -33,7 +34,7 @@ def way_to(
 ) -> Iterator[Asker]:
     """Where the student answers: an engine started for it, or the policy's URL for what stands there already."""
     at, accept, flight, patience = policy.student, policy.accept, config.in_flight, config.answer_seconds
-    judges = Judges(policy.judge, encoder=lambda: load_encoder(settings.cache))
+    judges = Judges(policy.judge, Means(encoder=lambda: load_encoder(settings.cache)))
     if at.url is not None and student.folder == at.model:
         key = os.environ.get(at.api_key_env) if at.api_key_env else None
         yield Asker(at.url, at.model, flight, patience, accept=accept, judges=judges, api_key=key, on_answer=on_answer)

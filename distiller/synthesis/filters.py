@@ -9,8 +9,8 @@ from typing import Any
 
 from distiller.data.rows import DatasetRow
 from distiller.data.shingles import NearCopies, fingerprint
-from router.cascade.acceptance import AnswerSoFar, structural, wanted
 from router.judges.pair import text
+from router.judges.soundness import AnswerSoFar, structural, wanted
 
 LONGER = 3
 """How many times as long as the longest example a request may be."""

@@ -22,7 +22,7 @@ from router.backends.roster import output_limit
 from router.contracts.prices import Price
 from router.contracts.records import Usage
 from router.errors import JudgeError, UpstreamError, UpstreamRefused
-from router.judges.llm import Said
+from router.judges.base import Said
 from router.judges.pair import text
 from router.pricing import cost_usd
 

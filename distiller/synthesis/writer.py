@@ -22,8 +22,8 @@ from distiller.synthesis.plan import SynthesisPlan
 from distiller.synthesis.prompts import ASKED, drawn, to_answer, to_write, written
 from router.backends.client import Completion
 from router.errors import JudgeError
-from router.judges.judge import Encodes, Judges
-from router.judges.llm import Said
+from router.judges.base import Encodes, Means, Said
+from router.judges.judge import Judges
 from router.judges.pair import Pair, text
 from router.policy.judges import Llm, ToolCalls
 from router.policy.policy import Policy
@@ -80,7 +80,7 @@ class Writer:
             call = f"judge {hashlib.sha256(orjson.dumps(body)).hexdigest()[:24]}"
             return await paid.judge(call, plan.judging[judge.label], body)
 
-        self._judges = Judges(policy.judge, complete=complete, encoder=encoder)
+        self._judges = Judges(policy.judge, Means(complete, encoder=encoder))
         for row in (*plan.train, *plan.measured):
             self._judges.learn(row.task, {"role": "assistant", "content": row.answer})
 

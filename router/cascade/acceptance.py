@@ -1,97 +1,17 @@
 """May this student answer leave? Asked once, at the commit point, before any of it left.
 
-Structure is looked at first, since it needs no scorer: an answer that is empty, refuses, breaks the
-form the client asked for, goes round in a loop or was cut off is no answer, however confident. Then
-the live scorer tells P(acceptable | request, answer) from the score and the student's own token
-probabilities, and the threshold decides. A wrong alarm costs a teacher call, never quality.
+Structure is looked at first, since it needs no scorer: an answer that is not sound is no answer, however confident.
+Then the live scorer tells P(acceptable | request, answer) from the score and the student's own token probabilities, and
+the threshold decides. A wrong alarm costs a teacher call, never quality.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import orjson
-
 from router.contracts.bundles import Thresholds
 from router.contracts.decision import Decision, Deferral, Reason
-from router.contracts.records import Signals
-from router.judges.schema import fits, schema_of
+from router.judges.soundness import AnswerSoFar, Wanted, structural
 from router.policy.policy import Policy
 from router.scoring.scorer import Scorer
-
-_CANNOT = r"(?:can't|cannot|can not|won't be able to|(?:am|'m) (?:unable|not able) to|(?:do not|don't) have)"
-REFUSALS = (
-    rf"(?:i'm|i am) (?:sorry|afraid)\W+(?:but )?(?:that )?(?:as an ai\W+)?i ?{_CANNOT}",
-    rf"(?:sorry|unfortunately|apologies|my apologies)\W+(?:but )?i ?{_CANNOT}",
-    r"(?:i apologi[sz]e)\W+but",
-    r"i ?(?:can't|cannot|can not|(?:am|'m) (?:unable|not able) to) (?:help|assist|answer|provide|fulfil|comply"
-    r"|complete|respond|determine|access|process|do that|continue)",
-    r"i (?:do not|don't) have (?:access|the ability|(?:enough|sufficient) (?:information|context))",
-    r"as an? (?:ai|artificial intelligence|(?:large )?language model)\b",
-    r"es tut mir leid\W+(?:aber )?(?:ich kann|das kann ich)",
-    r"lo siento\W+(?:pero )?no puedo",
-    r"(?:je suis )?désolée?\W+(?:mais )?je ne (?:peux|suis)",
-    r"(?:对不起|抱歉|很抱歉)[，,\s]*我(?:无法|不能)",
-)
-"""How refusals open, after lower-casing. Only the opening counts: the same words inside a long answer
-are usually quoted or part of the work."""
-
-_REFUSAL = re.compile("|".join(f"(?:{p})" for p in REFUSALS))
-_LONGEST_REFUSAL_CHARS = 600
-_LOOP_CHARS, _LOOP_TIMES, _LONGEST_UNIT_CHARS = 48, 4, 120
-_DULL_LOOP_CHARS = 160
-_READ_CHARS = 32_768
-"""How far back from an answer's end a loop of words is looked for."""
-_WORDS_TO_TELL, _GRAM, _LEAST_DISTINCT = 60, 4, 0.35
-_BLANK_CHARS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the client asked of the answer's form.
-
-    ``json``: it must be JSON, an object unless a ``schema`` says otherwise; ``schema``: and not break
-    it, as far as that can be told. ``limited``: the client set the length itself, so an answer cut there is as asked.
-    """
-
-    json: bool = False
-    schema: Mapping[str, Any] | None = None
-    limited: bool = False
-
-
-_FREE, _LIMITED = Wanted(), Wanted(limited=True)
-
-
-@dataclass(slots=True)
-class AnswerSoFar:
-    """The part of a student's answer that was held back so far.
-
-    ``message``: OpenAI's assistant message (of a stream: its deltas joined). ``complete``: nothing
-    more will come; ``finish_reason`` is None until then.
-    """
-
-    message: Mapping[str, Any]
-    finish_reason: str | None = None
-    signals: Signals | None = None
-    complete: bool = True
-
-    @property
-    def text(self) -> str:
-        content = self.message.get("content")
-        return content if isinstance(content, str) else ""
-
-
-def wanted(body: Mapping[str, Any]) -> Wanted:
-    """Reads what the request asks of the answer's form. Malformed parts count as not asked."""
-    limited = body.get("max_tokens") is not None or body.get("max_completion_tokens") is not None
-    form = body.get("response_format")
-    kind = form.get("type") if isinstance(form, dict) else None
-    if not isinstance(form, dict) or kind not in ("json_object", "json_schema"):
-        return _LIMITED if limited else _FREE
-    return Wanted(json=True, schema=schema_of(body), limited=limited)
 
 
 def judge_answer(
@@ -132,82 +52,3 @@ def accept_threshold(policy: Policy, decision: Decision, thresholds: Thresholds 
     if policy.objective.share is not None:
         return None
     return thresholds.accept if policy.objective.fixed is None else policy.objective.fixed
-
-
-def structural(seen: AnswerSoFar, want: Wanted) -> Deferral | None:
-    """What is wrong with an answer whatever the question was; None where nothing is."""
-    text, calls = seen.text, seen.message.get("tool_calls")
-    if calls:
-        return Deferral.SCHEMA if seen.complete and not _calls_parse(calls) else None
-    if seen.message.get("refusal") or seen.finish_reason == "content_filter" or _refuses(text):
-        return Deferral.REFUSAL
-    if not text.strip():
-        return Deferral.EMPTY if seen.complete or len(text) >= _BLANK_CHARS else None
-    if seen.finish_reason == "length" and not want.limited:
-        return Deferral.TRUNCATED
-    if want.json:
-        cut_as_asked = seen.finish_reason == "length"
-        fits = _as_asked(text, want.schema) if seen.complete and not cut_as_asked else _opens_as_json(text, want)
-        return None if fits else Deferral.SCHEMA
-    return Deferral.REPETITION if _loops(text) else None
-
-
-def _refuses(text: str) -> bool:
-    if len(text) > _LONGEST_REFUSAL_CHARS:
-        return False
-    opening = text[:200].lower().replace("’", "'").lstrip(" \t\n\"'*#>-")
-    return _REFUSAL.match(opening) is not None
-
-
-def _loops(text: str) -> bool:
-    """Whether the text ends in one unit over and over, or says the same four words again and again.
-
-    A unit of one character, or without letters and digits (a rule, a table's border) may go on for longer.
-    The text is not blank.
-    """
-    tail = text.rstrip()[-_LONGEST_UNIT_CHARS * _LOOP_TIMES :]
-    end = len(tail) - 1
-    first = end - len(tail) // _LOOP_TIMES
-    at = end
-    while (at := tail.rfind(tail[end], first, at)) >= 0:  # where the unit before the last would end
-        size = end - at
-        unit = tail[-size:]
-        if not tail.endswith(unit, 0, at + 1):
-            continue
-        dull = len(set(unit)) == 1 or not any(c.isalnum() for c in unit)
-        times = max(_LOOP_TIMES, -(-(_DULL_LOOP_CHARS if dull else _LOOP_CHARS) // size))
-        if tail.endswith(unit * times):
-            return True
-    words = text[-_READ_CHARS:].split() if len(text) >= 2 * _WORDS_TO_TELL - 1 else ()
-    if len(words) < _WORDS_TO_TELL:
-        return False
-    grams = set(zip(*(words[i:] for i in range(_GRAM)), strict=False))
-    return len(grams) < _LEAST_DISTINCT * (len(words) - _GRAM + 1)
-
-
-def _opens_as_json(text: str, want: Wanted) -> bool:
-    """Whether a beginning can still become what was asked for."""
-    first = text.lstrip()[:1]
-    return first in ('{["-0123456789tfn' if want.schema is not None else "{")
-
-
-def _as_asked(text: str, schema: Mapping[str, Any] | None) -> bool:
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(value, dict) if schema is None else fits(value, schema) is not False
-
-
-def _calls_parse(calls: object) -> bool:
-    """Whether every tool call names a function and carries an object as its arguments."""
-    for call in calls if isinstance(calls, list) else [None]:
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not function.get("name"):
-            return False
-        try:
-            if not isinstance(orjson.loads(function.get("arguments") or "{}"), dict):
-                return False
-        except orjson.JSONDecodeError:
-            return False
-    return True

@@ -15,7 +15,7 @@ from router.backends.base import Backend, Waited
 from router.backends.faults import surely_unpaid
 from router.backends.roster import PolicyBackends
 from router.bundles.watcher import LiveBundle, ServingSet
-from router.cascade.acceptance import AnswerSoFar, Wanted, judge_answer, wanted
+from router.cascade.acceptance import judge_answer
 from router.cascade.audit import Auditor, Quiet
 from router.cascade.deadlines import Deadlines
 from router.cascade.exchange import CLIENT_LEFT, Exchange, Services, fallback_cause
@@ -26,6 +26,7 @@ from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, AnswerKind
 from router.errors import BudgetSpent, UpstreamError, UpstreamRefused, UpstreamUnable, UpstreamUnreachable
 from router.judges.judge import Judges
+from router.judges.soundness import AnswerSoFar, Wanted, wanted
 from router.policy.policy import Policy
 from router.pricing import counterfactual_usd
 from router.routing.decision import RequestView, lacking

@@ -15,11 +15,11 @@ from router.backends.client import NOTHING, BackendClient
 from router.backends.events import EventStream
 from router.backends.history import is_openai, knows_max_tokens, normalised, own_call_ids
 from router.backends.inband_errors import error_in, failure
-from router.cascade.acceptance import AnswerSoFar
 from router.cascade.exchange import Exchange
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, AnswerKind, Signals
 from router.errors import UpstreamError
+from router.judges.soundness import AnswerSoFar
 from router.scoring.signals import of_answer, summarise
 from router.wire.assembly import Assembly, assembled
 from router.wire.chat import IN_OWN_WORDS, Headers

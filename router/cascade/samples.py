@@ -14,13 +14,14 @@ import structlog
 
 from router.backends.base import Backend, Waited
 from router.backends.client import BackendClient
-from router.cascade.acceptance import AnswerSoFar, accept_threshold
+from router.cascade.acceptance import accept_threshold
 from router.cascade.exchange import Exchange
 from router.cascade.relay import ask_whole
 from router.contracts.records import Answer, AnswerKind
 from router.errors import JudgeError, UpstreamError, UpstreamRefused
 from router.judges.judge import Judges
 from router.judges.pair import Pair
+from router.judges.soundness import AnswerSoFar
 from router.pricing import Prices, counterfactual_usd
 from router.scoring.agreement import Agreement
 

@@ -1,11 +1,19 @@
-"""Files that pass between processes: whoever reads one finds it whole, as it was or as it is."""
+"""Files that pass between processes: whoever reads one finds it whole, as it was or as it is. One of them is the run
+file, which says whether a proxy serves a home, and where."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import urllib.error
+import urllib.request
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+RUN_FILE = "proxy.json"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -38,3 +46,38 @@ def sha256_of(files: Iterable[Path]) -> str:
             while chunk := handle.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """What ``<home>/run/proxy.json`` says: which process serves the home, where, how often the home was lost under
+    it, and when it was last (unix time)."""
+
+    pid: int
+    url: str
+    times_lost: int = 0
+    lost_at: float = 0.0
+
+
+def read_run_file(run: Path) -> RunFile | None:
+    """None where there is no such file, or not a whole one. The process that it names may have died since."""
+    try:
+        said = RunFile(**json.loads((run / RUN_FILE).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return said if isinstance(said.pid, int) else None
+
+
+def ready_state(proxy: RunFile, seconds: float = 2.0) -> dict[str, Any] | None:
+    """What a proxy says of itself at ``/health/ready``, ready (200) or not (503); None where it says nothing within
+    so many seconds."""
+    try:
+        try:
+            with urllib.request.urlopen(f"{proxy.url}/health/ready", timeout=seconds) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as unready:
+            content = unready.read()
+        said = json.loads(content)
+    except (OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) else None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
+from router.judges.base import PairJudge
 from router.judges.checks import canonical, referred
 from router.judges.pair import Pair, Verdict, calls, text
 from router.judges.schema import fits, schema_of
@@ -16,6 +17,45 @@ from router.judges.schema import fits, schema_of
 _FENCE, _INFO = "```", re.compile(r"[\w+-]*[ \t]*\n")
 _NUMBER = re.compile(r"(?:(?<![\w)])[-+])?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:[eE][-+]?\d+)?")
 _AROUND = " \t\r\n.,;:!?\"'`´“”‘’«»„()[]*_"
+
+
+class Equality(PairJudge):
+    """What one of the functions here says."""
+
+    def __init__(self, compare: Callable[[Pair], Verdict]) -> None:
+        self._compare = compare
+
+    def now(self, pair: Pair) -> Verdict:
+        return self._compare(pair)
+
+
+class JsonJudge(PairJudge):
+    """The same JSON value, whatever the order of keys; numbers by value. Text that is no JSON never passes.
+
+    Where the request asks for a schema neither may break it, and an answer that does is wrong whatever the other
+    tier said. The order of an array counts unless its schema says ``uniqueItems``;
+    with ``sets`` it never does.
+    """
+
+    absolute = True
+
+    def __init__(self, *, sets: bool = False) -> None:
+        self._sets = sets
+
+    def now(self, pair: Pair) -> Verdict:
+        schema = schema_of(pair.request or {})
+        wanted, given = _value(text(pair.teacher), schema), _value(text(pair.student), schema)
+        student = False if given is None and schema is not None else None
+        if wanted is None:
+            teacher = None if schema is None else False
+            return Verdict(False, teacher_acceptable=teacher, student_acceptable=student)
+        if given is None:
+            return Verdict(False, student_acceptable=student)
+        root = schema or {}
+        same = canonical(_ordered(given[0], root, root, self._sets)) == canonical(
+            _ordered(wanted[0], root, root, self._sets)
+        )
+        return Verdict(same)
 
 
 def exact(pair: Pair) -> Verdict:
@@ -39,26 +79,6 @@ def numeric(pair: Pair) -> Verdict:
 def tool_calls(pair: Pair) -> Verdict:
     """The same tools are called with equal arguments, in whatever order, or none by either."""
     return Verdict(calls(pair.student) == calls(pair.teacher))
-
-
-def json(pair: Pair, *, sets: bool = False) -> Verdict:
-    """The same JSON value, whatever the order of keys; numbers by value. Text that is no JSON never passes.
-
-    Where the request asks for a schema neither may break it, and an answer that does is wrong whatever the other
-    tier said. The order of an array counts unless its schema says ``uniqueItems``;
-    with ``sets`` it never does.
-    """
-    schema = schema_of(pair.request or {})
-    wanted, given = _value(text(pair.teacher), schema), _value(text(pair.student), schema)
-    student = False if given is None and schema is not None else None
-    if wanted is None:
-        teacher = None if schema is None else False
-        return Verdict(False, teacher_acceptable=teacher, student_acceptable=student)
-    if given is None:
-        return Verdict(False, student_acceptable=student)
-    root = schema or {}
-    same = canonical(_ordered(given[0], root, root, sets)) == canonical(_ordered(wanted[0], root, root, sets))
-    return Verdict(same)
 
 
 def same_text(pair: Pair) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from router.judges.base import PairJudge
 from router.judges.pair import Message, Pair, Verdict, text
 
 MOST = 1000
@@ -14,11 +15,14 @@ _GAPS = re.compile(r"[\s_\-]+")
 _AROUND = " .,;:!?\"'`“”‘’()[]{}*<>"
 
 
-class LabelSet:
+class LabelSet(PairJudge):
     """Finds labels in answers, whatever their case, and with spaces, hyphens or underscores between words.
 
     Without ``labels`` they are learned: every short answer of the teacher's is one.
     """
+
+    absolute = True
+    says_same = False
 
     def __init__(self, labels: Iterable[str] = ()) -> None:
         self._known = {name: None for label in labels if (name := _normal(label))}
@@ -32,7 +36,7 @@ class LabelSet:
             self._known[label] = None
             self._pattern = None
 
-    def judge(self, pair: Pair) -> Verdict:
+    def now(self, pair: Pair) -> Verdict:
         """No verdict where the teacher's answer is no single label itself: there is nothing to be equal to. Where
         the labels were given, what is none of them is wrong whatever the other tier said."""
         self.learn(pair.teacher)

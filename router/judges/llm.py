@@ -12,28 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Literal
 
 import orjson
 
 from router.errors import JudgeError
+from router.judges.base import Complete, PairJudge, Said
+from router.judges.equality import same_text
 from router.judges.pair import Message, Pair, Verdict, text
 from router.policy.judges import Llm
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A model's reply, and what it cost in US dollars."""
-
-    text: str
-    usd: Decimal
-
-
-Complete = Callable[[Llm, Mapping[str, Any]], Awaitable[Said]]
-"""(judge, a request's body without its model) -> what the model says. Raises JudgeError where it says nothing."""
 
 Choice = Literal["A", "B", "TIE"]
 
@@ -50,6 +39,33 @@ TIE means that both are equally good, or equally bad."""
 
 _VERDICT = re.compile(r"^\W*VERDICT\W+(A|B|TIE)\W*$", re.IGNORECASE | re.MULTILINE)
 _NO_TEXT = "[{kind}]"
+
+
+class LlmJudge(PairJudge):
+    """Without ``complete`` it fails where a model must be asked."""
+
+    immediate = False
+    says_same = False
+
+    def __init__(
+        self, settings: Llm, complete: Complete | None, dearest: Callable[[Llm, Mapping[str, Any]], Decimal]
+    ) -> None:
+        self._settings, self._complete, self._dearest = settings, complete, dearest
+
+    def dearest_usd(self, pair: Pair) -> Decimal:
+        bodies = (body(self._settings, pair, student_first=first) for first in (True, False))
+        return sum((self._dearest(self._settings, asked) for asked in bodies), Decimal(0))
+
+    def now(self, pair: Pair) -> Verdict | None:
+        """The same words need no opinion."""
+        return Verdict(True) if same_text(pair) else None
+
+    async def verdict(self, pair: Pair) -> Verdict:
+        if (found := self.now(pair)) is not None:
+            return found
+        if self._complete is None:
+            raise JudgeError(f"nothing is there to ask the judge {self._settings.model} with")
+        return await compare(self._settings, pair, self._complete)
 
 
 async def compare(judge: Llm, pair: Pair, complete: Complete) -> Verdict:

@@ -16,8 +16,8 @@ from router.backends.faults import surely_unpaid
 from router.backends.roster import provider
 from router.contracts.records import Usage
 from router.errors import JudgeError, PolicyError, UpstreamError, UpstreamRefused
-from router.judges.judge import Encodes, Judges, specs
-from router.judges.llm import Said
+from router.judges.base import Encodes, Means, Said
+from router.judges.judge import Judges, specs
 from router.judges.pair import text
 from router.policy.judges import Llm
 from router.policy.policy import Policy
@@ -42,7 +42,7 @@ def judges_of(
         price = backends[judge.label].price
         return Dearest(body).usd(judge.model, price) if price else Decimal(0)
 
-    return Judges(policy.judge, complete=complete, dearest=dearest, encoder=encoder)
+    return Judges(policy.judge, Means(complete, dearest, encoder))
 
 
 @asynccontextmanager

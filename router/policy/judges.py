@@ -178,7 +178,7 @@ def _whole(value: Any) -> Any:
 
 Judge = TypeAliasType("Judge", Annotated[AnyJudge, BeforeValidator(_whole, json_schema_input_type=Short | AnyJudge)])
 
-for _spec in (Exact, Normalised, Numeric, Json, ToolCalls, Labels, Semantic, Llm, Feedback, OwnCallable):
+for _spec in Spec.__subclasses__():
     _spec.model_rebuild()
 
 

@@ -19,8 +19,7 @@ from router.errors import PolicyError
 from router.policy.distillation import Distil
 from router.policy.engines import ENGINES, EncoderKind, EngineName, EngineTraits, FormChoice, Heeded, form_of, heeded_by
 from router.policy.judges import Judge, Normalised
-from router.policy.objective import Objective
-from router.policy.part import Part
+from router.policy.objective import Objective, Part
 
 
 class UnfitFor(Part):

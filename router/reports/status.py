@@ -16,6 +16,7 @@ from rich.text import Text
 
 from router.contracts.bundles import Active, Manifest, read_active, read_manifest
 from router.contracts.decision import Tier
+from router.contracts.files import read_run_file, ready_state
 from router.contracts.guard_report import read_guarded
 from router.contracts.records import AnswerKind
 from router.contracts.rounds import training_costs
@@ -26,7 +27,6 @@ from router.reports.summary import Summary
 from router.reports.terminal import BASE, Terminal, date, share, table_of
 from router.scoring.statistics.shift import BLOCK
 from router.scoring.text.encoder import kept_encoder
-from router.served.claim import state_of, told
 from router.served.drift import Drifted, look
 from router.settings import Settings
 from router.store.access import open_readonly
@@ -94,11 +94,11 @@ def _nothing(policy: Policy, hours: float, settings: Settings) -> Text:
 
 def _proxy(settings: Settings) -> RenderableType:
     """Whether a proxy of this home runs, where, and what it says of itself."""
-    said = told(settings.run)
+    said = read_run_file(settings.run)
     if said is None or not _alive(said.pid):
         return Text("proxy not running; figures are from the records", style="dim")
     running = Text(f"proxy running at {said.url} (pid {said.pid})", style="green")
-    ready = state_of(said)
+    ready = ready_state(said)
     if ready is None:
         return Group(running, Text("  it does not answer /health/ready", style="red"))
     lines = [f"  {problem}" for problem in ready.get("problems", ())]

@@ -10,59 +10,21 @@ import asyncio
 import fcntl
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import orjson
 import structlog
 
-from router.contracts.files import write_atomically
+from router.contracts.files import RUN_FILE, RunFile, read_run_file, write_atomically
 from router.errors import LocumError
 
 LOOK_SECONDS = 1.0
-FILE = "proxy.json"
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RunFile:
-    """What ``<home>/run/proxy.json`` says: which process serves the home, where, how often the home was lost under
-    it, and when it was last (unix time)."""
-
-    pid: int
-    url: str
-    times_lost: int = 0
-    lost_at: float = 0.0
-
-
-def told(run: Path) -> RunFile | None:
-    """None where there is no such file, or not a whole one. The process that it names may have died since."""
-    try:
-        said = RunFile(**orjson.loads((run / FILE).read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return said if isinstance(said.pid, int) else None
-
-
-def state_of(proxy: RunFile, seconds: float = 2.0) -> dict[str, Any] | None:
-    """What a proxy says of itself at ``/health/ready``, ready (200) or not (503); None where it says nothing within
-    so many seconds."""
-    try:
-        try:
-            with urllib.request.urlopen(f"{proxy.url}/health/ready", timeout=seconds) as answer:
-                content = answer.read()
-        except urllib.error.HTTPError as unready:
-            content = unready.read()
-        said = orjson.loads(content)
-    except (OSError, ValueError):
-        return None
-    return said if isinstance(said, dict) else None
 
 
 class Claim:
@@ -88,7 +50,7 @@ class Claim:
         """No longer says where it serves. In the folder that is claimed alone: another's file is not taken away."""
         self._url = None
         with suppress(OSError):
-            os.unlink(FILE, dir_fd=self._folder)
+            os.unlink(RUN_FILE, dir_fd=self._folder)
 
     async def keep(self) -> NoReturn:
         """Claims the home anew whenever it is another one, until cancelled."""
@@ -101,7 +63,7 @@ class Claim:
         try:
             if not _is_at(self._run, self._folder):
                 self._claim_anew()
-            if self._url is not None and told(self._run) != self._said(self._url):
+            if self._url is not None and read_run_file(self._run) != self._said(self._url):
                 self._write()
         except (OSError, LocumError) as e:
             if str(e) != self._refused:
@@ -117,7 +79,7 @@ class Claim:
     def _claim_anew(self) -> None:
         fresh = _taken(self._run)
         with suppress(OSError):  # where it was moved to, it would say what is no longer so
-            os.unlink(FILE, dir_fd=self._folder)
+            os.unlink(RUN_FILE, dir_fd=self._folder)
         os.close(self._folder)
         self._folder, self._times_lost, self._lost_at = fresh, self._times_lost + 1, time.time()
         log.error("home_lost", home=str(self._run.parent), why="deleted, moved or replaced; claimed anew")
@@ -127,7 +89,7 @@ class Claim:
 
     def _write(self) -> None:
         assert self._url is not None
-        write_atomically(self._run / FILE, orjson.dumps(asdict(self._said(self._url))))
+        write_atomically(self._run / RUN_FILE, orjson.dumps(asdict(self._said(self._url))))
 
 
 @contextmanager
@@ -170,14 +132,14 @@ class ClaimWatch:
             await asyncio.sleep(LOOK_SECONDS)
 
     def look(self) -> None:
-        self._now = told(self._run)
+        self._now = read_run_file(self._run)
         if self._now is not None and self._now.pid == self._pid:
             self._last = self._now
         self._observe(self._last.times_lost if self._last else 0)
 
     def _astray(self) -> str:
         if self._now is None:
-            return f"{self._run / FILE} is gone or cannot be read: `locum status` does not find this proxy"
+            return f"{self._run / RUN_FILE} is gone or cannot be read: `locum status` does not find this proxy"
         if self._now.pid != self._pid:
             return f"{_named(self._now)} serves {self._run.parent} too, since it was deleted or moved: end one of them"
         return ""
@@ -202,7 +164,7 @@ def _taken(run: Path) -> int:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(folder)
-            holder = told(run)
+            holder = read_run_file(run)
             named = _named(holder) if holder else "another proxy, which is about to start or to end,"
             raise LocumError(
                 f"{named} serves {run.parent} already: end it, or give this proxy a home of its own (LOCUM_HOME)"

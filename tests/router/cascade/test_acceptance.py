@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 import pytest
 
-from router.cascade.acceptance import AnswerSoFar, Wanted, judge_answer, structural, wanted
+from router.cascade.acceptance import judge_answer
 from router.contracts.bundles import Thresholds
 from router.contracts.decision import Decision, Deferral, Reason, Tier
 from router.contracts.records import Signals
+from router.judges.soundness import AnswerSoFar, Wanted
 from router.policy.policy import Policy
 from router.scoring.model import Example
 from router.scoring.scorer import Scorer
@@ -31,175 +31,6 @@ def seen(text: str | None, finish: str | None = "stop", **fields: Any) -> Answer
     return AnswerSoFar(
         {"role": "assistant", "content": text, **fields}, finish_reason=finish, complete=finish is not None
     )
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "card_arrival",
-        "The capital of France is Paris.",
-        "I'm sorry to hear that your card was stolen. Please call us at once, and we will block it for you.",
-        "Sorry for the delay! Your parcel left on Monday.",
-        "I can help you with that.",
-        "0",
-        "| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |\n| 5 | 6 |",
-        "A " + "-" * 60 + " B",
-        "def f(x):\n    return x\n\n\ndef g(x):\n    return f(x)\n",
-        "10" + "0" * 60,
-    ],
-)
-def test_ordinary_answers_leave(text: str) -> None:
-    assert structural(seen(text), FREE) is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I'm sorry, but I can't assist with that.",
-        "I’m sorry, I cannot help with this request.",
-        "Sorry, I can't do that.",
-        "Unfortunately, I don't have access to your account.",
-        "As an AI language model, I have no opinions.",
-        "I cannot provide that information.",
-        "  I am unable to answer.",
-        "Es tut mir leid, aber ich kann dabei nicht helfen.",
-        "Lo siento, pero no puedo ayudar.",
-        "对不起，我无法回答。",
-    ],
-)
-def test_a_refusal_is_known_by_its_opening(text: str) -> None:
-    assert structural(seen(text), FREE) is Deferral.REFUSAL
-    assert structural(seen(text, finish=None), FREE) is Deferral.REFUSAL
-
-
-def test_refusing_words_inside_a_long_answer_are_part_of_it() -> None:
-    letter = "Dear Sir, I'm sorry, but I can't assist with that. " + "The order of May has been found again. " * 2
-    essay = "I'm sorry, but I can't come. " + " ".join(f"line {i} of the letter" for i in range(60))
-    assert structural(seen(letter), FREE) is None
-    assert structural(seen(essay), FREE) is None
-
-
-def test_the_wires_own_marks_of_refusal_count() -> None:
-    assert structural(seen(None, refusal="no"), FREE) is Deferral.REFUSAL
-    assert structural(seen("Well", finish="content_filter"), FREE) is Deferral.REFUSAL
-
-
-@pytest.mark.parametrize("text", ["", None, "  \n "])
-def test_an_empty_answer_does_not_leave_but_a_blank_beginning_may_go_on(text: str | None) -> None:
-    assert structural(seen(text), FREE) is Deferral.EMPTY
-    assert structural(seen(text, finish=None), FREE) is None
-
-
-def test_nothing_but_white_space_for_long_is_empty_even_before_the_end() -> None:
-    assert structural(seen("\n" * 24, finish=None), FREE) is Deferral.EMPTY
-
-
-def test_an_answer_cut_off_leaves_only_where_the_client_set_the_length() -> None:
-    assert structural(seen("and then", finish="length"), FREE) is Deferral.TRUNCATED
-    assert structural(seen("and then", finish="length"), Wanted(limited=True)) is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Yes. " + "I do not know. " * 20,
-        "The answer is the answer is the answer is the answer is the answer is the answer is the answer",
-        "ha" * 40,
-        "!" * 200,
-        "\n".join(f"{i % 3}. Call the bank about the lost card." for i in range(30)),
-        "卡片丢失了请联系银行。" * 8,
-    ],
-)
-def test_a_loop_does_not_leave(text: str) -> None:
-    assert structural(seen(text), FREE) is Deferral.REPETITION
-
-
-@pytest.mark.parametrize(
-    "text",
-    ['{"team": "billing"}', ' {"team":"cards"}\n'],
-)
-def test_json_that_fits_leaves(text: str) -> None:
-    assert structural(seen(text), JSON_TEAM) is None
-    assert structural(seen(text), Wanted(json=True)) is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"team": "sales"}',
-        '{"team": "billing", "why": "x"}',
-        "{}",
-        '{"team": "billing"',
-        '```json\n{"team": "billing"}\n```',
-        "billing",
-        '["billing"]',
-    ],
-)
-def test_json_that_breaks_the_schema_does_not_leave(text: str) -> None:
-    assert structural(seen(text), JSON_TEAM) is Deferral.SCHEMA
-
-
-def test_of_a_stream_only_the_opening_can_be_told() -> None:
-    assert structural(seen('{"tea', finish=None), JSON_TEAM) is None
-    assert structural(seen("Sure! {", finish=None), JSON_TEAM) is Deferral.SCHEMA
-    assert structural(seen('["a', finish=None), Wanted(json=True)) is Deferral.SCHEMA
-
-
-def test_repeated_entries_in_valid_json_are_data() -> None:
-    assert structural(seen('{"row": [' + "0.25, " * 100 + "0.25]}"), Wanted(json=True)) is None
-
-
-def test_json_cut_at_the_clients_own_length_is_as_asked() -> None:
-    assert structural(seen('{"team": "bil', finish="length"), Wanted(json=True, limited=True)) is None
-
-
-def test_a_schema_that_refers_to_a_url_fetches_nothing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.setblocking(False)
-        away = Wanted(json=True, schema={"$ref": f"http://127.0.0.1:{server.getsockname()[1]}/s.json"})
-        assert structural(seen("{}"), away) is None
-        with pytest.raises(BlockingIOError):
-            server.accept()
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "nonsense"},
-        {"required": 5},
-        {"$ref": "#"},
-        {"$ref": "#/nowhere"},
-        {"$id": "http://[::", "properties": {"team": {"$ref": "x"}}},
-        {"patternProperties": {"(a+)+$": {}}},
-    ],
-)
-def test_a_schema_by_which_nothing_can_be_told_is_no_fault_of_the_answers(schema: dict[str, Any]) -> None:
-    assert structural(seen('{"team": "billing"}'), Wanted(json=True, schema=schema)) is None
-    assert structural(seen("billing"), Wanted(json=True, schema=schema)) is Deferral.SCHEMA
-
-
-def test_a_clients_regular_expression_is_not_run() -> None:
-    slow = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}
-    assert structural(seen('{"a": "' + "a" * 64 + '!"}'), Wanted(json=True, schema=slow)) is None
-
-
-def call(arguments: str, name: str = "f") -> dict[str, Any]:
-    return {"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def test_tool_calls_need_a_name_and_arguments_that_parse() -> None:
-    assert structural(seen(None, "tool_calls", tool_calls=[call('{"x": 1}')]), FREE) is None
-    for bad in (call('{"x": '), call("[1]"), call("{}", name=""), {"id": "1"}):
-        assert structural(seen(None, "tool_calls", tool_calls=[bad]), FREE) is Deferral.SCHEMA
-    assert structural(seen(None, None, tool_calls=[call('{"x": ')]), FREE) is None
-
-
-def test_what_is_wanted_is_read_from_the_request() -> None:
-    form = {"type": "json_schema", "json_schema": {"name": "t", "schema": TEAM}}
-    assert wanted({"response_format": form, "max_tokens": 5}) == Wanted(json=True, schema=TEAM, limited=True)
-    assert wanted({"response_format": {"type": "json_object"}}) == Wanted(json=True)
-    for nothing in ({}, {"response_format": {"type": "text"}}, {"response_format": "json"}, {"max_tokens": None}):
-        assert wanted(nothing) == FREE
 
 
 def policy(objective: dict[str, Any], cascade: bool = True) -> Policy:

@@ -16,8 +16,8 @@ from router.cascade.audit import Auditor, Missed, Quiet
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.errors import JudgeError, LocumError, UpstreamRefused, UpstreamTimeout
+from router.judges.base import Means, Said
 from router.judges.judge import Judges
-from router.judges.llm import Said
 from router.metrics.metrics import MISSED
 from router.policy.judges import Feedback, Llm
 from router.policy.policy import Policy
@@ -326,7 +326,7 @@ def llm_judge(*replies: str | JudgeError, usd: str = "0.25") -> Judges:
             raise reply
         return Said(reply, Decimal(usd))
 
-    return Judges(Llm(model="j"), complete=complete)
+    return Judges(Llm(model="j"), Means(complete))
 
 
 async def test_what_the_judge_costs_is_in_the_record_and_drawn_on_the_days_money(
@@ -408,7 +408,7 @@ async def test_a_stop_while_the_judge_thinks_keeps_the_answer_that_was_paid_for(
 
     record = served(make_record, STUDENT)
     store.append(record)
-    judges = Judges(Llm(model="j"), complete=complete, dearest=lambda *_: Decimal("0.015"))  # it is asked twice
+    judges = Judges(Llm(model="j"), Means(complete, lambda *_: Decimal("0.015")))  # it is asked twice
     async with auditing(store, says("x"), judges=judges) as (auditor, told):
         auditor.submit(record, "request")
         await asyncio.wait_for(thinking.wait(), 10)

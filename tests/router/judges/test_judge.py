@@ -12,7 +12,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from router.errors import JudgeError, PolicyError
-from router.judges.judge import Judges
+from router.judges.base import Means
+from router.judges.judge import JUDGES, Judges
 from router.judges.pair import Pair, Verdict
 from router.policy.judges import NAMES, AnyJudge, Judge, Llm, by_judge
 from router.policy.policy import Policy
@@ -202,7 +203,7 @@ class Axes:
     [(0.7, "a dog", True), (0.8, "a dog", False), (0.99, "dog and cat", True), (0.1, "bird", False), (0.1, "", False)],
 )
 async def test_meaning_is_compared_by_the_encoder(at_least: float, student: str, acceptable: bool) -> None:
-    judges = Judges(spec({"name": "semantic", "at_least": at_least}), encoder=Axes)
+    judges = Judges(spec({"name": "semantic", "at_least": at_least}), Means(encoder=Axes))
     assert (await judges.verdict(Pair(said(student), said("cat and dog")))).acceptable is acceptable
 
 
@@ -333,3 +334,7 @@ def test_a_verdict_of_ours_is_told_from_a_persons() -> None:
     ours = [*(NAMES - {"feedback"}), Llm(model="m:1").label, "callable:gold", "feedback, else llm:m"]
     assert all(map(by_judge, ours))
     assert not any(map(by_judge, ["feedback", "a person", "recorded correctness", None]))
+
+
+def test_every_judge_that_a_policy_may_name_has_a_row() -> None:
+    assert {*JUDGES, "feedback"} == NAMES

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.served.claim import RunFile, told
+from router.contracts.files import RunFile, read_run_file
 from tests.fakes import FakeUpstream, policy_of, served, until
 
 START_SECONDS = 60
@@ -108,7 +108,7 @@ def test_a_killed_worker_takes_nothing_with_it(tmp_path: Path) -> None:
     with running(tmp_path) as proxy:
         before = proxy.workers()
         assert len(before) == 2 and proxy.listeners() == 2
-        assert told(proxy.home / "run") == RunFile(proxy.process.pid, proxy.url)
+        assert read_run_file(proxy.home / "run") == RunFile(proxy.process.pid, proxy.url)
         until(lambda: student_ready(proxy), START_SECONDS)
         for _ in range(40):
             proxy.ask()

@@ -16,9 +16,10 @@ import orjson
 import pytest
 from rich.console import Console
 
+from router.contracts.files import RunFile, read_run_file
 from router.errors import LocumError
 from router.reports.status import show
-from router.served.claim import ClaimWatch, RunFile, claimed, told
+from router.served.claim import ClaimWatch, claimed
 from router.settings import Settings
 from tests.commands import Command, command, started
 from tests.fakes import DEADLINE_SECONDS, until
@@ -43,7 +44,7 @@ def test_a_second_proxy_on_one_home_is_told_who_serves_it(tmp_path: Path, worker
             said = refused(proxy, proxy.home, "--workers", more)
             assert said.startswith("locum: ") and said.count("\n") == 1
             assert proxy.url in said and f"(pid {proxy.process.pid})" in said
-            assert told(run_file.parent) == RunFile(proxy.process.pid, proxy.url)
+            assert read_run_file(run_file.parent) == RunFile(proxy.process.pid, proxy.url)
         assert not list((tmp_path / "home" / "run").glob("*.tmp"))
         assert list((proxy.home / "run" / "metrics").iterdir()) if workers == "2" else True
         port = proxy.url.rsplit(":", 1)[1]
@@ -112,9 +113,9 @@ def test_a_home_that_is_lost_under_a_running_proxy_is_claimed_anew(
         until(lambda: counted(proxy, "locum_requests_total") == 1)
         lose(proxy.home)
         run = proxy.home / "run"
-        anew = until(lambda: (found := told(run)) is not None and found.times_lost and found)
+        anew = until(lambda: (found := read_run_file(run)) is not None and found.times_lost and found)
         assert anew == RunFile(proxy.process.pid, proxy.url, 1, anew.lost_at)
-        assert told(proxy.home.with_name("moved") / "run") is None
+        assert read_run_file(proxy.home.with_name("moved") / "run") is None
         assert proxy.url in refused(proxy, proxy.home)
         until(lambda: counted(proxy, "locum_home_lost") == 1)
         ask(proxy)
@@ -123,7 +124,7 @@ def test_a_home_that_is_lost_under_a_running_proxy_is_claimed_anew(
         assert f"proxy running at {proxy.url}" in said
         assert "home_lost" in proxy.errors and "Traceback" not in proxy.errors
         assert proxy.end() == -signal.SIGTERM
-        assert told(run) is None
+        assert read_run_file(run) is None
 
 
 def test_a_proxy_whose_home_another_took_says_so_and_leaves_its_run_file_alone(tmp_path: Path) -> None:
@@ -143,11 +144,11 @@ def test_a_proxy_whose_home_another_took_says_so_and_leaves_its_run_file_alone(t
             watch.look()
             assert ["http://127.0.0.1:2 (pid 1) serves" in said for said in watch.problems] == [True]
             first.withdraw()
-            assert told(run) == RunFile(1, "http://127.0.0.1:2")
+            assert read_run_file(run) == RunFile(1, "http://127.0.0.1:2")
             first.tell("http://127.0.0.1:1")
         first.look()
         watch.look()
-        found = told(run)
+        found = read_run_file(run)
         assert found is not None and (found.pid, found.url, found.times_lost) == (os.getpid(), "http://127.0.0.1:1", 1)
         assert ["laid anew" in said for said in watch.problems] == [True]
 
@@ -161,7 +162,7 @@ def test_a_run_file_that_is_deleted_damaged_or_cannot_be_laid_is_told_and_laid_o
         for damage in ((run / "proxy.json").unlink, lambda: (run / "proxy.json").write_text("[1]")):
             damage()
             claim.look()
-            assert told(run) == RunFile(os.getpid(), "http://127.0.0.1:1")
+            assert read_run_file(run) == RunFile(os.getpid(), "http://127.0.0.1:1")
         shutil.rmtree(run.parent)
         run.parent.write_text("in the way")
         claim.look()
@@ -169,7 +170,7 @@ def test_a_run_file_that_is_deleted_damaged_or_cannot_be_laid_is_told_and_laid_o
         assert ["cannot be read" in said for said in watch.problems] == [True]
         run.parent.unlink()
         claim.look()
-        assert told(run) is not None
+        assert read_run_file(run) is not None
 
 
 def test_a_public_address_without_keys_is_told_everywhere(tmp_path: Path) -> None:

@@ -1,0 +1,36 @@
+"""Closeness in meaning: the cosine of both texts, as the static encoder reads them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from router.errors import EngineError, JudgeError
+from router.judges.base import Encodes, PairJudge
+from router.judges.pair import Pair, Verdict, text
+
+
+class SemanticJudge(PairJudge):
+    """``encoder`` is called beside the event loop where there is one, and loads once."""
+
+    immediate = False
+
+    def __init__(self, at_least: float, encoder: Callable[[], Encodes | None]) -> None:
+        self._at_least, self._load = at_least, encoder
+
+    def now(self, pair: Pair) -> Verdict:
+        a, b = (self._encoder().encode(text(message)) for message in (pair.student, pair.teacher))
+        return Verdict(float(a @ b) >= self._at_least)
+
+    async def verdict(self, pair: Pair) -> Verdict:
+        await asyncio.to_thread(self._encoder)
+        return self.now(pair)
+
+    def _encoder(self) -> Encodes:
+        try:
+            encoder = self._load()
+        except EngineError as e:
+            raise JudgeError(f"the semantic judge has no encoder: {e}") from e
+        if encoder is None:
+            raise JudgeError("the semantic judge has no encoder")
+        return encoder
