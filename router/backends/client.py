@@ -232,7 +232,9 @@ def careful() -> BackendClient:
 
 async def asked(models: BackendClient, backend: Backend, body: Mapping[str, Any]) -> Completion:
     """Raises as ``Upstream`` says, and UpstreamError for what is no chat completion."""
-    return _completion(backend, await models.whole(backend, {**body, "model": backend.model}, Waited()))
+    said = (m.get("content") for m in body.get("messages") or ())
+    waited = Waited(sum(len(content) for content in said if isinstance(content, str)))
+    return _completion(backend, await models.whole(backend, {**body, "model": backend.model}, waited))
 
 
 def _completion(backend: Backend, reply: Reply) -> Completion:

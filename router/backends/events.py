@@ -18,6 +18,8 @@ from router.wire.threads import LARGE_BYTES, aside
 
 LONGEST_EVENT_BYTES = 32 * 2**20
 """What one event may hold, and what may come before the first word: pictures come as one event of many megabytes."""
+LONGEST_UNPACKED_BYTES = 128 * 2**20
+"""What a stream may hold that comes compressed (a thousand times what was sent), or through who may unpack it."""
 LARGE_PIECE_BYTES = 2**14
 """Pieces longer than this come from a server that does not wait for its own words."""
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import orjson
 
 from router.backends.base import Backend, Pairs, Reply, Waited, passed_on
-from router.backends.events import LONGEST_EVENT_BYTES
+from router.backends.events import LONGEST_EVENT_BYTES, LONGEST_UNPACKED_BYTES
 from router.backends.faults import JSON, fault, unable
 from router.backends.fields import EMBEDDINGS, allowed, chat, foreign_part, foreign_tool, remote_media, stored_input
 from router.errors import (
@@ -127,9 +127,14 @@ def _arguments(backend: Backend, asked: Mapping[str, Any]) -> dict[str, Any]:
 def _reply(backend: Backend, answer: Any) -> Reply:
     content = orjson.dumps(answer.model_dump(exclude_none=True))
     if len(content) > LONGEST_EVENT_BYTES:
-        why = f"{backend.label} answered with more than {LONGEST_EVENT_BYTES} bytes"
-        raise UpstreamError(why) from ValueError("it is paid for")
+        raise _too_long(backend, LONGEST_EVENT_BYTES)
     return Reply(200, content, JSON + _passed_on(answer))
+
+
+def _too_long(backend: Backend, most: int) -> UpstreamError:
+    error = UpstreamError(f"{backend.label} answered with more than {most} bytes")
+    error.__cause__ = ValueError("it is paid for")
+    return error
 
 
 def _passed_on(answer: Any) -> Pairs:
@@ -148,6 +153,7 @@ class LiteLLMStream:
         self._litellm, self._backend, self._body, self._waited = litellm, backend, body, waited
         self._chunks, self._iterator, self.headers = chunks, aiter(chunks), _passed_on(chunks)
         self._begun = self._done = self._said = False
+        self._size = 0
 
     async def read(self) -> bytes:
         if self._done:
@@ -160,6 +166,10 @@ class LiteLLMStream:
             if not self._begun:
                 raise
             raise UpstreamError(f"{self._backend.label} broke off its answer") from e  # too late to refuse anything
+        self._size += len(event)
+        for size, most in ((len(event), LONGEST_EVENT_BYTES), (self._size, LONGEST_UNPACKED_BYTES)):
+            if size > most:
+                raise _too_long(self._backend, most)
         if chunk is not None and self._is_made_up(chunk):
             raise UpstreamError(f"{self._backend.label} ended its stream in the middle")
         if chunk is not None and self._ends_unsaid(chunk):

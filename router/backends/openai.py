@@ -19,7 +19,7 @@ from yarl import URL
 
 from router.backends.base import Backend, Pairs, Reply, Waited, passed_on
 from router.backends.conversion import is_stream, whole
-from router.backends.events import LONGEST_EVENT_BYTES
+from router.backends.events import LONGEST_EVENT_BYTES, LONGEST_UNPACKED_BYTES
 from router.backends.faults import READ_BYTES, fault
 from router.backends.inband_errors import raise_error_in, told
 from router.errors import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
@@ -33,8 +33,6 @@ CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 15.0
 LAST_BYTES_SECONDS = 1.0
 LONGEST_ERROR_BYTES = LONGEST_LISTING_BYTES = 2**20
-LONGEST_UNPACKED_BYTES = 128 * 2**20
-"""What a stream may hold that comes compressed: a thousand times what was sent."""
 _PACKED = re.compile(r"content-encoding: (\w+)")
 """Of what aiohttp says about a body that it cannot unpack."""
 NONE: Mapping[str, str] = {}

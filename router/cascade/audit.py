@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
@@ -26,6 +27,7 @@ from router.judges.pair import Pair, Verdict
 from router.policy.policy import Policy
 from router.routing.budget import DailyBudget, audit_usd
 from router.store.base import Store
+from router.wire.threads import LARGE_BYTES, UNMEASURED, aside
 
 log = structlog.get_logger(__name__)
 
@@ -140,7 +142,7 @@ class Auditor(Generic[Request]):
         """
         if (cause := _no_audit(record, unfit)) is not None:
             self._finish(record, Audit(missed=cause))
-        elif self._judges.immediate(record.task) and (pair := _pair(record)) is not None:
+        elif self._judges.immediate(record.task) and (pair := _pair(record)) and pair.size <= LARGE_BYTES:
             audit = Audit()
             self._heed(audit, self._judges.now(pair), record.task)
             self._finish(record, audit)
@@ -212,7 +214,7 @@ class Auditor(Generic[Request]):
         if not self._judges.paid(pair.task):
             self._heed(audit, await self._judges.verdict(pair), pair.task)
             return
-        dearest_usd = self._judges.dearest_usd(pair)
+        dearest_usd = await aside(partial(self._judges.dearest_usd, pair), UNMEASURED)
         async with self._paying(audit, dearest_usd) as held:
             if held:
                 try:

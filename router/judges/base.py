@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from router.judges.pair import Message, Pair, Verdict
 from router.policy.judges import Llm
+from router.wire.threads import aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +73,4 @@ class PairJudge:
 
     async def verdict(self, pair: Pair) -> Verdict:
         """The verdict, whoever must be asked. Raises JudgeError."""
-        return self.now(pair) or Verdict(None)
+        return await aside(partial(self.now, pair), pair.size) or Verdict(None)

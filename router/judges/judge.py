@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +19,7 @@ from router.judges.llm import LlmJudge
 from router.judges.pair import Message, Pair, Verdict, calls
 from router.judges.semantic import SemanticJudge
 from router.policy.judges import AnyJudge, Feedback
+from router.wire.threads import aside
 
 JUDGES: Mapping[str, Callable[[Any, Means], PairJudge]] = MappingProxyType(
     {
@@ -109,7 +110,8 @@ class Judges:
         """
         judge = self._of(pair.task)
         try:
-            return _by_calls(judge, pair) or await judge.verdict(pair)
+            by_calls = await aside(partial(_by_calls, judge, pair), pair.size)
+            return by_calls or await judge.verdict(pair)
         except TOO_DEEP:
             return Verdict(None)
 

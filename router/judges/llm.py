@@ -14,6 +14,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal
 
 import orjson
@@ -23,6 +24,7 @@ from router.judges.base import Complete, PairJudge, Said
 from router.judges.equality import same_text
 from router.judges.pair import Message, Pair, Verdict, text
 from router.policy.judges import Llm
+from router.wire.threads import UNMEASURED, aside
 
 Choice = Literal["A", "B", "TIE"]
 
@@ -61,7 +63,7 @@ class LlmJudge(PairJudge):
         return Verdict(True) if same_text(pair) else None
 
     async def verdict(self, pair: Pair) -> Verdict:
-        if (found := self.now(pair)) is not None:
+        if (found := await aside(partial(self.now, pair), pair.size)) is not None:
             return found
         if self._complete is None:
             raise JudgeError(f"nothing is there to ask the judge {self._settings.model} with")
@@ -74,8 +76,8 @@ async def compare(judge: Llm, pair: Pair, complete: Complete) -> Verdict:
     Raises:
         JudgeError: one of them was not answered; it tells what the other one cost.
     """
-    asked = (complete(judge, body(judge, pair, student_first=first)) for first in (True, False))
-    replies = await asyncio.gather(*asked, return_exceptions=True)
+    bodies = await aside(lambda: [body(judge, pair, student_first=first) for first in (True, False)], UNMEASURED)
+    replies = await asyncio.gather(*(complete(judge, asked) for asked in bodies), return_exceptions=True)
     usd = sum((r.usd for r in replies if isinstance(r, Said | JudgeError)), Decimal(0))
     said = [reply for reply in replies if isinstance(reply, Said)]
     for reply in replies:

@@ -27,6 +27,14 @@ class Pair:
     task: str | None = None
     request_id: str | None = None
 
+    @property
+    def size(self) -> int:
+        """How much there is to compare, in characters."""
+        answers = (self.student, self.teacher)
+        called = (c.get("function") for a in answers for c in a.get("tool_calls") or () if isinstance(c, Mapping))
+        given = (f.get("arguments") for f in called if isinstance(f, Mapping))
+        return sum(len(text(a)) for a in answers) + sum(len(a) for a in given if isinstance(a, str))
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

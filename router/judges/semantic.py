@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from router.errors import EngineError, JudgeError
 from router.judges.base import Encodes, PairJudge
 from router.judges.pair import Pair, Verdict, text
+from router.wire.threads import aside
 
 
 class SemanticJudge(PairJudge):
@@ -24,7 +26,7 @@ class SemanticJudge(PairJudge):
 
     async def verdict(self, pair: Pair) -> Verdict:
         await asyncio.to_thread(self._encoder)
-        return self.now(pair)
+        return await aside(partial(self.now, pair), pair.size)
 
     def _encoder(self) -> Encodes:
         try:

@@ -28,6 +28,8 @@ COMMENT = b":"
 """How an event begins that says nothing."""
 LOST = b": unreadable\n:\n\n"  # of two lines: those of one are passed over unread
 """What a wire that translates puts in the place of what it could not read: clients pass it over, ``read`` tells it."""
+UNREADABLE = b"data: unreadable\n\n"
+"""What it puts in the place of an event of which nobody knows what it says: who reads on takes it for one."""
 _FIELDS = (COMMENT, b"data", b"event", b"id", b"retry")
 _LONGEST_END = len(b"\r\n\r\n")
 

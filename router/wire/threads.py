@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 LARGE_BYTES = 2**18
+UNMEASURED = LARGE_BYTES + 1
+"""The size of what nobody waits for, and which it is not worth to measure."""
 
 _THREAD = ThreadPoolExecutor(1, thread_name_prefix="locum-aside")
 

@@ -10,6 +10,8 @@ import orjson
 
 from router.errors import UpstreamError
 
+TOOLS = "tool_use"
+"""Of a block, and why a message ends that has one."""
 FINISHES = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -24,6 +26,21 @@ _TEXTS = {"text": "text", "thinking": "thinking"}
 _UNSAID = ("compaction", "container_upload", "redacted_thinking")
 _OF_TOOLS = ("tool_use", "_tool_result")
 COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+
+
+def truly_ended(message: Mapping[str, Any], calls: bool) -> Mapping[str, Any]:
+    """What says why an answer ends, so that it says what is true: for its tools where it asks for some, and only then.
+    The same object where that is so."""
+    reason = message.get("stop_reason")
+    if calls and reason == "end_turn":
+        return {**message, "stop_reason": TOOLS}
+    return {**message, "stop_reason": "end_turn"} if reason == TOOLS and not calls else message
+
+
+def calls_in(message: Any) -> bool:
+    """Whether a Message asks for a tool that the client runs."""
+    blocks = message.get("content") if isinstance(message, dict) else None
+    return any(isinstance(b, dict) and b.get("type") == TOOLS for b in blocks) if isinstance(blocks, list) else False
 
 
 def chat_of(message: Any, custom: Iterable[str] = ()) -> dict[str, Any]:
@@ -47,10 +64,11 @@ def chat_of(message: Any, custom: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def is_whole(message: Mapping[str, Any]) -> bool:
-    """Whether a chat completion can say all of a message: nothing in it is of a form that nobody knows."""
+    """Whether a chat completion can say all of a message: nothing in it is of a form that nobody knows, and no tool is
+    missing that it ends for."""
     reason, blocks = message.get("stop_reason"), message["content"]
     known = isinstance(reason, str) and reason in FINISHES and message.get("role") in (None, "assistant")
-    return known and all(map(is_known, blocks))
+    return known and all(map(is_known, blocks)) and (reason != TOOLS or calls_in(message))
 
 
 def is_known(block: Any) -> bool:

@@ -8,10 +8,19 @@ from typing import Any
 
 import orjson
 
-from router.backends.anthropic.answer import FINISHES, finish_of, input_of, is_known, is_signed, thought_of, usage_of
+from router.backends.anthropic.answer import (
+    FINISHES,
+    finish_of,
+    input_of,
+    is_known,
+    is_signed,
+    thought_of,
+    truly_ended,
+    usage_of,
+)
 from router.backends.anthropic.errors import chat_error
 from router.wire.chat import IN_OWN_WORDS
-from router.wire.sse import LOST, encode, read
+from router.wire.sse import LOST, UNREADABLE, encode, payload, read
 
 DONE = b"data: [DONE]\n\n"
 QUIET = b": ping\n\n"
@@ -36,11 +45,20 @@ class Chunks:
         self._ended = False
 
     def take(self, event: bytes) -> bytes:
-        """The chunks for one whole event; with ``LOST`` where they do not say all that it does."""
+        """The chunks for one whole event; with ``LOST`` where they do not say all that it does, and ``UNREADABLE``
+        where nobody knows what it says."""
         found, readable = read(event)
-        known = readable and (found is None or _is_known(found))
+        if found is None:
+            return b"" if readable or self._ended else UNREADABLE if payload(event) else LOST
+        known = readable and _is_known(found)
+        if found.get("type") == "message_delta":
+            delta = _dict(found.get("delta"))
+            if (ended := truly_ended(delta, self._calls > 0)) is not delta:
+                known = known and self._calls > 0
+                found = {**found, "delta": ended}
+                event = b"event: message_delta\n" + encode(found)
         lost = b"" if known or self._ended else LOST
-        return lost if found is None else lost + self._told(found, event)
+        return lost + self._told(found, event)
 
     def _told(self, found: dict[str, Any], event: bytes) -> bytes:
         choices, more = self._read(found)

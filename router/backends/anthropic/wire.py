@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import orjson
 
-from router.backends.anthropic.answer import chat_of, is_whole
+from router.backends.anthropic.answer import calls_in, chat_of, is_whole, truly_ended
 from router.backends.anthropic.errors import in_words, status_of
 from router.backends.anthropic.passage import own_headers, own_words
 from router.backends.anthropic.request import messages_body
@@ -20,7 +21,8 @@ from router.backends.openai import OpenAIStream, OpenAIWire
 from router.errors import UpstreamError, UpstreamRefused
 from router.wire.chat import IN_OWN_WORDS, Native
 from router.wire.json_text import dumps, loads
-from router.wire.sse import Cutter, split
+from router.wire.sse import Cutter, split, work
+from router.wire.threads import aside
 
 PATH = "/v1/messages"
 VERSION = {"anthropic-version": "2023-06-01"}
@@ -41,24 +43,20 @@ class AnthropicWire:
         self._http = http
 
     async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
-        asked, headers, native = _asked(backend, body)
+        asked, headers, native = await aside(partial(_asked, backend, body), waited.size)
         try:
             reply = await self._http.complete(backend, asked, waited, path=PATH, headers=headers)
         except (UpstreamError, UpstreamRefused) as e:
             raise in_words(e, native=native) from e.__cause__
-        try:
-            message, readable = loads(reply.body)
-            found = chat_of(message, custom_tools(body))
-        except (ValueError, UpstreamError) as e:
-            raise UpstreamError(f"{backend.label} answered something that is no message") from e
-        own = {IN_OWN_WORDS: reply.body.decode("utf-8", "replace")} if native else {}
-        return Reply(reply.status, dumps(found | own), reply.headers, whole=readable and is_whole(message))
+        telling = partial(_told, backend, body, reply.body, native=native)
+        content, whole = await aside(telling, len(reply.body))
+        return Reply(reply.status, content, reply.headers, whole=whole)
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
         raise UpstreamError(f"{backend.label} gives no embeddings")
 
     async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> AnthropicStream:
-        asked, headers, native = _asked(backend, body)
+        asked, headers, native = await aside(partial(_asked, backend, body), waited.size)
         try:
             raw = await self._http.open(backend, asked | {"stream": True}, waited, path=PATH, headers=headers)
         except (UpstreamError, UpstreamRefused) as e:
@@ -113,7 +111,7 @@ class AnthropicStream:
                 raise UpstreamError(f"{self._backend.label} sent an event of more than {LONGEST_EVENT_BYTES} bytes")
         elif not (events := self._cutter.rest()).strip():
             return None
-        return b"".join(map(self._chunks.take, split(events)))
+        return await aside(lambda: b"".join(map(self._chunks.take, split(events))), work(events))
 
     async def close(self, *, done: bool = False) -> None:
         await self._raw.close(done=done)
@@ -125,6 +123,20 @@ def _asked(backend: Backend, body: Mapping[str, Any]) -> tuple[dict[str, Any], d
     if isinstance(native, Native):
         return own_words(native.body) | {"model": backend.model}, {**VERSION, **own_headers(native.headers)}, True
     return messages_body(body, backend.model), dict(VERSION), False
+
+
+def _told(backend: Backend, body: Mapping[str, Any], content: bytes, *, native: bool) -> tuple[bytes, bool]:
+    """(a Message as the chat completion that says the same, whether it says all). Raises UpstreamError."""
+    try:
+        message, readable = loads(content)
+        ended = truly_ended(message, calls_in(message)) if isinstance(message, dict) else message
+        found = chat_of(ended, custom_tools(body))
+    except (ValueError, UpstreamError) as e:
+        raise UpstreamError(f"{backend.label} answered something that is no message") from e
+    if native:
+        own = content if ended is message else dumps(ended)
+        found[IN_OWN_WORDS] = own.decode("utf-8", "replace")
+    return dumps(found), readable and is_whole(message)
 
 
 def _failed(backend: Backend, error: dict[str, Any], *, native: bool) -> UpstreamError | UpstreamRefused:

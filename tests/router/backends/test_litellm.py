@@ -46,6 +46,18 @@ async def test_an_answer_of_more_than_any_may_be_is_none(
     assert not surely_unpaid(caught.value)
 
 
+@pytest.mark.parametrize("limit", ["LONGEST_EVENT_BYTES", "LONGEST_UNPACKED_BYTES"])
+async def test_a_stream_of_more_than_any_may_be_ends(
+    upstream: FakeUpstream, backend: Backend, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(litellm_wire, limit, 64)
+    stream = await LiteLLMWire().open(backend, PLAIN | {"stream": True}, Waited())
+    with pytest.raises(UpstreamError, match="more than 64 bytes") as caught:
+        await stream.read()
+    assert not surely_unpaid(caught.value)
+    await stream.close()
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 @pytest.mark.parametrize("model", ["gemini/gemini-2.0-flash", "anthropic/claude-sonnet-4-5"])
 async def test_a_providers_own_refusal_is_told(

@@ -18,6 +18,7 @@ from tests.fakes import FakeUpstream, Script, World, served, world
 
 CLAUDE = "claude-sonnet-4-5"
 KEY = "sk-ant-secret"
+EVENTS = {"content-type": "text/event-stream"}
 MARK = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
 USAGE = {
     "input_tokens": 4,
@@ -292,6 +293,13 @@ def test_an_error_before_the_first_word_of_a_stream_is_an_error(
     assert (found.status_code, found.json()["error"]) == (status, {"type": kind, "message": "Oh no"})
 
 
+@pytest.mark.parametrize("at", [b"event: message_start", b"event: content_block_stop", b"event: message_delta"])
+def test_an_event_that_cannot_be_read_is_a_failure(tmp_path: Path, claude: Claude, at: bytes) -> None:
+    before, found, after = events_of(message()).partition(at)
+    claude.always(raw=before + b'data: {"type": "content_bl\n\n' + found + after, headers=EVENTS)
+    assert failing(tmp_path, claude, {"stream": True}).status_code == 502
+
+
 def test_an_error_after_it_is_the_streams_last_event(client: Anthropic, claude: Claude) -> None:
     start = events_of(message()).partition(b"event: content_block_stop")[0]
     raw = start + event("error", error={"type": "overloaded_error", "message": "Overloaded"})
@@ -390,6 +398,16 @@ def test_a_client_that_speaks_chat_gets_all_that_chat_can_say(proxy: World, clau
     assert [b["type"] for b in back] == ["thinking", "redacted_thinking", "thinking", "tool_use"]
     assert back[0] == BLOCKS[0]
     assert claude.asked["thinking"]["type"] == "enabled"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_tool_that_is_promised_and_never_asked_for_is_waited_for_by_nobody(
+    client: Anthropic, claude: Claude, *, streamed: bool
+) -> None:
+    claude.says(message(stop_reason="tool_use"))
+    assert ask(client, streamed=streamed).stop_reason == "end_turn"
+    claude.says(message(BLOCKS, stop_reason="end_turn"))
+    assert ask(client, streamed=streamed).stop_reason == "tool_use"
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ from typing import Any
 import orjson
 import pytest
 
-from router.backends.anthropic.answer import chat_of, is_whole, usage_of
+from router.backends.anthropic.answer import chat_of, is_whole, truly_ended, usage_of
 from router.backends.anthropic.models import version_of
 from router.backends.anthropic.request import messages_body
 from router.backends.anthropic.stream import Chunks
 from router.backends.anthropic.tools import closed
 from router.errors import UpstreamError, UpstreamRefused
-from router.wire.sse import LOST, chunks, ends, split
+from router.wire.sse import LOST, UNREADABLE, chunks, ends, split
 from tests.fakes import collected
 
 NEW, OLD = "claude-opus-4-8", "claude-sonnet-4-5"
@@ -268,6 +268,8 @@ def test_counts_that_are_none_are_zero_and_a_compaction_is_paid_for() -> None:
         ({"content": [{"type": "text", "text": 7}]}, False),
         ({"content": [{"type": "picture", "data": "x"}]}, False),
         ({"role": "error"}, False),
+        ({"stop_reason": "tool_use"}, False),
+        ({"stop_reason": "tool_use", "content": [{"type": "tool_use", "id": "a", "name": "ls", "input": {}}]}, True),
         *(({"stop_reason": reason}, False) for reason in ("error", "tomorrow", None, {})),
     ],
 )
@@ -302,6 +304,37 @@ def test_a_stream_with_what_cannot_be_read_is_not_whole(odd: bytes, whole: bool)
     out = b"".join(map(Chunks(native=False).take, split(raw)))
     assert (chunks(out)[1], ends(out)) == (whole, True)
     assert collected(out).finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (b'data: {"type": "content_block_de\n\n', UNREADABLE),
+        (b"event: content_block_delta\ndata: <html>\n\n", UNREADABLE),
+        (b"data: 5\n\n", UNREADABLE),
+        (b"data: null\n\n", b""),
+        (b": quiet\n\n", b""),
+        (b"data: \n\n", b""),
+        (b"what: is this\n\n", LOST),
+    ],
+)
+def test_what_is_no_event_of_claudes_is_told_apart(event: bytes, told: bytes) -> None:
+    assert Chunks(native=True).take(event) == told
+
+
+@pytest.mark.parametrize(("calls", "told", "true"), [(False, "tool_use", "end_turn"), (True, "end_turn", "tool_use")])
+def test_a_message_ends_for_its_tools_where_it_asks_for_some_and_only_then(
+    *, calls: bool, told: str, true: str
+) -> None:
+    taken = Chunks(native=True)
+    if calls:
+        taken.take(event("content_block_start", content_block={"type": "tool_use", "id": "a", "name": "ls"}))
+    out = taken.take(event("message_delta", delta={"stop_reason": told, "stop_sequence": None}, usage={"x": 1}))
+    (chunk,), whole = chunks(out)
+    own = chunk["locum_own_words"].encode()
+    assert whole is calls
+    assert own == event("message_delta", delta={"stop_reason": true, "stop_sequence": None}, usage={"x": 1})
+    assert truly_ended({"stop_reason": told}, calls) == {"stop_reason": true}
 
 
 def test_a_stream_adds_up_to_the_same_answer() -> None:
