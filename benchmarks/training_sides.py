@@ -33,7 +33,7 @@ def peak_mb(device: str) -> float:
 def locum(job: Job) -> list[float]:
     """Each step's seconds in Locum's loop; every weight moves, where the product by itself holds the embedding."""
     from distiller.config import TrainConfig
-    from distiller.training.batches import Encoded
+    from distiller.training.batches import EncodedRow
     from distiller.training.learner import Learner
     from distiller.training.methods.factory import make
     from router.policy.distillation import HardLabelSettings, SoftLabelSettings
@@ -47,7 +47,7 @@ def locum(job: Job) -> list[float]:
         freeze_embeddings=job["contender"] == "locum, embedding held",
         tokens_per_pass=SMALL_PASS if job["contender"] == "locum, small passes" else None,
     )
-    rows = [Encoded(tuple(tokens), start, 1.0) for tokens, start in job["rows"]]
+    rows = [EncodedRow(tuple(tokens), start, 1.0) for tokens, start in job["rows"]]
     student = Path(job["student"])
     learner = Learner(config, student, make(config, student))
     took = []

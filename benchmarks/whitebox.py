@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.data.rows import DatasetRow
-from distiller.training.batches import Encoded, encode, passes, tensors
+from distiller.training.batches import EncodedRow, encode, passes, tensors
 from distiller.training.outputs import answers
 from distiller.training.teachers.recording import spellings
 from router.contracts.logprobs import Position, packed
@@ -23,7 +23,7 @@ def loaded(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def nearness(student: Path, teacher: Path, rows: Sequence[Encoded], tokens_per_pass: int = 4096) -> dict[str, float]:
+def nearness(student: Path, teacher: Path, rows: Sequence[EncodedRow], tokens_per_pass: int = 4096) -> dict[str, float]:
     """Over the answers' tokens: the student's ``perplexity``, the share of positions at which its likeliest token is
     the teacher's (``agreement``), and ``kl``, the mean of KL(teacher || student) in nats."""
     import torch
@@ -56,7 +56,7 @@ def likeliest(teacher: Path, rows: Sequence[DatasetRow], top: int) -> list[str]:
     model, tokenizer = loaded(teacher), AutoTokenizer.from_pretrained(teacher)
     spelt = spellings(tokenizer)
 
-    def told(row: Encoded) -> str:
+    def told(row: EncodedRow) -> str:
         part = tensors([row], "cpu")
         with torch.no_grad():
             outputs = answers(model, part, model.get_output_embeddings().weight)

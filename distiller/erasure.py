@@ -69,7 +69,7 @@ class DatasetUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Remains:
     """All that there is of somebody. ``requests`` are those of ``traces``, those that only datasets know of, and
     ``synthetic``: the ids of rows that a teacher wrote like one of these."""
 
@@ -84,7 +84,7 @@ class Left:
         return not (self.requests or self.traces.conversations)
 
 
-def left_of(settings: Settings, *, user: str | None = None, conversation: str | None = None) -> Left:
+def left_of(settings: Settings, *, user: str | None = None, conversation: str | None = None) -> Remains:
     """What a user, by the client's word for them, or else a conversation left. Changes nothing.
 
     Raises:
@@ -108,7 +108,7 @@ def left_of(settings: Settings, *, user: str | None = None, conversation: str | 
     synthetic = frozenset(name for name, like in shown.items() if not requests.isdisjoint(like))
     requests |= synthetic
     uses = [_use(at, requests, settings) for at in there]
-    return Left(
+    return Remains(
         traces,
         frozenset(requests),
         synthetic,
@@ -117,7 +117,7 @@ def left_of(settings: Settings, *, user: str | None = None, conversation: str | 
     )
 
 
-def erase(settings: Settings, left: Left, *, user: str | None = None, conversation: str | None = None) -> int:
+def erase(settings: Settings, left: Remains, *, user: str | None = None, conversation: str | None = None) -> int:
     """Erases the records, the answers kept with bundles, the rows of rounds under way and the synthetic ones; returns
     how many records. A killed run of synthesis that had looked at some is given up, its money booked. A proxy that
     runs goes on; what it had not written yet is erased too.
@@ -152,7 +152,7 @@ def _splits(folder: Path) -> Iterator[Path]:
         yield from (p for p in (folder / f"{split}.parquet", folder / f"{split}.jsonl") if p.is_file())
 
 
-def _use(at: registry.Known, requests: Collection[str], settings: Settings) -> DatasetUse:
+def _use(at: registry.KnownDataset, requests: Collection[str], settings: Settings) -> DatasetUse:
     counts = {path.stem: sum(i in requests for i in files.request_ids(path)) for path in _splits(at.folder)}
     parent = at.folder.parent.name
     ours = parent in (CURRENT, SYNTHESIS) and at.folder.is_relative_to(settings.home.resolve())
@@ -208,7 +208,7 @@ def _clear_synthesis(settings: Settings, policy: str, requests: Collection[str])
         give_up(settings, policy, "it was killed, and some of what it had looked at was forgotten since")
 
 
-def left_tables(left: Left) -> Iterator[Table]:
+def left_tables(left: Remains) -> Iterator[Table]:
     """The records, the bundles that they went into, and the datasets that hold rows of theirs."""
     table = Table(show_header=False, title="records", title_justify="left")
     table.add_row("records to erase", str(len(left.traces.request_ids)))

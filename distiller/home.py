@@ -115,10 +115,10 @@ class Work:
         return None
 
 
-def unfinished(parent: Path) -> Due | None:
+def unfinished(parent: Path) -> RoundKind | None:
     """What the round that was interrupted would have done; None where none was."""
     try:
-        return Due(json.loads((parent / CURRENT / ROUND).read_bytes())["kind"])
+        return RoundKind(json.loads((parent / CURRENT / ROUND).read_bytes())["kind"])
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 
@@ -133,7 +133,7 @@ def remember(parent: Path, report: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-class Due(StrEnum):
+class RoundKind(StrEnum):
     """What a round would do: make a better student, or tune for the one there is."""
 
     TRAIN = "train"

@@ -28,7 +28,7 @@ from router.api.responses import routes as kept_responses
 from router.api.responses.store import KeptResponses
 from router.api.responses.surface import PATH as RESPONSES
 from router.api.responses.surface import Responses
-from router.api.surface import Plain, Routed
+from router.api.surface import PlainWork, RoutedWork
 from router.backends.client import BackendClient, Wires
 from router.cascade.drain import Drain
 from router.cascade.exchange import Services
@@ -197,14 +197,14 @@ def _endpoints(proxy: Policies, entrance: Entrance, streams: Streams, responses:
 
     chats, texts = chat.ChatCompletions(), completions.Completions()
     endpoints = {
-        path: entrance.endpoint(Routed(surface, catalog, streams))
+        path: entrance.endpoint(RoutedWork(surface, catalog, streams))
         for path, surface in ((chat.PATH, chats), (completions.PATH, texts), (RESPONSES, responses))
     }
-    answer_feedback = Plain(feedback.FeedbackEndpoint(shared))
-    endpoints[embeddings.PATH] = entrance.endpoint(Plain(embeddings.Embeddings(catalog, shared)))
+    answer_feedback = PlainWork(feedback.FeedbackEndpoint(shared))
+    endpoints[embeddings.PATH] = entrance.endpoint(PlainWork(embeddings.Embeddings(catalog, shared)))
     endpoints[feedback.PATH] = entrance.endpoint(answer_feedback, max_body_bytes=feedback.MAX_BODY_BYTES)
     for path, work in (
-        (messages.PATH, Routed(messages.Messages(), catalog, streams)),
+        (messages.PATH, RoutedWork(messages.Messages(), catalog, streams)),
         (messages.COUNT_PATH, messages.CountTokens(catalog)),
     ):
         endpoints[path] = messages.telling_request_id(entrance.endpoint(work, messages.error_shape))

@@ -46,7 +46,7 @@ class _Teacher(Protocol):
     def fallbacks(self) -> Sequence[str]: ...
 
 
-class Priced(Protocol):
+class PricedPolicy(Protocol):
     """A policy, as far as prices care."""
 
     @property
@@ -174,7 +174,7 @@ class Prices:
     first_teacher: str
 
     @classmethod
-    def of(cls, policy: Priced) -> Prices:
+    def of(cls, policy: PricedPolicy) -> Prices:
         """The policy's own prices win over litellm's map.
 
         Raises:

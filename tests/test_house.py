@@ -23,6 +23,17 @@ MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
 SLIVER_LINES, MAX_SLIVERS = 50, 19
+NOUNS = {
+    "ceiling", "finding", "grading", "pricing", "reading", "reasoning", "recording", "routing", "ruling", "sampling",
+    "scoring", "served", "sharding", "spelling", "tracking", "training", "tuning",
+}  # fmt: skip
+"""Words that end like a participle and name a thing; ``served`` is what serves now."""
+JUDGES_NAMES = {"Exact", "Normalised", "Numeric", "Json", "Semantic"}
+"""Settings of judges are called as policies call the judges."""
+NO_NOUNS = {
+    "about", "after", "against", "alone", "before", "behind", "below", "beside", "beyond", "due", "during", "in",
+    "known", "left", "of", "on", "once", "out", "over", "said", "through", "told", "under", "until", "up", "with",
+}  # fmt: skip
 LIGHT = {
     "aiohttp", "brotli", "fastapi", "httptools", "multidict", "numpy", "orjson", "prometheus_client", "pydantic",
     "pydantic_core", "rich", "starlette", "structlog", "threadpoolctl", "typer", "typing_extensions", "uvicorn",
@@ -137,6 +148,24 @@ def test_nothing_but_the_application_builds_a_collaborator_for_want_of_one() -> 
                 if isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[0] in collaborators:
                     built.append(f"{at(path, value.lineno)} {ast.unparse(value)}")
     assert built == []
+
+
+def is_noun(word: str) -> bool:
+    return word in NOUNS or not (word in NO_NOUNS or re.search(r"[^aeiou](ing|ed)$", word))
+
+
+def test_modules_and_classes_are_nouns() -> None:
+    """As far as a word's ending tells: no gerunds, participles or prepositions. A command's module is called as the
+    command is; an error is called for what happened."""
+    amiss = [m for m in MODULES if not is_noun(m.rpartition(".")[2].rpartition("_")[2])]
+    errors = {n.name for n in SOURCES[ROOT / "router/errors.py"].body if isinstance(n, ast.ClassDef)}
+    for path, tree in SOURCES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name not in JUDGES_NAMES:
+                raised = bool({ast.unparse(base) for base in node.bases} & {*errors, "Exception"})
+                last = re.findall(r"[A-Z][a-z0-9]*", node.name)[-1].lower()
+                amiss += [] if raised or is_noun(last) else [f"{at(path, node.lineno)} {node.name}"]
+    assert not amiss, "\n".join(amiss)
 
 
 def is_broad(handler: ast.ExceptHandler) -> bool:

@@ -14,7 +14,7 @@ import typer
 
 from distiller.commands.common import DEFAULT, PolicyFile, Seed, console, say_live
 from distiller.economics.scales import Scales
-from distiller.home import Due, unfinished
+from distiller.home import RoundKind, unfinished
 from distiller.rounds.trigger import Tally, count, due
 from router.contracts.bundles import read_active
 from router.contracts.guard_report import read_guarded
@@ -58,10 +58,10 @@ def run(
         raise typer.Exit(0)
     if not force and not no_train and unfinished(settings.work(chosen.name)) is None:
         wanted, why = _due(chosen, settings, _tally(chosen, settings), Scales(settings))
-        if wanted is not Due.TRAIN:
+        if wanted is not RoundKind.TRAIN:
             console.print(f"No round is due: {why}. Use --force to run one anyway.")
             raise typer.Exit(0)
-    _round(chosen, settings, Due.CALIBRATE if no_train else Due.TRAIN, seed, keep_work)
+    _round(chosen, settings, RoundKind.CALIBRATE if no_train else RoundKind.TRAIN, seed, keep_work)
 
 
 def watch(
@@ -117,11 +117,11 @@ def status(policy: PolicyFile = DEFAULT) -> None:
             console.print(f"  {reason}")
 
 
-def _due(policy: Policy, settings: Settings, tally: Tally, scales: Scales) -> tuple[Due | None, str]:
+def _due(policy: Policy, settings: Settings, tally: Tally, scales: Scales) -> tuple[RoundKind | None, str]:
     """The round that is due, by the log, by the rounds that ended, by what the guard found, and by whether it pays."""
     rounds, guarded = history(settings.work(policy.name)), read_guarded(settings.bundles(policy.name))
     wanted, why = due(policy, tally, rounds, guarded)
-    if wanted is not Due.TRAIN or (worth := scales.worth(policy)) is None:
+    if wanted is not RoundKind.TRAIN or (worth := scales.worth(policy)) is None:
         return wanted, why
     return due(policy, tally, rounds, guarded, worth)
 
@@ -141,7 +141,7 @@ def _look(policy: Policy, settings: Settings, known: Tally, scales: Scales, seed
     return tally
 
 
-def _round(policy: Policy, settings: Settings, kind: Due, seed: int, keep_work: bool) -> RoundReport:
+def _round(policy: Policy, settings: Settings, kind: RoundKind, seed: int, keep_work: bool) -> RoundReport:
     from distiller.commands.tables import round_table
     from distiller.progress import ConsoleProgress
     from distiller.rounds.round import run_round  # torch and scikit-learn: only a round pays for them

@@ -25,7 +25,7 @@ from distiller.config import DatasetConfig
 from distiller.data import files
 from distiller.data.copies import Ints
 from distiller.data.evaluation_prompts import EvaluationPrompts
-from distiller.data.failures import MOST_JUDGED, Failing, Failures, asked
+from distiller.data.failures import MOST_JUDGED, FailingKind, Failures, asked
 from distiller.data.files import read, scan
 from distiller.data.rights import Ledger
 from distiller.data.rows import DatasetRow, Skip, alias, row_of
@@ -70,7 +70,7 @@ class Dataset:
     skipped: dict[str, int]
     new: int
     rights: Ledger
-    failing: tuple[Failing, ...] = ()
+    failing: tuple[FailingKind, ...] = ()
     parent: str | None = None
 
 
@@ -94,7 +94,7 @@ def load(folder: Path) -> Dataset:
         skipped=values["skipped"],
         new=values["new"],
         rights=Ledger.from_dict(values["rights"]),
-        failing=tuple(Failing(**f) for f in values["failing"]),
+        failing=tuple(FailingKind(**f) for f in values["failing"]),
         parent=values["parent"],
     )
 

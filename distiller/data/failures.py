@@ -32,7 +32,7 @@ F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Failing:
+class FailingKind:
     """One kind that the student fails at more than on average: verdicts, those against it, what a row of it counts."""
 
     name: str
@@ -59,7 +59,7 @@ class _Task:
 class Failures:
     """``failing`` kinds, worst first."""
 
-    failing: tuple[Failing, ...] = ()
+    failing: tuple[FailingKind, ...] = ()
     _tasks: dict[str | None, _Task] = field(default_factory=dict)
     _encoder: Encoder | None = None
 
@@ -82,12 +82,12 @@ class Failures:
         failing = sorted((f for f in found if f.weight > 1), key=lambda f: (-f.weight, -f.failed, f.name))
         return cls(tuple(failing), tasks, reads)
 
-    def place(self, rows: Sequence[DatasetRow]) -> list[Failing | None]:
+    def place(self, rows: Sequence[DatasetRow]) -> list[FailingKind | None]:
         """The failing kind that each row is one of."""
         if not self.failing:
             return [None] * len(rows)
         by_name = {f.name: f for f in self.failing}
-        found: list[Failing | None] = [None] * len(rows)
+        found: list[FailingKind | None] = [None] * len(rows)
         for task, places in _places(rows).items():
             if task in self._tasks:
                 names = _names(self._tasks[task], [rows[i] for i in places], self._encoder)
@@ -96,9 +96,9 @@ class Failures:
         return found
 
 
-def _failing(name: str, judged: int, failed: int, overall: float, most: float) -> Failing:
+def _failing(name: str, judged: int, failed: int, overall: float, most: float) -> FailingKind:
     rate = (failed + PRIOR * overall) / (judged + PRIOR)
-    return Failing(name, judged, failed, round(min(most, max(1.0, rate / overall)), 3))
+    return FailingKind(name, judged, failed, round(min(most, max(1.0, rate / overall)), 3))
 
 
 def _places(rows: Sequence[DatasetRow]) -> dict[str | None, list[int]]:

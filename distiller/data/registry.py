@@ -16,7 +16,7 @@ LIST = "datasets.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownDataset:
     """A dataset's folder, and the files that were exported from it."""
 
     folder: Path
@@ -31,7 +31,7 @@ def remember(home: Path, folder: Path, export: Path | None = None) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def datasets(home: Path) -> list[Known]:
+def datasets(home: Path) -> list[KnownDataset]:
     """The datasets that are still there: those of the list, and those under the home that no list names (a round's)."""
     exports: dict[Path, list[Path]] = {}
     try:
@@ -45,7 +45,7 @@ def datasets(home: Path) -> list[Known]:
     for path in sorted(home.resolve().glob(f"work/**/{DATASET}")):
         exports.setdefault(path.parent, [])
     return [
-        Known(folder, tuple(p for p in files if p.is_file()))
+        KnownDataset(folder, tuple(p for p in files if p.is_file()))
         for folder, files in exports.items()
         if (folder / DATASET).is_file() or any(p.is_file() for p in files)
     ]

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from distiller.data.dataset import SPLITS, Dataset, scan
-from distiller.data.failures import Failing
+from distiller.data.failures import FailingKind
 from distiller.data.rows import DatasetRow
 
 QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
@@ -65,7 +65,7 @@ def dataset_table(dataset: Dataset) -> Table:
     return table
 
 
-def profile_tables(profile: Profile, failing: Sequence[Failing]) -> Iterator[Table]:
+def profile_tables(profile: Profile, failing: Sequence[FailingKind]) -> Iterator[Table]:
     """Slices with more than one name, lengths, and the kinds that the student fails at."""
     for what, by_split in profile.slices.items():
         total = sum(by_split.values(), start=type(by_split["train"])())
@@ -86,7 +86,7 @@ def profile_tables(profile: Profile, failing: Sequence[Failing]) -> Iterator[Tab
         yield failing_table(failing)
 
 
-def failing_table(failing: Sequence[Failing]) -> Table:
+def failing_table(failing: Sequence[FailingKind]) -> Table:
     """Kinds of requests that the student fails at, with what their rows count in training."""
     heads = ("verdicts", "failed", "weight")
     table = Table("failing kind", *(Column(h, justify="right") for h in heads), title="failing", title_justify="left")

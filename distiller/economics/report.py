@@ -54,7 +54,7 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class LastRound:
     """The last training round: its cost, the student share before and after, and what that is worth. ``audits`` is
     about what those cost, with their judges, that it was judged by; a month's saving is net of them already."""
 
@@ -91,7 +91,7 @@ class Economics:
     rounds_per_month: float
     rounds_assumed: bool
     usd_per_moved: Decimal
-    last: Done | None
+    last: LastRound | None
     gain: Gain
     next: Worth | None
     next_cost: RoundCost | None
@@ -179,7 +179,7 @@ def _cost(cost: RoundCost) -> dict[str, Any]:
     return {"hours": cost.hours, "machine_usd": str(cost.machine), "paid_usd": str(cost.paid), "usd": str(cost.usd)}
 
 
-def _done(done: Done) -> dict[str, Any]:
+def _done(done: LastRound) -> dict[str, Any]:
     return {
         "at": done.at,
         "bundle": done.bundle,
@@ -252,7 +252,9 @@ def _rounds_per_month(flow: Flow, rounds: Sequence[Line], inputs: Inputs) -> tup
     return sum(line["at"] >= flow.first_at for line in trainings(rounds)) / flow.days * MONTH, False
 
 
-def _last(rounds: Sequence[Line], flow: Flow, usd_per_hour: Decimal, per_day: float, moved: Decimal) -> Done | None:
+def _last(
+    rounds: Sequence[Line], flow: Flow, usd_per_hour: Decimal, per_day: float, moved: Decimal
+) -> LastRound | None:
     done = trainings(rounds)
     if not done:
         return None
@@ -263,4 +265,4 @@ def _last(rounds: Sequence[Line], flow: Flow, usd_per_hour: Decimal, per_day: fl
     days = min(flow.days, max(0.0, (last["at"] - since) / DAY_SECONDS))
     audits = (flow.by_kind[AnswerKind.AUDITED] + flow.by_kind[AnswerKind.JUDGED]) * Decimal(str(days / flow.days))
     payback = payback_days(cost.usd, usd_per_day)
-    return Done(last["at"], last.get("bundle"), cost, before, after, audits, usd_per_day * MONTH, payback)
+    return LastRound(last["at"], last.get("bundle"), cost, before, after, audits, usd_per_day * MONTH, payback)

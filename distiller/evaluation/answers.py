@@ -19,7 +19,7 @@ from router.errors import EngineError, JudgeError
 from router.judges.judge import Judges
 from router.judges.pair import Pair
 from router.policy.judges import Normalised
-from router.policy.policy import Accept
+from router.policy.policy import AcceptPart
 from router.scoring.signals import of_answer
 from router.scoring.text.features import Features
 
@@ -107,7 +107,7 @@ class Asker:
     in_flight: int = 16
     timeout_seconds: float = 300.0
     retries: int = 3
-    accept: Accept = field(default_factory=Accept)
+    accept: AcceptPart = field(default_factory=AcceptPart)
     judges: Judges = field(default_factory=lambda: Judges(Normalised()))
     api_key: str | None = field(default=None, repr=False)
     on_answer: Callable[[int, int], None] = lambda done, of: None

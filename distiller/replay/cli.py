@@ -23,7 +23,7 @@ from router.settings import Settings
 from router.store.access import reading
 
 if TYPE_CHECKING:
-    from distiller.replay.log import Logged
+    from distiller.replay.log import LoggedRequest
     from distiller.replay.traffic import Traffic
 
 console = Terminal()
@@ -107,7 +107,9 @@ def tune(
 class _Log:
     """What was read, and the bundle it is of."""
 
-    def __init__(self, rows: list[Logged], policies: list[Policy], bundle: str | None, settings: Settings) -> None:
+    def __init__(
+        self, rows: list[LoggedRequest], policies: list[Policy], bundle: str | None, settings: Settings
+    ) -> None:
         self._rows, self._policies, self._bundle = rows, policies, bundle
         manifest, self._scorer = _bundle(policies[0], bundle, settings)
         self.thresholds = manifest.thresholds if manifest else None

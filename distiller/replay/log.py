@@ -30,7 +30,7 @@ class LoggedReply:
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class LoggedRequest:
     """One answered request.
 
     ``settled``: for each policy the tier it goes to before any score is asked for, None where the score
@@ -81,14 +81,14 @@ def _record(line: bytes, path: Path, number: int) -> Record:
         raise StoreError(f"{path}, line {number} is no record: {where}: {first['msg']}") from e
 
 
-def read_log(records: Iterable[Record], policies: Sequence[Policy]) -> tuple[list[Logged], Counter[str]]:
+def read_log(records: Iterable[Record], policies: Sequence[Policy]) -> tuple[list[LoggedRequest], Counter[str]]:
     """The answered requests of the first policy, in order, and how many records each policy's name has. What tells
     nothing of the traffic is left out.
 
     What each of ``policies`` settles before the score (capability, its rules) is decided anew where the
     request's text was kept; elsewhere it stays as it was recorded.
     """
-    rows: list[Logged] = []
+    rows: list[LoggedRequest] = []
     names: Counter[str] = Counter()
     for record in records:
         names[record.policy] += 1
@@ -97,14 +97,14 @@ def read_log(records: Iterable[Record], policies: Sequence[Policy]) -> tuple[lis
     return rows, names
 
 
-def _logged(record: Record, policies: Sequence[Policy]) -> Logged:
+def _logged(record: Record, policies: Sequence[Policy]) -> LoggedRequest:
     body, decision, audit = record.request, record.decision, record.audit
     messages = body.get("messages") if body else None
     readable = isinstance(messages, list)
     features = extract(body) if body and readable else None
     replies = {a.tier: _reply(a, record.streamed) for a in reversed(record.answers)}
     paired = {a.tier: _reply(a, record.streamed) for a in ([audit.answer] if audit and audit.answer else [])}
-    return Logged(
+    return LoggedRequest(
         bundle=record.bundle,
         conversation_id=record.conversation_id,
         created_at=record.created_at,

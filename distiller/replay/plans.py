@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distiller.replay.traffic import Traffic
-from router.policy.policy import Accept, AuditPart
+from router.policy.policy import AcceptPart, AuditPart
 from router.scoring.statistics.estimates import AuditSample
 
 Floats = npt.NDArray[np.float64]
@@ -28,7 +28,7 @@ class Way(StrEnum):
     BOTH = "both"
 
     @classmethod
-    def of(cls, accept: Accept) -> Way:
+    def of(cls, accept: AcceptPart) -> Way:
         """How a policy uses them."""
         if not accept.cascade:
             return cls.ROUTING

@@ -54,7 +54,7 @@ class TuningTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TunedThreshold:
     """The threshold, the reason in lines, and what it is expected to give."""
 
     threshold: float
@@ -62,7 +62,7 @@ class Tuned:
     figures: Mapping[str, Interval]
 
 
-def tuned(traffic: Traffic, policy: Policy, target: TuningTarget, *, today: str | None = None) -> Tuned:
+def tuned(traffic: Traffic, policy: Policy, target: TuningTarget, *, today: str | None = None) -> TunedThreshold:
     """The threshold that meets the target on this traffic, used as the policy would use it.
 
     Raises:
@@ -88,7 +88,7 @@ def tuned(traffic: Traffic, policy: Policy, target: TuningTarget, *, today: str 
             "student meets it, and that promises nothing"
         )
     day = today or time.strftime("%Y-%m-%d")
-    return Tuned(threshold, [f"locum tune, {day}: {target}, {ground}", _expected(found, traffic)], found)
+    return TunedThreshold(threshold, [f"locum tune, {day}: {target}, {ground}", _expected(found, traffic)], found)
 
 
 def _requests(traffic: Traffic) -> str:

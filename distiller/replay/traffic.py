@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from distiller.replay.log import Logged, LoggedReply
+from distiller.replay.log import LoggedReply, LoggedRequest
 from distiller.replay.third_look import ThirdLook
 from router.contracts.decision import Tier
 from router.contracts.records import USERS_WORD, Usage
@@ -79,7 +79,7 @@ class Traffic:
         return len(self) / self.days if self.days > 0 else 0.0
 
 
-def bundle_of(rows: Sequence[Logged], live: str | None, wanted: str | None = None) -> str | None:
+def bundle_of(rows: Sequence[LoggedRequest], live: str | None, wanted: str | None = None) -> str | None:
     """Which bundle's requests to replay: the one asked for, else the live one, else the newest in the log.
 
     Raises:
@@ -96,7 +96,7 @@ def bundle_of(rows: Sequence[Logged], live: str | None, wanted: str | None = Non
 
 
 def traffic_of(
-    rows: Sequence[Logged],
+    rows: Sequence[LoggedRequest],
     which: int,
     policy: Policy,
     scorer: Scorer | None,
@@ -163,13 +163,13 @@ def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[Floats, Floats]:
     return seen, known
 
 
-def _has_verdict(row: Logged) -> bool:
+def _has_verdict(row: LoggedRequest) -> bool:
     """An audit that judged the pair, both of which are known."""
     whole = {*row.replies, *row.paired} == {*Tier}
     return row.acceptable is not None and row.propensity > 0 and whole
 
 
-def _verdicts(rows: Sequence[Logged], policy: Policy) -> tuple[list[tuple[float, float]], tuple[str, ...]]:
+def _verdicts(rows: Sequence[LoggedRequest], policy: Policy) -> tuple[list[tuple[float, float]], tuple[str, ...]]:
     """USD of a verdict on each request by the judge whom the policy gives it to: (guessed from that judge's others,
     known where it gave one), and the judges of whom nothing is known."""
     spent: defaultdict[str, list[float]] = defaultdict(list)
@@ -196,14 +196,14 @@ def _said_by(label: str) -> tuple[str, ...]:
     return (label, USERS_WORD) if label.startswith(USERS_WORD) else (label,)
 
 
-def _look(row: Logged, scorer: Scorer | None) -> Look | None:
+def _look(row: LoggedRequest, scorer: Scorer | None) -> Look | None:
     """As it was decided by, which saw the text before it was redacted; else the scorer's on the kept text."""
     if row.score is not None:
         return Look(row.score, row.gain, 0.0, row.teacher_tokens)
     return scorer.look(row.features) if scorer and row.features else None
 
 
-def _compared(policy: Policy, rows: Sequence[Logged], looks: Sequence[Look], extra: Extra) -> list[float]:
+def _compared(policy: Policy, rows: Sequence[LoggedRequest], looks: Sequence[Look], extra: Extra) -> list[float]:
     """What routing compares, as serving does: see ``router.routing.policy_state``."""
     aim, scores = policy.objective, [look.score for look in looks]
     gains = [1 - look.score if look.gain is None else look.gain for look in looks]
@@ -216,13 +216,13 @@ def _compared(policy: Policy, rows: Sequence[Logged], looks: Sequence[Look], ext
     return [worth(gain) for gain in gains] if declared and any(look.gain is not None for look in looks) else scores
 
 
-def _input_tokens(row: Logged) -> int:
+def _input_tokens(row: LoggedRequest) -> int:
     """By the backend that served, since the request's own estimate is not recorded."""
     return next((reply.usage.input_tokens for reply in row.replies.values()), 0)
 
 
 def _third(
-    policy: Policy, scored: Sequence[tuple[Logged, Look]], scorer: Scorer | None, prices: Prices
+    policy: Policy, scored: Sequence[tuple[LoggedRequest, Look]], scorer: Scorer | None, prices: Prices
 ) -> ThirdLook | None:
     head = scorer.learned.head if scorer else None
     agreement = head.agreement if head else None
@@ -237,7 +237,7 @@ def _third(
     return ThirdLook.of(head, agreement, answers)
 
 
-def _accepts(row: Logged, score: float, scorer: Scorer | None, sampled: bool) -> tuple[float, float]:
+def _accepts(row: LoggedRequest, score: float, scorer: Scorer | None, sampled: bool) -> tuple[float, float]:
     seen, paired = row.replies.get(Tier.STUDENT), row.paired.get(Tier.STUDENT)
     known = _accept(seen, score, scorer, sampled)
     return known, _accept(paired, score, scorer, sampled) if seen is None else known
@@ -251,7 +251,7 @@ def _accept(reply: LoggedReply | None, score: float, scorer: Scorer | None, samp
     return scorer.accept(score, signals if sampled or signals is None else replace(signals, agreement=None))
 
 
-def _lowest(rows: Sequence[Logged], scores: Sequence[float], which: int) -> list[float]:
+def _lowest(rows: Sequence[LoggedRequest], scores: Sequence[float], which: int) -> list[float]:
     """Each request's score or the lowest before it in its conversation, which keeps what once escalated up."""
     lowest: dict[str, float] = {}
     found = []
@@ -263,7 +263,7 @@ def _lowest(rows: Sequence[Logged], scores: Sequence[float], which: int) -> list
     return found
 
 
-def _ratio(rows: Sequence[Logged]) -> tuple[float, int]:
+def _ratio(rows: Sequence[LoggedRequest]) -> tuple[float, int]:
     """(student's output tokens over the teacher's, pairs it is the mean of); 1 where nothing was paired."""
     pairs = [{**row.paired, **row.replies} for row in rows if _has_verdict(row)]
     student = sum(b[Tier.STUDENT].usage.output_tokens for b in pairs)
@@ -271,13 +271,13 @@ def _ratio(rows: Sequence[Logged]) -> tuple[float, int]:
     return (student / teacher if student and teacher else 1.0), len(pairs)
 
 
-def _cached_share(rows: Sequence[Logged]) -> float:
+def _cached_share(rows: Sequence[LoggedRequest]) -> float:
     """The share of the teacher's input that its prompt cache served."""
     usages = [row.replies[Tier.TEACHER].usage for row in rows if Tier.TEACHER in row.replies]
     return sum(u.cached_input_tokens for u in usages) / max(1, sum(u.input_tokens for u in usages))
 
 
-def _costs(row: Logged, tier: Tier, ratio: float, cached: float, prices: Prices) -> tuple[float, float]:
+def _costs(row: LoggedRequest, tier: Tier, ratio: float, cached: float, prices: Prices) -> tuple[float, float]:
     """USD of the tier's answer: (known or guessed from what serving left, known with the audit's help)."""
     price = prices.student if tier is Tier.STUDENT else prices.teacher()
     own, other = row.replies.get(tier), row.replies.get(tier.other)

@@ -16,7 +16,7 @@ from distiller.data.rows import DatasetRow
 from distiller.evaluation.answers import StudentAnswer, StudentQuestion, keep_answers, read_answers
 from distiller.evaluation.engine import way_to
 from distiller.evaluation.grading import live_answer, newest, question
-from distiller.home import Due, Work
+from distiller.home import RoundKind, Work
 from distiller.progress import Progress
 from distiller.rounds.trigger import Tally
 from distiller.synthesis.shelf import kept as kept_rows
@@ -39,7 +39,7 @@ class Material:
     """Opened once for a round; everything in it is made when it is first asked for, and kept in ``work``."""
 
     def __init__(
-        self, policy: Policy, settings: Settings, *, kind: Due, seed: int, configs: Configs, tell: Progress
+        self, policy: Policy, settings: Settings, *, kind: RoundKind, seed: int, configs: Configs, tell: Progress
     ) -> None:
         self.policy, self.settings, self.kind = policy, settings, kind
         self.configs, self.tell = configs, tell
@@ -128,7 +128,7 @@ class Material:
         """Rows to fit the scorer on. For a student that is not trained again, training rows that came
         after it count too, since it has never seen them, and audited rows too old for the holdout."""
         rows = datasets.read(self.dataset.dev)
-        if self.kind is Due.CALIBRATE:
+        if self.kind is RoundKind.CALIBRATE:
             rows += [r for r in datasets.read(self.dataset.train) if r.created_at > self._made_at() and not r.synthetic]
             rows += self._too_old
         return self._questions(newest(rows, self.configs.evaluate.max_dev))

@@ -22,7 +22,7 @@ LEAST_STRANGE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Refreshed:
+class Refresh:
     """``learnt``: the requests that the scorer knows now and may not be certified on, by id. ``report`` is for the
     manifest."""
 
@@ -32,9 +32,7 @@ class Refreshed:
     report: dict[str, Any]
 
 
-def refreshed(
-    scorer: Scorer, older: Sequence[Example], holdout: Sequence[Example], learnt: frozenset[str]
-) -> Refreshed:
+def refreshed(scorer: Scorer, older: Sequence[Example], holdout: Sequence[Example], learnt: frozenset[str]) -> Refresh:
     """The scorer with what may be lent to it, and what is left to certify by.
 
     Args:
@@ -60,7 +58,7 @@ def refreshed(
         "strange": _share(strange, len(unseen)),
         "strange_after": _share(strange_after, len(certifying)),
     }
-    return Refreshed(now, certifying, learnt | {e.request_id for e in (*fresh, *given)}, report)
+    return Refresh(now, certifying, learnt | {e.request_id for e in (*fresh, *given)}, report)
 
 
 def _share(count: int, of: int) -> float:

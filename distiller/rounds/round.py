@@ -35,10 +35,10 @@ from distiller.evaluation.gate import LEAST_ROWS, PairedOutcome, judge
 from distiller.evaluation.slices import with_rarity
 from distiller.evaluation.verdicts import judge_answers
 from distiller.forms.export import export, has_gguf
-from distiller.home import CanaryRunning, Due, one_round_at_a_time, remember, unfinished
+from distiller.home import CanaryRunning, RoundKind, one_round_at_a_time, remember, unfinished
 from distiller.progress import Progress, SilentProgress
 from distiller.rounds.material import INCUMBENT, Material
-from distiller.rounds.refresh import Refreshed, refreshed
+from distiller.rounds.refresh import Refresh, refreshed
 from distiller.rounds.report import RoundReport, write_report
 from distiller.rounds.scorer import fit_bundle_scorer, parted
 from distiller.rounds.trigger import nothing_to_tune
@@ -66,7 +66,7 @@ def run_round(
     policy: Policy,
     settings: Settings,
     *,
-    kind: Due = Due.TRAIN,
+    kind: RoundKind = RoundKind.TRAIN,
     seed: int = 0,
     keep_work: bool = False,
     configs: Configs | None = None,
@@ -91,7 +91,7 @@ def run_round(
         configs, tell = configs or Configs(), tell or SilentProgress()
         material = Material(policy, settings, kind=kind, seed=seed, configs=configs, tell=tell)
         work = Round(material, seed, encoders)
-        report = work.train() if kind is Due.TRAIN else work.calibrate()
+        report = work.train() if kind is RoundKind.TRAIN else work.calibrate()
         remember(settings.work(policy.name), report.as_dict())
         material.work.finish(keep_work)
         prune(settings.bundles(policy.name))
@@ -268,7 +268,7 @@ class Round:
             },
         )
 
-    def _refreshed(self, live: Scorer, holdout: Sequence[Example]) -> Refreshed:
+    def _refreshed(self, live: Scorer, holdout: Sequence[Example]) -> Refresh:
         older, known = self.material.older, self.material.known_answers(self.material.older)
         judged = grading.examples(older, known, grading.grade(older, known, self._judges))
         return refreshed(live, judged, holdout, self.material.learnt)
@@ -333,7 +333,7 @@ class Round:
         tried = {active.canary.bundle if active.canary else None, active.ended.bundle if active.ended else None}
         if bundle == active.bundle or bundle in tried:
             return
-        if self.material.kind is Due.TRAIN and active.bundle is not None and self.policy.distil.trial:
+        if self.material.kind is RoundKind.TRAIN and active.bundle is not None and self.policy.distil.trial:
             begin_canary(bundles, bundle)
         else:
             activate(bundles, bundle)

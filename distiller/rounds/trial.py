@@ -26,7 +26,7 @@ from distiller.evaluation.grading import grade, live_answer, outcomes, question
 from distiller.evaluation.verdicts import judge_answers
 from distiller.home import one_round_at_a_time, remember
 from distiller.progress import Progress, SilentProgress
-from router.contracts.bundles import Canary, Ended, end_canary, read_active
+from router.contracts.bundles import Canary, CanaryEnd, end_canary, read_active
 from router.contracts.files import write_atomically
 from router.contracts.rounds import CANARY, canaries
 from router.judges.judge import Judges
@@ -39,7 +39,7 @@ ANSWERS, FOUND = "incumbent.jsonl", "found.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class TrialStatus:
     """One sentence on a canary; ``under_way``: it goes on."""
 
     told: str
@@ -63,7 +63,7 @@ class Trial:
 
 def look(
     policy: Policy, settings: Settings, configs: Configs | None = None, tell: Progress | None = None
-) -> Looked | None:
+) -> TrialStatus | None:
     """Ends the canary where it is time to, and notes in the history how the last one ended, whoever ended it.
 
     Returns:
@@ -77,11 +77,11 @@ def look(
     with one_round_at_a_time(settings):
         trial = under_way(policy, settings)
         if trial is not None and trial.due is None:
-            return Looked(f"{trial.told} of {_wanted(policy)}; no round meanwhile", under_way=True)
+            return TrialStatus(f"{trial.told} of {_wanted(policy)}; no round meanwhile", under_way=True)
         if trial is not None:
-            Judging(policy, settings, trial, configs or Configs(), tell or SilentProgress()).end()
+            TrialJudgement(policy, settings, trial, configs or Configs(), tell or SilentProgress()).end()
         ended = _remembered(policy, settings)
-        return Looked(told_of(ended), under_way=False) if ended else None
+        return TrialStatus(told_of(ended), under_way=False) if ended else None
 
 
 def under_way(policy: Policy, settings: Settings, now: float | None = None) -> Trial | None:
@@ -96,7 +96,7 @@ def under_way(policy: Policy, settings: Settings, now: float | None = None) -> T
     return Trial(active.canary, active.bundle, questions, answers, _due(policy, len(questions), hours))
 
 
-def told_of(ended: Ended) -> str:
+def told_of(ended: CanaryEnd) -> str:
     word = "kept, so that it is live" if ended.kept else "rolled back"
     return f"canary {ended.bundle} {word} at {_date(ended.at)}: {'; '.join(ended.reasons)}"
 
@@ -128,7 +128,7 @@ def _audited(policy: Policy, settings: Settings, canary: Canary) -> list[tuple[D
     return found
 
 
-class Judging:
+class TrialJudgement:
     """Asks the live student the same, compares, and moves the pointer. A killed one goes on where it stopped."""
 
     def __init__(self, policy: Policy, settings: Settings, trial: Trial, configs: Configs, tell: Progress) -> None:
@@ -166,7 +166,7 @@ class Judging:
         return Decimal(found["usd"])
 
 
-def _remembered(policy: Policy, settings: Settings) -> Ended | None:
+def _remembered(policy: Policy, settings: Settings) -> CanaryEnd | None:
     """Appends to the history how the last canary ended; None where it is there already."""
     work, ended = settings.work(policy.name), read_active(settings.bundles(policy.name)).ended
     if ended is None or any((c["bundle"], c["began_at"]) == (ended.bundle, ended.began_at) for c in canaries(work)):

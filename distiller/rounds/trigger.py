@@ -10,9 +10,9 @@ from typing import Any
 from distiller.data.rights import admissible
 from distiller.economics.worth import Worth
 from distiller.evaluation.gate import LEAST_ROWS
-from distiller.home import Due
+from distiller.home import RoundKind
 from router.contracts.decision import NOVEL
-from router.contracts.guard_report import Guarded
+from router.contracts.guard_report import GuardReport
 from router.contracts.records import Record
 from router.policy.policy import Policy
 from router.store.base import Records
@@ -87,9 +87,9 @@ def due(
     policy: Policy,
     tally: Tally,
     rounds: Sequence[Mapping[str, Any]],
-    guarded: Guarded | None = None,
+    guarded: GuardReport | None = None,
     worth: Worth | None = None,
-) -> tuple[Due | None, str]:
+) -> tuple[RoundKind | None, str]:
     """Which round is due, if any, and why or why not.
 
     A student is trained once enough new records are there, and tuned for again once the audits have
@@ -104,7 +104,7 @@ def due(
         guarded: what the guard over the live bundle found.
         worth: the next training round, weighed; None where it costs nothing, or nobody can tell.
     """
-    trained = next((r["tally"]["trainable"] for r in reversed(rounds) if r["kind"] == Due.TRAIN), 0)
+    trained = next((r["tally"]["trainable"] for r in reversed(rounds) if r["kind"] == RoundKind.TRAIN), 0)
     before = rounds[-1]["tally"]["audited"] if rounds else 0
     new, wanted = tally.trainable - trained, policy.distil.min_new_records
     broke = guarded is not None and guarded.changed_at > (rounds[-1]["at"] if rounds else 0.0)
@@ -116,7 +116,7 @@ def due(
     if new >= wanted and worth is not None and not worth.pays and not broke:
         waits = f"{new} new trainable records, but {worth.why}"
     elif new >= wanted:
-        return Due.TRAIN, f"{new} new trainable records{', and parity broke' if broke else ''}"
+        return RoundKind.TRAIN, f"{new} new trainable records{', and parity broke' if broke else ''}"
     strange = tally.strange - (rounds[-1]["tally"].get("strange", 0) if rounds else 0)
     is_new = strange >= max(LEAST_STRANGE, STRANGE * (tally.audited - before))
     enough = max(enough_audits(policy), 0 if is_new else ceil(before * GROWTH))
@@ -124,5 +124,5 @@ def due(
         return None, f"{waits}; {hopeless}"
     if tally.audited >= enough:
         why = f", {strange} of the new ones strange to the scorer" if is_new else ""
-        return Due.CALIBRATE, f"{tally.audited} audited requests, {before} at the last round{why}"
+        return RoundKind.CALIBRATE, f"{tally.audited} audited requests, {before} at the last round{why}"
     return None, f"{waits}, {tally.audited} of {enough} audited requests"

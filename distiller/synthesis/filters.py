@@ -19,7 +19,7 @@ LIKE_TRAINING, LIKE_EVALUATION = 0.7, 0.6
 by. There the limit is lower than the dataset's own: what a teacher writes on purpose comes closer than chance does."""
 
 
-class Out(StrEnum):
+class RejectReason(StrEnum):
     """Why something that was paid for is not kept. A closed set: runs count them."""
 
     UNREADABLE = "no request in the reply"
@@ -48,12 +48,12 @@ class Novelty:
             self._held.keep(row.prompt)
         self._same, self._same_held = ({fingerprint(r.prompt) for r in rows} for rows in (train, measured))
 
-    def copies(self, row: DatasetRow) -> Out | None:
+    def copies(self, row: DatasetRow) -> RejectReason | None:
         """What the row's request copies; None for a new one, which is taken."""
         if fingerprint(row.prompt) in self._same_held or self._held.has(row.prompt):
-            return Out.EVALUATION
+            return RejectReason.EVALUATION
         if fingerprint(row.prompt) in self._same or self._known.has(row.prompt):
-            return Out.COPY
+            return RejectReason.COPY
         self._same.add(fingerprint(row.prompt))
         self._known.keep(row.prompt)
         return None
@@ -67,6 +67,6 @@ def is_whole(message: Mapping[str, Any], finish_reason: str | None, options: Map
     return structural(AnswerSoFar(message, finish_reason), wanted(options)) is None
 
 
-def said(out: Counter[Out]) -> dict[str, int]:
+def said(out: Counter[RejectReason]) -> dict[str, int]:
     """Plain values, most frequent first."""
     return {reason.value: n for reason, n in out.most_common()}

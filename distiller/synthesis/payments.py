@@ -22,7 +22,7 @@ from router.backends.roster import output_limit
 from router.contracts.prices import Price
 from router.contracts.records import Usage
 from router.errors import JudgeError, UpstreamError, UpstreamRefused
-from router.judges.base import Said
+from router.judges.base import ModelReply
 from router.judges.pair import text
 from router.pricing import cost_usd
 
@@ -141,7 +141,7 @@ def _completion(line: dict[str, Any]) -> Completion:
     )
 
 
-class Failed(Exception):
+class CallFailure(Exception):
     """A call has no answer: it failed, or was under way when an earlier run was killed (``lost``). It never leaves
     the package."""
 
@@ -172,7 +172,7 @@ class PaidCalls:
         if (known := self._journal.known(call)) is not None:
             return known
         if call in self._journal.lost:
-            raise Failed("it was under way when an earlier run ended", lost=True)
+            raise CallFailure("it was under way when an earlier run ended", lost=True)
         own = next((body[name] for name in LIMITS if isinstance(body.get(name), int)), None)
         if own is None:
             body = {**body, **output_limit(backend, room_tokens)}
@@ -195,15 +195,15 @@ class PaidCalls:
             self._journal.failed(call, spent)
             self.failed += 1
             self.last_error = str(e)
-            raise Failed(str(e)) from e
+            raise CallFailure(str(e)) from e
         finally:
             await self._purse.settle(most, spent)
         return found
 
-    async def judge(self, call: str, backend: Backend, body: Mapping[str, Any]) -> Said:
+    async def judge(self, call: str, backend: Backend, body: Mapping[str, Any]) -> ModelReply:
         """As a judge's ``complete``. Raises JudgeError where it does not answer, and Spent."""
         try:
             found = await self.ask(call, backend, body, JUDGE_TOKENS)
-        except Failed as e:
+        except CallFailure as e:
             raise JudgeError(f"the judge was not answered: {e}") from e
-        return Said(text(found.message), found.usd or Decimal(0))
+        return ModelReply(text(found.message), found.usd or Decimal(0))

@@ -15,14 +15,14 @@ import orjson
 
 from distiller.data.rows import DatasetRow
 from distiller.data.shingles import fingerprint
-from distiller.synthesis.filters import LONGER, Novelty, Out, is_whole
+from distiller.synthesis.filters import LONGER, Novelty, RejectReason, is_whole
 from distiller.synthesis.kinds import AnswerFormat, RequestKind
-from distiller.synthesis.payments import Failed, PaidCalls, PurseEmpty
+from distiller.synthesis.payments import CallFailure, PaidCalls, PurseEmpty
 from distiller.synthesis.plan import SynthesisPlan
 from distiller.synthesis.prompts import ASKED, drawn, to_answer, to_write, written
 from router.backends.client import Completion
 from router.errors import JudgeError
-from router.judges.base import Encodes, Means, Said
+from router.judges.base import Means, ModelReply, TextEncoder
 from router.judges.judge import Judges
 from router.judges.pair import Pair, text
 from router.policy.judges import Llm, ToolCalls
@@ -65,7 +65,7 @@ class Writer:
         *,
         at: float,
         seed: int,
-        encoder: Callable[[], Encodes | None],
+        encoder: Callable[[], TextEncoder | None],
         on_row: Callable[[int, int], None],
     ) -> None:
         """``at`` is the unix time that the rows bear. ``on_row`` is told how many rows of how many there are."""
@@ -73,10 +73,10 @@ class Writer:
         self._seed, self._on_row = seed, on_row
         self._novelty = Novelty(plan.train, plan.measured)
         self.progress = [KindProgress(kind) for kind in plan.kinds]
-        self.out: Counter[Out] = Counter()
+        self.out: Counter[RejectReason] = Counter()
         self.stopped = ""
 
-        async def complete(judge: Llm, body: Mapping[str, Any]) -> Said:
+        async def complete(judge: Llm, body: Mapping[str, Any]) -> ModelReply:
             call = f"judge {hashlib.sha256(orjson.dumps(body)).hexdigest()[:24]}"
             return await paid.judge(call, plan.judging[judge.label], body)
 
@@ -125,7 +125,7 @@ class Writer:
             return
         prompts = written(text(found.message))
         if not prompts:
-            self.out[Out.UNREADABLE] += 1
+            self.out[RejectReason.UNREADABLE] += 1
         fresh = [row for prompt in prompts if (row := self._fresh(form, shots, prompt, LONGER * longest)) is not None]
         fresh = fresh[: kind.wanted - len(progress.rows)]
         ends = await asyncio.gather(*(self._answered(row, form) for row in fresh), return_exceptions=True)
@@ -140,7 +140,7 @@ class Writer:
     ) -> DatasetRow | None:
         """A row without an answer; None where the request is no new one."""
         if len(prompt.encode()) > most_bytes:
-            self.out[Out.TOO_LONG] += 1
+            self.out[RejectReason.TOO_LONG] += 1
             return None
         messages = to_answer(form, redact(prompt, self._policy.log.redact))
         row = DatasetRow(
@@ -171,7 +171,7 @@ class Writer:
         if found is None:
             return None
         if not is_whole(found.message, found.finish_reason, row.options):
-            self.out[Out.BROKEN] += 1
+            self.out[RejectReason.BROKEN] += 1
             return None
         if not await self._steady(row, body, found, room):
             return None
@@ -190,15 +190,15 @@ class Writer:
         try:
             verdict = await self._judges.verdict(pair)
         except JudgeError:
-            self.out[Out.UNJUDGED] += 1
+            self.out[RejectReason.UNJUDGED] += 1
             return False
         if not verdict.acceptable:
-            self.out[Out.UNSTEADY] += 1
+            self.out[RejectReason.UNSTEADY] += 1
         return bool(verdict.acceptable)
 
     async def _asked(self, call: str, body: Mapping[str, Any], room: int) -> Completion | None:
         try:
             return await self._paid.ask(call, self._plan.teacher, body, room)
-        except Failed as e:
-            self.out[Out.LOST if e.lost else Out.FAILED] += 1
+        except CallFailure as e:
+            self.out[RejectReason.LOST if e.lost else RejectReason.FAILED] += 1
             return None

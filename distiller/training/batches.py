@@ -33,7 +33,7 @@ _SENTINEL = "locum"
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedRow:
     """A row as tokens: the prompt's, then from ``start`` on the answer's with its end of turn.
 
     ``known``: what a teacher's likeliest tokens are at each of the answer's positions, where that was recorded.
@@ -79,7 +79,7 @@ class Pass:
     known: SparseTargets | None = None
 
 
-def encode(rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
+def encode(rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[EncodedRow], int]:
     """Tokenised rows by the tokenizer's chat template, and how many were left out as too long."""
     end = end_of_turn(tokenizer)
     encoded, left_out = [], 0
@@ -91,7 +91,7 @@ def encode(rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple
         if len(tokens) > max_tokens:
             left_out += 1
         else:
-            encoded.append(Encoded(tokens, len(prompt), row.weight))
+            encoded.append(EncodedRow(tokens, len(prompt), row.weight))
     return encoded, left_out
 
 
@@ -103,7 +103,7 @@ def end_of_turn(tokenizer: Any) -> int:
     return int(after[0] if after else tokenizer.eos_token_id)
 
 
-def plan(rows: Sequence[Encoded], epochs: float, batch_size: int, seed: int) -> list[list[int]]:
+def plan(rows: Sequence[EncodedRow], epochs: float, batch_size: int, seed: int) -> list[list[int]]:
     """The rows' indices of every step of the run, in order; the same seed gives the same plan.
 
     Each epoch is shuffled, then sorted by length within stretches of a few steps, so that a step's
@@ -125,7 +125,7 @@ def plan(rows: Sequence[Encoded], epochs: float, batch_size: int, seed: int) -> 
 
 
 def passes(
-    rows: Sequence[Encoded], tokens_per_pass: int, device: str, packing: bool = False, sharing: bool = True
+    rows: Sequence[EncodedRow], tokens_per_pass: int, device: str, packing: bool = False, sharing: bool = True
 ) -> Iterator[Pass]:
     """The step's rows in passes of at most ``tokens_per_pass`` computed tokens (a longer row goes alone).
 
@@ -138,7 +138,7 @@ def passes(
         yield from packed_passes(lone, tokens_per_pass, device)
         groups = [g for g, shares in zip(groups, worth, strict=True) if shares]
     for group in groups:
-        waiting: list[Encoded] = []
+        waiting: list[EncodedRow] = []
         for row in sorted(group, key=lambda r: len(r.tokens)):
             if waiting and (len(waiting) + 1) * len(row.tokens) > tokens_per_pass:
                 yield tensors(waiting, device, sharing)
@@ -147,9 +147,9 @@ def passes(
         yield tensors(waiting, device, sharing)
 
 
-def packed_passes(rows: Sequence[Encoded], tokens_per_pass: int, device: str) -> Iterator[Pass]:
+def packed_passes(rows: Sequence[EncodedRow], tokens_per_pass: int, device: str) -> Iterator[Pass]:
     """The rows one behind the other, in their order, in as few passes as that order allows."""
-    waiting: list[Encoded] = []
+    waiting: list[EncodedRow] = []
     for row in rows:
         if waiting and sum(len(r.tokens) for r in waiting) + len(row.tokens) > tokens_per_pass:
             yield packed(waiting, device)
@@ -159,7 +159,7 @@ def packed_passes(rows: Sequence[Encoded], tokens_per_pass: int, device: str) ->
         yield packed(waiting, device)
 
 
-def tensors(rows: Sequence[Encoded], device: str, share: bool = True) -> Pass:
+def tensors(rows: Sequence[EncodedRow], device: str, share: bool = True) -> Pass:
     """One pass over these rows; ``share`` False computes every row's beginning for itself."""
     shared = shared_prefix(rows) if share else 0
     length = max(len(r.tokens) for r in rows) - shared
@@ -168,7 +168,7 @@ def tensors(rows: Sequence[Encoded], device: str, share: bool = True) -> Pass:
     return _pass(rows, firsts, tokens, device, prefix=rows[0].tokens[:shared])
 
 
-def packed(rows: Sequence[Encoded], device: str) -> Pass:
+def packed(rows: Sequence[EncodedRow], device: str) -> Pass:
     """One pass over these rows with nothing padded; attention ends where a row does."""
     import torch
 
@@ -181,7 +181,7 @@ def packed(rows: Sequence[Encoded], device: str) -> Pass:
     return _pass(rows, starts[:-1], [[t for r in rows for t in r.tokens]], device, documents=documents)
 
 
-def idle(row: Encoded, device: str, shared: bool, packing: bool) -> Pass:
+def idle(row: EncodedRow, device: str, shared: bool, packing: bool) -> Pass:
     """A pass of the kind asked for, over a row that counts for nothing: for a process that has no such pass itself."""
     row = replace(row, weight=0.0)
     if not shared:
@@ -190,7 +190,7 @@ def idle(row: Encoded, device: str, shared: bool, packing: bool) -> Pass:
 
 
 def _pass(
-    rows: Sequence[Encoded],
+    rows: Sequence[EncodedRow],
     firsts: Sequence[int],
     tokens: Sequence[Sequence[int]],
     device: str,
@@ -221,7 +221,7 @@ def _there(values: Sequence[Any], device: str, dtype: Any = None) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
 
 
-def shared_prefix(rows: Sequence[Encoded]) -> int:
+def shared_prefix(rows: Sequence[EncodedRow]) -> int:
     """How many first tokens all rows share, leaving each at least its prompt's last one; 0 below the shortest."""
     if len(rows) < 2:
         return 0
@@ -231,14 +231,14 @@ def shared_prefix(rows: Sequence[Encoded]) -> int:
     return shared if shared >= SHORTEST_PREFIX else 0
 
 
-def _saved(rows: Sequence[Encoded]) -> float:
+def _saved(rows: Sequence[EncodedRow]) -> float:
     """The share of the rows' tokens that need not be computed if their beginning is computed once."""
     return shared_prefix(rows) * (len(rows) - 1) / sum(len(r.tokens) for r in rows)
 
 
-def _alike(rows: Sequence[Encoded]) -> list[list[Encoded]]:
+def _alike(rows: Sequence[EncodedRow]) -> list[list[EncodedRow]]:
     """Rows that begin alike together, where there are enough of them; all others in one group."""
-    groups: dict[tuple[int, ...], list[Encoded]] = {}
+    groups: dict[tuple[int, ...], list[EncodedRow]] = {}
     for row in rows:
         groups.setdefault(row.tokens[: 2 * SHORTEST_PREFIX], []).append(row)
     large = [g for g in groups.values() if len(g) >= _FEWEST_ALIKE]

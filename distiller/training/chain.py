@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, scan
-from distiller.training.batches import Encoded, encode, tensors
+from distiller.training.batches import EncodedRow, encode, tensors
 from distiller.training.launch import train
 from distiller.training.loop import TrainReport, fingerprint, read_report, together
 from distiller.training.outputs import answers
@@ -94,7 +94,7 @@ def even(layers: int, of: int) -> list[int]:
     return [0] if layers == 1 else [round(i * (of - 1) / (layers - 1)) for i in range(layers)]
 
 
-def influence(folder: Path, rows: Sequence[Encoded]) -> list[float]:
+def influence(folder: Path, rows: Sequence[EncodedRow]) -> list[float]:
     """How much each layer changes what passes through it: 1 less the mean cosine of its input and output.
 
     Block influence, of Men et al., "ShortGPT: Layers in Large Language Models are More Redundant Than You Expect",

@@ -16,7 +16,7 @@ import structlog
 
 from distiller.config import TrainConfig
 from distiller.training import attention, lean_backward
-from distiller.training.batches import Encoded, Pass, idle, passes
+from distiller.training.batches import EncodedRow, Pass, idle, passes
 from distiller.training.methods.base import Method
 from distiller.training.outputs import answers
 from distiller.training.place import ProcessPlace, forget_cached, halved, out_of_memory
@@ -81,7 +81,7 @@ class Learner:
             for block in blocks(self.model):
                 block.compile()
 
-    def step(self, rows: Sequence[Encoded], learning_rate: float, step: int) -> float:
+    def step(self, rows: Sequence[EncodedRow], learning_rate: float, step: int) -> float:
         """Optimiser step number ``step`` over these rows; returns the mean loss in nats per answer token.
 
         Of several processes each takes its share of the rows; the loss is that of all.
@@ -109,7 +109,7 @@ class Learner:
             with torch.no_grad():
                 torch._foreach_copy_(self._rounded, list(self.weights.values()))
 
-    def loss(self, rows: Sequence[Encoded]) -> float | None:
+    def loss(self, rows: Sequence[EncodedRow]) -> float | None:
         """Mean loss over rows it does not learn from; None without rows."""
         import torch
 
@@ -129,16 +129,16 @@ class Learner:
         """A copy of ``weights``, whole and on the CPU. All processes must call it."""
         return {name: whole(weight).clone() for name, weight in self.weights.items()}
 
-    def _chosen(self, rows: Sequence[Encoded], step: int) -> Sequence[Encoded]:
+    def _chosen(self, rows: Sequence[EncodedRow], step: int) -> Sequence[EncodedRow]:
         """The method's choice of rows. One that looks at a split student gets it whole."""
         if self.place.processes == 1 or type(self.method).rows is Method.rows:
             return self.method.rows(rows, step, self.model)
-        found: Sequence[Encoded] = self._within(
+        found: Sequence[EncodedRow] = self._within(
             lambda: gathered(self.model, lambda: self.method.rows(rows, step, self.model))
         )
         return found
 
-    def _graded(self, rows: Sequence[Encoded], spare: Encoded, total: float) -> float:
+    def _graded(self, rows: Sequence[EncodedRow], spare: EncodedRow, total: float) -> float:
         """Adds up the gradients of the rows' loss over ``total``; returns that loss. Halves passes that don't fit."""
         import torch
 
@@ -166,7 +166,7 @@ class Learner:
                 parameter.grad = None
             forget_cached(self.device)
 
-    def _passes(self, rows: Sequence[Encoded], spare: Encoded) -> list[Pass]:
+    def _passes(self, rows: Sequence[EncodedRow], spare: EncodedRow) -> list[Pass]:
         """The rows' passes. Of several processes all take as many of each kind, since they gather layers together."""
         sharing = not self.config.activation_checkpointing  # which computes a layer twice, but its keys once
         parts = list(passes(rows, self.tokens_per_pass, self.device, self.packing, sharing)) if rows else []

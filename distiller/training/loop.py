@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, scan
-from distiller.training.batches import Encoded, plan
+from distiller.training.batches import EncodedRow, plan
 from distiller.training.checkpoints import Checkpoint, RunState
 from distiller.training.learner import Learner
 from distiller.training.methods.factory import make
@@ -112,7 +112,7 @@ class _Run:
     """The loop, from where its checkpoint stands to the end of the plan."""
 
     def __init__(
-        self, learner: Learner, rows: Sequence[Encoded], dev: Sequence[Encoded], out: Path, fingerprint: str
+        self, learner: Learner, rows: Sequence[EncodedRow], dev: Sequence[EncodedRow], out: Path, fingerprint: str
     ) -> None:
         config = self.config = learner.config
         self.learner, self.rows, self.dev, self.name = learner, rows, dev, out.name

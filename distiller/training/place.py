@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from distiller.training.batches import Encoded
+from distiller.training.batches import EncodedRow
 from router.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _CPU_SAYS)
 
 
-def halved(tokens_per_pass: int, rows: Sequence[Encoded]) -> int:
+def halved(tokens_per_pass: int, rows: Sequence[EncodedRow]) -> int:
     """Half the tokens a pass, or of what these rows have, where that is less.
 
     Raises:

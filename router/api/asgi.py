@@ -202,7 +202,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Arrived:
+class Arrival:
     """A request that came in: its whole body, its headers (names in lower case; the last of a repeated one),
     and the way out for its answer. ``owner``: whose it is (``ClientKeys.check``)."""
 
@@ -213,7 +213,7 @@ class Arrived:
     sink: AsgiSink
 
 
-Work = Callable[[Arrived], Coroutine[Any, Any, None]]
+Work = Callable[[Arrival], Coroutine[Any, Any, None]]
 """Answers a request through its sink. Raises LocumError for what the client is to be told instead."""
 
 
@@ -243,7 +243,7 @@ class Entrance:
                     if b"content-encoding" in headers:
                         content = await unpacked(encoding_of(scope), content, most)
                     with ClientWatch(receive, sink):
-                        await work(Arrived(request_id, owner, headers, content, sink))
+                        await work(Arrival(request_id, owner, headers, content, sink))
                 except ClientLeft:
                     return
                 except asyncio.CancelledError:

@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 
-from router.api.asgi import Arrived
+from router.api.asgi import Arrival
 from router.api.vectors import in_form
-from router.backends.base import Backend, Reply, Waited
+from router.backends.base import Backend, Reply, WaitingTime
 from router.backends.faults import surely_unpaid
 from router.cascade.cascade import Cascade
 from router.cascade.exchange import Services
@@ -34,7 +34,7 @@ class Embeddings:
     def __init__(self, catalog: Callable[[], Catalog], shared: Callable[[], Services]) -> None:
         self._catalog, self._shared = catalog, shared
 
-    async def __call__(self, arrived: Arrived) -> Reply:
+    async def __call__(self, arrived: Arrival) -> Reply:
         """Raises BadRequest, NotFound where no policy has embeddings under this name, BudgetSpent, and as ``Upstream``
         says."""
         body = await aside(partial(json_object, arrived.content), len(arrived.content))
@@ -73,11 +73,11 @@ class Embeddings:
         if backend.url is None:
             body = plain
         try:
-            return await self._shared().tiers.embed(backend, body, Waited(size))
+            return await self._shared().tiers.embed(backend, body, WaitingTime(size))
         except UpstreamRefused as refusal:
             if body == plain or b"encoding_format" not in refusal.reply_body:
                 raise
-            return await self._shared().tiers.embed(backend, plain, Waited(size))
+            return await self._shared().tiers.embed(backend, plain, WaitingTime(size))
 
 
 def find(catalog: Catalog, model: str) -> tuple[Cascade, Backend]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from router.api.asgi import Arrived
+from router.api.asgi import Arrival
 from router.backends.base import Reply
 from router.cascade.exchange import Services
 from router.contracts.records import Record
@@ -39,7 +39,7 @@ class FeedbackEndpoint:
     def __init__(self, shared: Callable[[], Services]) -> None:
         self._shared, self._looking = shared, asyncio.Semaphore(AT_ONCE)
 
-    async def __call__(self, arrived: Arrived) -> Reply:
+    async def __call__(self, arrived: Arrival) -> Reply:
         """Raises BadRequest, and UnknownRequest where no record of this client's has the id."""
         body, shared = json_object(arrived.content), self._shared()
         about, score = body.get("request_id"), score_of(body)

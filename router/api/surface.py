@@ -1,5 +1,5 @@
-"""What a wire surface is: over the cascade (``Routed``), or beside it (``Plain``). The hot path: parses once, then
-hands over."""
+"""What a wire surface is: over the cascade (``RoutedWork``), or beside it (``PlainWork``). The hot path: parses once,
+then hands over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from router.api.admission import Streams
-from router.api.asgi import Arrived
+from router.api.asgi import Arrival
 from router.backends.base import Reply
 from router.contracts.decision import Tier
 from router.errors import BadRequest, UpstreamRefused
@@ -44,14 +44,14 @@ class Surface(Protocol):
         ...
 
 
-class Routed:
+class RoutedWork:
     """Answers a surface's requests through the cascade (``router.api.asgi.Work``). ``catalog()`` says which
     models there are at the moment."""
 
     def __init__(self, surface: Surface, catalog: Callable[[], Catalog], streams: Streams) -> None:
         self._surface, self._catalog, self._streams = surface, catalog, streams
 
-    async def __call__(self, arrived: Arrived) -> None:
+    async def __call__(self, arrived: Arrival) -> None:
         asked = await self._surface.asked(arrived.content, arrived.request_id, arrived.headers)
         cascade, tier = self._catalog().resolve(asked.body["model"])
         size = len(arrived.content) + asked.before
@@ -64,7 +64,7 @@ class Routed:
             await cascade.serve(chat, out)
 
 
-def chat_request(arrived: Arrived, asked: AskedChat, tier: Tier | None) -> ChatRequest:
+def chat_request(arrived: Arrival, asked: AskedChat, tier: Tier | None) -> ChatRequest:
     """The request as the cascade takes it; ``tier`` is what the model's name forces.
 
     Raises:
@@ -114,17 +114,17 @@ def _label(value: object) -> str | None:
     return value[:128] if isinstance(value, str) and value else None
 
 
-Answering = Callable[[Arrived], Awaitable[Reply]]
+Answering = Callable[[Arrival], Awaitable[Reply]]
 """Raises LocumError."""
 
 
-class Plain:
+class PlainWork:
     """Answers with what ``answering`` makes of a request (``router.api.asgi.Work``)."""
 
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
 
-    async def __call__(self, arrived: Arrived) -> None:
+    async def __call__(self, arrived: Arrival) -> None:
         try:
             reply = await self._answering(arrived)
             await arrived.sink.whole(reply.status, list(reply.headers), reply.body)

@@ -64,7 +64,7 @@ class Reply:
     whole: bool = True
 
 
-class Waited:
+class WaitingTime:
     """Sums the time that one request spent waiting for upstreams, in seconds; ``lost``: attempts that failed, were
     made again, and may be paid all the same. ``size``: bytes of the request as it came, which tell whether writing it
     may hold others up.
@@ -112,15 +112,15 @@ class Upstream(Protocol):
             Their messages name the backend and hold neither keys nor anything the upstream said.
     """
 
-    async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+    async def complete(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Reply:
         """One whole answer; its status is 2xx."""
         ...
 
-    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Reply:
         """Embeddings of ``body``'s ``input``; the status is 2xx."""
         ...
 
-    async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Stream:
+    async def open(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Stream:
         """A streamed answer, once its status is there."""
         ...
 

@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from router.backends.anthropic import AnthropicWire
-from router.backends.base import Backend, Reply, Upstream, Waited
+from router.backends.base import Backend, Reply, Upstream, WaitingTime
 from router.backends.breakers import (
     Breakers,
     CircuitBreaker,
@@ -104,7 +104,7 @@ class BackendClient:
         self,
         backend: Backend,
         body: Mapping[str, Any],
-        waited: Waited,
+        waited: WaitingTime,
         *,
         wished: Mapping[str, Any] = NOTHING,
         owner: str | None = None,
@@ -117,7 +117,7 @@ class BackendClient:
         self,
         backend: Backend,
         body: Mapping[str, Any],
-        waited: Waited,
+        waited: WaitingTime,
         *,
         wished: Mapping[str, Any] = NOTHING,
         owner: str | None = None,
@@ -128,16 +128,16 @@ class BackendClient:
         ask = partial(begun, self._wires.to(backend), backend, failed)
         return self._asked(ask, backend, body, waited, wished=wished, owner=owner)
 
-    def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Coroutine[Any, Any, Reply]:
+    def embed(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Coroutine[Any, Any, Reply]:
         """Embeddings, tried once: clients try again by themselves. Raises as ``Upstream`` says."""
         return self._asked(partial(self._wires.to(backend).embed, backend), backend, body, waited, again=False)
 
     async def _asked(
         self,
-        ask: Callable[[Mapping[str, Any], Waited], Awaitable[Answered]],
+        ask: Callable[[Mapping[str, Any], WaitingTime], Awaitable[Answered]],
         backend: Backend,
         body: Mapping[str, Any],
-        waited: Waited,
+        waited: WaitingTime,
         *,
         wished: Mapping[str, Any] = NOTHING,
         owner: str | None = None,
@@ -173,7 +173,9 @@ class BackendClient:
         self._spellings[backend.name] = spelling
         log.warning("refuses_fields", backend=backend.label, without=sorted(spelling.without), limit=spelling.limit)
 
-    async def _moment(self, backend: Backend, error: UpstreamError, attempt: int, most: int, waited: Waited) -> None:
+    async def _moment(
+        self, backend: Backend, error: UpstreamError, attempt: int, most: int, waited: WaitingTime
+    ) -> None:
         """Waits after the attempt of this number, or raises ``error`` where another one has no use.
 
         A timeout is not tried again: the client has waited long enough, and another backend may be there. So it is
@@ -199,7 +201,7 @@ class BackendClient:
 
 
 async def begun(
-    wire: Upstream, backend: Backend, failed: Callable[[], None], body: Mapping[str, Any], waited: Waited
+    wire: Upstream, backend: Backend, failed: Callable[[], None], body: Mapping[str, Any], waited: WaitingTime
 ) -> EventStream:
     """A stream whose first event is there."""
     events = EventStream(backend, await wire.open(backend, body, waited), failed)
@@ -233,7 +235,7 @@ def careful() -> BackendClient:
 async def asked(models: BackendClient, backend: Backend, body: Mapping[str, Any]) -> Completion:
     """Raises as ``Upstream`` says, and UpstreamError for what is no chat completion."""
     said = (m.get("content") for m in body.get("messages") or ())
-    waited = Waited(sum(len(content) for content in said if isinstance(content, str)))
+    waited = WaitingTime(sum(len(content) for content in said if isinstance(content, str)))
     return _completion(backend, await models.whole(backend, {**body, "model": backend.model}, waited))
 
 

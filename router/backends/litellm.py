@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from router.backends.base import Backend, Pairs, Reply, Waited, passed_on
+from router.backends.base import Backend, Pairs, Reply, WaitingTime, passed_on
 from router.backends.events import LONGEST_EVENT_BYTES, LONGEST_UNPACKED_BYTES
 from router.backends.faults import JSON, fault, unable
 from router.backends.fields import EMBEDDINGS, allowed, chat, foreign_part, foreign_tool, remote_media, stored_input
@@ -60,19 +60,19 @@ class LiteLLMWire:
         self._first_seconds = first_seconds
         self._met: set[str] = set()
 
-    async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+    async def complete(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Reply:
         litellm, asked = await _load(), _chat(backend, body)
         async with self._first(litellm, backend, body, waited):
             answer = await litellm.acompletion(**asked, stream=False)
         return _reply(backend, answer)
 
-    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Reply:
         litellm, asked = await _load(), _embeddings(backend, body)
         async with self._first(litellm, backend, body, waited):
             answer = await litellm.aembedding(**asked)
         return _reply(backend, answer)
 
-    async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> LiteLLMStream:
+    async def open(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> LiteLLMStream:
         litellm, asked = await _load(), _chat(backend, body)
         async with self._first(litellm, backend, body, waited):
             chunks = await litellm.acompletion(**asked, stream=True)
@@ -80,7 +80,7 @@ class LiteLLMWire:
 
     @asynccontextmanager
     async def _first(
-        self, litellm: Any, backend: Backend, body: Mapping[str, Any], waited: Waited
+        self, litellm: Any, backend: Backend, body: Mapping[str, Any], waited: WaitingTime
     ) -> AsyncIterator[None]:
         more_seconds = 0.0 if backend.name in self._met else self._first_seconds
         async with _translated(litellm, backend, body, waited, more_seconds):
@@ -149,7 +149,9 @@ def _passed_on(answer: Any) -> Pairs:
 class LiteLLMStream:
     """A streamed answer under way (``router.backends.base.Stream``), each chunk written as an event again."""
 
-    def __init__(self, litellm: Any, backend: Backend, body: Mapping[str, Any], chunks: Any, waited: Waited) -> None:
+    def __init__(
+        self, litellm: Any, backend: Backend, body: Mapping[str, Any], chunks: Any, waited: WaitingTime
+    ) -> None:
         self._litellm, self._backend, self._body, self._waited = litellm, backend, body, waited
         self._chunks, self._iterator, self.headers = chunks, aiter(chunks), _passed_on(chunks)
         self._begun = self._done = self._said = False
@@ -220,7 +222,7 @@ def _fetches_nothing(url: str, *_: Any, **__: Any) -> NoReturn:
 
 @asynccontextmanager
 async def _translated(
-    litellm: Any, backend: Backend, body: Mapping[str, Any], waited: Waited, more_seconds: float = 0.0
+    litellm: Any, backend: Backend, body: Mapping[str, Any], waited: WaitingTime, more_seconds: float = 0.0
 ) -> AsyncIterator[None]:
     """One wait for litellm. Whatever it raises is an upstream's error: half of its providers' code raises what Python
     raises by itself (a KeyError, where an answer is other than was thought), so all is caught here."""

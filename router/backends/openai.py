@@ -17,7 +17,7 @@ import orjson
 from multidict import CIMultiDict
 from yarl import URL
 
-from router.backends.base import Backend, Pairs, Reply, Waited, passed_on
+from router.backends.base import Backend, Pairs, Reply, WaitingTime, passed_on
 from router.backends.conversion import is_stream, whole
 from router.backends.events import LONGEST_EVENT_BYTES, LONGEST_UNPACKED_BYTES
 from router.backends.faults import READ_BYTES, fault
@@ -66,7 +66,7 @@ class OpenAIWire:
         self,
         backend: Backend,
         body: Mapping[str, Any],
-        waited: Waited,
+        waited: WaitingTime,
         *,
         path: str = CHAT,
         headers: Mapping[str, str] = NONE,
@@ -86,14 +86,14 @@ class OpenAIWire:
         passed = _passed_on(response)
         return Reply(response.status, answer, passed if answer is content else _as_json(passed))
 
-    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Reply:
         return await self.complete(backend, body, waited, path="/embeddings")
 
     async def open(
         self,
         backend: Backend,
         body: Mapping[str, Any],
-        waited: Waited,
+        waited: WaitingTime,
         *,
         path: str = CHAT,
         headers: Mapping[str, str] = NONE,
@@ -187,7 +187,7 @@ class OpenAIStream:
 
     __slots__ = ("_backend", "_content", "_packed", "_response", "_waited", "headers")
 
-    def __init__(self, backend: Backend, response: aiohttp.ClientResponse, waited: Waited) -> None:
+    def __init__(self, backend: Backend, response: aiohttp.ClientResponse, waited: WaitingTime) -> None:
         self.headers = passed_on(response.raw_headers)
         self._backend, self._response, self._content, self._waited = backend, response, response.content, waited
         self._packed = _is_packed(response)

@@ -54,7 +54,7 @@ class _Kept:
         return len(self.turn) + len(self.call)
 
 
-class Owed:
+class Debts:
     """Bounded by calls, bytes and age; the longest unused go first. ``clock`` tells seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -124,7 +124,7 @@ class ServedByUrl:
                 aiohttp.ClientSession(headers=self._headers, timeout=limit, raise_for_status=True) as session,
                 session.get(f"{self._url}/models") as response,
             ):
-                listed = Listed.model_validate_json(await response.read())
+                listed = ModelList.model_validate_json(await response.read())
         except (aiohttp.ClientError, TimeoutError, ValidationError) as e:
             self._failures += 1
             if self._failures == 3:
@@ -134,7 +134,7 @@ class ServedByUrl:
         self._failures, self._listed = 0, frozenset(m.id for m in listed.data)
 
 
-class Listed(BaseModel):
+class ModelList(BaseModel):
     """The body of ``GET /v1/models``."""
 
     class Model(BaseModel):

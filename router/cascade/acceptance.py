@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from router.contracts.bundles import Thresholds
 from router.contracts.decision import Decision, Deferral, Reason
-from router.judges.soundness import AnswerSoFar, Wanted, structural
+from router.judges.soundness import AnswerSoFar, AskedForm, structural
 from router.policy.policy import Policy
 from router.scoring.scorer import Scorer
 
 
 def judge_answer(
     seen: AnswerSoFar,
-    want: Wanted,
+    want: AskedForm,
     *,
     policy: Policy,
     decision: Decision,

@@ -39,7 +39,7 @@ PATIENCE_SECONDS = 2.0
 """How long an audit waits at most until the student serves nobody."""
 
 
-class Missed(StrEnum):
+class MissReason(StrEnum):
     """Why an audit that was drawn has no verdict. A closed set: it is a metric label.
 
     Where the judge failed (``judge_failed``) the other tier's answer is kept all the same.
@@ -147,7 +147,7 @@ class Auditor(Generic[Request]):
             self._heed(audit, self._judges.now(pair), record.task)
             self._finish(record, audit)
         elif self._closed or len(self._waiting) >= self._capacity:
-            self._finish(record, Audit(missed=Missed.SHUTDOWN if self._closed else Missed.QUEUE_FULL))
+            self._finish(record, Audit(missed=MissReason.SHUTDOWN if self._closed else MissReason.QUEUE_FULL))
         else:
             audit = Audit()
             task = asyncio.create_task(self._audit(audit, record, request))
@@ -173,9 +173,9 @@ class Auditor(Generic[Request]):
                 await self._quiet.wait(PATIENCE_SECONDS)
             costs = other is Tier.TEACHER or self._judges.paid(record.task)
             if other is Tier.STUDENT and not self._student_ready():
-                audit.missed = Missed.STUDENT_UNREADY
+                audit.missed = MissReason.STUDENT_UNREADY
             elif costs and self._budget.exhausted:
-                audit.missed = Missed.BUDGET
+                audit.missed = MissReason.BUDGET
             else:
                 await self._asked(audit, other, record, request)
         self._finish(record, audit)
@@ -189,10 +189,10 @@ class Auditor(Generic[Request]):
                 await self._judged(audit, pair)
         except (UpstreamError, UpstreamRefused) as e:
             log.info("audit_missed", request_id=record.request_id, tier=other, error=str(e))
-            audit.missed = Missed.UPSTREAM_ERROR
+            audit.missed = MissReason.UPSTREAM_ERROR
         except JudgeError as e:
             log.warning("audit_unjudged", request_id=record.request_id, error=str(e))
-            audit.missed, audit.judge_usd = Missed.JUDGE_FAILED, e.usd
+            audit.missed, audit.judge_usd = MissReason.JUDGE_FAILED, e.usd
 
     async def _answered(self, audit: Audit, other: Tier, request: Request) -> None:
         """Raises UpstreamError and UpstreamRefused."""
@@ -207,7 +207,7 @@ class Auditor(Generic[Request]):
                     audit.answer = self._lost(request)
                     raise
                 if audit.answer.message is None:  # it never came, and may be paid all the same
-                    audit.missed = Missed.UPSTREAM_ERROR
+                    audit.missed = MissReason.UPSTREAM_ERROR
 
     async def _judged(self, audit: Audit, pair: Pair) -> None:
         """Raises JudgeError."""
@@ -229,7 +229,7 @@ class Auditor(Generic[Request]):
         audit, so it waits while only answers under way stand in its way. Where that is of no use it is missed."""
         while self._budget.exhausted or (held := self._budget.reserve(dearest_usd)) is None:
             if self._closed or self._budget.exhausted:
-                audit.missed = Missed.BUDGET
+                audit.missed = MissReason.BUDGET
                 yield False
                 return
             await asyncio.sleep(RETRY_SECONDS)
@@ -257,21 +257,21 @@ class Auditor(Generic[Request]):
         """The top of a background task: whatever became of it, the drawn audit gets an outcome."""
         record, audit = self._waiting.pop(task)
         if task.cancelled():
-            audit.missed = Missed.SHUTDOWN
+            audit.missed = MissReason.SHUTDOWN
             self._finish(record, audit)
         elif (error := task.exception()) is not None:
             log.error("audit_failed", request_id=record.request_id, exc_info=error)
-            audit.missed = Missed.INTERNAL_ERROR
+            audit.missed = MissReason.INTERNAL_ERROR
             self._finish(record, audit)
 
 
-def _no_audit(record: Record, unfit: bool) -> Missed | None:
+def _no_audit(record: Record, unfit: bool) -> MissReason | None:
     """Why there is nothing to compare: the client got no whole answer, or the student is
     unfit for the request (declared so, or found so by its own server)."""
     if record.tier is None or not record.answers or record.answers[0].finish_reason is None:
-        return Missed.UNANSWERED
+        return MissReason.UNANSWERED
     reasons = (record.decision.reason, record.reason)
-    return Missed.CAPABILITY if unfit or Reason.CAPABILITY in reasons else None
+    return MissReason.CAPABILITY if unfit or Reason.CAPABILITY in reasons else None
 
 
 def _pair(record: Record) -> Pair | None:

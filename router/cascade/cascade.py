@@ -11,7 +11,7 @@ from functools import partial
 import orjson
 import structlog
 
-from router.backends.base import Backend, Waited
+from router.backends.base import Backend, WaitingTime
 from router.backends.faults import surely_unpaid
 from router.backends.roster import PolicyBackends
 from router.bundles.watcher import LiveBundle, ServingSet
@@ -26,7 +26,7 @@ from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, AnswerKind
 from router.errors import BudgetSpent, UpstreamError, UpstreamRefused, UpstreamUnable, UpstreamUnreachable
 from router.judges.judge import Judges
-from router.judges.soundness import AnswerSoFar, Wanted, wanted
+from router.judges.soundness import AnswerSoFar, AskedForm, wanted
 from router.policy.policy import Policy
 from router.pricing import counterfactual_usd
 from router.routing.decision import RequestView, lacking
@@ -121,7 +121,7 @@ class Cascade:
         seen, left = await to_its_end(partial(_looked_at, chat, live), SLOW_BYTES if slow else chat.size)
         decision = self._routing.decide(chat, live, seen)
         owed, why = self._shared.owed, decision.reason
-        waited = Waited(chat.size)
+        waited = WaitingTime(chat.size)
         exchange = Exchange(chat, self.policy, live, seen.features, decision, why, waited, began=began, owed=owed)
         if decision.reason is Reason.FALLBACK:
             exchange.fallback = Fallback.UNREACHABLE
@@ -227,7 +227,7 @@ class Cascade:
             return False
         return not (isinstance(failed, BudgetSpent) and self.policy.objective.refuses)
 
-    async def _whole(self, backend: Backend, exchange: Exchange, sink: Sink, want: Wanted | None) -> None:
+    async def _whole(self, backend: Backend, exchange: Exchange, sink: Sink, want: AskedForm | None) -> None:
         """One whole answer, judged whole."""
         whole = await ask_whole(self._tiers, exchange, backend, AnswerKind.SERVED, exchange.waited)
         answer = whole.answer
@@ -243,7 +243,7 @@ class Cascade:
         exchange.committed = True
         await sink.whole(200, [*exchange.headers(), *whole.headers], whole.content)
 
-    async def _stream(self, backend: Backend, exchange: Exchange, sink: Sink, want: Wanted | None) -> None:
+    async def _stream(self, backend: Backend, exchange: Exchange, sink: Sink, want: AskedForm | None) -> None:
         """A stream, held back until the commit point: enough tokens to judge, or its end."""
         hold = self.policy.accept.hold_tokens if want is not None else 0
         relay, held, first = Relay(exchange, backend), b"", 0.0
@@ -282,7 +282,7 @@ class Cascade:
                 if left:
                     raise asyncio.CancelledError
 
-    async def _judge_stream(self, backend: Backend, exchange: Exchange, want: Wanted, relay: Relay) -> None:
+    async def _judge_stream(self, backend: Backend, exchange: Exchange, want: AskedForm, relay: Relay) -> None:
         """At the commit point. Raises _Deferred."""
         seen = relay.seen()
         cause = await self._first_cause(exchange, want, (seen,))
@@ -298,7 +298,7 @@ class Cascade:
             raise _Deferred(cause)
 
     async def _looked_again(
-        self, backend: Backend, exchange: Exchange, want: Wanted, seen: AnswerSoFar, answer: Answer
+        self, backend: Backend, exchange: Exchange, want: AskedForm, seen: AnswerSoFar, answer: Answer
     ) -> Deferral | None:
         """Why a whole answer that fell short is deferred even so, None where samples lifted it. They are paid for
         and recorded as thrown away, and so is the answer where it is deferred."""
@@ -309,12 +309,14 @@ class Cascade:
             exchange.discard(thrown)
         return cause
 
-    async def _first_cause(self, exchange: Exchange, want: Wanted, choices: Sequence[AnswerSoFar]) -> Deferral | None:
+    async def _first_cause(
+        self, exchange: Exchange, want: AskedForm, choices: Sequence[AnswerSoFar]
+    ) -> Deferral | None:
         """Why any of these choices may not leave."""
         causes = (self._judged(exchange, want, choice) for choice in choices)
         return await aside(lambda: next(filter(None, causes), None), exchange.chat.size + exchange.received)
 
-    def _judged(self, exchange: Exchange, want: Wanted, seen: AnswerSoFar) -> Deferral | None:
+    def _judged(self, exchange: Exchange, want: AskedForm, seen: AnswerSoFar) -> Deferral | None:
         live = exchange.live
         cause, confidence = judge_answer(
             seen, want, policy=self.policy, decision=exchange.decision, scorer=live.scorer, thresholds=live.thresholds
@@ -346,7 +348,7 @@ class Cascade:
         else:
             raise UpstreamUnreachable("no student is ready")
         try:
-            whole = await ask_whole(self._tiers, exchange, backend, AnswerKind.AUDITED, Waited(exchange.chat.size))
+            whole = await ask_whole(self._tiers, exchange, backend, AnswerKind.AUDITED, WaitingTime(exchange.chat.size))
         except UpstreamError as error:
             if tier is Tier.STUDENT or surely_unpaid(error):
                 raise

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from router.backends.base import Backend, Waited
+from router.backends.base import Backend, WaitingTime
 from router.backends.client import BackendClient
-from router.backends.thoughts import Owed
+from router.backends.thoughts import Debts
 from router.bundles.watcher import LiveBundle
 from router.cascade.drain import Drain
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
@@ -74,7 +74,7 @@ class Exchange:
     features: Features
     decision: Decision
     reason: Reason
-    waited: Waited = field(default_factory=Waited)
+    waited: WaitingTime = field(default_factory=WaitingTime)
     created_at: float = field(default_factory=time.time)
     began: float = field(default_factory=time.perf_counter)
     tier: Tier | None = None
@@ -89,7 +89,7 @@ class Exchange:
     acceptance: float | None = None
     held: Reservation | None = None
     booked_usd: Decimal = Decimal(0)
-    owed: Owed = field(default_factory=Owed)
+    owed: Debts = field(default_factory=Debts)
     received: int = 0
 
     @property
@@ -225,4 +225,4 @@ class Services:
     store: Store
     metrics: Metrics
     drain: Drain
-    owed: Owed = field(default_factory=Owed)
+    owed: Debts = field(default_factory=Debts)

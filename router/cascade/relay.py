@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from router.backends.base import Backend, Reply, Waited
+from router.backends.base import Backend, Reply, WaitingTime
 from router.backends.client import NOTHING, BackendClient
 from router.backends.events import EventStream
 from router.backends.history import is_openai, knows_max_tokens, normalised, own_call_ids
@@ -103,7 +103,7 @@ def wished(exchange: Exchange, backend: Backend) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class WholeAnswer:
     """A whole answer: costed, and as the client gets it; ``choices``: each of them, as acceptance looks at it."""
 
     answer: Answer
@@ -117,10 +117,10 @@ async def ask_whole(
     exchange: Exchange,
     backend: Backend,
     kind: AnswerKind,
-    waited: Waited,
+    waited: WaitingTime,
     *,
     seed: int | None = None,
-) -> Whole:
+) -> WholeAnswer:
     """One whole answer; with a ``seed`` one drawn by the model's own probabilities, whatever the client asked.
 
     Raises UpstreamError (also where the answer is none) and UpstreamRefused.
@@ -140,7 +140,7 @@ async def ask_whole(
 
 def _read(
     exchange: Exchange, backend: Backend, kind: AnswerKind, reply: Reply, *, wish: Mapping[str, Any], began: float
-) -> Whole:
+) -> WholeAnswer:
     found, readable, strict = _parsed(backend, reply.body)
     entries = entries_of(found["choices"][0]) if kind is AnswerKind.SERVED and _recorded(exchange, backend) else None
     said = [assembled({**choice, "logprobs": None}) for choice in found["choices"]]
@@ -170,7 +170,7 @@ def _read(
         top_logprobs=entries or None,
         broken=not whole,
     )
-    return Whole(answer, content, list(reply.headers), choices)
+    return WholeAnswer(answer, content, list(reply.headers), choices)
 
 
 def _recorded(exchange: Exchange, backend: Backend) -> bool:

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import structlog
 
-from router.backends.base import Backend, Waited
+from router.backends.base import Backend, WaitingTime
 from router.backends.client import BackendClient
 from router.cascade.acceptance import accept_threshold
 from router.cascade.exchange import Exchange
@@ -75,7 +75,7 @@ class Samples:
 
     async def _one(self, exchange: Exchange, backend: Backend, seed: int) -> Answer | None:
         try:
-            waited = Waited(exchange.chat.size)
+            waited = WaitingTime(exchange.chat.size)
             found = await ask_whole(self._tiers, exchange, backend, AnswerKind.DISCARDED, waited, seed=seed)
         except (UpstreamError, UpstreamRefused) as error:
             log.info("sample_failed", request=exchange.chat.request_id, why=str(error))

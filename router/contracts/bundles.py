@@ -159,7 +159,7 @@ class Canary(BaseModel):
     began_at: float
 
 
-class Ended(BaseModel):
+class CanaryEnd(BaseModel):
     """How the last canary ended: ``kept``, so that it was made live, or rolled back; and why."""
 
     model_config = ConfigDict(frozen=True)
@@ -171,7 +171,7 @@ class Ended(BaseModel):
     reasons: tuple[str, ...]
 
 
-class Active(BaseModel):
+class ActivePointer(BaseModel):
     """The pointer: which bundle is live, and which was before it; None is the base student alone. Beside it the
     canary, if one is under way, and how the last one ended."""
 
@@ -179,18 +179,18 @@ class Active(BaseModel):
     previous: str | None = None
     changed_at: float = 0.0
     canary: Canary | None = None
-    ended: Ended | None = None
+    ended: CanaryEnd | None = None
 
 
-def read_active(folder: Path) -> Active:
+def read_active(folder: Path) -> ActivePointer:
     """The policy's pointer; the base student alone where none was ever written."""
     try:
-        return Active.model_validate_json((folder / ACTIVE).read_bytes())
+        return ActivePointer.model_validate_json((folder / ACTIVE).read_bytes())
     except FileNotFoundError:
-        return Active(bundle=None)
+        return ActivePointer(bundle=None)
 
 
-def activate(folder: Path, bundle: str | None, reasons: tuple[str, ...] = ("by hand",)) -> Active:
+def activate(folder: Path, bundle: str | None, reasons: tuple[str, ...] = ("by hand",)) -> ActivePointer:
     """Points the policy at ``bundle``, atomically, and remembers the one before for rollback. A canary under way
     ends with it, for these ``reasons``: kept where it is what is activated, else rolled back.
 
@@ -201,7 +201,7 @@ def activate(folder: Path, bundle: str | None, reasons: tuple[str, ...] = ("by h
         return _pointed(folder, bundle, reasons)
 
 
-def rollback(folder: Path) -> Active:
+def rollback(folder: Path) -> ActivePointer:
     """Ends the canary under way; without one, points the policy back at what was live before, so that a second call
     undoes the first."""
     with _changing(folder):
@@ -209,7 +209,7 @@ def rollback(folder: Path) -> Active:
         return _pointed(folder, now.bundle if now.canary else now.previous, ("by hand",))
 
 
-def begin_canary(folder: Path, bundle: str) -> Active:
+def begin_canary(folder: Path, bundle: str) -> ActivePointer:
     """Lets ``bundle`` serve beside the live one, in the place of a canary under way. Raises FileNotFoundError where
     it is not complete."""
     _must_be_complete(folder, bundle)
@@ -218,7 +218,7 @@ def begin_canary(folder: Path, bundle: str) -> Active:
         return _written(folder, read_active(folder).model_copy(update={"canary": canary}))
 
 
-def end_canary(folder: Path, bundle: str, *, kept: bool, reasons: tuple[str, ...]) -> Active | None:
+def end_canary(folder: Path, bundle: str, *, kept: bool, reasons: tuple[str, ...]) -> ActivePointer | None:
     """Makes the canary live, or rolls it back. Whoever comes second changes nothing: None where ``bundle`` is no
     canary any more, or the pointer is damaged."""
     with _changing(folder):
@@ -231,7 +231,7 @@ def end_canary(folder: Path, bundle: str, *, kept: bool, reasons: tuple[str, ...
         return _pointed(folder, bundle if kept else now.bundle, reasons)
 
 
-def _pointed(folder: Path, bundle: str | None, reasons: tuple[str, ...]) -> Active:
+def _pointed(folder: Path, bundle: str | None, reasons: tuple[str, ...]) -> ActivePointer:
     now, at = read_active(folder), time.time()
     if bundle != now.bundle:
         _must_be_complete(folder, bundle)
@@ -239,7 +239,7 @@ def _pointed(folder: Path, bundle: str | None, reasons: tuple[str, ...]) -> Acti
     ended = now.ended
     if (canary := now.canary) is not None:
         kept = bundle == canary.bundle
-        ended = Ended(bundle=canary.bundle, began_at=canary.began_at, at=at, kept=kept, reasons=reasons)
+        ended = CanaryEnd(bundle=canary.bundle, began_at=canary.began_at, at=at, kept=kept, reasons=reasons)
     return _written(folder, now.model_copy(update={**moved, "canary": None, "ended": ended}))
 
 
@@ -248,7 +248,7 @@ def _must_be_complete(folder: Path, bundle: str | None) -> None:
         raise FileNotFoundError(f"no complete bundle {bundle!r} in {folder}")
 
 
-def _written(folder: Path, active: Active) -> Active:
+def _written(folder: Path, active: ActivePointer) -> ActivePointer:
     write_atomically(folder / ACTIVE, active.model_dump_json().encode())
     return active
 

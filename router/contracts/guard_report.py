@@ -16,7 +16,7 @@ CANARY_GUARDED = "guarded-canary.json"
 """The same of the canary: its alarm says nothing of what is live."""
 
 
-class Guarded(BaseModel):
+class GuardReport(BaseModel):
     """``lower``, ``estimate`` and ``upper``: the running parity and its bounds, the estimate None where nothing
     was audited. ``alarm``: parity was below its floor, and no threshold is yet known to keep it again. ``alarms``:
     how many ``bundle`` raised; ``changed_at``: when the request came by which any bundle of the policy raised its
@@ -38,15 +38,15 @@ class Guarded(BaseModel):
     wary: bool = False
 
 
-def read_guarded(folder: Path, file: str = GUARDED) -> Guarded | None:
+def read_guarded(folder: Path, file: str = GUARDED) -> GuardReport | None:
     """What was found last of the policy whose bundles are in ``folder``; None where none was guarded yet, or the
     file is damaged: the guard writes it anew."""
     try:
-        return Guarded.model_validate_json((folder / file).read_bytes())
+        return GuardReport.model_validate_json((folder / file).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
 
 
-def write_guarded(folder: Path, found: Guarded, file: str = GUARDED) -> None:
+def write_guarded(folder: Path, found: GuardReport, file: str = GUARDED) -> None:
     """Replaces it atomically. All workers write the same, since all read the same records."""
     write_atomically(folder / file, found.model_dump_json().encode())

@@ -42,7 +42,7 @@ class AnswerKind(StrEnum):
     TRAINED = "trained"
 
 
-class Reduced(StrEnum):
+class ReductionReason(StrEnum):
     """Why a record holds no texts though its policy keeps them. A closed set: it is a metric label.
 
     ``room``: too many bytes waited to be written. ``unfit``: what a backend said could not have been read back.
@@ -184,7 +184,7 @@ class Record:
     overhead_seconds: float = 0.0
     audit: Audit | None = None
     feedback: float | None = None
-    reduced: Reduced | None = None
+    reduced: ReductionReason | None = None
 
     @property
     def cost_usd(self) -> Decimal:

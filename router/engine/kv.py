@@ -59,7 +59,7 @@ class View:
         return self.seen + query_length, 0
 
 
-class Packed(View):
+class PackedView(View):
     """Prefill: several prompts side by side in one row of T tokens, perhaps behind a shared prefix.
 
     ``fresh``: (L, 2, 1, H, T, D), filled layer by layer. ``prefix``: (L, 2, H, P, D) or None.
@@ -104,7 +104,7 @@ class Slots(View):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def append(self, packed: Packed, begin: int, end: int) -> None:
+    def append(self, packed: PackedView, begin: int, end: int) -> None:
         """Takes tokens ``begin:end`` of a prefill, and the prefix before them, as a new row."""
         prefix = packed.seen
         length = prefix + end - begin

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from router.engine import cpu
 from router.engine.grammar import Grammars
 from router.engine.int8 import is_int8, load_int8
-from router.engine.kv import Packed, Shape, Slots
+from router.engine.kv import PackedView, Shape, Slots
 from router.errors import BadRequest, EngineError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Model:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def prefill(self, prompts: Sequence[Sequence[int]], prefix: torch.Tensor | None) -> tuple[torch.Tensor, Packed]:
+    def prefill(self, prompts: Sequence[Sequence[int]], prefix: torch.Tensor | None) -> tuple[torch.Tensor, PackedView]:
         """Runs prompts (without their shared prefix) side by side in one packed row.
 
         ``prefix``: (layers, 2, heads, P, size). Returns float32 logits (prompts, vocabulary) after each
@@ -96,7 +96,7 @@ class Model:
         device, lengths = self.shape.device, [len(p) for p in prompts]
         used = sum(lengths)
         total = -(-used // ROUND_TO) * ROUND_TO
-        packed = Packed(self.shape, total, prefix)
+        packed = PackedView(self.shape, total, prefix)
         offset = packed.seen
         ids = torch.zeros(total, dtype=torch.long)
         ids[:used] = torch.tensor([t for p in prompts for t in p])

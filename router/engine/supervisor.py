@@ -14,11 +14,11 @@ import orjson
 from pydantic import ValidationError
 
 from router.bundles.students import BASE, version_of
-from router.contracts.bundles import Active, end_canary, read_active, read_manifest
+from router.contracts.bundles import ActivePointer, end_canary, read_active, read_manifest
 from router.contracts.files import sha256_of, weights_of, write_atomically
 from router.engine.base import Engine, Version
 from router.engine.llama_server import LlamaServer, find_binary
-from router.engine.torch_server import Embedded
+from router.engine.torch_server import EmbeddedEngine
 from router.engine.weights import is_ready
 from router.errors import BundleError, EngineError
 from router.policy.engines import EngineName
@@ -73,7 +73,7 @@ def _llama_server(model: str, settings: Settings, log: Path) -> Engine:
 
 
 STARTED: Mapping[EngineName, Callable[[str, Settings, Path], Engine]] = {
-    "embedded": lambda model, _, log: Embedded(model, log),
+    "embedded": lambda model, _, log: EmbeddedEngine(model, log),
     "llama-server": _llama_server,
 }
 """By engine, what runs its students; ``router.policy.engines`` has its other row."""
@@ -143,7 +143,7 @@ class Supervisor:
         try:
             active = read_active(self._folder)
         except ValidationError:
-            active = Active(bundle=None)  # the proxies report a damaged pointer
+            active = ActivePointer(bundle=None)  # the proxies report a damaged pointer
         second = active.canary.bundle if active.canary else active.previous
         versions = dict.fromkeys(self._version(bundle) for bundle in (active.bundle, second))
         return [v for v in versions if v is not None]

@@ -17,7 +17,7 @@ from router.errors import EngineError
 LOAD_SECONDS = 600.0
 
 
-class Embedded:
+class EmbeddedEngine:
     """Starts the process with the first version it is asked for; later ones are loaded beside it.
 
     ``student`` is what the base is: a packaged name, a Hugging Face folder, a hub's repository.

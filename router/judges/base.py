@@ -17,18 +17,18 @@ from router.wire.threads import aside
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ModelReply:
     """A model's reply, and what it cost in US dollars."""
 
     text: str
     usd: Decimal
 
 
-Complete = Callable[[Llm, Mapping[str, Any]], Awaitable[Said]]
+Complete = Callable[[Llm, Mapping[str, Any]], Awaitable[ModelReply]]
 """(judge, a request's body without its model) -> what the model says. Raises JudgeError where it says nothing."""
 
 
-class Encodes(Protocol):
+class TextEncoder(Protocol):
     """What the semantic judge reads text with (``router.scoring.text.encoder.Encoder``)."""
 
     def encode(self, text: str) -> npt.NDArray[np.float32]:
@@ -43,7 +43,7 @@ class Means:
 
     complete: Complete | None = None
     dearest: Callable[[Llm, Mapping[str, Any]], Decimal] = lambda *_: Decimal(0)
-    encoder: Callable[[], Encodes | None] = lambda: None
+    encoder: Callable[[], TextEncoder | None] = lambda: None
 
 
 class PairJudge:

@@ -20,7 +20,7 @@ Test = Callable[["Check", Any, Any, Mapping[str, Any], int], Told]
 """(the check, the keyword's value, the value asked about, the schema around, its depth) -> what it says."""
 
 
-class Beyond(Exception):
+class TooManySteps(Exception):
     """The check would take more steps than it may."""
 
 
@@ -35,7 +35,7 @@ class Check:
     def node(self, schema: Any, value: Any, depth: int) -> Told:
         """``depth`` is how deep this lies in the check, nested schemas and references alike."""
         if depth > MOST_DEPTH:
-            raise Beyond
+            raise TooManySteps
         if not isinstance(schema, dict):
             self.spend(1)
             return schema if isinstance(schema, bool) else None
@@ -54,7 +54,7 @@ class Check:
     def spend(self, steps: int) -> None:
         self._left -= steps
         if self._left < 0:
-            raise Beyond
+            raise TooManySteps
 
     def reference(self, wanted: Any, value: Any, depth: int) -> Told:
         self.spend(5)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import orjson
 
 from router.errors import JudgeError
-from router.judges.base import Complete, PairJudge, Said
+from router.judges.base import Complete, ModelReply, PairJudge
 from router.judges.equality import same_text
 from router.judges.pair import Message, Pair, Verdict, text
 from router.policy.judges import Llm
@@ -78,8 +78,8 @@ async def compare(judge: Llm, pair: Pair, complete: Complete) -> Verdict:
     """
     bodies = await aside(lambda: [body(judge, pair, student_first=first) for first in (True, False)], UNMEASURED)
     replies = await asyncio.gather(*(complete(judge, asked) for asked in bodies), return_exceptions=True)
-    usd = sum((r.usd for r in replies if isinstance(r, Said | JudgeError)), Decimal(0))
-    said = [reply for reply in replies if isinstance(reply, Said)]
+    usd = sum((r.usd for r in replies if isinstance(r, ModelReply | JudgeError)), Decimal(0))
+    said = [reply for reply in replies if isinstance(reply, ModelReply)]
     for reply in replies:
         if isinstance(reply, JudgeError):
             raise JudgeError(str(reply), usd=usd)

@@ -16,7 +16,7 @@ from router.backends.faults import surely_unpaid
 from router.backends.roster import provider
 from router.contracts.records import Usage
 from router.errors import JudgeError, PolicyError, UpstreamError, UpstreamRefused
-from router.judges.base import Encodes, Means, Said
+from router.judges.base import Means, ModelReply, TextEncoder
 from router.judges.judge import Judges, specs
 from router.judges.pair import text
 from router.policy.judges import Llm
@@ -26,7 +26,10 @@ from router.wire.ceiling import Dearest
 
 
 def judges_of(
-    policy: Policy, env: Mapping[str, str], tiers: BackendClient, encoder: Callable[[], Encodes | None] = lambda: None
+    policy: Policy,
+    env: Mapping[str, str],
+    tiers: BackendClient,
+    encoder: Callable[[], TextEncoder | None] = lambda: None,
 ) -> Judges:
     """The policy's judges. Keys come from ``env``, by the names that the policy gives.
 
@@ -35,7 +38,7 @@ def judges_of(
     """
     backends = judge_backends(policy, env)
 
-    async def complete(judge: Llm, body: Mapping[str, Any]) -> Said:
+    async def complete(judge: Llm, body: Mapping[str, Any]) -> ModelReply:
         return await _ask(tiers, backends[judge.label], body)
 
     def dearest(judge: Llm, body: Mapping[str, Any]) -> Decimal:
@@ -47,7 +50,7 @@ def judges_of(
 
 @asynccontextmanager
 async def judges_alone(
-    policy: Policy, env: Mapping[str, str], encoder: Callable[[], Encodes | None] = lambda: None
+    policy: Policy, env: Mapping[str, str], encoder: Callable[[], TextEncoder | None] = lambda: None
 ) -> AsyncIterator[Judges]:
     """The same where no proxy runs: with connections of their own, closed at the end."""
     tiers = BackendClient(Wires(), ProcessBreakers(), ProcessRests())
@@ -78,14 +81,16 @@ def _backend(policy: Policy, judge: Llm, env: Mapping[str, str]) -> Backend:
     return provider(judge, price, env)
 
 
-async def _ask(tiers: BackendClient, backend: Backend, body: Mapping[str, Any]) -> Said:
+async def _ask(tiers: BackendClient, backend: Backend, body: Mapping[str, Any]) -> ModelReply:
     """Raises JudgeError where there is no answer. What may be paid and says not what it cost is estimated."""
     try:
         found = await asked(tiers, backend, body)
     except (UpstreamError, UpstreamRefused) as e:
         usd = Decimal(0) if surely_unpaid(e) else _estimated_usd(backend, body)
         raise JudgeError(f"the judge was not answered: {e}", usd=usd) from e
-    return Said(text(found.message), _estimated_usd(backend, body, found.message) if found.usd is None else found.usd)
+    return ModelReply(
+        text(found.message), _estimated_usd(backend, body, found.message) if found.usd is None else found.usd
+    )
 
 
 def _estimated_usd(backend: Backend, body: Mapping[str, Any], said: Mapping[str, Any] | None = None) -> Decimal:

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from router.judges.checks import Beyond, Check, Test, Told
+from router.judges.checks import Check, Test, Told, TooManySteps
 
 
 def _is_number(value: object) -> bool:
@@ -257,5 +257,5 @@ def fits(value: object, schema: Mapping[str, Any]) -> Told:
     is none, refers elsewhere or to itself, asks for what is not looked at here, or for more than ``MOST_STEPS``."""
     try:
         return Check(schema, KEYWORDS).node(schema, value, 0)
-    except (Beyond, RecursionError, orjson.JSONEncodeError):
+    except (TooManySteps, RecursionError, orjson.JSONEncodeError):
         return None

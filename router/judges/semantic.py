@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from router.errors import EngineError, JudgeError
-from router.judges.base import Encodes, PairJudge
+from router.judges.base import PairJudge, TextEncoder
 from router.judges.pair import Pair, Verdict, text
 from router.wire.threads import aside
 
@@ -17,7 +17,7 @@ class SemanticJudge(PairJudge):
 
     immediate = False
 
-    def __init__(self, at_least: float, encoder: Callable[[], Encodes | None]) -> None:
+    def __init__(self, at_least: float, encoder: Callable[[], TextEncoder | None]) -> None:
         self._at_least, self._load = at_least, encoder
 
     def now(self, pair: Pair) -> Verdict:
@@ -28,7 +28,7 @@ class SemanticJudge(PairJudge):
         await asyncio.to_thread(self._encoder)
         return await aside(partial(self.now, pair), pair.size)
 
-    def _encoder(self) -> Encodes:
+    def _encoder(self) -> TextEncoder:
         try:
             encoder = self._load()
         except EngineError as e:

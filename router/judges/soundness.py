@@ -42,7 +42,7 @@ _BLANK_CHARS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AskedForm:
     """What the client asked of the answer's form.
 
     ``json``: it must be JSON, an object unless a ``schema`` says otherwise; ``schema``: and not break
@@ -54,7 +54,7 @@ class Wanted:
     limited: bool = False
 
 
-_FREE, _LIMITED = Wanted(), Wanted(limited=True)
+_FREE, _LIMITED = AskedForm(), AskedForm(limited=True)
 
 
 @dataclass(slots=True)
@@ -76,17 +76,17 @@ class AnswerSoFar:
         return content if isinstance(content, str) else ""
 
 
-def wanted(body: Mapping[str, Any]) -> Wanted:
+def wanted(body: Mapping[str, Any]) -> AskedForm:
     """Reads what the request asks of the answer's form. Malformed parts count as not asked."""
     limited = body.get("max_tokens") is not None or body.get("max_completion_tokens") is not None
     form = body.get("response_format")
     kind = form.get("type") if isinstance(form, dict) else None
     if not isinstance(form, dict) or kind not in ("json_object", "json_schema"):
         return _LIMITED if limited else _FREE
-    return Wanted(json=True, schema=schema_of(body), limited=limited)
+    return AskedForm(json=True, schema=schema_of(body), limited=limited)
 
 
-def structural(seen: AnswerSoFar, want: Wanted) -> Deferral | None:
+def structural(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:
     """What is wrong with an answer whatever the question was; None where nothing is."""
     text, calls = seen.text, seen.message.get("tool_calls")
     if calls:
@@ -137,7 +137,7 @@ def _loops(text: str) -> bool:
     return len(grams) < _LEAST_DISTINCT * (len(words) - _GRAM + 1)
 
 
-def _opens_as_json(text: str, want: Wanted) -> bool:
+def _opens_as_json(text: str, want: AskedForm) -> bool:
     """Whether a beginning can still become what was asked for."""
     first = text.lstrip()[:1]
     return first in ('{["-0123456789tfn' if want.schema is not None else "{")

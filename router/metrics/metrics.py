@@ -28,10 +28,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
-from router.contracts.guard_report import Guarded
+from router.contracts.guard_report import GuardReport
 from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.metrics.files import MetricFiles
-from router.metrics.tally import LATENCY_BUCKETS, OVERHEAD_BUCKETS, Finished, TierSpend
+from router.metrics.tally import LATENCY_BUCKETS, OVERHEAD_BUCKETS, FinishedRequests, TierSpend
 
 FLUSH_SECONDS = 0.25
 MISSED = frozenset(
@@ -67,7 +67,7 @@ _Ending = tuple[str, Tier | None, Reason, Deferral | None, Fallback | None, int]
 _Purpose = tuple[str, Tier, AnswerKind]
 
 
-class Watched(Protocol):
+class WatchedStore(Protocol):
     """The store, as far as metrics care."""
 
     @property
@@ -96,14 +96,14 @@ class Metrics:
 
     def __init__(self, files: MetricFiles | None = None) -> None:
         self.registry, self._files = CollectorRegistry(), files
-        self._store: Watched | None = None
+        self._store: WatchedStore | None = None
         self._seen_drops: dict[str, int] = {}
         self._seen_errors = 0
         self._seen_unspelled = 0
         self._seen_reduced: dict[str, int] = {}
         self._live_bundles: dict[str, str] = {}
         self._clusters: dict[str, frozenset[str]] = {}
-        self._finished: defaultdict[_Ending, Finished] = defaultdict(Finished)
+        self._finished: defaultdict[_Ending, FinishedRequests] = defaultdict(FinishedRequests)
         self._spent: defaultdict[_Purpose, TierSpend] = defaultdict(TierSpend)
         self._make_counters()
         self._make_histograms()
@@ -271,7 +271,7 @@ class Metrics:
         if bundle is not None:
             self._bear_audits(policy, bundle)
 
-    def observe_guard(self, policy: str, found: Guarded, audit_rate: float) -> None:
+    def observe_guard(self, policy: str, found: GuardReport, audit_rate: float) -> None:
         """What the audits of the live bundle have shown, and how often there is one now; idempotent."""
         estimate = float("nan") if found.estimate is None else found.estimate
         for bound, value in (("estimate", estimate), ("lower", found.lower), ("upper", found.upper)):
@@ -311,7 +311,7 @@ class Metrics:
         self.score_shift.labels(policy).set(gap)
         self.score_shift_bound.labels(policy).set(bound)
 
-    def watch(self, store: Watched) -> None:
+    def watch(self, store: WatchedStore) -> None:
         """From now on the store's queue depth, losses and errors are shown too."""
         self._store = store
         self._refresh_store()
@@ -328,7 +328,7 @@ class Metrics:
         as all else here: nothing locks."""
         if self._files is not None:
             self._files.keep()
-        finished, self._finished = self._finished, defaultdict(Finished)
+        finished, self._finished = self._finished, defaultdict(FinishedRequests)
         for ending, requests in finished.items():
             self._flush_finished(ending, requests)
         spent, self._spent = self._spent, defaultdict(TierSpend)
@@ -336,7 +336,7 @@ class Metrics:
             self._flush_spent(purpose, answers)
         self._refresh_store()
 
-    def _flush_finished(self, ending: _Ending, requests: Finished) -> None:
+    def _flush_finished(self, ending: _Ending, requests: FinishedRequests) -> None:
         policy, tier, reason, deferral, fallback, hundreds = ending
         served = tier.value if tier else NO_TIER
         self.requests.labels(policy, served, reason.value, f"{hundreds}xx").inc(requests.count)

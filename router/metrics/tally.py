@@ -37,7 +37,7 @@ class Distribution:
 
 
 @dataclass(slots=True)
-class Finished:
+class FinishedRequests:
     """Requests that ended the same way."""
 
     count: int = 0

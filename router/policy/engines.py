@@ -103,7 +103,7 @@ _NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
 @dataclass(frozen=True, slots=True)
-class Heeded:
+class HeededFields:
     """Which fields one student heeds. ``known``: all that it does, None where that is not known, and
     ``unfit`` what it does not either way."""
 
@@ -121,7 +121,7 @@ class Heeded:
         return min((field for field in beyond if asks(field, body[field])), default=None) if beyond else None
 
 
-def heeded_by(engine: EngineName | None, unfit: Collection[str] = (), ignored: Collection[str] = ()) -> Heeded:
+def heeded_by(engine: EngineName | None, unfit: Collection[str] = (), ignored: Collection[str] = ()) -> HeededFields:
     """What a student heeds: by its engine (None: a student by URL), less ``unfit``, and as if it did what
     it is declared to ignore.
 
@@ -129,7 +129,7 @@ def heeded_by(engine: EngineName | None, unfit: Collection[str] = (), ignored: C
     """
     lacks = (frozenset(unfit) | {"logit_bias"}) - frozenset(ignored)
     heeds = ENGINES[engine].heeds
-    return Heeded(None if heeds is None else (heeds | frozenset(ignored)) - lacks, lacks)
+    return HeededFields(None if heeds is None else (heeds | frozenset(ignored)) - lacks, lacks)
 
 
 def asks(field: str, value: Any) -> bool:

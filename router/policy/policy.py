@@ -17,7 +17,16 @@ from router.contracts.prices import Price
 from router.contracts.records import Rights
 from router.errors import PolicyError
 from router.policy.distillation import Distil
-from router.policy.engines import ENGINES, EncoderKind, EngineName, EngineTraits, FormChoice, Heeded, form_of, heeded_by
+from router.policy.engines import (
+    ENGINES,
+    EncoderKind,
+    EngineName,
+    EngineTraits,
+    FormChoice,
+    HeededFields,
+    form_of,
+    heeded_by,
+)
 from router.policy.judges import Judge, Normalised
 from router.policy.objective import Objective, Part
 
@@ -83,7 +92,7 @@ class StudentPart(Part):
         return ENGINES[self.engine]
 
     @cached_property
-    def heeded(self) -> Heeded:
+    def heeded(self) -> HeededFields:
         """Which fields of a request this student heeds."""
         return heeded_by(self.engine, unfit=self.unfit_for.fields, ignored=self.may_ignore)
 
@@ -148,7 +157,7 @@ class AuditPart(Part):
     """How many are answered in the background at once."""
 
 
-class Accept(Part):
+class AcceptPart(Part):
     """How the student's answers are chosen: by ``routing``, ``cascade`` or both; a bundle holds for those it was fitted
     with."""
 
@@ -242,7 +251,7 @@ class Policy(Part):
     """How much is checked by asking the other tier too."""
     scorer: ScorerPart = ScorerPart()
     """How requests are read."""
-    accept: Accept = Accept()
+    accept: AcceptPart = AcceptPart()
     """When a student's answer may leave."""
     conversation: Conversation = Conversation()
     """What later turns owe to earlier ones."""

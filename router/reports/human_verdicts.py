@@ -53,7 +53,7 @@ class VerdictLine(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedLine:
     """A line that people judged, and where it stands in the file (from 1)."""
 
     number: int
@@ -61,7 +61,7 @@ class Judged:
     human: bool
 
 
-def read_verdicts(path: Path) -> tuple[list[Judged], int]:
+def read_verdicts(path: Path) -> tuple[list[JudgedLine], int]:
     """The judged lines of a file of JSON lines, and how many are not judged yet; blank lines are passed over.
 
     Raises:
@@ -71,7 +71,7 @@ def read_verdicts(path: Path) -> tuple[list[Judged], int]:
         lines = path.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise JudgeError(f"cannot read {path}: {e}") from e
-    judged: list[Judged] = []
+    judged: list[JudgedLine] = []
     wrong: list[str] = []
     open_ones = 0
     for number, text in enumerate(lines, 1):
@@ -85,7 +85,7 @@ def read_verdicts(path: Path) -> tuple[list[Judged], int]:
         if line.human is None:
             open_ones += 1
         else:
-            judged.append(Judged(number, line, line.human))
+            judged.append(JudgedLine(number, line, line.human))
     if wrong:
         more = f"; and {len(wrong) - SHOWN_ERRORS} more" if len(wrong) > SHOWN_ERRORS else ""
         raise JudgeError(f"{path}: {'; '.join(wrong[:SHOWN_ERRORS])}{more}")

@@ -23,7 +23,7 @@ from router.judges.models import judges_alone
 from router.judges.pair import Verdict, text
 from router.policy.judges import AnyJudge, Judge
 from router.policy.policy import Policy, load_policy
-from router.reports.human_verdicts import Judged, read_verdicts, sample, write_sample
+from router.reports.human_verdicts import JudgedLine, read_verdicts, sample, write_sample
 from router.reports.terminal import Terminal
 from router.scoring.text.encoder import load_encoder
 from router.settings import Settings
@@ -34,10 +34,10 @@ EXCERPT_CHARS = 160
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CheckedPair:
     """What people and the judge said of one pair; ``failed`` says why the judge gave no verdict, where it broke."""
 
-    judged: Judged
+    judged: JudgedLine
     verdict: Verdict
     failed: str | None = None
 
@@ -105,7 +105,7 @@ def parse_judge(value: str) -> AnyJudge:
     return found
 
 
-async def _ask(policy: Policy, pairs: Sequence[Judged], settings: Settings, out: Console) -> list[Found]:
+async def _ask(policy: Policy, pairs: Sequence[JudgedLine], settings: Settings, out: Console) -> list[CheckedPair]:
     """In the file's order; a bar shows how far it is where a verdict takes its time."""
     async with judges_alone(policy, os.environ, lambda: load_encoder(settings.cache)) as judges:
         for judged in pairs:
@@ -115,7 +115,7 @@ async def _ask(policy: Policy, pairs: Sequence[Judged], settings: Settings, out:
         with Progress(console=out, disable=not (slow and out.is_terminal), transient=True) as progress:
             bar = progress.add_task("Judging", total=len(pairs))
 
-            async def one(judged: Judged) -> Found:
+            async def one(judged: JudgedLine) -> CheckedPair:
                 async with slots:
                     found = await _found(judges, judged)
                 progress.advance(bar)
@@ -124,14 +124,14 @@ async def _ask(policy: Policy, pairs: Sequence[Judged], settings: Settings, out:
             return list(await asyncio.gather(*map(one, pairs)))
 
 
-async def _found(judges: Judges, judged: Judged) -> Found:
+async def _found(judges: Judges, judged: JudgedLine) -> CheckedPair:
     try:
-        return Found(judged, await judges.verdict(judged.line.pair))
+        return CheckedPair(judged, await judges.verdict(judged.line.pair))
     except JudgeError as e:
-        return Found(judged, Verdict(None, usd=e.usd), failed=str(e))
+        return CheckedPair(judged, Verdict(None, usd=e.usd), failed=str(e))
 
 
-def _show(out: Console, policy: Policy, found: Sequence[Found], unjudged: int) -> None:
+def _show(out: Console, policy: Policy, found: Sequence[CheckedPair], unjudged: int) -> None:
     measured = JudgeAgreement.of(f.both for f in found)
     left = f", {unjudged} lines not judged by people left out" if unjudged else ""
     out.print(Text.assemble((_judges(policy), "bold"), f" against people on {len(found)} pairs{left}"))
@@ -188,7 +188,7 @@ def _kappa(m: JudgeAgreement) -> str:
     return "undefined" if m.kappa is None else f"{m.kappa:.3f}"
 
 
-def _by_task(found: Sequence[Found], tasks: Sequence[str]) -> Table:
+def _by_task(found: Sequence[CheckedPair], tasks: Sequence[str]) -> Table:
     table = _table("By task", "task", "pairs", "agreement", "kappa", "no verdict")
     for task in tasks:
         m = JudgeAgreement.of(f.both for f in found if (f.judged.line.task or "") == task)
@@ -197,7 +197,7 @@ def _by_task(found: Sequence[Found], tasks: Sequence[str]) -> Table:
     return table
 
 
-def _asked(found: Sequence[Found]) -> Text:
+def _asked(found: Sequence[CheckedPair]) -> Text:
     """What a model cost, how often place decided, and on what the judge failed; empty where nothing was asked."""
     said: list[str] = []
     if steady := [f.verdict.steady for f in found if f.verdict.steady is not None]:
@@ -209,7 +209,7 @@ def _asked(found: Sequence[Found]) -> Text:
     return Text("; ".join(said))
 
 
-def _disagreement(f: Found) -> Text:
+def _disagreement(f: CheckedPair) -> Text:
     said: Any = {True: "acceptable", False: "not acceptable", None: "no verdict"}
     pair, at = f.judged.line.pair, f"\nline {f.judged.number}"
     by = f": people {said[f.judged.human]}, judge {said[f.verdict.acceptable]}"

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from router.contracts.bundles import Active, Manifest, read_active, read_manifest
+from router.contracts.bundles import ActivePointer, Manifest, read_active, read_manifest
 from router.contracts.decision import Tier
 from router.contracts.files import read_run_file, ready_state
 from router.contracts.guard_report import read_guarded
@@ -27,7 +27,7 @@ from router.reports.summary import Summary
 from router.reports.terminal import BASE, Terminal, date, share, table_of
 from router.scoring.statistics.shift import BLOCK
 from router.scoring.text.encoder import kept_encoder
-from router.served.drift import Drifted, look
+from router.served.drift import DriftFinding, look
 from router.settings import Settings
 from router.store.access import open_readonly
 from router.store.base import Records
@@ -158,7 +158,7 @@ def _live(policy: Policy, settings: Settings) -> RenderableType:
     return table
 
 
-def _canary(policy: Policy, active: Active) -> str | None:
+def _canary(policy: Policy, active: ActivePointer) -> str | None:
     """What is tried beside the live bundle, or how the last one that was ended."""
     if active.canary is not None:
         trial = policy.distil.trial
@@ -223,7 +223,7 @@ def _students(policy: Policy, settings: Settings) -> str:
     return ", ".join(sorted(versions))
 
 
-def _drift(found: Drifted) -> RenderableType:
+def _drift(found: DriftFinding) -> RenderableType:
     """What the traffic has that the scorer does not know, and whether its scores have moved."""
     strange = f"{found.strange} of {found.requests} requests ({found.strange_share:.1%}) were strange to the scorer"
     shown: list[RenderableType] = [Text.assemble(("Drift", "bold"), f"\n{strange}, in a day under {found.bundle}")]
@@ -237,7 +237,7 @@ def _drift(found: Drifted) -> RenderableType:
     return Group(*shown, "")
 
 
-def _shift(found: Drifted) -> Text:
+def _shift(found: DriftFinding) -> Text:
     shift = found.shift
     if not found.comparable:
         return Text("the bundle does not say how scores were spread when it was made", style="dim")

@@ -17,7 +17,7 @@ UNJUDGED = "unjudged"
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
+class AuditOutcome:
     """One audit with a verdict: who served, whether the student's answer was acceptable, and how likely
     the request was to be drawn."""
 
@@ -41,7 +41,7 @@ class ParityShare:
     high: float
 
 
-def parity(audits: Iterable[Audited]) -> ParityShare:
+def parity(audits: Iterable[AuditOutcome]) -> ParityShare:
     """Parity from one bundle's sample that was drawn without looking at the requests.
 
     Only what the student served and the judge refused counts against it: a teacher's answer is as
@@ -72,7 +72,7 @@ class Summary:
     traffic: Counter[Tier] = field(default_factory=Counter)
     spend: dict[tuple[Tier, AnswerKind], Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     counterfactual_usd: Decimal = Decimal(0)
-    audits: dict[str | None, list[Audited]] = field(default_factory=lambda: defaultdict(list))
+    audits: dict[str | None, list[AuditOutcome]] = field(default_factory=lambda: defaultdict(list))
     missed_audits: Counter[str] = field(default_factory=Counter)
     seconds: dict[Tier, list[float]] = field(default_factory=lambda: defaultdict(list))
     first_token_seconds: dict[Tier, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -133,7 +133,7 @@ class Summary:
         if audit.missed:
             self.missed_audits[audit.missed] += 1
         elif audit.acceptable is not None:
-            seen = Audited(record.tier, audit.acceptable, record.decision.propensity)
+            seen = AuditOutcome(record.tier, audit.acceptable, record.decision.propensity)
             self.audits[record.bundle].append(seen)
         else:
             self.missed_audits[UNJUDGED] += 1

@@ -14,7 +14,7 @@ from router.policy.engines import EncoderKind
 from router.scoring.answer_head import AnswerHead
 from router.scoring.blend import Blend
 from router.scoring.lengths import Lengths
-from router.scoring.model import Learned, gram_table
+from router.scoring.model import ScorerModel, gram_table
 from router.scoring.neighbours import Neighbours
 from router.scoring.text.encoder import KINDS, Encoder
 from router.scoring.text.features import FEATURES_VERSION
@@ -29,7 +29,7 @@ _ABOUT = ("names", "known", "near", "base")
 _LENGTHS = ("bias", "least", "most", "smear", "usual")
 
 
-def save(folder: Path, learned: Learned, encoder: Encoder | None) -> None:
+def save(folder: Path, learned: ScorerModel, encoder: Encoder | None) -> None:
     """Writes what was learnt into ``folder``, made where it is missing."""
     from safetensors.numpy import save_file
 
@@ -74,7 +74,7 @@ def encoder_of(folder: Path) -> EncoderKind | None:
     return None if name is None else KINDS[name]
 
 
-def load(folder: Path, encoder: Encoder | None) -> Learned:
+def load(folder: Path, encoder: Encoder | None) -> ScorerModel:
     """What ``save`` wrote.
 
     Raises:
@@ -91,7 +91,7 @@ def load(folder: Path, encoder: Encoder | None) -> Learned:
         templates = Templates(*map(tuple, numbers["templates"]))
         _check_shapes(folder, arrays, len(numbers["bias"]), Reader(encoder, templates, ANY_STRUCTURE).width)
         familiarity, head = Familiarity(**numbers["familiarity"]), numbers["head"]
-        return Learned(
+        return ScorerModel(
             templates=templates,
             usual=arrays["usual"],
             dense=arrays["dense"],

@@ -12,7 +12,7 @@ from router.scoring.answer_head import AnswerHead
 from router.scoring.blend import Blend
 from router.scoring.lengths import Lengths
 from router.scoring.linear import Bools, Floats
-from router.scoring.model import Example, Learned, OnStep, gram_table, side_by_side, untold
+from router.scoring.model import Example, OnStep, ScorerModel, gram_table, side_by_side, untold
 from router.scoring.neighbours import JudgedRequests, Neighbours
 from router.scoring.text.encoder import Encoder
 from router.scoring.text.ngrams import BUCKETS
@@ -40,7 +40,7 @@ class ScorerFit:
     """What was learnt, and each example's probabilities (n,) by models that had not seen it, before the answer
     (``held_out``) and after it (``accepts``); ``gains`` (n,) where two heads were fitted."""
 
-    learned: Learned
+    learned: ScorerModel
     held_out: Floats
     accepts: Floats
     gains: Floats | None = None
@@ -87,7 +87,7 @@ def learn(examples: Sequence[Example], encoder: Encoder | None, seed: int, on_st
                 held_gain = blend.gains(differences, risks, opinions)
     head, accepts = _answer_head(examples, held_out, seed)
     dense, tasks, bias = side_by_side(heads.weights)
-    learned = Learned(
+    learned = ScorerModel(
         templates=templates,
         usual=usual,
         dense=dense,
@@ -134,7 +134,7 @@ def _gain(example: Example) -> float:
 def _constant(encoder: Encoder | None, labels: Bools, weights: Floats) -> ScorerFit:
     """With fewer than two of either outcome: the share of acceptable ones, by Laplace's rule of succession."""
     p = float((weights[labels].sum() + 1) / (weights.sum() + 2))
-    learned = Learned(
+    learned = ScorerModel(
         templates=Templates(),
         usual=ANY_STRUCTURE,
         dense=np.zeros((1, Reader(encoder, Templates(), ANY_STRUCTURE).width), np.float32),

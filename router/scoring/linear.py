@@ -27,7 +27,7 @@ INDIFFERENT = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Linear:
+class LinearModel:
     """``logit = weights @ x + bias``; ``weights``: float64, (d,)."""
 
     weights: Floats
@@ -109,10 +109,10 @@ def _newton(x: Floats, targets: Floats, weights: Floats, start: Floats, pull: fl
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class LinearFit:
     """A regression on all examples, its calibration, and each example's probability when held out (n,)."""
 
-    linear: Linear
+    linear: LinearModel
     platt: Platt
     held_out: Floats
     strength: float
@@ -136,7 +136,7 @@ def fit(
     seed: int,
     *,
     on_step: Callable[[int, int], None] = lambda done, of: None,
-) -> Fitted:
+) -> LinearFit:
     """Fits on ``x`` (n, d). Needs both classes at least twice.
 
     Of ``strengths`` (the inverse of the penalty on squared weights, ascending) the most regularised is taken whose
@@ -157,10 +157,10 @@ def fit(
     on_step(of - 1, of)
     found = _regress(rows, labels, weights, best)
     if turned and whole:
-        found = Linear(turned.back(found.weights), found.bias)
+        found = LinearModel(turned.back(found.weights), found.bias)
     on_step(of, of)
     platt = Platt.fit(logits, labels, weights)
-    return Fitted(found, platt, platt.many(logits), best)
+    return LinearFit(found, platt, platt.many(logits), best)
 
 
 def _few(labels: Bools, seed: int) -> Ints:
@@ -198,13 +198,13 @@ def _held_out(x: Rows, labels: Bools, weights: Floats, strength: float, folds: I
     return logits
 
 
-def _regress(x: Rows, labels: Bools, weights: Floats, strength: float) -> Linear:
+def _regress(x: Rows, labels: Bools, weights: Floats, strength: float) -> LinearModel:
     """As scikit-learn's LogisticRegression(C=strength, solver="lbfgs") does it, step by step; which takes no dense
     block beside a sparse one, and copies 32-bit rows to 64 bits for each of its products."""
     from scipy.optimize import minimize
 
     if labels.all() or not labels.any():
-        return Linear(np.zeros(x.width), logit(float(labels[0]), 0.01))
+        return LinearModel(np.zeros(x.width), logit(float(labels[0]), 0.01))
     shares, penalty = weights / weights.sum(), 1 / (strength * weights.sum())
 
     def loss(at: Floats) -> tuple[float, Floats]:
@@ -215,4 +215,4 @@ def _regress(x: Rows, labels: Bools, weights: Floats, strength: float) -> Linear
 
     steps = {"maxiter": STEPS, "maxls": 50, "gtol": TOLERANCE, "ftol": 64 * np.finfo(float).eps}
     found = minimize(loss, np.zeros(x.width + 1), jac=True, method="L-BFGS-B", options=steps).x
-    return Linear(found[:-1], float(found[-1]))
+    return LinearModel(found[:-1], float(found[-1]))

@@ -52,7 +52,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
+class ScorerModel:
     """All that is fitted. Of ``h`` heads (one: acceptable; two: student right, teacher right), calibrated:
 
     ``dense``: float32, (h, d). ``grams``: float32, (BUCKETS, 4), so that one look-up and one sum serve all: each
@@ -76,8 +76,8 @@ class Learned:
 
 
 def gram_table(hashed: Sequence[F32], squared_idf: F32, known: npt.NDArray[np.bool_]) -> F32:
-    """``Learned.grams`` from each head's ``hashed``, the squared inverse document frequencies, and which n-grams are
-    known, all (BUCKETS,)."""
+    """``ScorerModel.grams`` from each head's ``hashed``, the squared inverse document frequencies, and which n-grams
+    are known, all (BUCKETS,)."""
     table = np.zeros((len(squared_idf), 4), np.float32)
     for column, weights in enumerate(hashed):
         table[:, column] = weights

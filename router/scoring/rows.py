@@ -51,7 +51,7 @@ class Rows:
         both = [found] if self.sparse is None else [found, self.sparse.T @ given]
         return np.concatenate(both, dtype=np.float64)
 
-    def turned(self) -> Turned:
+    def turned(self) -> Rotation:
         """These rows with as many columns as there are rows; for a few thousand at most."""
         dense = self.dense.astype(np.float64)
         inner = dense @ dense.T
@@ -63,11 +63,11 @@ class Rows:
         energies = np.einsum("ii->i", inner)  # a view of the diagonal
         energies += _JITTER * (1 + energies)
         lower = np.asarray(np.linalg.cholesky(inner), np.float64)
-        return Turned(Rows(lower.astype(self.dense.dtype)), lower, self)
+        return Rotation(Rows(lower.astype(self.dense.dtype)), lower, self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Turned:
+class Rotation:
     """Rows turned into coordinates of their own: all lengths and angles between them are kept, and so is whatever a
     regression with an L2 penalty says of them (the representer theorem), at a fraction of the columns.
 

@@ -25,7 +25,7 @@ from router.policy.engines import EncoderKind
 from router.scoring import files, linear
 from router.scoring import fit as learning
 from router.scoring.linear import Floats
-from router.scoring.model import Example, Learned, OnStep, untold
+from router.scoring.model import Example, OnStep, ScorerModel, untold
 from router.scoring.neighbours import Opinion
 from router.scoring.text.encoder import Encoder
 from router.scoring.text.features import STRUCTURE, Features
@@ -44,7 +44,7 @@ NOBODY = Opinion(0.5, 0.0, 1.0)
 
 class TextPart(NamedTuple):
     """What one text of a request adds. ``embedded``: to each head's log odds, float32, (h,); ``grams``: float32,
-    (4,), the sum over its n-grams of the rows of ``Learned.grams``; ``ngrams``: how many there are."""
+    (4,), the sum over its n-grams of the rows of ``ScorerModel.grams``; ``ngrams``: how many there are."""
 
     embedded: F32
     grams: F32
@@ -99,7 +99,7 @@ class Scorer:
     seen it: float64, (n,); ``held_out_gain_`` its gain, None with one head.
     """
 
-    def __init__(self, encoder: Encoder | None, learned: Learned) -> None:
+    def __init__(self, encoder: Encoder | None, learned: ScorerModel) -> None:
         self.learned = learned
         self.reader = Reader(encoder, learned.templates, learned.usual)
         cuts = range(len(STRUCTURE), self.reader.width, encoder.dim) if encoder else []
@@ -221,7 +221,7 @@ class Scorer:
         return PartReadings(said, around_said, spelled, opinion, blended, difference, usual, tokens)
 
     def _summed(self, ngrams: I64) -> F32:
-        """The sum of the n-grams' rows of ``Learned.grams``: float32, (4,)."""
+        """The sum of the n-grams' rows of ``ScorerModel.grams``: float32, (4,)."""
         rows = self.learned.grams.take(ngrams, axis=0)
         summed: F32 = self._ones[: len(rows)].dot(rows) if len(rows) <= _AT_ONCE else rows.sum(axis=0)
         return summed

@@ -31,7 +31,7 @@ from router.scoring.statistics.shift import Shift, Shifts, Spread
 from router.scoring.text.encoder import Encoder
 from router.scoring.text.features import extract
 from router.settings import Settings
-from router.store.base import Records, Scored
+from router.store.base import Records, ScoredRecord
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class _Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Drifted:
+class DriftFinding:
     """What has drifted under one bundle. ``requests`` and ``strange`` are of the last day; ``shift`` is None until
     a block of scores is whole, or where the bundle does not say how its scores were spread (``comparable``)."""
 
@@ -83,7 +83,7 @@ class Drift:
         self._seen: dict[str, StrangeRequest | None] = {}
         self._unjudged: set[str] = set()
 
-    def count(self, request: Scored) -> None:
+    def count(self, request: ScoredRecord) -> None:
         """Takes one request into account, in the order of the traffic; another bundle's are passed over."""
         if request.bundle != self.bundle or request.score is None:
             return
@@ -100,7 +100,9 @@ class Drift:
         elif len(self._usual) < USUAL_FIRST or self._requests % USUAL_EACH == 0:
             self._usual.append(wanted)
 
-    def report(self, get: Callable[[str], Record | None], encoder: Callable[[], Encoder | None], now: float) -> Drifted:
+    def report(
+        self, get: Callable[[str], Record | None], encoder: Callable[[], Encoder | None], now: float
+    ) -> DriftFinding:
         """What there is to say now. ``get`` finds a record, of which each is read once, or until its audit is in;
         ``encoder`` is asked for only where something is strange."""
         strange, usual = ([w for w in kept if w.at >= now - DAY_SECONDS] for kept in (self._strange, self._usual))
@@ -109,7 +111,7 @@ class Drift:
         self._unjudged &= self._seen.keys()
         found = clusters(self._texts(strange), self._texts(usual), self._requests, encoder()) if strange else []
         self._hours = {hour: n for hour, n in self._hours.items() if 3600 * (hour + 1) > now - DAY_SECONDS}
-        return Drifted(
+        return DriftFinding(
             bundle=self.bundle,
             requests=sum(n.requests for n in self._hours.values()),
             strange=sum(n.strange for n in self._hours.values()),
@@ -162,7 +164,7 @@ def look(
     *,
     encoder: Callable[[], Encoder | None],
     now: float,
-) -> Drifted:
+) -> DriftFinding:
     """What has drifted in the day before ``now`` (unix time). Raises StoreError where records cannot be read."""
     drift = drift_of(settings, policy, bundle)
     for request in records.scored(policy, since=now - DAY_SECONDS):
@@ -237,7 +239,7 @@ class DriftWatch:
         self._lock = folder
         return True
 
-    def _look_at(self, policy: str, bundle: str) -> Drifted:
+    def _look_at(self, policy: str, bundle: str) -> DriftFinding:
         drift = self._drifts.get(policy)
         if drift is None or drift.bundle != bundle:
             drift = self._drifts[policy] = drift_of(self._settings, policy, bundle)

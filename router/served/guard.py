@@ -17,17 +17,17 @@ import structlog
 from pydantic import ValidationError
 
 from router.bundles.watcher import LiveBundle
-from router.cascade.audit import Missed
+from router.cascade.audit import MissReason
 from router.contracts.bundles import NEVER, Thresholds, read_manifest
 from router.contracts.decision import Deferral, Reason, Tier
-from router.contracts.guard_report import CANARY_GUARDED, GUARDED, Guarded, read_guarded, write_guarded
+from router.contracts.guard_report import CANARY_GUARDED, GUARDED, GuardReport, read_guarded, write_guarded
 from router.contracts.records import Record
 from router.errors import StoreError
 from router.metrics.metrics import Metrics
 from router.policy.policy import Policy
 from router.routing.decision import audit_rate
 from router.scoring.scorer import Scorer
-from router.scoring.statistics.monitor import AuditedRequest, Monitor, Running
+from router.scoring.statistics.monitor import AuditedRequest, Monitor, RunningParity
 from router.settings import Settings
 from router.store.base import Records
 
@@ -99,7 +99,7 @@ class AuditSampling:
         if audit is None or final is None:
             return None
         before = self._unpaid
-        if audit.missed == Missed.BUDGET:
+        if audit.missed == MissReason.BUDGET:
             self._unpaid = True
             return None if before else AuditedRequest(final, None)
         if audit.acceptable is None:
@@ -119,14 +119,14 @@ class BundleWatch:
         self.changed_at = 0.0
         self.stage = Stage(policy, live.scorer, live.thresholds)
         self._sampling = AuditSampling(self.stage)
-        self._running = Running(goal.at_least if goal else CONFIDENCE, CONFIDENCE)
+        self._running = RunningParity(goal.at_least if goal else CONFIDENCE, CONFIDENCE)
         self.monitor = None
         if goal is not None:
             spare = _spare(live.thresholds, goal.at_least, goal.confidence)
             self.monitor = Monitor(goal.at_least, goal.confidence, start=self.stage.start, spare=spare)
 
     @property
-    def running(self) -> Running:
+    def running(self) -> RunningParity:
         return self.monitor.running if self.monitor else self._running
 
     @property
@@ -176,7 +176,7 @@ class Guard:
         self._base, self._records, self._metrics, self._changed = base, records, metrics, changed
         self._from, self._live = LiveBundle(), LiveBundle()
         self._watch: BundleWatch | None = None
-        self._told: Guarded | None = None
+        self._told: GuardReport | None = None
         self._problem = ""
 
     @property
@@ -188,7 +188,7 @@ class Guard:
         return self._live
 
     @property
-    def found(self) -> Guarded | None:
+    def found(self) -> GuardReport | None:
         """What the audits of the bundle that serves have shown; None before any was read."""
         return self._told if self._told and self._told.bundle == self._base().bundle else None
 
@@ -260,7 +260,7 @@ class Guard:
         else:
             log.info("parity_recovered", policy=self._policy.name, **kept.model_dump(exclude={"wary"}))
 
-    def _keep(self, found: Guarded) -> Guarded:
+    def _keep(self, found: GuardReport) -> GuardReport:
         """Writes the file; an earlier bundle's alarm is still the last change of the traffic."""
         folder = self._settings.bundles(self._policy.name)
         file = CANARY_GUARDED if self._canary else GUARDED
@@ -270,10 +270,10 @@ class Guard:
         return kept
 
 
-def _found(watch: BundleWatch, live: LiveBundle) -> Guarded:
+def _found(watch: BundleWatch, live: LiveBundle) -> GuardReport:
     monitor, thresholds = watch.monitor, live.thresholds
     assert thresholds is not None
-    return Guarded(
+    return GuardReport(
         bundle=watch.bundle,
         alarm=monitor is not None and monitor.alarm,
         alarms=monitor.alarms if monitor else 0,

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from router.contracts.records import Audit, Record, Reduced
+from router.contracts.records import Audit, Record, ReductionReason
 from router.policy.policy import Policy
 from router.store.damage import UnreadRows
 from router.store.queue import Drop
@@ -15,7 +15,7 @@ from router.store.queue import Drop
 log = structlog.get_logger(__name__)
 
 
-class Scored(NamedTuple):
+class ScoredRecord(NamedTuple):
     """Of one record that tells of the traffic (``Record.is_traffic``) what the live scorer said; None where none was
     fitted. ``at`` is unix time."""
 
@@ -61,7 +61,7 @@ class Records(Protocol):
         """One record, or None where it is not (yet) there, or cannot be read."""
         ...
 
-    def scored(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[Scored]:
+    def scored(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[ScoredRecord]:
         """Yields what was scored of the traffic, in the order written, at a tenth of the cost of reading whole records;
         of a policy's past only what lies among the last records. Arguments as for ``records``."""
         ...
@@ -93,7 +93,7 @@ class Store(Records, Protocol):
         ...
 
     @property
-    def reduced(self) -> Mapping[Reduced, int]:
+    def reduced(self) -> Mapping[ReductionReason, int]:
         """Records of which money and decision alone were kept, by why."""
         ...
 

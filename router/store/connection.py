@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 RETRY_SECONDS = 0.01
 
 
-class Owned:
+class OwnedFile:
     """A SQLite file with its tables made, which is its owner's alone; ``current`` is a connection to it in autocommit
     mode, for any one thread at a time.
 

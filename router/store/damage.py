@@ -17,7 +17,7 @@ _COSTS = re.compile(rb'"(?:cost_usd|judge_usd)"\s*:\s*"?([0-9.eE+-]{1,40})')
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadRow:
     """One row. ``usd``: the money that stands in it nevertheless. ``seq`` is the row's in its ``table``."""
 
     table: str
@@ -33,9 +33,9 @@ class UnreadRows:
     """What a reader could not read so far, each row once, however often it is met. Any thread may add."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, int], Unread] = {}
+        self._found: dict[tuple[str, int], UnreadRow] = {}
 
-    def add(self, row: Unread) -> None:
+    def add(self, row: UnreadRow) -> None:
         key = row.table, row.seq
         known = self._found.get(key)
         if (known is None and len(self._found) < MOST) or (known is not None and known.usd < row.usd):
@@ -44,7 +44,7 @@ class UnreadRows:
     def __len__(self) -> int:
         return len(self._found)
 
-    def __iter__(self) -> Iterator[Unread]:
+    def __iter__(self) -> Iterator[UnreadRow]:
         return iter(list(self._found.values()))
 
     def said(self) -> str | None:

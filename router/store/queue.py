@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from router.contracts.records import Answer, Audit, Record, Reduced
+from router.contracts.records import Answer, Audit, Record, ReductionReason
 from router.store.repair import reduced, reduced_audit
 
 ODD_BYTES = 2**20
@@ -40,7 +40,7 @@ class Losses:
     """Counts, each cause from 0 on. ``unspelled``: answers without what was told of their tokens."""
 
     drops: Counter[Drop] = field(default_factory=lambda: Counter(dict.fromkeys(Drop, 0)))
-    reduced: Counter[Reduced] = field(default_factory=lambda: Counter(dict.fromkeys(Reduced, 0)))
+    reduced: Counter[ReductionReason] = field(default_factory=lambda: Counter(dict.fromkeys(ReductionReason, 0)))
     unspelled: int = 0
 
     def add(self, other: Losses) -> None:
@@ -63,7 +63,7 @@ class Amendment:
 Item = Record | Amendment | Future[None]
 
 
-class Waiting:
+class WaitingRecords:
     """A queue that any thread adds to and one takes from: first ``first``, then ``release`` once it is written.
 
     ``most``: items; one more is lost. ``most_bytes``: of texts; what goes beyond keeps its money and decision alone.
@@ -92,7 +92,7 @@ class Waiting:
                 return False
             if self._bytes + size > self._most_bytes and self._bytes:
                 item, size = _small(item), 0
-                self._losses.reduced[Reduced.ROOM] += 1
+                self._losses.reduced[ReductionReason.ROOM] += 1
             self._bytes += size
             self._items.append((item, size))
             return True
@@ -143,7 +143,7 @@ def _bytes(text: Any) -> int:
 
 def _small(item: Record | Amendment) -> Record | Amendment:
     if isinstance(item, Record):
-        return reduced(item, Reduced.ROOM)
+        return reduced(item, ReductionReason.ROOM)
     audit = reduced_audit(item.audit) if item.audit else None
     return Amendment(item.request_id, item.kind, item.created_at, audit, item.feedback)
 

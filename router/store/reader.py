@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from router.contracts.decision import is_traffic
 from router.contracts.records import Audit, Record, read_audit, read_record
 from router.errors import StoreError
-from router.store.base import Scored
+from router.store.base import ScoredRecord
 from router.store.connection import newer, patiently
-from router.store.damage import Unread, UnreadRows, reason, salvaged_usd, shown
+from router.store.damage import UnreadRow, UnreadRows, reason, salvaged_usd, shown
 from router.store.files import MARK, with_files
 from router.store.tables import DB_VERSION, FILES_OF
 
@@ -94,12 +94,12 @@ class SqliteReader:
             self._join(record, self._amendments(db, [request_id]).get(request_id, ()))
             return self._whole(db, row, record)
 
-    def scored(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[Scored]:
+    def scored(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[ScoredRecord]:
         """See ``Records``. SQLite itself looks into the JSON, without the interpreter's lock."""
         with self._reading() as db:
             for page in self._pages(db, "record", SCORED, after, (since, policy)):
                 for *found, no_json, name, decided, answered, fallback in page:
-                    scored = Scored._make(found)
+                    scored = ScoredRecord._make(found)
                     if no_json or not _sound(scored):
                         row = StoredRow(scored.seq, scored.request_id, name, scored.at, b"")
                         self._pass_over(row, "no record" if no_json else "decision: what was scored is no number")
@@ -141,10 +141,10 @@ class SqliteReader:
     def _pass_over(self, row: StoredRow, why: str) -> None:
         at = row.created_at if isinstance(row.created_at, float) else 0.0
         usd = salvaged_usd(row.body)
-        self.unread.add(Unread("record", row.seq, shown(row.request_id), why, shown(row.policy), at, usd))
+        self.unread.add(UnreadRow("record", row.seq, shown(row.request_id), why, shown(row.policy), at, usd))
 
     def _pass_over_amendment(self, at: int, request_id: object, why: str, body: object = b"") -> None:
-        self.unread.add(Unread("amendment", at, shown(request_id), why, usd=salvaged_usd(body)))
+        self.unread.add(UnreadRow("amendment", at, shown(request_id), why, usd=salvaged_usd(body)))
 
     # ---- the database ----
 
@@ -179,7 +179,7 @@ class SqliteReader:
                 except sqlite3.DatabaseError as e:
                     if not _damaged(e):
                         raise
-                    self.unread.add(Unread(table, number, "unknown", str(e)))
+                    self.unread.add(UnreadRow(table, number, "unknown", str(e)))
             after = numbers[-1]
         return found
 
@@ -198,7 +198,7 @@ class SqliteReader:
         except sqlite3.DatabaseError as e:
             if not _damaged(e):
                 raise
-            self.unread.add(Unread("amendment", 0, "unknown", str(e)))
+            self.unread.add(UnreadRow("amendment", 0, "unknown", str(e)))
         return found
 
     def _whole(self, db: sqlite3.Connection | None, row: StoredRow, record: Record) -> Record:
@@ -263,7 +263,7 @@ def _last(db: sqlite3.Connection, table: str) -> int:
     return int(rows[0][0] or 0) if rows else 0
 
 
-def _sound(scored: Scored) -> bool:
+def _sound(scored: ScoredRecord) -> bool:
     numbers = (scored.at, scored.score, scored.novelty)
     return (
         all(n is None or (isinstance(n, int | float) and math.isfinite(n)) for n in numbers)

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from router.contracts.records import Answer, Audit, Record, Reduced
+from router.contracts.records import Answer, Audit, Record, ReductionReason
 
 DEEPEST = 150
 """Levels that a message may nest: what reads a record back takes 199, and it nests the message deeper."""
@@ -24,7 +24,7 @@ def mended_audit(audit: Audit) -> Audit:
     return replace(audit, answer=_mended(audit.answer)) if audit.answer else audit
 
 
-def reduced(record: Record, why: Reduced) -> Record:
+def reduced(record: Record, why: ReductionReason) -> Record:
     """Money and decision alone: no text, nothing of tokens."""
     return replace(record, request=None, answers=[_reduced(answer) for answer in record.answers], reduced=why)
 

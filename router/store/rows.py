@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import structlog
 
-from router.contracts.records import Record, Reduced
+from router.contracts.records import Record, ReductionReason
 from router.policy.policy import LogPart
 from router.store.damage import reason
 from router.store.queue import Amendment, Drop, Losses
@@ -55,9 +55,9 @@ class RecordRows:
 
         yield lambda: row(record)
         yield lambda: row(mended(record))
-        self.losses.reduced[Reduced.UNFIT] += 1
+        self.losses.reduced[ReductionReason.UNFIT] += 1
         log.error("record_reduced", request_id=record.request_id)
-        yield lambda: row(reduced(record, Reduced.UNFIT))
+        yield lambda: row(reduced(record, ReductionReason.UNFIT))
 
     def _files_of(self, request_id: str) -> dict[str, str]:
         self.files[request_id] = {}

@@ -22,11 +22,11 @@ from pathlib import Path
 
 import structlog
 
-from router.contracts.records import Audit, Record, Reduced
+from router.contracts.records import Audit, Record, ReductionReason
 from router.errors import StoreError
 from router.policy.policy import LogPart, Policy
-from router.store.connection import Owned
-from router.store.queue import Amendment, Drop, Item, Losses, Waiting, resolve
+from router.store.connection import OwnedFile
+from router.store.queue import Amendment, Drop, Item, Losses, WaitingRecords, resolve
 from router.store.reader import SqliteReader
 from router.store.rows import RecordRows
 from router.store.tables import ADD_AMENDMENTS, ADD_RECORDS, DB_VERSION, PRAGMAS, PRUNE, PRUNE_AMENDMENTS, SCHEMA
@@ -79,7 +79,7 @@ class SqliteStore(SqliteReader):
         super().__init__(path)
         self._policies = policies
         self._clock = clock
-        self._waiting = Waiting(capacity, queue_bytes)
+        self._waiting = WaitingRecords(capacity, queue_bytes)
         self._wake = threading.Event()  # set where something may wait that the writer has not seen
         self._errors = 0
         self._failing = ""
@@ -88,7 +88,7 @@ class SqliteStore(SqliteReader):
         self._gone = ""
         self._closed = threading.Event()
         pragmas = (*PRAGMAS, f"max_page_count = {max_pages}") if max_pages else PRAGMAS
-        self._file = Owned(
+        self._file = OwnedFile(
             path, "records", version=DB_VERSION, schema=SCHEMA, busy_seconds=busy_seconds, pragmas=pragmas
         )
         self._writer = threading.Thread(target=self._write_all, name="locum-records", daemon=True)
@@ -111,7 +111,7 @@ class SqliteStore(SqliteReader):
         return self._waiting.losses.unspelled
 
     @property
-    def reduced(self) -> Mapping[Reduced, int]:
+    def reduced(self) -> Mapping[ReductionReason, int]:
         return self._waiting.losses.reduced
 
     @property

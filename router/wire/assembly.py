@@ -193,7 +193,7 @@ class Assembly:
             self.usage_told = told
 
 
-class InOrder:
+class BlockOrder:
     """Pieces of an answer so that those of a block follow each other: what belongs to none but the tool call under way
     waits for its end. A call comes with its id and name, at the latest when its text does."""
 

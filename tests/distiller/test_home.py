@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from distiller.home import Due, RoundRunning, Work, one_round_at_a_time, remember, unfinished
+from distiller.home import RoundKind, RoundRunning, Work, one_round_at_a_time, remember, unfinished
 from router.contracts.rounds import history
 from router.settings import Settings
 
@@ -64,7 +64,7 @@ def test_what_makes_it_another_round_starts_afresh(tmp_path: Path, change: dict[
 
 def test_a_finished_round_leaves_nothing_to_go_on_with(tmp_path: Path) -> None:
     work = Work.open(tmp_path, KEY)
-    assert unfinished(tmp_path) is Due.TRAIN
+    assert unfinished(tmp_path) is RoundKind.TRAIN
     assert work.finish(keep=False) is None
     assert unfinished(tmp_path) is None
     assert not Work.open(tmp_path, KEY).resumed

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from distiller.data.rows import DatasetRow
-from distiller.training.batches import Encoded, Pass, encode
+from distiller.training.batches import EncodedRow, Pass, encode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ class Method(Protocol):
         """Weights of its own, by name, that learn beside the student's and are no part of it."""
         return {}
 
-    def encode(self, rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
+    def encode(self, rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[EncodedRow], int]:
         """A split's rows as tokens, and how many were left out as too long. Called once a split, before the first step.
 
         Raises:
@@ -35,7 +35,7 @@ class Method(Protocol):
         """
         return encode(rows, tokenizer, max_tokens)
 
-    def rows(self, rows: Sequence[Encoded], step: int, model: Any) -> Sequence[Encoded]:
+    def rows(self, rows: Sequence[EncodedRow], step: int, model: Any) -> Sequence[EncodedRow]:
         """What step ``step`` learns from, given the dataset's rows for it and the student as it is then.
 
         Most often those rows. The same arguments give the same rows, so that a resumed run takes the same steps.

@@ -15,7 +15,7 @@ from distiller.training.methods.hard import HardLabel
 from distiller.training.methods.on_policy import OnPolicy
 from distiller.training.methods.reasoning import Reasoning
 from distiller.training.methods.soft import Knowing, SoftLabel, SparseSoftLabel
-from distiller.training.teachers.recording import Recorded
+from distiller.training.teachers.recording import RecordedTeacher
 from distiller.training.teachers.vllm import ServedTeacher
 from distiller.training.teachers.weights import OpenTeacher
 from router.errors import TrainingError
@@ -73,7 +73,7 @@ def _soft(settings: SoftLabelSettings, student: Path) -> Method:
     knowing: Knowing = (
         ServedTeacher(settings.teacher.rstrip("/"), settings.top, settings.api_key_env)
         if url
-        else Recorded(settings.top, settings.rest, settings.alignment)
+        else RecordedTeacher(settings.top, settings.rest, settings.alignment)
     )
     return SparseSoftLabel(knowing, Divergence(settings.divergence, settings.mixed), settings.rest, settings.mix)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from distiller.training.batches import Encoded, Pass
+from distiller.training.batches import EncodedRow, Pass
 from distiller.training.losses.divergences import Divergence
 from distiller.training.methods.base import Method
 from distiller.training.methods.soft import soft_label
@@ -43,7 +43,7 @@ class OnPolicy(Method):
     seed: int
     end: int
 
-    def rows(self, rows: Sequence[Encoded], step: int, model: Any) -> Sequence[Encoded]:
+    def rows(self, rows: Sequence[EncodedRow], step: int, model: Any) -> Sequence[EncodedRow]:
         drawn = random.Random(f"{self.seed} {step}")
         chosen = [i for i in range(len(rows)) if drawn.random() < self.share]
         answers = self._answered([rows[i] for i in chosen], drawn.getrandbits(63), model) if chosen else []
@@ -54,7 +54,7 @@ class OnPolicy(Method):
         teacher = self.teacher.outputs(part)
         return soft_label(outputs, teacher, part.targets, part.weights, divergence=self.divergence, mix=1.0)
 
-    def _answered(self, rows: Sequence[Encoded], seed: int, model: Any) -> list[Encoded]:
+    def _answered(self, rows: Sequence[EncodedRow], seed: int, model: Any) -> list[EncodedRow]:
         """The rows with the student's answers in the place of the teacher's."""
         import torch
 
@@ -83,7 +83,7 @@ class OnPolicy(Method):
         model.train(learning)
         return [self._ended(row, tokens) for row, tokens in zip(rows, said, strict=True)]
 
-    def _ended(self, row: Encoded, said: list[int]) -> Encoded:
+    def _ended(self, row: EncodedRow, said: list[int]) -> EncodedRow:
         """The row with what was said up to and with its end; one that was cut off has none."""
         until = said.index(self.end) + 1 if self.end in said else len(said)
         return replace(row, tokens=(*row.tokens[: row.start], *said[:until]), known=None)

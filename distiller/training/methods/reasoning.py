@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distiller.data.rows import DatasetRow
-from distiller.training.batches import Encoded, encode
+from distiller.training.batches import EncodedRow, encode
 from distiller.training.methods.hard import HardLabel
 from router.errors import TrainingError
 
@@ -37,13 +37,13 @@ class Reasoning(HardLabel):
     weight: float
     seen: Counter[str] = field(default_factory=Counter)
 
-    def encode(self, rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
+    def encode(self, rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[EncodedRow], int]:
         """Each row once, and once more with the mark where it has a rationale and that fits.
 
         Raises:
             TrainingError: no row of this split, nor of one before it, has a rationale.
         """
-        made: list[Encoded] = []
+        made: list[EncodedRow] = []
         left_out = 0
         for row in rows:
             rationale, answer = parted(row)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from distiller.data.rows import DatasetRow
-from distiller.training.batches import Encoded, Pass, encode
+from distiller.training.batches import EncodedRow, Pass, encode
 from distiller.training.losses.cross_entropy import answer_cross_entropy, cross_entropy, minus_one_hot
 from distiller.training.losses.divergences import Divergence
 from distiller.training.losses.fusion import at_least_float32, fused
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from distiller.training.outputs import Outputs
 
 
-Knowing = Callable[[Sequence[DatasetRow], Sequence[Encoded], Any], Sequence[SparseTargets | None]]
+Knowing = Callable[[Sequence[DatasetRow], Sequence[EncodedRow], Any], Sequence[SparseTargets | None]]
 """What is known of a teacher's distributions for rows, as they are and as tokens, given the tokenizer."""
 
 
@@ -63,7 +63,7 @@ class SparseSoftLabel(Method):
     rest: Rest
     mix: float
 
-    def encode(self, rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[Encoded], int]:
+    def encode(self, rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[EncodedRow], int]:
         fitting, made, left_out = [], [], 0
         for row in rows:
             encoded, too_long = encode([row], tokenizer, max_tokens)

@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from distiller.data.rows import DatasetRow
-from distiller.training.batches import Encoded
+from distiller.training.batches import EncodedRow
 from distiller.training.losses.sparse_labels import Rest, SparseTargets
 from distiller.training.teachers.weights import differing
 from router.contracts.logprobs import Position, unpacked
@@ -46,7 +46,7 @@ class TokenFit:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedTeacher:
     """Reads rows' ``top_logprobs``: at most ``top`` tokens each, for a loss that takes the ``rest`` in that way.
 
     ``alignment`` None demands that the teacher's tokenizer is the student's.
@@ -58,7 +58,7 @@ class Recorded:
     fit: TokenFit = field(default_factory=TokenFit)
 
     def __call__(
-        self, rows: Sequence[DatasetRow], made: Sequence[Encoded], tokenizer: Any
+        self, rows: Sequence[DatasetRow], made: Sequence[EncodedRow], tokenizer: Any
     ) -> list[SparseTargets | None]:
         """What is known of each row; None where nothing was recorded.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distiller.data.rows import DatasetRow
-from distiller.training.batches import Encoded
+from distiller.training.batches import EncodedRow
 from distiller.training.losses.sparse_labels import SparseTargets
 from distiller.training.progress import Meter
 from distiller.training.teachers.weights import PROBE, differing, encoded
@@ -35,7 +35,7 @@ class ServedTeacher:
     key_env: str | None = None
 
     def __call__(
-        self, rows: Sequence[DatasetRow], made: Sequence[Encoded], tokenizer: Any
+        self, rows: Sequence[DatasetRow], made: Sequence[EncodedRow], tokenizer: Any
     ) -> list[SparseTargets | None]:
         """What it says of each row.
 
@@ -44,7 +44,7 @@ class ServedTeacher:
         """
         return asyncio.run(self._all(made, encoded(tokenizer)))
 
-    async def _all(self, made: Sequence[Encoded], probe: list[int]) -> list[SparseTargets | None]:
+    async def _all(self, made: Sequence[EncodedRow], probe: list[int]) -> list[SparseTargets | None]:
         from aiohttp import ClientSession, ClientTimeout
 
         key = os.environ.get(self.key_env, "") if self.key_env else ""
@@ -58,7 +58,7 @@ class ServedTeacher:
             with Meter("asking the teacher", max(len(made), 1)) as meter:
                 done = 0
 
-                async def one(row: Encoded) -> SparseTargets:
+                async def one(row: EncodedRow) -> SparseTargets:
                     nonlocal done
                     async with slots:
                         known = await self._known(session, model, row)
@@ -68,7 +68,7 @@ class ServedTeacher:
 
                 return list(await asyncio.gather(*map(one, made)))
 
-    async def _known(self, session: ClientSession, model: str, row: Encoded) -> SparseTargets:
+    async def _known(self, session: ClientSession, model: str, row: EncodedRow) -> SparseTargets:
         asked = {"model": model, "prompt": list(row.tokens), "max_tokens": 1, "prompt_logprobs": self.top}
         answer = await self._json(session, f"{self.url}/completions", asked)
         try:

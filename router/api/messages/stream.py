@@ -8,7 +8,7 @@ from typing import Any
 from router.api.messages.answer import MessageContext, call_id, estimated, signed_in, stop_of, usage_body
 from router.api.messages.errors import in_stream
 from router.contracts.records import Usage
-from router.wire.assembly import Assembly, InOrder, Piece
+from router.wire.assembly import Assembly, BlockOrder, Piece
 from router.wire.calls import Call, number
 from router.wire.chat import IN_OWN_WORDS
 from router.wire.json_text import dumps
@@ -34,7 +34,7 @@ PING = event("ping")
 class MessageStream:
     """Turns chat's events into Anthropic's, one by one as they come.
 
-    One block is open at a time, and one that was closed cannot be added to (``InOrder``).
+    One block is open at a time, and one that was closed cannot be added to (``BlockOrder``).
     """
 
     def __init__(self, question: MessageContext) -> None:
@@ -44,7 +44,7 @@ class MessageStream:
         self._open: Key | None = None
         self._calls = 0
         self._assembly = Assembly()
-        self._order = InOrder(self._assembly)
+        self._order = BlockOrder(self._assembly)
         self._choice: dict[str, Any] = {}
         self._bytes = 0
         self._out: list[bytes] = []

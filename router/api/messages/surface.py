@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from router.api.asgi import Arrived, Asgi, Message, Receive, Scope, Send
+from router.api.asgi import Arrival, Asgi, Message, Receive, Scope, Send
 from router.api.messages.answer import MessageContext, message_of
 from router.api.messages.errors import from_openai
 from router.api.messages.request import chat_of, wants_thinking
@@ -114,7 +114,7 @@ class CountTokens:
     def __init__(self, catalog: Callable[[], Catalog]) -> None:
         self._catalog = catalog
 
-    async def __call__(self, arrived: Arrived) -> None:
+    async def __call__(self, arrived: Arrival) -> None:
         headers = [(b"x-locum-request-id", arrived.request_id.encode()), *JSON]
         count = await aside(partial(self._count, arrived.content), len(arrived.content))
         await arrived.sink.whole(200, headers, orjson.dumps({"input_tokens": count}))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from router.api.responses.items import Item
-from router.wire.assembly import Assembly, InOrder, Piece
+from router.wire.assembly import Assembly, BlockOrder, Piece
 from router.wire.calls import Call
 from router.wire.sse import LEAST_LOGPROB
 
@@ -46,7 +46,7 @@ class Output:
         self._new_id, self._logprobs = new_id, logprobs
         self._open: _Open | None = None
         self.assembly = Assembly()
-        self._order = InOrder(self.assembly)
+        self._order = BlockOrder(self.assembly)
 
     def add(self, choice: dict[str, Any]) -> list[Event]:
         """Takes a choice of a chat answer (its ``message``) or of a chunk (its ``delta``)."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 
-from router.api.responses.store import Kept, ResponseStore
+from router.api.responses.store import KeptResponse, ResponseStore
 from router.api.responses.surface import PATH, Owner
 from router.errors import BadRequest, NotStored
 
@@ -14,7 +14,7 @@ from router.errors import BadRequest, NotStored
 def routes(kept: ResponseStore, owner: Owner) -> APIRouter:
     router = APIRouter(prefix=PATH)
 
-    async def found(response_id: str, request: Request) -> Kept:
+    async def found(response_id: str, request: Request) -> KeptResponse:
         one = await kept.get(response_id, owner(dict(request.headers.raw)))
         if one is None:
             raise _unknown(response_id)

@@ -20,7 +20,7 @@ import structlog
 
 from router.api.responses.items import Item
 from router.errors import StoreError
-from router.store.connection import Owned
+from router.store.connection import OwnedFile
 
 BUSY_SECONDS = 5.0
 PRUNE_SECONDS = 600.0
@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptResponse:
     """One response with what it was asked, in ``size`` bytes."""
 
     input: list[Item]
@@ -100,7 +100,7 @@ class ResponseStore(Protocol):
         """Keeps a response and its input. Once it is true, every process finds it; false where it could not be."""
         ...
 
-    async def get(self, response_id: str, owner: str) -> Kept | None: ...
+    async def get(self, response_id: str, owner: str) -> KeptResponse | None: ...
 
     async def history(self, response_id: str, owner: str) -> History | None:
         """None where the response, or one that it goes on from, is not kept (any more), or all is longer than
@@ -118,12 +118,12 @@ class KeptResponses:
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._path, self._clock = path, clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="locum-responses")
-        self._file: Owned
+        self._file: OwnedFile
         self._next_prune = 0.0
 
     def open(self) -> None:
         """Raises StoreError where the file cannot be opened, or a newer version wrote it."""
-        self._file = Owned(
+        self._file = OwnedFile(
             self._path,
             "kept responses",
             version=VERSION,
@@ -150,12 +150,12 @@ class KeptResponses:
             return False
         return True
 
-    async def get(self, response_id: str, owner: str) -> Kept | None:
+    async def get(self, response_id: str, owner: str) -> KeptResponse | None:
         rows = await self._rows(GET, (response_id, owner, self._clock()))
         if not rows:
             return None
         given, output, response = map(orjson.loads, rows[0])
-        return Kept(given, response | {"output": output}, sum(map(len, rows[0])))
+        return KeptResponse(given, response | {"output": output}, sum(map(len, rows[0])))
 
     async def history(self, response_id: str, owner: str) -> History | None:
         """None where the response, or one that it goes on from, is not kept (any more), or all is longer than

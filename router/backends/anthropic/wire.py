@@ -14,7 +14,7 @@ from router.backends.anthropic.passage import own_headers, own_words
 from router.backends.anthropic.request import messages_body
 from router.backends.anthropic.stream import Chunks
 from router.backends.anthropic.tools import custom_tools
-from router.backends.base import Backend, Reply, Waited
+from router.backends.base import Backend, Reply, WaitingTime
 from router.backends.events import LONGEST_EVENT_BYTES
 from router.backends.faults import fault
 from router.backends.openai import OpenAIStream, OpenAIWire
@@ -42,7 +42,7 @@ class AnthropicWire:
     def __init__(self, http: OpenAIWire) -> None:
         self._http = http
 
-    async def complete(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+    async def complete(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Reply:
         asked, headers, native = await aside(partial(_asked, backend, body), waited.size)
         try:
             reply = await self._http.complete(backend, asked, waited, path=PATH, headers=headers)
@@ -52,10 +52,10 @@ class AnthropicWire:
         content, whole = await aside(telling, len(reply.body))
         return Reply(reply.status, content, reply.headers, whole=whole)
 
-    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> Reply:
+    async def embed(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Reply:
         raise UpstreamError(f"{backend.label} gives no embeddings")
 
-    async def open(self, backend: Backend, body: Mapping[str, Any], waited: Waited) -> AnthropicStream:
+    async def open(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> AnthropicStream:
         asked, headers, native = await aside(partial(_asked, backend, body), waited.size)
         try:
             raw = await self._http.open(backend, asked | {"stream": True}, waited, path=PATH, headers=headers)

@@ -85,7 +85,7 @@ def start_share(n: int) -> float:
     return unspent(n) - unspent(n + 1)
 
 
-class Running:
+class RunningParity:
     """Anytime-valid bounds on the running parity, from losses in their order.
 
     ``upper``: some stretch of the audits up to now shows that parity was below this; ``lower``: that it was above.
@@ -212,7 +212,7 @@ class Monitor:
         self._begin(1 - confidence if start > 1 else spare)
 
     def _begin(self, doubt: float) -> None:
-        self.running = Running(self._target, self._confidence)
+        self.running = RunningParity(self._target, self._confidence)
         self._suspicion = Suspicion(self._target)
         self._certificates = Certificates(self._target, doubt, self._grid)
 

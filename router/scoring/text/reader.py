@@ -200,7 +200,7 @@ class Blocks:
         grams.eliminate_zeros()  # n-grams that every request has
         return Rows(dense, grams)
 
-    def unfold(self, fitted: linear.Linear, platt: Platt) -> HeadWeights:
+    def unfold(self, fitted: linear.LinearModel, platt: Platt) -> HeadWeights:
         """Weights for raw readings, calibration folded in."""
         weights = platt.slope * fitted.weights
         mean_at, tasks_at = len(self.mean), len(self.mean) + len(self.columns)

@@ -109,7 +109,7 @@ def test_an_export_is_remembered_beside_its_dataset(tmp_path: Path) -> None:
         app, ["dataset", "export", str(data.folder), "--format", "axolotl"], env={"LOCUM_HOME": str(home)}
     )
     assert ran.exit_code == 0 and "type: chat_template" in ran.output
-    assert registry.datasets(home) == [registry.Known(data.folder, (data.folder / "train.axolotl.jsonl",))]
+    assert registry.datasets(home) == [registry.KnownDataset(data.folder, (data.folder / "train.axolotl.jsonl",))]
 
 
 def test_a_folder_without_a_dataset_or_with_an_older_one_says_what_to_do(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import pytest
 
 from distiller.economics.flow import Flow, Rates, flow_of
 from distiller.economics.scales import Scales
-from distiller.home import Due, remember
+from distiller.home import RoundKind, remember
 from distiller.rounds.trigger import Tally, due
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.guard_report import Guarded
+from router.contracts.guard_report import GuardReport
 from router.contracts.prices import Price
 from router.contracts.records import Answer, AnswerKind, Audit, Record, Usage
 from router.contracts.rounds import CANARY
@@ -192,16 +192,18 @@ def test_the_log_is_read_once_an_hour(tmp_path: Path) -> None:
 def test_watch_trains_nothing_that_does_not_pay_and_says_why(tmp_path: Path) -> None:
     worth = Scales(logged(tmp_path, week(10), line(0.0, 0.0, None)), lambda: NOW).worth(policy())
     rounds, tally = [line(0.0, 0.0, None)], Tally(9, 1200, 110, 90)
-    assert due(policy(), tally, rounds)[0] is Due.TRAIN
+    assert due(policy(), tally, rounds)[0] is RoundKind.TRAIN
     wanted, why = due(policy(), tally, rounds, None, worth)
     assert wanted is None
     assert why.startswith("700 new trainable records, but a round would cost 1.00 USD and save 0.00")
-    assert due(policy(), Tally(9, 1200, 160, 90), rounds, None, worth)[0] is Due.CALIBRATE  # that still may be due
-    broke = Guarded(bundle="b", changed_at=2.0, route=1.01, accept=1.01)
-    assert due(policy(), tally, rounds, broke, worth)[0] is Due.TRAIN  # quality goes before money
+    assert (
+        due(policy(), Tally(9, 1200, 160, 90), rounds, None, worth)[0] is RoundKind.CALIBRATE
+    )  # that still may be due
+    broke = GuardReport(bundle="b", changed_at=2.0, route=1.01, accept=1.01)
+    assert due(policy(), tally, rounds, broke, worth)[0] is RoundKind.TRAIN  # quality goes before money
 
 
 def test_watch_trains_what_pays(tmp_path: Path) -> None:
     worth = Scales(logged(tmp_path, week(300), line(0.0, 0.5)), lambda: NOW).worth(policy())
     assert worth is not None and worth.pays
-    assert due(policy(), Tally(9, 1200, 110, 90), [line(0.0, 0.5)], None, worth)[0] is Due.TRAIN
+    assert due(policy(), Tally(9, 1200, 110, 90), [line(0.0, 0.5)], None, worth)[0] is RoundKind.TRAIN

@@ -19,7 +19,7 @@ from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.errors import EngineError
 from router.judges.judge import Judges
 from router.policy.judges import AnyJudge, Exact, Feedback, Labels, Llm
-from router.policy.policy import Accept
+from router.policy.policy import AcceptPart
 
 
 class Student(ThreadingHTTPServer):
@@ -112,7 +112,7 @@ def test_every_question_is_asked_greedily_with_room_for_twice_the_teachers_answe
 
 
 def test_the_beginning_that_a_stream_would_be_judged_by_is_kept_too(student: Student, tmp_path: Path) -> None:
-    asker = Asker(student.url, "candidate", accept=Accept(hold_tokens=1))
+    asker = Asker(student.url, "candidate", accept=AcceptPart(hold_tokens=1))
     signals = asker.ask(questions(1), tmp_path / "kept.jsonl")["r0"].signals
     assert signals is not None and signals.held is not None
     assert (signals.held.tokens, signals.held.sum_logprob, signals.held.complete) == (1, -0.25, False)
@@ -122,7 +122,7 @@ def test_the_beginning_that_a_stream_would_be_judged_by_is_kept_too(student: Stu
 def test_samples_are_drawn_where_the_policy_draws_them_and_compared_with_the_answer(
     student: Student, tmp_path: Path
 ) -> None:
-    asker = Asker(student.url, "candidate", accept=Accept(samples=3))
+    asker = Asker(student.url, "candidate", accept=AcceptPart(samples=3))
     answers = asker.ask(questions(4), tmp_path / "kept.jsonl")
     told = {(a.signals.samples, a.signals.agreement) for a in answers.values() if a.signals}
     assert told == {(3, 2 / 3)} and len(student.bodies) == 4 * (1 + 3)

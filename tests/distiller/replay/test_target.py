@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distiller.replay.policy_file import with_threshold, write
-from distiller.replay.target import Tuned, TuningTarget, tuned
+from distiller.replay.target import TunedThreshold, TuningTarget, tuned
 from router.contracts.decision import Reason, Tier
 from router.errors import LocumError, PolicyError, StoreError
 from router.policy.policy import load_policy
@@ -90,7 +90,7 @@ def test_a_target_that_cannot_be_is_refused(text: str) -> None:
 ROUTING = policy(accept={"cascade": False})
 
 
-def tune_to(target: str, recorded: Recorded, **more: Any) -> Tuned:
+def tune_to(target: str, recorded: Recorded, **more: Any) -> TunedThreshold:
     return tuned(read(recorded.records(), ROUTING), ROUTING, TuningTarget.parse(target, **more), today="2026-01-31")
 
 

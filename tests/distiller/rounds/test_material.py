@@ -11,13 +11,13 @@ from typing import Any
 from distiller.bundles import LEARNT, Draft, write_bundle
 from distiller.config import Configs, EvaluateConfig
 from distiller.data.rows import DatasetRow
-from distiller.home import Due
+from distiller.home import RoundKind
 from distiller.progress import SilentProgress
 from distiller.rounds.material import Material
 from distiller.synthesis.shelf import keep
 from router.contracts.bundles import DatasetRef, Thresholds, activate
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.guard_report import Guarded, write_guarded
+from router.contracts.guard_report import GuardReport, write_guarded
 from router.contracts.records import Answer, AnswerKind, Audit, Record, Rights
 from router.policy.policy import Policy
 from router.scoring.scorer import Scorer
@@ -62,7 +62,7 @@ def audited(at: int) -> Record:
 
 
 def holdout(settings: Settings) -> list[str]:
-    material = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=Configs(), tell=SilentProgress())
+    material = Material(POLICY, settings, kind=RoundKind.CALIBRATE, seed=0, configs=Configs(), tell=SilentProgress())
     return [q.request_id for q in material.holdout]
 
 
@@ -76,7 +76,7 @@ def test_what_a_teacher_wrote_by_itself_is_trained_on_and_nothing_is_measured_by
         "p",
         [DatasetRow("synthetic-1", "synthetic-1", now + 1.0, asked, "yes", "t", "allowed", synthetic=True)],
     )
-    material = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=Configs(), tell=SilentProgress())
+    material = Material(POLICY, settings, kind=RoundKind.CALIBRATE, seed=0, configs=Configs(), tell=SilentProgress())
     assert material.dataset.counts == {"train": 1, "dev": 0, "holdout": 1}
     assert [q.request_id for q in material.dev] == []
     assert [q.request_id for q in material.holdout] == [f"r{now}"]
@@ -89,7 +89,7 @@ def test_audits_from_before_parity_broke_prove_nothing(tmp_path: Path) -> None:
             store.append(audited(at))
     assert len(holdout(settings)) == 6
     settings.bundles("p").mkdir(parents=True)
-    write_guarded(settings.bundles("p"), Guarded(bundle="b", changed_at=now + 3.0, route=1.01, accept=1.01))
+    write_guarded(settings.bundles("p"), GuardReport(bundle="b", changed_at=now + 3.0, route=1.01, accept=1.01))
     assert holdout(settings) == [f"r{now + 4}", f"r{now + 5}"]
 
 
@@ -112,14 +112,14 @@ def test_what_refreshes_is_older_than_the_holdout_and_newer_than_what_was_learnt
     configs = Configs(evaluate=EvaluateConfig(max_holdout=4))
 
     def material() -> Material:
-        return Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=configs, tell=SilentProgress())
+        return Material(POLICY, settings, kind=RoundKind.CALIBRATE, seed=0, configs=configs, tell=SilentProgress())
 
     found = material()
     assert [q.request_id for q in found.holdout] == [f"r{now + i}" for i in (4, 5, 6, 7)]
     assert [q.request_id for q in found.older] == [f"r{now}", f"r{now + 3}"], "one was learnt from, one is unknown"
     assert list(found.known_answers(found.older)) == [f"r{now}", f"r{now + 3}"]
     assert found.audited_ids([f"r{now + 1}", "r of old"]) == {f"r{now + 1}"}
-    write_guarded(bundles, Guarded(bundle="b", changed_at=now + 0.5, route=1.01, accept=1.01))
+    write_guarded(bundles, GuardReport(bundle="b", changed_at=now + 0.5, route=1.01, accept=1.01))
     assert [q.request_id for q in material().older] == [f"r{now + 3}"], "it is from before parity broke"
 
 
@@ -135,5 +135,5 @@ def test_of_a_bundle_that_kept_no_ids_only_what_came_later_refreshes(tmp_path: P
         for at in range(now, now + 8):
             store.append(answered(at))
     configs = Configs(evaluate=EvaluateConfig(max_holdout=3))
-    found = Material(POLICY, settings, kind=Due.CALIBRATE, seed=0, configs=configs, tell=SilentProgress())
+    found = Material(POLICY, settings, kind=RoundKind.CALIBRATE, seed=0, configs=configs, tell=SilentProgress())
     assert [q.request_id for q in found.older] == [f"r{now + 3}", f"r{now + 4}"]

@@ -16,7 +16,7 @@ import pytest
 
 from distiller.bundles import INT8, LEARNT, manifests, weights_sha256
 from distiller.config import Configs, EvaluateConfig, TrainConfig
-from distiller.home import Due, unfinished
+from distiller.home import RoundKind, unfinished
 from distiller.progress import SilentProgress
 from distiller.rounds.round import run_round
 from distiller.rounds.trigger import count, due
@@ -122,7 +122,7 @@ def test_a_killed_round_goes_on_where_it_stopped_with_the_data_it_began_with(
     after_first_round: dict[str, Any],
 ) -> None:
     report, settings = after_first_round["report"], after_first_round["settings"]
-    assert after_first_round["unfinished"] is Due.TRAIN
+    assert after_first_round["unfinished"] is RoundKind.TRAIN
     assert report.resumed
     (manifest,) = manifests(settings.bundles("tickets"))
     assert manifest.student.sha256 == after_first_round["killed_at"]
@@ -145,7 +145,7 @@ def test_tuning_anew_keeps_the_student_and_asks_only_what_live_audits_did_not(
     settings, policy, first = (after_first_round[k] for k in ("settings", "policy", "report"))
     fresh = [r for r in traffic(120, seed=3) if r.decision.audited]
     write(settings, policy, answered_live(fresh, first.bundle))
-    report = run_round(policy, settings, kind=Due.CALIBRATE, configs=configs(), encoders=transformer)
+    report = run_round(policy, settings, kind=RoundKind.CALIBRATE, configs=configs(), encoders=transformer)
     assert report.promoted, report.reasons
     bundles = settings.bundles("tickets")
     old, new = manifests(bundles)[-2:]

@@ -10,7 +10,7 @@ import torch
 
 from distiller.config import TrainConfig
 from distiller.training.attention import NAME, suits, written_out
-from distiller.training.batches import Encoded, idle, packed, passes, tensors
+from distiller.training.batches import EncodedRow, idle, packed, passes, tensors
 from distiller.training.learner import Learner
 from distiller.training.methods.hard import HardLabel
 from tests.distiller.tiny_student import student
@@ -18,8 +18,8 @@ from tests.distiller.tiny_student import student
 CONFIG = TrainConfig(precision="fp32", device="cpu", threads=1, freeze_embeddings=False, packing=True)
 
 
-def row(n: int, prompt: int, answer: int, weight: float = 1.0) -> Encoded:
-    return Encoded(tuple((7 * n + 3 * i) % 200 for i in range(prompt + answer)), prompt, weight)
+def row(n: int, prompt: int, answer: int, weight: float = 1.0) -> EncodedRow:
+    return EncodedRow(tuple((7 * n + 3 * i) % 200 for i in range(prompt + answer)), prompt, weight)
 
 
 ROWS = [row(1, 9, 3), row(2, 4, 1, 0.5), row(3, 17, 6), row(4, 2, 2, 3.0)]
@@ -53,7 +53,7 @@ def test_what_another_row_says_does_not_reach_a_packed_one(tmp_path: Path) -> No
 def test_packing_is_left_to_rows_that_have_nothing_to_share(tmp_path: Path) -> None:
     learner = Learner(CONFIG, student(tmp_path), HardLabel())
     assert learner.packing and learner.model.config._attn_implementation == NAME
-    alike = [Encoded((*range(40), 50 + i, 60 + i), 41, 1.0) for i in range(6)]
+    alike = [EncodedRow((*range(40), 50 + i, 60 + i), 41, 1.0) for i in range(6)]
     parts = list(passes([*alike, *ROWS], 1000, "cpu", packing=True))
     assert [p.prefix is None for p in parts] == [True, False]
     assert parts[0].tokens.shape == (1, sum(len(r.tokens) for r in ROWS)) and len(parts[1].tokens) == 6
@@ -89,7 +89,7 @@ def test_a_model_with_a_window_is_not_packed(tmp_path: Path) -> None:
 
 
 def test_activations_computed_twice_change_no_gradient(tmp_path: Path) -> None:
-    rows = [Encoded((*range(20), 50 + i, 60 + i), 21, 1.0) for i in range(6)]
+    rows = [EncodedRow((*range(20), 50 + i, 60 + i), 21, 1.0) for i in range(6)]
     moved = []
     for again in (False, True):
         learner = Learner(

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build, read
-from distiller.training.batches import Encoded, Pass, encode
+from distiller.training.batches import EncodedRow, Pass, encode
 from distiller.training.checkpoints import Checkpoint, RunState
 from distiller.training.launch import train
 from distiller.training.learner import Learner
@@ -89,7 +89,7 @@ class Drawing(HardLabel):
     def parameters(self) -> dict[str, torch.Tensor]:
         return {"own": self.own}  # type: ignore[attr-defined]
 
-    def rows(self, rows: Sequence[Encoded], step: int, model: Any) -> Sequence[Encoded]:
+    def rows(self, rows: Sequence[EncodedRow], step: int, model: Any) -> Sequence[EncodedRow]:
         return [replace(r, weight=float(torch.rand(()))) for r in rows]
 
     def loss(self, outputs: Outputs, part: Pass) -> torch.Tensor:
@@ -98,7 +98,7 @@ class Drawing(HardLabel):
 
 def test_a_methods_own_weights_and_random_draws_go_on_where_they_were(tmp_path: Path) -> None:
     base = student(tmp_path / "base")
-    rows = [Encoded((1, 5, 20 + i, 2, 1, 6, 8 + i % 3, 2), 6, 1.0) for i in range(8)]
+    rows = [EncodedRow((1, 5, 20 + i, 2, 1, 6, 8 + i % 3, 2), 6, 1.0) for i in range(8)]
     config = replace(CONFIG, precision="fp32", weight_decay=0.0)
 
     def made() -> Learner:

@@ -10,7 +10,7 @@ import torch
 from structlog.testing import capture_logs
 
 from distiller.config import TrainConfig
-from distiller.training.batches import Encoded, Pass
+from distiller.training.batches import EncodedRow, Pass
 from distiller.training.learner import Learner
 from distiller.training.methods.hard import HardLabel
 from distiller.training.outputs import Outputs
@@ -19,7 +19,7 @@ from router.errors import TrainingError
 from tests.distiller.tiny_student import student
 
 CONFIG = TrainConfig(device="cpu", threads=1, tokens_per_pass=64)
-ROWS = [Encoded(tuple((5 * n + 3 * i) % 200 for i in range(8)), 5, 1.0) for n in range(8)]
+ROWS = [EncodedRow(tuple((5 * n + 3 * i) % 200 for i in range(8)), 5, 1.0) for n in range(8)]
 
 
 @dataclass(frozen=True)

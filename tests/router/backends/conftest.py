@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from router.backends.base import Backend, Waited
+from router.backends.base import Backend, WaitingTime
 from router.backends.litellm import LiteLLMWire
 from router.contracts.decision import Tier
 from tests.fakes import FakeUpstream, served
@@ -41,4 +41,4 @@ def at(model: str, **more: Any) -> Backend:
 
 
 async def whole(backend: Backend, body: dict[str, Any]) -> Any:
-    return orjson.loads((await LiteLLMWire().complete(backend, body, Waited())).body)
+    return orjson.loads((await LiteLLMWire().complete(backend, body, WaitingTime())).body)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from router.backends.base import Backend, Waited
+from router.backends.base import Backend, WaitingTime
 from router.backends.breakers import CircuitBreaker, ProcessBreakers, ProcessRests
 from router.backends.client import BackendClient, Retries, Wires
 from router.contracts.decision import Tier
@@ -62,11 +62,11 @@ async def test_clients_over_one_state_agree_on_who_fails_and_who_rests(
 
 
 async def whole(tiers: BackendClient, backend: Backend, wished: dict[str, Any] | None = None, **more: Any) -> int:
-    return (await tiers.whole(backend, BODY | more, Waited(), wished=wished or {})).status
+    return (await tiers.whole(backend, BODY | more, WaitingTime(), wished=wished or {})).status
 
 
 async def begun(tiers: BackendClient, backend: Backend, **more: Any) -> bytes:
-    events = await tiers.open(backend, BODY | USAGE | more, Waited())
+    events = await tiers.open(backend, BODY | USAGE | more, WaitingTime())
     first = await events.read()
     await events.close()
     return first
@@ -152,7 +152,7 @@ async def test_what_a_moment_may_mend_is_asked_again(
 ) -> None:
     scripts = iter([Script(status=status, headers={"retry-after-ms": "20"}), Script()])
     upstream.answer = lambda body: next(scripts)
-    waited = Waited()
+    waited = WaitingTime()
     assert (await tiers.whole(teacher, BODY, waited)).status == 200
     assert waited.seconds >= 0.02
 

@@ -10,7 +10,7 @@ import litellm
 import pytest
 
 from router.backends import litellm as litellm_wire
-from router.backends.base import Backend, Waited
+from router.backends.base import Backend, WaitingTime
 from router.backends.faults import surely_unpaid
 from router.backends.litellm import LiteLLMWire
 from router.errors import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamUnusable
@@ -51,7 +51,7 @@ async def test_a_stream_of_more_than_any_may_be_ends(
     upstream: FakeUpstream, backend: Backend, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     monkeypatch.setattr(litellm_wire, limit, 64)
-    stream = await LiteLLMWire().open(backend, PLAIN | {"stream": True}, Waited())
+    stream = await LiteLLMWire().open(backend, PLAIN | {"stream": True}, WaitingTime())
     with pytest.raises(UpstreamError, match="more than 64 bytes") as caught:
         await stream.read()
     assert not surely_unpaid(caught.value)
@@ -103,7 +103,7 @@ async def test_whatever_litellm_trips_over_is_an_upstreams_error(
     for stream in (False, True):
         try:
             if stream:
-                found = await LiteLLMWire().open(at(model), PLAIN | more | {"stream": True}, Waited())
+                found = await LiteLLMWire().open(at(model), PLAIN | more | {"stream": True}, WaitingTime())
                 await found.read()
                 await found.close()
             else:
@@ -119,7 +119,7 @@ async def test_a_wait_ends_where_litellms_own_limit_does_not_hold(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(litellm, "acompletion", never)
-    waited = Waited()
+    waited = WaitingTime()
     with pytest.raises(UpstreamTimeout, match=r"within 0\.05 s"):
         await LiteLLMWire(first_seconds=0).complete(at("hosted_vllm/big", timeout_seconds=0.05), PLAIN, waited)
     assert waited.seconds >= 0.05
@@ -143,7 +143,7 @@ async def test_what_breaks_a_stream_in_the_middle_is_an_upstreams_error(
         return Chunks()
 
     monkeypatch.setattr(litellm, "acompletion", opened)
-    stream = await LiteLLMWire().open(backend, PLAIN, Waited())
+    stream = await LiteLLMWire().open(backend, PLAIN, WaitingTime())
     with pytest.raises(UpstreamError) as caught:
         await stream.read()
     assert "sk-" not in str(caught.value)
@@ -158,7 +158,7 @@ async def test_a_stream_that_ends_before_it_says_anything_is_no_answer(
     monkeypatch.setenv("GROQ_API_BASE", f"{upstream.url}/v1")
     upstream.always(raw=raw, headers={"content-type": "text/event-stream"})
     with pytest.raises(UpstreamError):
-        stream = await LiteLLMWire().open(at(model), PLAIN | {"stream": True}, Waited())
+        stream = await LiteLLMWire().open(at(model), PLAIN | {"stream": True}, WaitingTime())
         while await stream.read():
             pass
     assert upstream.seen

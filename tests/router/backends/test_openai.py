@@ -19,7 +19,7 @@ import pytest
 
 from router.backends import openai
 from router.backends.anthropic import AnthropicWire
-from router.backends.base import Backend, Upstream, Waited
+from router.backends.base import Backend, Upstream, WaitingTime
 from router.backends.faults import surely_unpaid
 from router.backends.openai import OpenAIWire
 from router.contracts.decision import Tier
@@ -80,7 +80,7 @@ def wire(request: pytest.FixtureRequest, http: OpenAIWire) -> Upstream:
 
 
 async def stream_of(wire: Upstream, backend: Backend) -> bytes:
-    stream = await wire.open(backend, BODY | {"stream": True}, Waited())
+    stream = await wire.open(backend, BODY | {"stream": True}, WaitingTime())
     try:
         pieces = []
         while piece := await stream.read():
@@ -107,7 +107,7 @@ async def test_an_answer_without_end_is_a_failure_that_may_have_cost_something(
     counting = asyncio.create_task(count())
     async with serving(head(length=len(blanks) if told else None, encoding=encoding), blanks) as backend:
         with pytest.raises(UpstreamError, match="answered with more than 33554432 bytes") as caught:
-            await wire.complete(backend, BODY, Waited())
+            await wire.complete(backend, BODY, WaitingTime())
     counting.cancel()
     assert not surely_unpaid(caught.value)
     assert turns > 32, "others have their turn between pieces"
@@ -116,10 +116,10 @@ async def test_an_answer_without_end_is_a_failure_that_may_have_cost_something(
 async def test_an_answer_as_long_as_one_may_be_is_whole(http: OpenAIWire, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(head(length=len(ANSWER)), ANSWER) as backend:
         monkeypatch.setattr(openai, "LONGEST_EVENT_BYTES", len(ANSWER))
-        assert (await http.complete(backend, BODY, Waited())).body == ANSWER
+        assert (await http.complete(backend, BODY, WaitingTime())).body == ANSWER
         monkeypatch.setattr(openai, "LONGEST_EVENT_BYTES", len(ANSWER) - 1)
         with pytest.raises(UpstreamError, match="more than"):
-            await http.complete(backend, BODY, Waited())
+            await http.complete(backend, BODY, WaitingTime())
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -128,8 +128,8 @@ async def test_compressed_answers_and_streams_are_read(http: OpenAIWire, encodin
     for content in (ANSWER, long):
         small = packed(content, encoding)
         async with serving(head(length=len(small), encoding=encoding), small) as backend:
-            assert (await http.complete(backend, BODY, Waited())).body == content
-            assert (await http.complete(backend, BODY, Waited())).body == content
+            assert (await http.complete(backend, BODY, WaitingTime())).body == content
+            assert (await http.complete(backend, BODY, WaitingTime())).body == content
     events = b'data: {"choices":[]}\n\n' * 100_000
     small = packed(events, encoding)
     async with serving(head(encoding=encoding, kind="text/event-stream"), small) as backend:
@@ -147,7 +147,7 @@ async def test_a_long_error_is_what_its_status_says(
     sent = packed(words, encoding) if encoding else words
     async with serving(head(status, len(sent), encoding, "text/html"), sent) as backend:
         with pytest.raises(kind) as caught:
-            await (stream_of(wire, backend) if streamed else wire.complete(backend, BODY, Waited()))
+            await (stream_of(wire, backend) if streamed else wire.complete(backend, BODY, WaitingTime()))
     if isinstance(caught.value, UpstreamRefused):
         assert "no such field" in orjson.loads(caught.value.reply_body)["error"]["message"]
         assert len(caught.value.reply_body) < MIB
@@ -180,7 +180,7 @@ async def test_a_connection_that_is_reset_leaves_nothing_in_the_log(http: OpenAI
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     backend = Backend(Tier.TEACHER, "the teacher", "big", url, timeout_seconds=10)
-    stream = await http.open(backend, BODY, Waited())
+    stream = await http.open(backend, BODY, WaitingTime())
     assert await stream.read()
     if when == "later":
         assert await stream.read() == b""
@@ -215,9 +215,9 @@ async def test_a_large_request_is_written_beside_the_event_loop(
     async with serving(head(length=len(ANSWER)) + ANSWER) as backend:
         for size in (LARGE_BYTES, LARGE_BYTES + 1):
             if streamed:
-                await (await http.open(backend, BODY, Waited(size))).close()
+                await (await http.open(backend, BODY, WaitingTime(size))).close()
             else:
-                await http.complete(backend, BODY, Waited(size))
+                await http.complete(backend, BODY, WaitingTime(size))
     assert threads[0] == threading.main_thread().name
     assert threads[1].startswith("locum-aside")
 
@@ -226,4 +226,4 @@ async def test_a_large_request_is_written_beside_the_event_loop(
 async def test_an_answer_packed_in_a_way_that_cannot_be_read_is_named(http: OpenAIWire, encoding: str) -> None:
     async with serving(head(200, len(ANSWER), encoding), ANSWER) as backend:
         with pytest.raises(UpstreamError, match=f"the teacher packed its answer as {encoding[:3]}"):
-            await http.complete(backend, BODY, Waited())
+            await http.complete(backend, BODY, WaitingTime())

@@ -11,7 +11,7 @@ import litellm
 import orjson
 import pytest
 
-from router.backends.base import Backend, Waited
+from router.backends.base import Backend, WaitingTime
 from router.backends.litellm import LiteLLMWire
 from router.errors import UpstreamError, UpstreamRefused, UpstreamUnable
 from tests.fakes import FakeUpstream, served
@@ -123,7 +123,7 @@ async def test_nor_does_one_of_an_embeddings_request(
     vectors = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}], "model": "big"}
     upstream.always(raw=orjson.dumps(vectors | {"usage": {"prompt_tokens": 3, "total_tokens": 3}}))
     body = {"model": "x", "input": ["a"], "dimensions": 1, "encoding_format": "float"}
-    await LiteLLMWire().embed(backend, body | steering(f"{stranger.url}/v1"), Waited())
+    await LiteLLMWire().embed(backend, body | steering(f"{stranger.url}/v1"), WaitingTime())
     assert (len(upstream.seen), len(stranger.seen)) == (1, 0)
     assert upstream.seen[0].body.keys() <= {"model", "input", "dimensions", "encoding_format"}
     assert upstream.seen[0].headers["authorization"] == "Bearer sk-secret"
@@ -163,9 +163,9 @@ async def test_nothing_that_a_message_names_is_fetched(
     body = {**PLAIN, "messages": [{"role": "user", "content": [{"type": "text", "text": "what?"}, part]}]}
     if "hosted_vllm" not in model:
         with pytest.raises((UpstreamError, UpstreamRefused)):
-            await LiteLLMWire().complete(at(model, key=None, timeout_seconds=10), body, Waited())
+            await LiteLLMWire().complete(at(model, key=None, timeout_seconds=10), body, WaitingTime())
     else:
-        await asyncio.wait([asyncio.create_task(LiteLLMWire().complete(backend, body, Waited()))])
+        await asyncio.wait([asyncio.create_task(LiteLLMWire().complete(backend, body, WaitingTime()))])
     assert not stranger.seen
 
 
@@ -268,7 +268,7 @@ async def test_files_of_the_proxys_account_are_refused_by_name(
 @pytest.mark.parametrize("given", ["gs://bucket/x.png", ["hi", "files/abc"]])
 async def test_nor_are_they_made_vectors_of(upstream: FakeUpstream, backend: Backend, given: Any) -> None:
     with pytest.raises(UpstreamUnable):
-        await LiteLLMWire().embed(at("gemini/gemini-embedding-2"), {"model": "x", "input": given}, Waited())
+        await LiteLLMWire().embed(at("gemini/gemini-embedding-2"), {"model": "x", "input": given}, WaitingTime())
     assert not upstream.seen
 
 

@@ -12,7 +12,7 @@ import pytest
 from openai import OpenAI
 
 from router.backends import thoughts
-from router.backends.thoughts import Owed
+from router.backends.thoughts import Debts
 from tests.fakes import FakeUpstream, Script, World, served, world
 
 LONG = "function-call-1234567890123456789"
@@ -28,13 +28,13 @@ def turn(*calls: Any, **more: Any) -> dict[str, Any]:
     return {"role": "assistant", "content": None, "tool_calls": list(calls), **more}
 
 
-def kept(*turns: Any, owner: str = "A", conversation: str = "c", **more: Any) -> Owed:
-    found = Owed(**more)
+def kept(*turns: Any, owner: str = "A", conversation: str = "c", **more: Any) -> Debts:
+    found = Debts(**more)
     found.keep(turns, "kimi", owner, conversation)
     return found
 
 
-def back(store: Owed, *turns: Any, writer: str = "kimi", owner: str = "A", conversation: str = "c") -> Any:
+def back(store: Debts, *turns: Any, writer: str = "kimi", owner: str = "A", conversation: str = "c") -> Any:
     return store.given_back(turns, writer, owner, conversation)
 
 
@@ -72,7 +72,7 @@ def test_odd_calls_are_passed_over(odd: Any) -> None:
 def test_it_is_bounded_by_calls_bytes_and_age(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thoughts, "MOST_CALLS", 3)
     now = [0.0]
-    store = Owed(clock=lambda: now[0])
+    store = Debts(clock=lambda: now[0])
     asked = [turn(call(f"{n:030}")) for n in range(5)]
     for one in asked:
         store.keep([one | {"reasoning": "hm"}], "kimi", "A", "c")

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from router.backends.base import Backend, Upstream, Waited
+from router.backends.base import Backend, Upstream, WaitingTime
 from router.backends.litellm import LiteLLMWire
 from router.backends.openai import OpenAIWire
 from router.contracts.decision import Tier
@@ -55,7 +55,7 @@ def backend(upstream: FakeUpstream, wire: Upstream, monkeypatch: pytest.MonkeyPa
 
 @asynccontextmanager
 async def streamed(wire: Upstream, backend: Backend) -> AsyncIterator[list[bytes]]:
-    stream = await wire.open(backend, BODY | {"stream": True}, Waited())
+    stream = await wire.open(backend, BODY | {"stream": True}, WaitingTime())
     pieces = []
     while piece := await stream.read():
         pieces.append(piece)
@@ -65,7 +65,7 @@ async def streamed(wire: Upstream, backend: Backend) -> AsyncIterator[list[bytes
 
 async def test_a_whole_answer_and_its_wait(upstream: FakeUpstream, wire: Upstream, backend: Backend) -> None:
     upstream.always(seconds=0.05)
-    waited = Waited()
+    waited = WaitingTime()
     reply = await wire.complete(backend, BODY, waited)
     answer = orjson.loads(reply.body)
     assert answer["choices"][0]["message"]["content"] == "hello there friend"
@@ -78,7 +78,7 @@ async def test_a_whole_answer_and_its_wait(upstream: FakeUpstream, wire: Upstrea
 
 async def test_tools_reach_the_backend(upstream: FakeUpstream, wire: Upstream, backend: Backend) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
-    await wire.complete(backend, BODY | {"tools": tools}, Waited())
+    await wire.complete(backend, BODY | {"tools": tools}, WaitingTime())
     assert upstream.seen[0].body["tools"][0]["function"]["name"] == "f"
 
 
@@ -112,7 +112,7 @@ async def test_failures_have_their_kind_and_quote_no_one(
             async with streamed(wire, backend):
                 pass
         else:
-            await wire.complete(backend, BODY, Waited())
+            await wire.complete(backend, BODY, WaitingTime())
     assert "the teacher" in str(caught.value)
     assert "sk-" not in str(caught.value)
 
@@ -121,7 +121,7 @@ async def test_failures_have_their_kind_and_quote_no_one(
 async def test_a_refusal_keeps_its_words(upstream: FakeUpstream, wire: Upstream, backend: Backend, status: int) -> None:
     upstream.always(status=status, error={"message": "no such thing", "type": "invalid_request_error"})
     with pytest.raises(UpstreamRefused) as caught:
-        await wire.complete(backend, BODY, Waited())
+        await wire.complete(backend, BODY, WaitingTime())
     assert caught.value.reply_status == status
     assert b"no such thing" in caught.value.reply_body
 
@@ -133,14 +133,14 @@ async def test_a_model_that_gives_no_logprobs_refuses_the_request_not_the_key(
     words = "You are not allowed to request logprobs from this model"
     upstream.always(status=403, error={"message": words, "type": "invalid_request_error"})
     with pytest.raises(UpstreamRefused) as caught:
-        await wire.complete(backend, BODY | {"logprobs": True}, Waited())
+        await wire.complete(backend, BODY | {"logprobs": True}, WaitingTime())
     assert (caught.value.reply_status, words.encode() in caught.value.reply_body) == (403, True)
 
 
 async def test_the_wait_that_was_asked_for_is_kept(upstream: FakeUpstream, wire: Upstream, backend: Backend) -> None:
     upstream.always(status=429, headers={"retry-after": "37"})
     with pytest.raises(UpstreamRateLimited) as caught:
-        await wire.complete(backend, BODY, Waited())
+        await wire.complete(backend, BODY, WaitingTime())
     assert (caught.value.wait_seconds, caught.value.retry_after) == (37, "37")
 
 
@@ -167,13 +167,13 @@ async def test_no_one_there_is_unreachable() -> None:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
         wire = OpenAIWire()
         with pytest.raises(UpstreamUnreachable):
-            await wire.complete(Backend(Tier.TEACHER, "gone", "big", url, 1), BODY, Waited())
+            await wire.complete(Backend(Tier.TEACHER, "gone", "big", url, 1), BODY, WaitingTime())
         await wire.close()
 
 
 async def test_leaving_a_stream_ends_the_request(upstream: FakeUpstream, wire: Upstream, backend: Backend) -> None:
     upstream.always(hang_after=2)
-    stream = await wire.open(backend, BODY | {"stream": True}, Waited())
+    stream = await wire.open(backend, BODY | {"stream": True}, WaitingTime())
     assert await stream.read()
     await stream.close()
     assert await asyncio.to_thread(upstream.seen[0].left.wait, DEADLINE_SECONDS)
@@ -223,7 +223,7 @@ async def test_a_broken_framing_is_a_failure_at_once_and_not_a_wait(broken: byte
     async with scripted(*pieces) as url, asyncio.timeout(DEADLINE_SECONDS):
         backend = Backend(Tier.TEACHER, "the teacher", "big", url, timeout_seconds=600)
         with pytest.raises(UpstreamError, match="broke off"):
-            await wire.complete(backend, BODY, Waited())
+            await wire.complete(backend, BODY, WaitingTime())
         with pytest.raises(UpstreamError, match="broke off"):
             async with streamed(wire, backend):
                 pass
@@ -243,7 +243,7 @@ async def test_a_header_that_is_no_text_goes_on_as_the_bytes_that_it_is(status: 
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     wire = OpenAIWire()
     try:
-        reply = await wire.complete(Backend(Tier.TEACHER, "it", "big", url, timeout_seconds=5), BODY, Waited())
+        reply = await wire.complete(Backend(Tier.TEACHER, "it", "big", url, timeout_seconds=5), BODY, WaitingTime())
         assert dict(reply.headers) == {b"retry-after": b"\x80\xff", b"content-type": b"\xe9"}
     except UpstreamRefused as e:
         assert dict(e.reply_headers) == {b"retry-after": b"\x80\xff", b"content-type": b"\xe9"}

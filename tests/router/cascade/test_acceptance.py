@@ -10,21 +10,21 @@ from router.cascade.acceptance import judge_answer
 from router.contracts.bundles import Thresholds
 from router.contracts.decision import Decision, Deferral, Reason, Tier
 from router.contracts.records import Signals
-from router.judges.soundness import AnswerSoFar, Wanted
+from router.judges.soundness import AnswerSoFar, AskedForm
 from router.policy.policy import Policy
 from router.scoring.model import Example
 from router.scoring.scorer import Scorer
 from router.scoring.signals import summarise
 from router.scoring.text.features import extract
 
-FREE = Wanted()
+FREE = AskedForm()
 TEAM = {
     "type": "object",
     "properties": {"team": {"type": "string", "enum": ["billing", "cards"]}},
     "required": ["team"],
     "additionalProperties": False,
 }
-JSON_TEAM = Wanted(json=True, schema=TEAM)
+JSON_TEAM = AskedForm(json=True, schema=TEAM)
 
 
 def seen(text: str | None, finish: str | None = "stop", **fields: Any) -> AnswerSoFar:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from router.cascade.audit import Auditor, Missed, Quiet
+from router.cascade.audit import Auditor, MissReason, Quiet
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.errors import JudgeError, LocumError, UpstreamRefused, UpstreamTimeout
-from router.judges.base import Means, Said
+from router.judges.base import Means, ModelReply
 from router.judges.judge import Judges
 from router.metrics.metrics import MISSED
 from router.policy.judges import Feedback, Llm
@@ -196,7 +196,7 @@ async def test_a_failing_upstream_is_a_missed_audit(store: Store, make_record: M
     store.append(record)
     async with auditing(store, fails) as (auditor, told):
         auditor.submit(record, "request")
-    assert (await outcome(store, told)).missed == Missed.UPSTREAM_ERROR
+    assert (await outcome(store, told)).missed == MissReason.UPSTREAM_ERROR
 
 
 async def test_our_own_failure_is_a_missed_audit_too(store: Store, make_record: MakeRecord) -> None:
@@ -204,20 +204,20 @@ async def test_our_own_failure_is_a_missed_audit_too(store: Store, make_record: 
     store.append(record)
     async with auditing(store, never) as (auditor, told):
         auditor.submit(record, "request")
-    assert (await outcome(store, told)).missed == Missed.INTERNAL_ERROR
+    assert (await outcome(store, told)).missed == MissReason.INTERNAL_ERROR
 
 
 @pytest.mark.parametrize(
     ("changes", "cause"),
     [
-        ({"decided": Reason.CAPABILITY}, Missed.CAPABILITY),
-        ({"reason": Reason.CAPABILITY}, Missed.CAPABILITY),
-        ({"answers": []}, Missed.UNANSWERED),
-        ({"answers": [answer(TEACHER, "cut of", finish=None)]}, Missed.UNANSWERED),
+        ({"decided": Reason.CAPABILITY}, MissReason.CAPABILITY),
+        ({"reason": Reason.CAPABILITY}, MissReason.CAPABILITY),
+        ({"answers": []}, MissReason.UNANSWERED),
+        ({"answers": [answer(TEACHER, "cut of", finish=None)]}, MissReason.UNANSWERED),
     ],
 )
 async def test_where_nothing_can_be_compared_nobody_is_asked(
-    store: Store, make_record: MakeRecord, changes: dict[str, Any], cause: Missed
+    store: Store, make_record: MakeRecord, changes: dict[str, Any], cause: MissReason
 ) -> None:
     record = served(make_record, TEACHER, **changes)
     store.append(record)
@@ -231,14 +231,14 @@ async def test_a_student_that_is_not_there_is_not_asked(store: Store, make_recor
     store.append(record)
     async with auditing(store, never, ready=False) as (auditor, told):
         auditor.submit(record, "request")
-    assert (await outcome(store, told)).missed == Missed.STUDENT_UNREADY
+    assert (await outcome(store, told)).missed == MissReason.STUDENT_UNREADY
 
 
 async def test_the_days_money_bounds_teacher_audits_and_only_those(store: Store, make_record: MakeRecord) -> None:
     async with auditing(store, says("x", usd="0.6"), usd_per_day=1, concurrency=1) as (auditor, told):
         for tier, id in ((STUDENT, "a"), (STUDENT, "b"), (STUDENT, "c"), (TEACHER, "d")):
             auditor.submit(served(make_record, tier, id=id), "request")
-    assert [a.missed for a in told] == [None, None, Missed.BUDGET, None]
+    assert [a.missed for a in told] == [None, None, MissReason.BUDGET, None]
 
 
 async def test_many_at_once_cannot_overrun_the_days_money(store: Store, make_record: MakeRecord) -> None:
@@ -261,7 +261,7 @@ async def test_many_at_once_cannot_overrun_the_days_money(store: Store, make_rec
             auditor.submit(served(make_record, STUDENT, id=f"r-{i}"), "request")
         await asyncio.wait_for(told.reached.wait(), 10)
     assert (asked, most) == (4, 2), "three within a dollar, the fourth alone and over it, the others never"
-    assert [a.missed for a in told].count(Missed.BUDGET) == 4
+    assert [a.missed for a in told].count(MissReason.BUDGET) == 4
 
 
 async def test_a_teachers_answer_that_never_came_and_may_be_paid_is_kept_as_such(
@@ -275,7 +275,7 @@ async def test_a_teachers_answer_that_never_came_and_may_be_paid_is_kept_as_such
     async with auditing(store, lost) as (auditor, told):
         auditor.submit(record, "request")
     audit = await outcome(store, told)
-    assert (audit.missed, audit.acceptable, audit_usd(audit)) == (Missed.UPSTREAM_ERROR, None, Decimal("0.4"))
+    assert (audit.missed, audit.acceptable, audit_usd(audit)) == (MissReason.UPSTREAM_ERROR, None, Decimal("0.4"))
 
 
 async def test_no_more_than_the_declared_number_run_at_once(store: Store, make_record: MakeRecord) -> None:
@@ -301,7 +301,7 @@ async def test_what_does_not_fit_the_queue_is_counted(store: Store, make_record:
     async with auditing(store, says("x"), capacity=2) as (auditor, told):
         for i in range(5):
             auditor.submit(served(make_record, TEACHER, id=f"r-{i}"), "request")
-        assert [a.missed for a in told] == [Missed.QUEUE_FULL] * 3
+        assert [a.missed for a in told] == [MissReason.QUEUE_FULL] * 3
         assert auditor.depth == 2
     assert len(told) == 5
 
@@ -312,7 +312,7 @@ async def test_a_stop_marks_what_is_left_as_missed(store: Store, make_record: Ma
             auditor.submit(served(make_record, TEACHER, id=f"r-{i}"), "request")
         await auditor.close(drain_seconds=0.01)
         auditor.submit(served(make_record, TEACHER, id="late"), "request")
-    assert [a.missed for a in told] == [Missed.SHUTDOWN] * 4
+    assert [a.missed for a in told] == [MissReason.SHUTDOWN] * 4
     assert auditor.depth == 0
 
 
@@ -320,11 +320,11 @@ def llm_judge(*replies: str | JudgeError, usd: str = "0.25") -> Judges:
     """One that gives these replies in turn, the last one for ever."""
     left = list(replies)
 
-    async def complete(judge: Llm, body: Mapping[str, Any]) -> Said:
+    async def complete(judge: Llm, body: Mapping[str, Any]) -> ModelReply:
         reply = left.pop(0) if len(left) > 1 else left[0]
         if isinstance(reply, JudgeError):
             raise reply
-        return Said(reply, Decimal(usd))
+        return ModelReply(reply, Decimal(usd))
 
     return Judges(Llm(model="j"), Means(complete))
 
@@ -341,7 +341,7 @@ async def test_what_the_judge_costs_is_in_the_record_and_drawn_on_the_days_money
     assert [(a.missed, a.acceptable, a.judge_usd) for a in told] == [
         (None, True, Decimal("0.5")),
         (None, True, Decimal("0.5")),
-        (Missed.BUDGET, None, Decimal(0)),
+        (MissReason.BUDGET, None, Decimal(0)),
     ]
     await store.flush()
     kept = store.get("a")
@@ -359,7 +359,7 @@ async def test_a_judge_that_fails_is_a_cause_of_its_own_and_the_answer_is_kept(
     async with auditing(store, says("x"), judges=llm_judge("VERDICT: A", JudgeError("down"))) as (auditor, told):
         auditor.submit(record, "request")
     audit = await outcome(store, told)
-    assert (audit.missed, audit.acceptable, audit.judge_usd) == (Missed.JUDGE_FAILED, None, Decimal("0.25"))
+    assert (audit.missed, audit.acceptable, audit.judge_usd) == (MissReason.JUDGE_FAILED, None, Decimal("0.25"))
     assert audit.answer is not None
 
 
@@ -391,7 +391,7 @@ async def test_a_teachers_answer_that_a_stop_cut_off_is_booked_since_it_may_be_b
         await asyncio.wait_for(asking.wait(), 10)
         await auditor.close(drain_seconds=0.01)
     audit = await outcome(store, told)
-    assert audit.missed == Missed.SHUTDOWN
+    assert audit.missed == MissReason.SHUTDOWN
     assert audit_usd(audit) == budget.spent_usd == Decimal("0.002")
     assert budget.reserved_usd == 0
 
@@ -401,7 +401,7 @@ async def test_a_stop_while_the_judge_thinks_keeps_the_answer_that_was_paid_for(
 ) -> None:
     thinking = asyncio.Event()
 
-    async def complete(judge: Llm, body: Mapping[str, Any]) -> Said:
+    async def complete(judge: Llm, body: Mapping[str, Any]) -> ModelReply:
         thinking.set()
         await asyncio.Event().wait()
         raise AssertionError
@@ -414,7 +414,7 @@ async def test_a_stop_while_the_judge_thinks_keeps_the_answer_that_was_paid_for(
         await asyncio.wait_for(thinking.wait(), 10)
         await auditor.close(drain_seconds=0.01)
     audit = await outcome(store, told)
-    assert audit.missed == Missed.SHUTDOWN
+    assert audit.missed == MissReason.SHUTDOWN
     assert audit.answer is not None and audit.judge_usd == Decimal("0.03")  # its dearest: it may be billed
     assert audit_usd(audit) == Decimal("0.031")
 
@@ -483,4 +483,4 @@ async def test_an_audit_of_the_teacher_does_not_wait_for_the_student(store: Stor
 
 
 def test_the_metrics_know_every_cause() -> None:
-    assert set(Missed) == MISSED
+    assert set(MissReason) == MISSED

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from router.contracts.bundles import ACTIVE, MANIFEST, Active, activate, begin_canary, end_canary, read_active, rollback
+from router.contracts.bundles import (
+    ACTIVE,
+    MANIFEST,
+    ActivePointer,
+    activate,
+    begin_canary,
+    end_canary,
+    read_active,
+    rollback,
+)
 from tests.fakes import until
 
 WRITER = """
@@ -37,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_pointer_older_than_canaries_has_none(tmp_path: Path) -> None:
     (tmp_path / ACTIVE).write_text('{"bundle": "b1", "previous": null, "changed_at": 5.0}')
-    assert read_active(tmp_path) == Active(bundle="b1", changed_at=5.0)
+    assert read_active(tmp_path) == ActivePointer(bundle="b1", changed_at=5.0)
 
 
 def test_a_canary_moves_nothing_until_it_is_kept(folder: Path) -> None:

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from router.contracts.decision import Deferral
-from router.judges.soundness import AnswerSoFar, Wanted, structural, wanted
+from router.judges.soundness import AnswerSoFar, AskedForm, structural, wanted
 
-FREE = Wanted()
+FREE = AskedForm()
 TEAM = {
     "type": "object",
     "properties": {"team": {"type": "string", "enum": ["billing", "cards"]}},
     "required": ["team"],
     "additionalProperties": False,
 }
-JSON_TEAM = Wanted(json=True, schema=TEAM)
+JSON_TEAM = AskedForm(json=True, schema=TEAM)
 
 
 def seen(text: str | None, finish: str | None = "stop", **fields: Any) -> AnswerSoFar:
@@ -89,7 +89,7 @@ def test_nothing_but_white_space_for_long_is_empty_even_before_the_end() -> None
 
 def test_an_answer_cut_off_leaves_only_where_the_client_set_the_length() -> None:
     assert structural(seen("and then", finish="length"), FREE) is Deferral.TRUNCATED
-    assert structural(seen("and then", finish="length"), Wanted(limited=True)) is None
+    assert structural(seen("and then", finish="length"), AskedForm(limited=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_loop_does_not_leave(text: str) -> None:
 )
 def test_json_that_fits_leaves(text: str) -> None:
     assert structural(seen(text), JSON_TEAM) is None
-    assert structural(seen(text), Wanted(json=True)) is None
+    assert structural(seen(text), AskedForm(json=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -135,21 +135,21 @@ def test_json_that_breaks_the_schema_does_not_leave(text: str) -> None:
 def test_of_a_stream_only_the_opening_can_be_told() -> None:
     assert structural(seen('{"tea', finish=None), JSON_TEAM) is None
     assert structural(seen("Sure! {", finish=None), JSON_TEAM) is Deferral.SCHEMA
-    assert structural(seen('["a', finish=None), Wanted(json=True)) is Deferral.SCHEMA
+    assert structural(seen('["a', finish=None), AskedForm(json=True)) is Deferral.SCHEMA
 
 
 def test_repeated_entries_in_valid_json_are_data() -> None:
-    assert structural(seen('{"row": [' + "0.25, " * 100 + "0.25]}"), Wanted(json=True)) is None
+    assert structural(seen('{"row": [' + "0.25, " * 100 + "0.25]}"), AskedForm(json=True)) is None
 
 
 def test_json_cut_at_the_clients_own_length_is_as_asked() -> None:
-    assert structural(seen('{"team": "bil', finish="length"), Wanted(json=True, limited=True)) is None
+    assert structural(seen('{"team": "bil', finish="length"), AskedForm(json=True, limited=True)) is None
 
 
 def test_a_schema_that_refers_to_a_url_fetches_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
-        away = Wanted(json=True, schema={"$ref": f"http://127.0.0.1:{server.getsockname()[1]}/s.json"})
+        away = AskedForm(json=True, schema={"$ref": f"http://127.0.0.1:{server.getsockname()[1]}/s.json"})
         assert structural(seen("{}"), away) is None
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -167,13 +167,13 @@ def test_a_schema_that_refers_to_a_url_fetches_nothing() -> None:
     ],
 )
 def test_a_schema_by_which_nothing_can_be_told_is_no_fault_of_the_answers(schema: dict[str, Any]) -> None:
-    assert structural(seen('{"team": "billing"}'), Wanted(json=True, schema=schema)) is None
-    assert structural(seen("billing"), Wanted(json=True, schema=schema)) is Deferral.SCHEMA
+    assert structural(seen('{"team": "billing"}'), AskedForm(json=True, schema=schema)) is None
+    assert structural(seen("billing"), AskedForm(json=True, schema=schema)) is Deferral.SCHEMA
 
 
 def test_a_clients_regular_expression_is_not_run() -> None:
     slow = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}
-    assert structural(seen('{"a": "' + "a" * 64 + '!"}'), Wanted(json=True, schema=slow)) is None
+    assert structural(seen('{"a": "' + "a" * 64 + '!"}'), AskedForm(json=True, schema=slow)) is None
 
 
 def call(arguments: str, name: str = "f") -> dict[str, Any]:
@@ -189,7 +189,7 @@ def test_tool_calls_need_a_name_and_arguments_that_parse() -> None:
 
 def test_what_is_wanted_is_read_from_the_request() -> None:
     form = {"type": "json_schema", "json_schema": {"name": "t", "schema": TEAM}}
-    assert wanted({"response_format": form, "max_tokens": 5}) == Wanted(json=True, schema=TEAM, limited=True)
-    assert wanted({"response_format": {"type": "json_object"}}) == Wanted(json=True)
+    assert wanted({"response_format": form, "max_tokens": 5}) == AskedForm(json=True, schema=TEAM, limited=True)
+    assert wanted({"response_format": {"type": "json_object"}}) == AskedForm(json=True)
     for nothing in ({}, {"response_format": {"type": "text"}}, {"response_format": "json"}, {"max_tokens": None}):
         assert wanted(nothing) == FREE

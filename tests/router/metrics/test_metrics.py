@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.cascade.audit import Missed
+from router.cascade.audit import MissReason
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, AnswerKind, Audit, Record, Usage
 from router.metrics.metrics import MISSED, Metrics
@@ -151,7 +151,7 @@ def test_audits_are_counted_by_bundle_and_outcome_and_cost_money(make_record: Ma
 
 
 def test_every_cause_an_audit_can_miss_by_has_its_label() -> None:
-    assert set(Missed) == MISSED
+    assert set(MissReason) == MISSED
 
 
 def test_what_no_record_tells_is_counted_too() -> None:

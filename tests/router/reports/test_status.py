@@ -13,7 +13,7 @@ from rich.console import Console
 
 from router.contracts.bundles import NEVER, Evidence, Thresholds, activate
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.guard_report import Guarded, write_guarded
+from router.contracts.guard_report import GuardReport, write_guarded
 from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.errors import PolicyError
 from router.policy.policy import load_policy
@@ -99,7 +99,7 @@ def test_everything_that_was_recorded_is_told(policy: Path, settings: Settings, 
 def test_what_the_guard_found_is_told_of_the_live_bundle_alone(policy: Path, settings: Settings) -> None:
     publish(settings, "b-1")
     assert "guard no audit of this bundle yet" in shown(policy, settings)
-    found = Guarded(bundle="b-1", audits=400, lower=0.93, estimate=0.96, upper=0.98, route=0.71, accept=0.6)
+    found = GuardReport(bundle="b-1", audits=400, lower=0.93, estimate=0.96, upper=0.98, route=0.71, accept=0.6)
     write_guarded(settings.bundles("default"), found)
     assert "guard parity between 93.0% and 98.0% by 400 audits; route 0.710, accept 0.600" in shown(policy, settings)
     alarm = {"alarm": True, "alarms": 1, "changed_at": time.time(), "audits": 0, "route": 1.01, "accept": 1.01}

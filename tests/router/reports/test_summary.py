@@ -8,15 +8,15 @@ import pytest
 
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, AnswerKind, Audit, Record, Rights
-from router.reports.summary import Audited, Summary, parity, quantile
+from router.reports.summary import AuditOutcome, Summary, parity, quantile
 
 MakeRecord = Callable[..., Record]
 STUDENT, TEACHER = Tier.STUDENT, Tier.TEACHER
 
 
 def test_parity_counts_only_bad_answers_that_clients_got() -> None:
-    audits = [Audited(STUDENT, True, 0.02)] * 60 + [Audited(STUDENT, False, 0.02)] * 4
-    audits += [Audited(TEACHER, False, 0.02)] * 36  # the student would have failed; the client never saw it
+    audits = [AuditOutcome(STUDENT, True, 0.02)] * 60 + [AuditOutcome(STUDENT, False, 0.02)] * 4
+    audits += [AuditOutcome(TEACHER, False, 0.02)] * 36  # the student would have failed; the client never saw it
     found = parity(audits)
     assert (found.audits, found.student_served, found.unacceptable) == (100, 64, 4)
     assert found.estimate == pytest.approx(0.96)
@@ -30,8 +30,8 @@ def test_no_audit_tells_nothing() -> None:
 
 def test_audits_drawn_more_often_count_for_less() -> None:
     # 1000 requests at a rate of 20%, all good, then 1000 at 2% of which half are bad: parity is 75%.
-    audits = [Audited(STUDENT, True, 0.2)] * 200
-    audits += [Audited(STUDENT, i % 2 == 0, 0.02) for i in range(20)]
+    audits = [AuditOutcome(STUDENT, True, 0.2)] * 200
+    audits += [AuditOutcome(STUDENT, i % 2 == 0, 0.02) for i in range(20)]
     found = parity(audits)
     assert found.estimate == pytest.approx(0.75)
     assert found.low < 0.65 and found.high > 0.83  # wide: the effective sample is small
@@ -43,7 +43,7 @@ def test_the_truth_lies_in_the_interval_as_often_as_it_says() -> None:
     rng = random.Random(7)
     inside = 0
     for _ in range(400):
-        found = parity(Audited(STUDENT, rng.random() < 0.93, 0.02) for _ in range(150))
+        found = parity(AuditOutcome(STUDENT, rng.random() < 0.93, 0.02) for _ in range(150))
         inside += found.low <= 0.93 <= found.high
     assert inside / 400 >= 0.92
 

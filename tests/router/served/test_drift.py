@@ -16,7 +16,7 @@ from router.policy.policy import LogPart
 from router.scoring.statistics.shift import BLOCK, Spread
 from router.served.drift import Drift, DriftWatch, look
 from router.settings import Settings
-from router.store.base import Scored
+from router.store.base import ScoredRecord
 from router.store.sqlite import SqliteStore
 from tests.manifests import complete
 
@@ -197,7 +197,7 @@ def test_only_what_the_bundle_scored_in_the_last_day_counts() -> None:
     for n, (bundle, score, at) in enumerate(
         [("b-1", 0.5, now), ("b-0", 0.5, now), ("b-1", None, now), ("b-1", 0.5, now - 2 * 86_400)]
     ):
-        drift.count(Scored(n, f"r{n}", at, bundle, score, 0.9))
+        drift.count(ScoredRecord(n, f"r{n}", at, bundle, score, 0.9))
     found = drift.report(lambda _: None, lambda: None, now)
     assert (found.requests, found.strange, found.comparable, found.shift) == (1, 1, False, None)
 
@@ -206,7 +206,7 @@ def test_memory_stays_bounded_and_records_are_read_once() -> None:
     drift = Drift("b-1", None)
     reads: list[str] = []
     for n in range(50_000):
-        drift.count(Scored(n, f"r{n}", 1000.0, "b-1", 0.5, 0.9 if n % 2 else 0.0))
+        drift.count(ScoredRecord(n, f"r{n}", 1000.0, "b-1", 0.5, 0.9 if n % 2 else 0.0))
     for _ in range(2):
         drift.report(reads.append, lambda: None, 1000.0)
     assert len(reads) == len(set(reads)) <= 2000

@@ -16,10 +16,10 @@ from openai import OpenAI
 from structlog.testing import capture_logs
 
 from router.bundles.watcher import LiveBundle
-from router.cascade.audit import Missed
+from router.cascade.audit import MissReason
 from router.contracts.bundles import NEVER, Evidence, Thresholds, activate
 from router.contracts.decision import Decision, Deferral, Reason, Tier
-from router.contracts.guard_report import GUARDED, Guarded, read_guarded
+from router.contracts.guard_report import GUARDED, GuardReport, read_guarded
 from router.contracts.records import Audit, Record
 from router.metrics.metrics import Metrics
 from router.policy.policy import Policy
@@ -184,7 +184,7 @@ async def test_a_damaged_file_of_findings_is_replaced(home: Home) -> None:
     file.write_text("{")
     home.audit("+")
     await refreshed(home, home.guard())
-    assert Guarded.model_validate_json(file.read_bytes()).audits == 1
+    assert GuardReport.model_validate_json(file.read_bytes()).audits == 1
 
 
 async def test_without_a_floor_it_watches_and_changes_nothing(home: Home) -> None:
@@ -260,12 +260,12 @@ def test_while_the_money_for_audits_is_spent_the_teachers_verdicts_alone_count_f
 
     known, unknown = AuditedRequest(0.7, True), AuditedRequest(0.7, None)
     assert outcome(Tier.TEACHER, acceptable=True) == known
-    assert outcome(Tier.STUDENT, missed=Missed.BUDGET) == unknown
+    assert outcome(Tier.STUDENT, missed=MissReason.BUDGET) == unknown
     assert outcome(Tier.TEACHER, acceptable=True) is None
-    assert outcome(Tier.STUDENT, missed=Missed.BUDGET) is None
+    assert outcome(Tier.STUDENT, missed=MissReason.BUDGET) is None
     assert outcome(Tier.STUDENT, acceptable=True) is None  # a new day, known only by this one
     assert outcome(Tier.TEACHER, acceptable=True) == known
-    assert outcome(Tier.TEACHER, missed=Missed.STUDENT_UNREADY) is None
+    assert outcome(Tier.TEACHER, missed=MissReason.STUDENT_UNREADY) is None
 
 
 # ---- the whole proxy ----

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from router.errors import StoreError
-from router.store.connection import Owned, patiently
+from router.store.connection import OwnedFile, patiently
 
 
 def failing(times: int | None, code: int) -> Callable[[], str]:
@@ -77,5 +77,5 @@ def test_what_cannot_be_opened_says_so_in_a_line_with_what_to_do(
     path.parent.mkdir()
     prepare(path)
     with pytest.raises(StoreError, match=remedy) as told:
-        Owned(path, "records", version=1, schema="", busy_seconds=0.1)
+        OwnedFile(path, "records", version=1, schema="", busy_seconds=0.1)
     assert "\n" not in str(told.value) and str(path) in str(told.value)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from router.contracts.records import Usage
-from router.wire.assembly import Assembly, InOrder
+from router.wire.assembly import Assembly, BlockOrder
 
 CITIES = [("get_weather", '{"city":"Paris"}'), ("get_weather", '{"city":"Rome"}')]
 PARIS, ROME = (arguments for _, arguments in CITIES)
@@ -36,7 +36,7 @@ def calls(*parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Names and arguments, of the message and as a surface tells them: both are the same."""
     found = assembled(*({"tool_calls": p} for p in parts)).message.get("tool_calls", [])
     assembly = Assembly()
-    order, told = InOrder(assembly), {}
+    order, told = BlockOrder(assembly), {}
     for p in parts:
         for piece in order.add(assembly.add(chunk({"tool_calls": p}))):
             told.setdefault(piece.call, []).append(piece.text)
@@ -240,7 +240,7 @@ def test_what_cannot_be_read_is_passed_over_and_marked(odd: dict[str, Any], whol
 
 def told(*deltas: dict[str, Any]) -> list[tuple[str, str]]:
     assembly = Assembly()
-    order, found = InOrder(assembly), []
+    order, found = BlockOrder(assembly), []
     for delta in deltas:
         found += order.add(assembly.add(chunk(delta)))
     return [(p.call.name if p.call else p.kind, p.text) for p in [*found, *order.rest()]]

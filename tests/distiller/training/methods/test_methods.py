@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, build
-from distiller.training.batches import Encoded, encode, end_of_turn, tensors
+from distiller.training.batches import EncodedRow, encode, end_of_turn, tensors
 from distiller.training.launch import train
 from distiller.training.learner import Learner
 from distiller.training.loop import TrainReport
@@ -65,7 +65,7 @@ def probabilities(folder: Path, prompt: str) -> dict[str, float]:
     return {team: float(said[tokenizer.convert_tokens_to_ids(team)]) for team in TEAMS}
 
 
-def encoded(folder: Path, texts: list[str], answer: str = "cards") -> list[Encoded]:
+def encoded(folder: Path, texts: list[str], answer: str = "cards") -> list[EncodedRow]:
     rows = [row([{"role": "user", "content": t}], answer) for t in texts]
     return encode(rows, AutoTokenizer.from_pretrained(folder), 100)[0]
 

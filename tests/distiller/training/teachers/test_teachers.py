@@ -14,9 +14,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from distiller.data.rows import DatasetRow
-from distiller.training.batches import Encoded, encode, tensors
+from distiller.training.batches import EncodedRow, encode, tensors
 from distiller.training.losses.sparse_labels import SparseTargets
-from distiller.training.teachers.recording import Recorded, spellings
+from distiller.training.teachers.recording import RecordedTeacher, spellings
 from distiller.training.teachers.vllm import ServedTeacher
 from distiller.training.teachers.weights import PROBE
 from router.contracts.logprobs import Position, packed
@@ -49,8 +49,8 @@ def recorded(answer: str, *positions: tuple[str, dict[str, float]]) -> DatasetRo
 
 
 def known(
-    teacher: Recorded, rows: list[DatasetRow], tokenizer: Any
-) -> tuple[list[Encoded], list[SparseTargets | None]]:
+    teacher: RecordedTeacher, rows: list[DatasetRow], tokenizer: Any
+) -> tuple[list[EncodedRow], list[SparseTargets | None]]:
     made, _ = encode(rows, tokenizer, 100)
     return made, teacher(rows, made, tokenizer)
 
@@ -75,7 +75,7 @@ def test_every_kind_of_vocabulary_is_spelt_out(tmp_path: Path) -> None:
 def test_tokens_meet_where_both_begin_and_end_together() -> None:
     tokenizer = byte_level([("h", "e"), ("l", "l"), ("he", "ll")])  # "hello" is hell + o
     (made,), (targets,) = known(
-        Recorded(5, "tail", "exact"),
+        RecordedTeacher(5, "tail", "exact"),
         [
             recorded(
                 "hello by",
@@ -94,7 +94,7 @@ def test_tokens_meet_where_both_begin_and_end_together() -> None:
 def test_the_end_of_the_turn_is_learnt_where_it_was_told() -> None:
     tokenizer = byte_level([])
     rows = [recorded("a", ("a", {"a": 0.8, "</s>": 0.1}), ("</s>", {"</s>": 0.7, "b": 0.2}))]
-    _, (targets,) = known(Recorded(5, "tail", None), rows, tokenizer)
+    _, (targets,) = known(RecordedTeacher(5, "tail", None), rows, tokenizer)
     assert targets is not None
     assert names(targets, tokenizer) == [{"a": 0.8, "</s>": 0.1}, {"</s>": 0.7, "b": 0.2}]
 
@@ -102,30 +102,30 @@ def test_the_end_of_the_turn_is_learnt_where_it_was_told() -> None:
 def test_an_emitted_token_has_a_name_unless_its_being_drawn_counts() -> None:
     tokenizer = byte_level([])
     rows = [recorded("a", ("a", {"b": 0.9, "c": 0.05}))]
-    _, (tail,) = known(Recorded(1, "tail", None), rows, tokenizer)
-    _, (drawn,) = known(Recorded(1, "sampled", None), rows, tokenizer)
+    _, (tail,) = known(RecordedTeacher(1, "tail", None), rows, tokenizer)
+    _, (drawn,) = known(RecordedTeacher(1, "sampled", None), rows, tokenizer)
     assert tail is not None and drawn is not None
     assert names(tail, tokenizer) == [{"b": 0.9, "a": 0.001}, {}] and names(drawn, tokenizer) == [{"b": 0.9}, {}]
     assert drawn.drawn.all()
     cold = [replace(rows[0], options={"temperature": 0})]
-    assert not known(Recorded(1, "sampled", None), cold, tokenizer)[1][0].drawn.any()  # type: ignore[union-attr]
+    assert not known(RecordedTeacher(1, "sampled", None), cold, tokenizer)[1][0].drawn.any()  # type: ignore[union-attr]
 
 
 def test_another_tokenizers_tokens_are_refused_unless_they_may_be_aligned() -> None:
     tokenizer = byte_level([("h", "e")])
     rows = [recorded("hello", ("hell", {"hell": 1.0}), ("o", {"o": 1.0}))]
     with pytest.raises(TrainingError, match=r"student's tokenizer is not that of openai/other.*alignment: exact"):
-        known(Recorded(5, "tail", None), rows, tokenizer)
+        known(RecordedTeacher(5, "tail", None), rows, tokenizer)
     foreign = [recorded("he", ("he", {"he": 0.5, "hell": 0.25, "hello": 0.25}))]  # spelt alike, but it has other tokens
     with pytest.raises(TrainingError, match="student's tokenizer is not"):
-        known(Recorded(5, "tail", None), foreign, tokenizer)
-    assert known(Recorded(5, "tail", "exact"), foreign, tokenizer)[1][0] is not None
+        known(RecordedTeacher(5, "tail", None), foreign, tokenizer)
+    assert known(RecordedTeacher(5, "tail", "exact"), foreign, tokenizer)[1][0] is not None
 
 
 def test_rows_without_recorded_tokens_are_known_nothing_of_beside_those_with() -> None:
     tokenizer = byte_level([])
     rows = [recorded("a", ("a", {"a": 0.75})), row(ASKED, "bc"), recorded("d", ("d", {"d": 0.5, "e": 0.25}))]
-    made, targets = known(Recorded(5, "tail", None), rows, tokenizer)
+    made, targets = known(RecordedTeacher(5, "tail", None), rows, tokenizer)
     assert targets[1] is None
     part = tensors([replace(m, known=t) for m, t in zip(made, targets, strict=True)], "cpu", share=False)
     assert part.known is not None and part.known.ids.shape == (2 + 3 + 2, 2)

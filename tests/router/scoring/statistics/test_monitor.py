@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from router.contracts.bundles import NEVER
-from router.scoring.statistics.monitor import BETTER, WORSE, AuditedRequest, Gamblers, Monitor, Running, start_share
+from router.scoring.statistics.monitor import (
+    BETTER,
+    WORSE,
+    AuditedRequest,
+    Gamblers,
+    Monitor,
+    RunningParity,
+    start_share,
+)
 
 TARGET, CONFIDENCE = 0.95, 0.95
 
@@ -152,7 +160,7 @@ def test_suspicion_asks_for_more_audits_before_there_is_proof() -> None:
 
 def test_bounds_hold_the_parity_and_cross_when_it_changes() -> None:
     rng = np.random.default_rng(6)
-    running = Running(TARGET, CONFIDENCE)
+    running = RunningParity(TARGET, CONFIDENCE)
     assert (running.lower, running.estimate, running.upper) == (0.0, None, 1.0)
     for _ in range(1500):
         running.update(bool(rng.random() < 0.03))
