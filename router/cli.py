@@ -208,13 +208,21 @@ def _ready_home() -> Settings:
 
 
 def main() -> None:
-    """Entry point: a ``LocumError`` is one clear line and exit code 1, never a traceback."""
+    """Entry point: a ``LocumError``, or a home that cannot be used, is one clear line and exit code 1, never a
+    traceback."""
     os.umask(0o077)  # what is written holds what users wrote: it is its owner's alone, whichever library writes it
     log_to_stderr()
     try:
         whole()()
     except LocumError as e:
         typer.secho(f"locum: {shown(str(e))}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+    except OSError as e:
+        from router.store.access import unusable
+
+        if not str(e.filename).startswith(str(Settings.from_env().home)):
+            raise
+        typer.secho(f"locum: {shown(str(unusable(e)))}", fg=typer.colors.RED, err=True)
         sys.exit(1)
 
 

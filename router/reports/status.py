@@ -45,13 +45,14 @@ def show(policy_paths: Sequence[Path], *, hours: float, settings: Settings, cons
     """
     out = console or Terminal()
     out.print(_proxy(settings))
-    if full := _full(settings):
+    full = _full(settings)
+    if full:
         out.print(Text(full, style="red"))
     wrong = []
     with closing(open_readonly(settings)) as records:
         for path in policy_paths:
             try:
-                _show_policy(load_policy(path), records, hours, settings, out)
+                _show_policy(load_policy(path), records, hours, settings, out, full=bool(full))
             except PolicyError as e:
                 wrong.append(str(e))
         if said := records.unread.said():
@@ -60,12 +61,14 @@ def show(policy_paths: Sequence[Path], *, hours: float, settings: Settings, cons
         raise PolicyError(f"{'; '.join(wrong)} (a proxy that runs goes on by what the file said before)")
 
 
-def _show_policy(policy: Policy, records: Records, hours: float, settings: Settings, out: Console) -> None:
+def _show_policy(
+    policy: Policy, records: Records, hours: float, settings: Settings, out: Console, *, full: bool
+) -> None:
     out.rule(Text(policy.name, style="bold"), align="left")
     out.print(_live(policy, settings))
     now = time.time()
     summary = summarise(policy, records, settings, since=now - 3600 * hours)
-    out.print(figures(policy, summary, hours) if summary.requests else _nothing(policy, hours, settings))
+    out.print(figures(policy, summary, hours) if summary.requests else _nothing(policy, hours, settings, full=full))
     bundle = read_active(settings.bundles(policy.name)).bundle
     if summary.requests and bundle is not None:
         out.print(
@@ -84,7 +87,10 @@ def summarise(policy: Policy, records: Records, settings: Settings, *, since: fl
     return summary
 
 
-def _nothing(policy: Policy, hours: float, settings: Settings) -> Text:
+def _nothing(policy: Policy, hours: float, settings: Settings, *, full: bool) -> Text:
+    if full:
+        where = f"No record of the last {hours:g} h in {settings.records_db}"
+        return Text(f"{where}; how many requests there were nobody can tell from it.\n", style="yellow")
     return Text(
         f"No request in the last {hours:g} h in {settings.records_db}. Start `locum up`, then send requests "
         f"for the model locum/{policy.name} to it: only base_url changes in your client.\n",

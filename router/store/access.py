@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
@@ -11,6 +12,9 @@ from router.errors import StoreError
 from router.policy.policy import Policy
 from router.settings import Settings
 from router.store.base import Eraser, Records, Store
+
+MADE_LATER = ("bundles", "work")
+"""Folders of a home that are made once there is something to put in."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +42,18 @@ def check_store(settings: Settings) -> None:
     try:
         for folder in (settings.run, settings.logs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (settings.home / name for name in MADE_LATER):
+            if folder.exists() and not folder.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(folder))
     except OSError as e:
-        raise StoreError(f"cannot make {e.filename}: {e.strerror}; LOCUM_HOME names another folder") from e
+        raise unusable(e) from e
+
+
+def unusable(error: OSError) -> StoreError:
+    """What to tell people of a file or a folder that cannot be used."""
+    from router.store.connection import remedy
+
+    return StoreError(f"cannot use {error.filename}: {error.strerror}; {remedy(error)}")
 
 
 def open_readonly(settings: Settings) -> Records:

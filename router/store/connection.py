@@ -74,7 +74,7 @@ class OwnedFile:
             self._db = patiently(self._connected, self._busy_seconds)
             self._wal = _which(self._beside("-wal"))
         except (OSError, sqlite3.Error) as e:
-            raise StoreError(f"cannot open the {self._what} at {self._path}: {_told(e)}; {_remedy(e)}") from e
+            raise StoreError(f"cannot open the {self._what} at {self._path}: {_told(e)}; {remedy(e)}") from e
         return self._db
 
     def _connected(self) -> sqlite3.Connection:
@@ -109,7 +109,7 @@ def _told(error: OSError | sqlite3.Error) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
-def _remedy(error: OSError | sqlite3.Error) -> str:
+def remedy(error: OSError | sqlite3.Error) -> str:
     """What to do, for people."""
     code = (
         error.sqlite_errorcode & 0xFF if isinstance(error, sqlite3.Error) and hasattr(error, "sqlite_errorcode") else 0

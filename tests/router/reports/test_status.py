@@ -17,6 +17,7 @@ from router.contracts.guard_report import GuardReport, write_guarded
 from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.errors import PolicyError
 from router.policy.policy import load_policy
+from router.reports import status
 from router.reports.status import show
 from router.settings import Settings
 from router.store.access import open_store
@@ -191,3 +192,15 @@ def test_a_running_proxy_says_what_was_not_taken_over(tmp_path: Path) -> None:
         running.policy_file.write_text(good)
         (folder / "active.json").write_text('{"bundle": null}')
         until(lambda: "not taken over" not in shown(kept, settings))
+
+
+def test_where_the_disk_is_full_no_record_is_not_told_as_no_request(
+    policy: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.home.mkdir()
+    assert "No request in the last 24 h" in shown(policy, settings)
+    monkeypatch.setattr(status, "LEAST_BYTES", 2**80)  # no disk has that much room
+    found = shown(policy, settings)
+    assert f"the disk that holds {settings.home} is full: records cannot be written" in found
+    assert "No record of the last 24 h" in found
+    assert "No request" not in found
