@@ -150,3 +150,23 @@ def test_a_student_that_is_down_and_a_record_that_is_lost_raise_their_alerts(tmp
     firing = 'count by (alertname) (ALERTS{alertstate="firing"})'
     alerts = ("LocumStudentDown", "LocumRecordsDropped")
     check(tmp_path, series, {firing: {f'{{alertname="{a}"}}': 1 for a in alerts}})
+
+
+def test_what_befalls_the_log_and_the_money_raises_its_alert(tmp_path: Path) -> None:
+    series = [
+        {"series": 'locum_store_errors_total{instance="proxy:8080"}', "values": "0x580 1+1x20"},
+        {"series": 'locum_records_reduced_total{instance="proxy:8080",cause="queue_full"}', "values": "0x597 3x2"},
+        {"series": 'locum_records_unreadable{instance="proxy:8080"}', "values": "0x500 2x100"},
+        {"series": 'locum_home_lost{instance="proxy:8080"}', "values": "0x595 1x5"},
+        {"series": 'locum_home_lost{instance="other:8080"}', "values": "1x600"},
+        *(
+            {"series": f'locum_budget_usd{{policy="{policy}",part="{part}"}}', "values": f"{usd}x600"}
+            for policy, spent in (("spent", 9.9), ("thrifty", 1))
+            for part, usd in (("cap", 10), ("spent", spent), ("held", 0.1))
+        ),
+        {"series": 'up{job="locum",instance="proxy:8080"}', "values": "1x600"},
+    ]
+    firing = 'count by (alertname, instance, policy) (ALERTS{alertstate="firing"})'
+    names = ("RecordsRefused", "RecordsReduced", "RecordsUnreadable", "HomeLost")
+    alerts = {f'{{alertname="Locum{name}", instance="proxy:8080"}}': 1.0 for name in names}
+    check(tmp_path, series, {firing: alerts | {'{alertname="LocumBudgetSpent", policy="spent"}': 1.0}})

@@ -241,3 +241,10 @@ def test_several_workers_are_added_up(tmp_path: Path, make_record: MakeRecord) -
     assert got["locum_request_seconds_count{policy=default,tier=student}"] == 7
     assert got["locum_bundle_info{bundle=b-2,policy=default}"] == 1
     assert not any("pid=" in name for name in got)
+
+
+def test_every_metric_has_a_panel_or_a_rule() -> None:
+    folder = Path(__file__).parents[3] / "dashboards"
+    shown = (folder / "grafana" / "locum.json").read_text() + (folder / "prometheus" / "rules.yml").read_text()
+    names = {family.name for family in Metrics().registry.collect()}
+    assert {name for name in names if name not in shown} == set()
