@@ -1,33 +1,19 @@
-"""Tokens to US dollars, and what the teacher alone would have cost. Leaf: contracts and errors only.
-
-Limits, on purpose: long-context surcharges and batch discounts are not modelled; a policy whose teacher has them states
-its own price.
-"""
+"""Tokens to US dollars, and what the teacher alone would have cost. The one place where a count is multiplied by a
+price."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from decimal import Decimal
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from router.contracts.prices import Price
 from router.contracts.records import Usage
 from router.errors import PolicyError
+from router.price_map import MILLION, litellm_price
 
-MILLION, NOTHING = Decimal(1_000_000), Decimal(0)
-MOST_TOKENS = 10**9
-"""More than that in one answer no model has read or said."""
-PRICE_MAP = "model_prices_and_context_window_backup.json"
-SNAPSHOT = re.compile(r"(.+)-\d{4}-?\d{2}-?\d{2}")
-RETIRED = {"gpt-5.1-2025-11-13": date(2027, 4, 1), "gpt-5.4-nano-2026-03-17": date(2027, 4, 1)}
-"""What OpenAI has announced (https://developers.openai.com/api/docs/deprecations) and the map does not tell."""
+NOTHING, ONE = Decimal(0), Decimal(1)
 
 
 class _Student(Protocol):
@@ -57,112 +43,6 @@ class PricedPolicy(Protocol):
 
     @property
     def teacher(self) -> _Teacher: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """A model in litellm's map; tokens that it reads and says at most, and the day on which its provider ends it,
-    None where the map does not tell."""
-
-    name: str
-    provider: str
-    price: Price
-    reads: int | None
-    says: int | None
-    retires: date | None
-
-
-@cache
-def _price_map() -> Mapping[str, _Listed]:
-    """litellm's packaged map by model, read without importing litellm (2.5 s)."""
-    spec = find_spec("litellm")
-    if spec is None or spec.origin is None:
-        return {}
-    raw = json.loads((Path(spec.origin).parent / PRICE_MAP).read_bytes(), parse_float=Decimal)
-    return {
-        model: _Listed(
-            model,
-            str(entry.get("litellm_provider", "")),
-            _price(entry),
-            *_limits(entry),
-            RETIRED.get(model) or day(entry.get("deprecation_date")),
-        )
-        for model, entry in raw.items()
-        if model != "sample_spec" and "input_cost_per_token" in entry
-    }
-
-
-def _price(entry: Mapping[str, Any]) -> Price:
-    cached, full = entry.get("cache_read_input_token_cost"), MILLION * Decimal(entry["input_cost_per_token"])
-    written = (entry.get(f"cache_creation_input_token_cost{kept}") for kept in ("", "_above_1hr"))
-    usual, hour = (
-        None if cost is None else MILLION * Decimal(cost) or full for cost in written
-    )  # 0: no price of its own
-    return Price(
-        input=full,
-        output=MILLION * Decimal(entry.get("output_cost_per_token") or 0),
-        cached_input=None if cached is None else MILLION * Decimal(cached),
-        cache_write=usual,
-        cache_write_1h=hour,
-    )
-
-
-def _limits(entry: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    reads, says = entry.get("max_input_tokens"), entry.get("max_output_tokens") or entry.get("max_tokens")
-    return reads if isinstance(reads, int) else None, says if isinstance(says, int) else None
-
-
-def day(said: object) -> date | None:
-    """A day as providers write it (2026-12-11); None for anything else."""
-    try:
-        return date.fromisoformat(said) if isinstance(said, str) else None
-    except ValueError:
-        return None
-
-
-def litellm_price(model: str) -> Price | None:
-    """litellm's price for one of its model strings, or None where its map lacks the model."""
-    found = _find(model)
-    return found.price if found else None
-
-
-@cache
-def listed(model: str) -> tuple[int | None, int | None]:
-    """How many tokens a model reads and says at most by litellm's map; None for what that does not tell."""
-    found = _find(model)
-    return (found.reads, found.says) if found else (None, None)
-
-
-@cache
-def retires(model: str) -> date | None:
-    """The day on which a model's provider ends it, as far as the map and ``RETIRED`` know; None: no such day is known.
-
-    A name without a date stands for its dated snapshots: where nobody says when it ends, it does with the last of them.
-    A fine-tuned model (``ft:gpt-4o-2024-08-06:org::id``) ends with the one that it was made from.
-    """
-    provider, slash, bare = model.rpartition("/")
-    if bare.startswith("ft:"):
-        model = provider + slash + ":".join(bare.split(":")[:2])
-    if (found := _find(model)) is None:
-        return None
-    if found.retires is not None:
-        return found.retires
-    ends = [e.retires for n, e in _price_map().items() if (m := SNAPSHOT.fullmatch(n)) and m[1] == found.name]
-    known = [end for end in ends if end is not None]
-    return max(known) if known and len(known) == len(ends) else None
-
-
-def _find(model: str) -> _Listed | None:
-    """What the map has. A string with a provider that the map lists bare (``openai/gpt-5`` as ``gpt-5``) is found only
-    where the map's entry is that provider's, so that two vendors' namesakes are never confused.
-    """
-    known = _price_map()
-    if model in known:
-        return known[model]
-    provider, slash, bare = model.partition("/")
-    if slash and bare in known and known[bare].provider.startswith(provider):
-        return known[bare]
-    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,50 +81,82 @@ class Prices:
         return self.teachers.get(model or self.first_teacher, self.teachers[self.first_teacher])
 
 
-def usage_from_openai(usage: Mapping[str, Any]) -> Usage:
-    """Token counts from an answer's ``usage``, or from a stream's last chunk: the same figures both ways.
-
-    Takes the names of chat completions and those of the responses API; what is missing counts as 0.
-    """
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    details = details if isinstance(details, dict) else {}
-    return Usage(
-        input_tokens=_count(usage, "prompt_tokens") or _count(usage, "input_tokens"),
-        cached_input_tokens=_count(details, "cached_tokens"),
-        output_tokens=_count(usage, "completion_tokens") or _count(usage, "output_tokens"),
-        cache_written_tokens=_count(details, "cache_write_tokens") or _count(usage, "cache_creation_input_tokens"),
-        cache_written_1h_tokens=_count(details, "cache_write_1h_tokens"),
-    )
-
-
-def _count(of: Mapping[str, Any], name: str) -> int:
-    """Servers leave counts out, or send null, a float, or what cannot be."""
-    found = of.get(name)
-    return int(found) if isinstance(found, int | float) and 0 < found <= MOST_TOKENS else 0
-
-
 def cost_usd(usage: Usage, price: Price) -> Decimal:
-    """What the tokens cost, in USD, exactly; what a prompt cache had, and what it took up, at prices of their own."""
-    usd = _usd(usage, usage.cached_input_tokens, price)
-    return usd + _surcharge_usd(usage, price) if usage.cache_written_tokens else usd
+    """What an answer costs, in USD, exactly: what its provider says that it bills, else what is reckoned."""
+    return reckoned_usd(usage, price) if usage.billed_usd is None else usage.billed_usd
 
 
-def _usd(usage: Usage, hits: int, price: Price) -> Decimal:
-    """``hits``: the input tokens that a prompt cache served, taken instead of the usage's own."""
-    if price.cached_input is None or not hits:
-        full, discounted = usage.input_tokens, NOTHING
-    else:
-        hits = min(hits, usage.input_tokens)
-        full, discounted = usage.input_tokens - hits, hits * price.cached_input
-    return (full * price.input + discounted + usage.output_tokens * price.output) / MILLION
+def reckoned_usd(usage: Usage, price: Price) -> Decimal:
+    """What so many tokens and all beside them cost at a price, whatever who sold them billed: each kind of token at its
+    own, by how much was read and by the tier that was served."""
+    at = price.at(usage.input_tokens, usage.service_tier)
+    hits = min(usage.cached_input_tokens, usage.input_tokens)
+    cached = _or(at.cached_input, at.input)
+    usd = (usage.input_tokens - hits) * at.input + hits * cached + usage.output_tokens * at.output
+    usd += _surcharges(usage, at, usage.input_tokens - hits, cached)
+    for name in (usage.service_tier, usage.region) if price.times else ():
+        usd *= price.times.get(name or "", ONE)
+    return (usd + price.request + _searches(usage, price)) / MILLION
 
 
-def _surcharge_usd(usage: Usage, price: Price) -> Decimal:
-    """What the tokens that a prompt cache took up cost beyond others that are read. Never more than there are."""
-    usual, hour = price.writes
-    written = min(usage.cache_written_tokens, max(0, usage.input_tokens - usage.cached_input_tokens))
-    long = min(usage.cache_written_1h_tokens, written)
-    return ((written - long) * (usual - price.input) + long * (hour - price.input)) / MILLION
+def _surcharges(usage: Usage, at: Price, fresh: int, cached: Decimal) -> Decimal:
+    """What some of the tokens cost beyond the others, per million. Never more of them than there are: ``fresh`` were
+    read anew, and others ``cached`` for so much."""
+    usd = NOTHING
+    if usage.cache_written_tokens:
+        usual, hour = at.writes
+        written = min(usage.cache_written_tokens, fresh)
+        long = min(usage.cache_written_1h_tokens, written)
+        usd += (written - long) * (usual - at.input) + long * (hour - at.input)
+    if usage.input_audio_tokens and (at.input_audio is not None or at.cached_audio is not None):
+        kept = min(usage.cached_audio_tokens, usage.cached_input_tokens, usage.input_audio_tokens)
+        heard = min(usage.input_audio_tokens - kept, fresh)
+        usd += kept * (_or(at.cached_audio, cached) - cached) + heard * (_or(at.input_audio, at.input) - at.input)
+    if usage.input_image_tokens and at.input_image is not None:
+        usd += min(usage.input_image_tokens, fresh) * (at.input_image - at.input)
+    left = usage.output_tokens
+    for tokens, own in (
+        (usage.output_audio_tokens, at.output_audio),
+        (usage.output_image_tokens, at.output_image),
+        (usage.reasoning_tokens, at.reasoning),
+    ):
+        if tokens and own is not None:
+            apart = min(tokens, left)
+            usd, left = usd + apart * (own - at.output), left - apart
+    return usd
+
+
+def _searches(usage: Usage, price: Price) -> Decimal:
+    if not usage.searches:
+        return NOTHING
+    own = {"low": price.search_low, "high": price.search_high}.get(usage.search_size or "")
+    return usage.searches * _or(own, price.search)
+
+
+def _or(own: Decimal | None, otherwise: Decimal) -> Decimal:
+    return otherwise if own is None else own
+
+
+def dearest_usd(input_tokens: int, output_tokens: int, price: Price, *, tier: str | None, searches: int) -> Decimal:
+    """What a request can cost at most that reads and gets so many tokens: each at the dearest of its kind, at the
+    length and the tier at which that is most. ``tier`` is what it asks for; one that asks for none, or leaves it to the
+    provider (``auto``), may be served as its account has it set, at ``priority``."""
+    tiers = {None, tier} if tier not in (None, "auto") else {None, "priority"}
+    rates = [price.at(length, name) for name in tiers for length in (0, input_tokens)]
+    read = max(max(found for found in _read_rates(at) if found is not None) for at in rates)
+    said = max(max(found for found in _said_rates(at) if found is not None) for at in rates)
+    times = max(ONE, *price.times.values()) if price.times else ONE
+    search = max(price.search, price.search_low or NOTHING, price.search_high or NOTHING)
+    usd = (input_tokens * read + output_tokens * said) * times
+    return (usd + price.request + searches * search) / MILLION
+
+
+def _read_rates(at: Price) -> tuple[Decimal | None, ...]:
+    return at.input, at.cached_input, at.cache_write, at.cache_write_1h, at.input_audio, at.cached_audio, at.input_image
+
+
+def _said_rates(at: Price) -> tuple[Decimal | None, ...]:
+    return at.output, at.reasoning, at.output_audio, at.output_image
 
 
 def counterfactual_usd(usage: Usage, teacher: Price, *, cached_share: float | None = None) -> Decimal:
@@ -254,9 +166,10 @@ def counterfactual_usd(usage: Usage, teacher: Price, *, cached_share: float | No
     only the student answered, pass the student's usage and, as ``cached_share`` (0 to 1), the share
     of input tokens that the teacher's prompt cache last served in this conversation (0: none seen).
     The latter is an estimate: the two tokenisers differ, and the teacher's answer might have been
-    longer or shorter; audits tell by how much. The student's own cache hits never count here.
+    longer or shorter; audits tell by how much. The student's own cache hits never count here, nor does its bill.
     """
     if cached_share is None:
         return cost_usd(usage, teacher)
     hits = int(usage.input_tokens * min(1.0, max(0.0, cached_share)))
-    return _usd(usage, hits, teacher)
+    plain = Usage(input_tokens=usage.input_tokens, cached_input_tokens=hits, output_tokens=usage.output_tokens)
+    return reckoned_usd(plain, teacher)

@@ -15,7 +15,7 @@ from distiller.evaluation.page import LOOKS, SIGNALS, page
 from distiller.evaluation.study import EvaluatedStudent, Examination, study
 from router.contracts.files import write_atomically
 from router.policy.policy import Policy
-from router.pricing import litellm_price
+from router.price_map import litellm_price
 
 JSON, HTML = "report.json", "report.html"
 

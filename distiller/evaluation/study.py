@@ -21,7 +21,8 @@ from distiller.evaluation.calibration import brier, calibration_error, reliabili
 from distiller.evaluation.grading import percentile
 from distiller.evaluation.intervals import Resamples
 from router.contracts.prices import Price
-from router.contracts.records import Signals
+from router.contracts.records import Signals, Usage
+from router.pricing import cost_usd
 from router.scoring.scorer import Scorer
 from router.scoring.statistics.estimates import Interval
 
@@ -251,8 +252,9 @@ def _serving(
 def _usd(questions: Sequence[StudentQuestion], output_tokens: Sequence[int], price: Price) -> float | None:
     if not questions:
         return None
-    spent = price.input * sum(q.features.input_tokens for q in questions) + price.output * sum(output_tokens)
-    return float(spent / Decimal(1_000_000) / len(questions))
+    lengths = zip((q.features.input_tokens for q in questions), output_tokens, strict=True)
+    spent = sum((cost_usd(Usage(input_tokens=read, output_tokens=said), price) for read, said in lengths), Decimal(0))
+    return float(spent / len(questions))
 
 
 def limits(interval: Interval) -> list[float | None]:

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from router.contracts.bundles import NEVER, Thresholds
+from router.contracts.records import Usage
 from router.policy.policy import Policy
-from router.pricing import litellm_price
+from router.price_map import litellm_price
+from router.pricing import cost_usd
 from router.scoring.model import Example
 from router.scoring.scorer import Scorer
 from router.scoring.statistics.thresholds import for_parity, with_evidence
@@ -155,6 +157,7 @@ def _route_floor(policy: Policy, scorer: Scorer, known: Bools) -> float:
 def _worth(policy: Policy) -> float:
     student = policy.student.usd_per_million
     teacher = policy.teacher.usd_per_million or litellm_price(policy.teacher.model)
-    dear = teacher.input + teacher.output if teacher else 0
-    ratio = float((student.input + student.output) / dear) if dear else 0.0
+    one = Usage(input_tokens=1, output_tokens=1)
+    dear = cost_usd(one, teacher) if teacher else 0
+    ratio = float(cost_usd(one, student) / dear) if dear else 0.0
     return min(0.9, max(LEAST_WORTH, ratio))

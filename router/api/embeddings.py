@@ -22,8 +22,8 @@ from router.pricing import cost_usd
 from router.served.catalog import Catalog
 from router.wire.body import json_object, model_of
 from router.wire.ceiling import Dearest
-from router.wire.sse import usage_of
 from router.wire.threads import LARGE_BYTES, aside
+from router.wire.usage import usage_in
 
 PATH = "/v1/embeddings"
 
@@ -117,8 +117,10 @@ def _read(backend: Backend, body: Mapping[str, Any], answer: bytes) -> tuple[dic
 
 def _cost_usd(backend: Backend, body: Mapping[str, Any], found: Mapping[str, Any]) -> Decimal:
     """By the tokens that the answer counts, else by four bytes of input a token."""
-    told = usage_of(found)
-    return cost_usd(told, backend.price) if told and backend.price else _estimated_usd(backend, body)
+    told = usage_in(found)
+    if told is None or told.lacks_input or backend.price is None:
+        return _estimated_usd(backend, body)
+    return cost_usd(told.usage, backend.price)
 
 
 def _estimated_usd(backend: Backend, body: Mapping[str, Any]) -> Decimal:

@@ -31,9 +31,10 @@ from router.backends.refusals import PLAIN, Spelling
 from router.contracts.decision import Tier
 from router.contracts.records import Usage
 from router.errors import UpstreamError, UpstreamRefused, UpstreamUnusable
-from router.pricing import cost_usd, usage_from_openai
+from router.pricing import cost_usd
 from router.wire.assembly import assembled
 from router.wire.chat import Dialect
+from router.wire.usage import usage_in
 
 
 class Wires:
@@ -244,8 +245,8 @@ def _completion(backend: Backend, reply: Reply) -> Completion:
     assert backend.price is not None
     try:
         found = orjson.loads(reply.body)
-        choice, told = found["choices"][0], found.get("usage")
-        usage = usage_from_openai(told) if told else None
+        choice, told = found["choices"][0], usage_in(found)
+        usage = told.usage if told is not None and (told.whole or told.usage.billed_usd is not None) else None
         said = assembled(choice)
         return Completion(
             message=dict(choice["message"]),

@@ -79,5 +79,6 @@ def whole(backend: Backend, events: bytes) -> bytes:
     ]
     first = assemblies[0]
     usage = {"usage": first.usage_told} if first.usage_told else {}
+    tier = {"service_tier": first.service_tier} if first.service_tier else {}
     head = {"id": found[0].get("id"), "created": found[0].get("created") or int(time.time()), "model": first.model}
-    return dumps({**head, "object": "chat.completion", "choices": told, **usage})
+    return dumps({**head, "object": "chat.completion", "choices": told, **usage, **tier})

@@ -15,7 +15,8 @@ from router.contracts.records import Rights
 from router.errors import PolicyError
 from router.policy.judges import Llm
 from router.policy.policy import EmbeddingsPart, Policy
-from router.pricing import Prices, litellm_price
+from router.price_map import litellm_price
+from router.pricing import Prices
 from router.wire.chat import Dialect
 
 OPENAI_URL = "https://api.openai.com/v1"

@@ -32,6 +32,7 @@ from router.routing.budget import Reservation
 from router.scoring.text.features import FEATURES_VERSION, Features
 from router.store.base import Store
 from router.wire.chat import ChatRequest, Headers
+from router.wire.usage import UsageTold, usage_or
 
 CLIENT_LEFT = 499
 """The status recorded where the client was gone before its answer (nginx's convention)."""
@@ -108,28 +109,33 @@ class Exchange:
         *,
         message: dict[str, Any],
         finish_reason: object,
-        usage: Usage | None,
+        usage: UsageTold | None,
         model: object,
         seconds: float,
         first_token_seconds: float | None = None,
         signals: Signals | None = None,
         top_logprobs: list[Any] | None = None,
         broken: bool = False,
+        cut: bool = False,
     ) -> Answer:
-        """Costs one backend's answer. Without reported usage it is estimated from the texts; a ``model`` or a
+        """Costs one backend's answer. What it did not tell of its usage is estimated from the texts; a ``model`` or a
         ``finish_reason`` that is no string says nothing. ``broken``: something is missing, so it counts as one that
-        has no end."""
+        has no end; ``cut``: it was cut off, so that what it told of its usage is of its beginning."""
         seen = signals.tokens if signals and signals.complete else 0
-        if usage is None or not usage.input_tokens:  # none reported, or none that can be
-            usage = estimated_usage(self.features.input_tokens, message, seen)
+        used = usage_or(
+            usage,
+            lambda: estimated_usage(self.features.input_tokens, message, seen),
+            asked_tier=self.chat.body.get("service_tier"),
+            cut=cut,
+        )
         return Answer(
             tier=backend.tier,
             kind=kind,
             model=model if isinstance(model, str) and model else backend.label,
             message=message,
             finish_reason=finish_reason if isinstance(finish_reason, str) and not broken else None,
-            usage=usage,
-            cost_usd=cost_usd(usage, backend.price) if backend.price else Decimal(0),
+            usage=used,
+            cost_usd=cost_usd(used, backend.price) if backend.price else Decimal(0),
             seconds=seconds,
             first_token_seconds=first_token_seconds,
             student_version=backend.version,

@@ -40,10 +40,10 @@ from router.wire.sse import (
     read,
     split,
     tokens_of,
-    usage_of,
     work,
 )
 from router.wire.threads import LARGE_BYTES, aside
+from router.wire.usage import usage_in
 
 LATER = 1
 """The priority of what nobody waits for: the embedded engine begins it after what somebody does. Beside the audit's
@@ -144,7 +144,7 @@ def _read(
     found, readable, strict = _parsed(backend, reply.body)
     entries = entries_of(found["choices"][0]) if kind is AnswerKind.SERVED and _recorded(exchange, backend) else None
     said = [assembled({**choice, "logprobs": None}) for choice in found["choices"]]
-    changed = not strict
+    usage, changed = usage_in(found), not strict
     if not _in_own_words(exchange, backend):
         changed |= mended(found, said, AnswerTerms.of(exchange.chat.body, backend.label))
     hold = exchange.policy.accept.hold_tokens
@@ -163,7 +163,7 @@ def _read(
         kind,
         message=dict(first.message),
         finish_reason=first.finish_reason,
-        usage=usage_of(found),
+        usage=usage,
         model=found.get("model"),
         seconds=time.perf_counter() - began,
         signals=first.signals,
@@ -365,6 +365,7 @@ class Relay:
             message=found.message,
             finish_reason=found.finish_reason,
             usage=found.usage,
+            cut=found.finish_reason is None and not self._done,
             model=found.model,
             seconds=time.perf_counter() - self._began,
             first_token_seconds=first_token_seconds,

@@ -54,10 +54,13 @@ class ReductionReason(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Usage:
-    """Token counts as the backend reported them; ``estimated`` where it reported none.
+    """Token counts as the backend reported them; ``estimated`` where one of them it did not.
 
     Among ``input_tokens`` are ``cached_input_tokens``, which a prompt cache served, and ``cache_written_tokens``, which
-    it took up; of the latter ``cache_written_1h_tokens`` to be kept for an hour, which costs more than the usual.
+    it took up; of the latter ``cache_written_1h_tokens`` to be kept for an hour, which costs more than the usual. Sound
+    and pictures are among ``input_tokens`` and ``output_tokens``, thoughts among the latter. ``searches``: of the web,
+    with a context of ``search_size``. ``service_tier`` and ``region`` are those that were served, None for the usual
+    ones. ``billed_usd``: what the provider itself says that it bills, in US dollars, whatever the tokens.
     """
 
     input_tokens: int = 0
@@ -66,6 +69,17 @@ class Usage:
     estimated: bool = False
     cache_written_tokens: int = 0
     cache_written_1h_tokens: int = 0
+    reasoning_tokens: int = 0
+    input_audio_tokens: int = 0
+    cached_audio_tokens: int = 0
+    output_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    output_image_tokens: int = 0
+    searches: int = 0
+    search_size: str | None = None
+    service_tier: str | None = None
+    region: str | None = None
+    billed_usd: Decimal | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -21,7 +21,8 @@ from router.judges.judge import Judges, specs
 from router.judges.pair import text
 from router.policy.judges import Llm
 from router.policy.policy import Policy
-from router.pricing import cost_usd, litellm_price
+from router.price_map import litellm_price
+from router.pricing import cost_usd
 from router.wire.ceiling import Dearest
 
 

@@ -10,7 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from router.pricing import MILLION, Prices
+from router.contracts.prices import Price
+from router.contracts.records import Usage
+from router.pricing import Prices, cost_usd
 
 LEAST = 0.05
 """Of a usual request's extra cost: no request counts as cheaper, since a length is only expected."""
@@ -18,15 +20,14 @@ LEAST = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What the teacher costs more than the student, in US dollars a token."""
+    """What the teacher costs more than the student, by the prices of both."""
 
-    input_usd: float
-    output_usd: float
+    teacher: Price
+    student: Price
 
     @classmethod
     def of(cls, prices: Prices) -> Self:
-        teacher, student = prices.teacher(), prices.student
-        return cls(float((teacher.input - student.input) / MILLION), float((teacher.output - student.output) / MILLION))
+        return cls(prices.teacher(), prices.student)
 
     def dearness(self, usual: tuple[float, float], input_tokens: float, output_tokens: float) -> float:
         """The expected extra cost of a request, as a multiple of a ``usual`` one's (input and output tokens); 1 where
@@ -35,7 +36,8 @@ class Extra:
         return max(LEAST, self._usd(input_tokens, output_tokens) / usd) if usd > 0 else 1.0
 
     def _usd(self, input_tokens: float, output_tokens: float) -> float:
-        return self.input_usd * input_tokens + self.output_usd * output_tokens
+        usage = Usage(input_tokens=round(input_tokens), output_tokens=round(output_tokens))
+        return float(cost_usd(usage, self.teacher) - cost_usd(usage, self.student))
 
 
 def worth(gain: float, dearness: float = 1.0) -> float:

@@ -17,7 +17,7 @@ from router.backends.roster import OPENAI_URL, PolicyBackends
 from router.errors import UpstreamError, UpstreamRefused
 from router.judges.models import judge_backends
 from router.policy.policy import Policy
-from router.pricing import day, retires
+from router.price_map import day, retires
 from router.wire.chat import Dialect
 
 log = structlog.get_logger(__name__)

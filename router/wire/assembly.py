@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from router.contracts.records import Usage
-from router.pricing import usage_from_openai
 from router.wire.calls import Call, Calls, number
 from router.wire.sse import entries_of, logprobs_of, piece_of
+from router.wire.usage import UsageTold, merged, read_usage, told_in
 
 Kind = Literal["reasoning", "text", "refusal", "call"]
 
@@ -19,6 +18,7 @@ FIELDS: Mapping[str, str] = {"reasoning": "reasoning_content", "text": "content"
 """Where a message has what the pieces of a kind say."""
 _READ = frozenset({"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls", "function_call"})
 _THOUGHTS = frozenset({"thinking", "reasoning", "redacted_thinking"})
+_TELL_USAGE = frozenset({"usage", "x_groq", "provider_metadata"})
 _SAID_AGAIN = frozenset({"id", "name", "type", "object", "status"})
 """Fields that a message has once; any other text adds up."""
 
@@ -39,6 +39,7 @@ class Assembly:
         self.finish_reason: str | None = None
         self.model: str | None = None
         self.usage_told: dict[str, Any] | None = None
+        self.service_tier: str | None = None
         self.logprobs: list[float] = []
         self.tokens = 0
         self.entries = entries
@@ -50,8 +51,8 @@ class Assembly:
         self._more: dict[str, Any] = {}
 
     @property
-    def usage(self) -> Usage | None:
-        return None if self.usage_told is None else usage_from_openai(self.usage_told)
+    def usage(self) -> UsageTold | None:
+        return None if self.usage_told is None else read_usage(self.usage_told, self.service_tier)
 
     @property
     def message(self) -> dict[str, Any]:
@@ -87,7 +88,10 @@ class Assembly:
 
     def note(self, chunk: Mapping[str, Any]) -> None:
         """Takes what a chunk tells beside its choices."""
-        self._count(chunk.get("usage"))
+        if not _TELL_USAGE.isdisjoint(chunk):
+            self._count(told_in({name: value for name, value in chunk.items() if name != "choices"}))
+        if isinstance(tier := chunk.get("service_tier"), str):
+            self.service_tier = tier
         if isinstance(model := chunk.get("model"), str) and model:
             self.model = model
 
@@ -98,7 +102,8 @@ class Assembly:
             self.finish_reason = finish or self.finish_reason
         elif finish is not None:
             self.whole = False
-        self._count(choice.get("usage"))
+        if "usage" in choice:
+            self._count(choice["usage"])
         tokens = self._tell(choice)
         said, delta = piece_of(choice), choice.get("delta")
         if delta and said is not delta:
@@ -147,6 +152,8 @@ class Assembly:
             pieces += [Piece("call", added, call) for call, added in self._calls.add(calls, whole=whole)]
             self.whole = self.whole and not self._calls.lost
         if not said.keys() <= _READ:
+            if "provider_metadata" in said:
+                self._count(told_in(said))
             self._keep(said)
         return pieces
 
@@ -188,9 +195,8 @@ class Assembly:
                 self._more[key] = dict(value) if isinstance(value, dict) else value
 
     def _count(self, told: Any) -> None:
-        """Token counts: of several the most, since those of each chunk are of all before it."""
-        if isinstance(told, dict) and told and _tokens(told) >= _tokens(self.usage_told or {}):
-            self.usage_told = told
+        if isinstance(told, dict) and told:
+            self.usage_told = merged(self.usage_told, told)
 
 
 class BlockOrder:
@@ -266,8 +272,3 @@ def text_in(value: Any) -> str:
     if isinstance(value, list):
         value = "".join(p["text"] for p in value if isinstance(p, dict) and isinstance(p.get("text"), str))
     return value if isinstance(value, str) else ""
-
-
-def _tokens(told: Mapping[str, Any]) -> int:
-    counts = (told.get(key) for key in ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens"))
-    return sum(count for count in counts if isinstance(count, int))

@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from router.contracts.prices import Price
-from router.pricing import MILLION, listed
+from router.price_map import listed
+from router.pricing import dearest_usd
 
 AROUND_TOKENS = 64
 """What a chat template adds at most to all messages together, beside what each one's fields take."""
@@ -31,6 +32,8 @@ AUDIO_BYTES = 32
 OUTPUT_TOKENS = 16_384
 """How long an answer gets at most where neither the request nor litellm's map limits it."""
 LIMITS = ("max_completion_tokens", "max_tokens")
+SEARCHES = 10
+"""How often a model that may search the web does at most, for one answer."""
 LONGEST_NUMBER = 32
 """Characters of a number that a client wrote as a text."""
 
@@ -39,13 +42,14 @@ class Dearest:
     """One request, measured once, where that is wanted: what it can cost at any model. ``body``: a chat completion's,
     or an embedding's."""
 
-    __slots__ = ("_asked", "_body", "_choices", "_input", "_odd", "_one")
+    __slots__ = ("_asked", "_body", "_choices", "_input", "_odd", "_one", "_searches", "_tier")
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self._body, self._input, self._one = body, 0, "messages" in body
         limits = [value for name in LIMITS if (value := body.get(name)) is not None]
         self._asked = max((n for value in limits if type(value) is int and (n := _count(value))), default=None)
         self._odd = max((_count(value) for value in limits if type(value) is not int), default=0)
+        self._tier, self._searches = _tier(body), _searches(body)
         self._choices = max(1, _count(body.get("n")), _count(body.get("best_of")))
 
     def measure(self) -> int:
@@ -62,9 +66,23 @@ class Dearest:
             tokens_out = says or max(OUTPUT_TOKENS, self._odd, self._asked or 0)
         else:
             tokens_out = self._asked if says is None else min(self._asked, says)
-        prices_in = price.input, price.cached_input, price.cache_write, price.cache_write_1h
-        dearest_in = max(known for known in prices_in if known is not None)
-        return (tokens_in * dearest_in + tokens_out * self._choices * price.output) / MILLION
+        return dearest_usd(tokens_in, tokens_out * self._choices, price, tier=self._tier, searches=self._searches)
+
+
+def _tier(body: Mapping[str, Any]) -> str | None:
+    """The service tier that is asked for, by whatever name: one that no price knows costs what is usual."""
+    tier = "fast" if body.get("speed") == "fast" else body.get("service_tier")
+    return tier if isinstance(tier, str) else None
+
+
+def _searches(body: Mapping[str, Any]) -> int:
+    """How often the web is searched at most, where it may be."""
+    tools = body.get("tools")
+    found = SEARCHES if body.get("web_search_options") is not None else 0
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, dict) and isinstance(kind := tool.get("type"), str) and "search" in kind:
+            found += min(_count(tool.get("max_uses")) or SEARCHES, SEARCHES)
+    return found
 
 
 def _input_tokens(body: Mapping[str, Any]) -> int:

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 from router.wire.calls import Call
 from router.wire.sse import LEAST_LOGPROB
+from router.wire.usage import count
 
 COUNTS = ("prompt_tokens", "completion_tokens")
 PROMISES = frozenset({"tool_calls", "function_call"})
@@ -71,9 +72,9 @@ def counted(usage: Any) -> dict[str, Any] | None:
     """Token counts that are numbers; None where there are none at all."""
     if not isinstance(usage, dict) or not usage:
         return None
-    counts: dict[str, int] = {key: value if _is_count(value := usage.get(key)) else 0 for key in COUNTS}
-    total = value if _is_count(value := usage.get("total_tokens")) else sum(counts.values())
-    return {**usage, **counts, "total_tokens": total}
+    counts = {key: count(usage.get(key)) or 0 for key in COUNTS}
+    total = count(usage.get("total_tokens"))
+    return {**usage, **counts, "total_tokens": sum(counts.values()) if total is None else total}
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

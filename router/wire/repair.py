@@ -70,13 +70,14 @@ class Repair:
         if (choice := self._goes_on(chunk)) is not None:
             self._first.go_on(chunk["model"], choice)
             return False
-        changed = self._headed(chunk)
         choices = chunk.get("choices")
         if type(choices) is not list:
             self._first.add(chunk)
+            self._headed(chunk)
             chunk["choices"] = []
             return True
-        self._first.note(chunk)
+        self._first.note(chunk)  # before a count that cannot be is told as 0
+        changed = self._headed(chunk)
         fresh = []
         for n, choice in enumerate(choices):
             if isinstance(choice, dict):

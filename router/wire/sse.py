@@ -8,8 +8,6 @@ from typing import Any
 
 import orjson
 
-from router.contracts.records import Usage
-from router.pricing import usage_from_openai
 from router.wire.json_text import dumps, loads
 
 DONE = b"[DONE]"
@@ -212,24 +210,6 @@ def piece_of(choice: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(piece, dict):
         piece = choice.get("message")
     return piece if isinstance(piece, dict) else {}
-
-
-def usage_told(answer: Any) -> dict[str, Any] | None:
-    """The ``usage`` object of an answer or a chunk; some servers put it into the choice."""
-    if not isinstance(answer, dict):
-        return None
-    if isinstance(found := answer.get("usage"), dict):
-        return found
-    choices = answer.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    found = first.get("usage") if isinstance(first, dict) else None
-    return found if isinstance(found, dict) else None
-
-
-def usage_of(answer: Any) -> Usage | None:
-    """Token counts as an OpenAI ``usage`` object gives them; None where the answer (or chunk) has none."""
-    found = usage_told(answer)
-    return None if found is None else usage_from_openai(found)
 
 
 def is_usage_only(chunk: Mapping[str, Any]) -> bool:

@@ -11,7 +11,8 @@ from router.contracts.prices import Price
 from router.contracts.records import Usage
 from router.errors import PolicyError
 from router.policy.policy import Policy
-from router.pricing import Prices, cost_usd, counterfactual_usd, litellm_price, usage_from_openai
+from router.price_map import litellm_price
+from router.pricing import Prices, cost_usd, counterfactual_usd
 
 GPT = Price(input=Decimal("2.5"), output=Decimal(10), cached_input=Decimal("1.25"))
 
@@ -42,41 +43,6 @@ def test_a_million_small_sums_stay_exact() -> None:
     assert sum((one for _ in range(100_000)), Decimal(0)) == Decimal("1.25")
 
 
-def test_streamed_and_unstreamed_usage_of_one_exchange_cost_the_same() -> None:
-    usage = {
-        "prompt_tokens": 321,
-        "completion_tokens": 45,
-        "total_tokens": 366,
-        "prompt_tokens_details": {"cached_tokens": 256, "audio_tokens": 0},
-    }
-    whole = {"object": "chat.completion", "choices": [{"message": {"content": "hi"}}], "usage": usage}
-    stream = [
-        {"object": "chat.completion.chunk", "choices": [{"delta": {"content": "hi"}}], "usage": None},
-        {"object": "chat.completion.chunk", "choices": [], "usage": dict(usage)},
-    ]
-    last = next(chunk["usage"] for chunk in reversed(stream) if chunk["usage"])
-    assert cost_usd(usage_from_openai(last), GPT) == cost_usd(usage_from_openai(whole["usage"]), GPT)
-    assert cost_usd(usage_from_openai(last), GPT) == Decimal("0.0009325")
-
-
-@pytest.mark.parametrize(
-    "usage",
-    [
-        {},
-        {"prompt_tokens": None, "completion_tokens": None, "prompt_tokens_details": None},
-        {"prompt_tokens": "7", "prompt_tokens_details": ["cached_tokens"]},
-        {"prompt_tokens": -4},
-    ],
-)
-def test_what_a_server_leaves_out_counts_as_nothing(usage: dict[str, Any]) -> None:
-    assert usage_from_openai(usage) == Usage()
-
-
-def test_the_responses_api_names_the_same_counts() -> None:
-    usage = {"input_tokens": 9, "output_tokens": 4, "input_tokens_details": {"cached_tokens": 3}}
-    assert usage_from_openai(usage) == Usage(input_tokens=9, cached_input_tokens=3, output_tokens=4)
-
-
 def test_the_counterfactual_of_a_teacher_s_answer_is_its_cost() -> None:
     usage = Usage(input_tokens=1_000, cached_input_tokens=500, output_tokens=10)
     assert counterfactual_usd(usage, GPT) == cost_usd(usage, GPT)
@@ -103,7 +69,7 @@ def test_another_vendor_s_namesake_has_no_price() -> None:
 
 def test_prices_are_told_without_importing_litellm() -> None:
     code = (
-        "import sys; from router.pricing import litellm_price as p; assert p('gpt-4o'); print('litellm' in sys.modules)"
+        "import sys; from router.price_map import listed; assert listed('gpt-4o')[0]; print('litellm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 

@@ -11,7 +11,7 @@ import orjson
 from router.contracts.records import Usage
 from router.scoring.text.features import extract
 from router.wire.assembly import assembled
-from router.wire.sse import usage_of
+from router.wire.usage import usage_in, usage_or
 
 INVALID_JSON = "INVALID_JSON"
 """The key under which a tool's arguments go that are no JSON object, as Anthropic advises for streamed ones."""
@@ -39,7 +39,7 @@ def message_of(answer: Mapping[str, Any], question: MessageContext) -> dict[str,
     said = assembled(choice).message
     content = _content(said, question)
     refused, calls = bool(said.get("refusal")), any(b["type"] == "tool_use" for b in content)
-    usage = usage_of(answer) or estimated(question, len(orjson.dumps(content)))
+    usage = usage_or(usage_in(answer), lambda: estimated(question, len(orjson.dumps(content))))
     return {
         "id": question.message_id,
         "type": "message",

@@ -13,6 +13,7 @@ from router.wire.calls import Call, number
 from router.wire.chat import IN_OWN_WORDS
 from router.wire.json_text import dumps
 from router.wire.sse import DONE, parse, payload, piece_of
+from router.wire.usage import usage_or
 
 Key = tuple[str, Call | None]
 """What a block holds: ``text``, ``thinking``, ``redacted`` (thinking), or ``call`` and which of them."""
@@ -74,7 +75,7 @@ class MessageStream:
         self._begin()
         self._flush()
         self._ended = True
-        usage = self._assembly.usage or estimated(self._question, self._bytes)
+        usage = usage_or(self._assembly.usage, lambda: estimated(self._question, self._bytes))
         stop = stop_of(self._choice, self._question, calls=self._calls > 0, refused=self._refused)
         self._out.append(event("message_delta", delta=stop, usage=usage_body(usage)))
         self._out.append(event("message_stop"))

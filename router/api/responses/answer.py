@@ -12,7 +12,7 @@ from router.api.responses.output import Output
 from router.api.responses.request import echo, wants_logprobs
 from router.api.responses.store import Terms
 from router.wire.chat import Headers
-from router.wire.sse import usage_told
+from router.wire.usage import told_in
 
 Response = dict[str, Any]
 
@@ -83,7 +83,7 @@ def response_of(turn: Turn, chat: Mapping[str, Any]) -> Response:
     finish = output.assembly.finish_reason
     output.close(item_status(finish))
     model = chat["model"] if isinstance(chat.get("model"), str) and chat["model"] else turn.body["model"]
-    usage = usage_of(usage_told(chat))
+    usage = usage_of(told_in(chat))
     return turn.ended(finish, model, output.items, usage=usage, service_tier=chat.get("service_tier"))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from router.errors import UpstreamError
+from router.wire.usage import count
 
 TOOLS = "tool_use"
 """Of a block, and why a message ends that has one."""
@@ -25,6 +26,9 @@ FINISHES = {
 _TEXTS = {"text": "text", "thinking": "thinking"}
 _UNSAID = ("compaction", "container_upload", "redacted_thinking")
 _OF_TOOLS = ("tool_use", "_tool_result")
+KEPT = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+BESIDE = ("server_tool_use", "service_tier", "speed", "inference_geo", "cost")
+"""What else of a usage chooses its price, or is paid for."""
 COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
 
 
@@ -132,17 +136,21 @@ def usage_of(given: Any) -> dict[str, Any] | None:
         return None
     apart = [i for i in _list(given.get("iterations")) if isinstance(i, dict) and i.get("type") == "compaction"]
     fresh, written, read, output = (sum(_count(part, name) for part in (given, *apart)) for name in COUNTS)
-    creation, details = given.get("cache_creation"), given.get("output_tokens_details")
-    hour = _count(creation, "ephemeral_1h_input_tokens")
-    found = {
+    details = given.get("output_tokens_details")
+    short, hour = (sum(_count(part.get("cache_creation"), name) for part in (given, *apart)) for name in KEPT)
+    written = max(written, short + hour)
+    found: dict[str, Any] = {
         "prompt_tokens": fresh + written + read,
         "completion_tokens": output,
         "total_tokens": fresh + written + read + output,
         "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written, "cache_write_1h_tokens": hour},
     }
+    for name, of in (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")):
+        if count(given.get(name)) is None:  # it is no 0: who pays for it makes a guess
+            found[of] = found["total_tokens"] = None
     if thought := _count(details, "thinking_tokens"):
         found["completion_tokens_details"] = {"reasoning_tokens": thought}
-    return found
+    return found | {name: told for name in BESIDE if (told := given.get(name)) is not None}
 
 
 def _list(value: Any) -> list[Any]:
@@ -150,5 +158,4 @@ def _list(value: Any) -> list[Any]:
 
 
 def _count(of: Any, name: str) -> int:
-    found = of.get(name) if isinstance(of, dict) else None
-    return found if isinstance(found, int) and found > 0 else 0
+    return (count(of.get(name)) or 0) if isinstance(of, dict) else 0

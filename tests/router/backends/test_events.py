@@ -228,7 +228,7 @@ async def test_a_whole_answer_where_a_stream_was_asked_for_becomes_one() -> None
         assert found.message["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
         assert (found.message["content"], found.finish_reason, found.logprobs) == ("a", "tool_calls", [-1.0])
         assert found.usage is not None
-        assert (found.usage.input_tokens, found.usage.output_tokens) == (5, 2)
+        assert (found.usage.usage.input_tokens, found.usage.usage.output_tokens) == (5, 2)
 
 
 @pytest.mark.parametrize(("error", "kind"), ERRORS)

@@ -20,7 +20,7 @@ import yaml
 from router.app import create_app
 from router.backends.openai import OpenAIWire
 from router.policy.policy import Policy, load_policy
-from router.pricing import retires
+from router.price_map import retires
 from router.served.retirement import WARNED_DAYS, Retirements, shutdown_dates, warned
 from router.settings import Settings
 from tests.fakes import FakeUpstream, policy_of, served, until

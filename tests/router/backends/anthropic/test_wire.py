@@ -241,7 +241,7 @@ def test_what_is_no_message_is_an_error(found: Any) -> None:
         chat_of(found)
 
 
-def test_counts_that_are_none_are_zero_and_a_compaction_is_paid_for() -> None:
+def test_counts_that_are_none_are_told_as_none_and_a_compaction_is_paid_for() -> None:
     assert usage_of([]) is None
     odd = {
         "input_tokens": "many",
@@ -252,7 +252,7 @@ def test_counts_that_are_none_are_zero_and_a_compaction_is_paid_for() -> None:
     }
     found = usage_of(odd)
     assert found is not None
-    assert (found["prompt_tokens"], found["completion_tokens"]) == (0, 0)
+    assert (found["prompt_tokens"], found["completion_tokens"], found["total_tokens"]) == (None, None, None)
     apart = {"type": "compaction", "input_tokens": 100, "output_tokens": 10}
     counted = usage_of({"input_tokens": 1, "output_tokens": 2, "iterations": [apart, {"type": "message"}, 3]})
     assert counted is not None
@@ -363,7 +363,7 @@ def test_a_stream_adds_up_to_the_same_answer() -> None:
     assert [c["function"]["arguments"] for c in found.message["tool_calls"]] == ['{"x":1}', '{"whole":1}']
     assert found.finish_reason == "tool_calls"
     assert found.usage is not None
-    assert (found.usage.input_tokens, found.usage.output_tokens) == (9, 5)
+    assert (found.usage.usage.input_tokens, found.usage.usage.output_tokens) == (9, 5)
     assert out.endswith(b"data: [DONE]\n\n")
 
 

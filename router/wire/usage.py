@@ -1,0 +1,251 @@
+"""What an answer says of its tokens and its bill, in each of the spellings that providers have for it.
+
+Counts are read once, before anything of an answer is changed. What stands outside OpenAI's total of a kind (xAI's and
+Gemini's thoughts, what Anthropic's cache served) is put into it, by the total where one is told. A count that is none
+(negative, no number, beyond what any model reads) counts as not told; what is not told is for whoever asks to guess.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from router.contracts.records import Usage
+
+MOST_TOKENS = 10**8
+"""More than that in one answer no model has read or said."""
+MOST_THOUGHT_TOKENS = 2**20
+"""A total with room for more than that beside the answer counts something else, or nothing at all."""
+MOST_USD = Decimal(10_000)
+"""More than that no answer has cost."""
+LONGEST_NUMBER = 32
+"""Characters of a number that is told as a text, and of a tier's name."""
+TICKS = Decimal(10**10)
+"""Of a dollar, xAI's."""
+USUAL_TIERS = frozenset({"auto", "default", "standard", "standard_only", "on_demand"})
+USUAL_REGIONS = frozenset({"global", "not_available"})
+
+_INPUT = ("prompt_tokens", "input_tokens")
+_OUTPUT = ("completion_tokens", "output_tokens")
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "cache_read_tokens")
+_WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation_tokens")
+_BY_TIME = ("cache_creation", "cache_creation_token_details")
+_SEARCHES = ("web_search_requests", "num_search_queries", "num_sources_used")
+_BILLS = ("cost", "total_cost", "estimated_cost")
+
+
+@dataclass(frozen=True, slots=True)
+class UsageTold:
+    """Token counts as an answer tells them; of those that ``lack`` 0."""
+
+    usage: Usage
+    lacks_input: bool = False
+    lacks_output: bool = False
+
+    @property
+    def whole(self) -> bool:
+        return not self.lacks_input and not self.lacks_output
+
+
+def usage_or(
+    told: UsageTold | None, guessed: Callable[[], Usage], *, asked_tier: object = None, cut: bool = False
+) -> Usage:
+    """What was told; what was not as ``guessed``. Where an answer was ``cut`` off what it told is of its beginning.
+    ``asked_tier`` was served where nothing says which one was."""
+    usage = told.usage if told is not None else guessed()
+    if told is not None and (cut or not told.whole) and usage.billed_usd is None:
+        guess = guessed()
+        more = max(usage.output_tokens, guess.output_tokens) if cut or told.lacks_output else usage.output_tokens
+        read = guess.input_tokens if told.lacks_input else usage.input_tokens
+        if (read, more) != (usage.input_tokens, usage.output_tokens):
+            usage = replace(usage, input_tokens=read, output_tokens=more, estimated=True)
+    if usage.service_tier is None and asked_tier is not None and (tier := _name(asked_tier)) not in USUAL_TIERS:
+        usage = replace(usage, service_tier=tier)
+    if usage.service_tier in USUAL_TIERS:
+        usage = replace(usage, service_tier=None)
+    return usage
+
+
+def told_in(answer: Any) -> dict[str, Any] | None:
+    """All that an answer or a chunk tells of its usage, put into one object: some servers have it in the choice, Groq
+    in a field of its own, Vercel tells the bill beside the message. None where it tells nothing."""
+    if not isinstance(answer, dict):
+        return None
+    found: dict[str, Any] = {}
+    for told in _objects(answer):
+        found |= {name: value for name, value in told.items() if value is not None}
+    return found or None
+
+
+def usage_in(answer: Any) -> UsageTold | None:
+    """What a whole answer tells of its tokens and its bill, with the tier that was served, which stands beside it."""
+    told = told_in(answer)
+    return read_usage(told, answer.get("service_tier")) if told is not None else None
+
+
+def _objects(answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    choices = answer.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    for holder in (answer.get("x_groq"), first, answer):
+        if isinstance(holder, dict) and isinstance(told := holder.get("usage"), dict):
+            yield told
+    message = (first.get("message") or first.get("delta")) if isinstance(first, dict) else None
+    for holder in (answer, message):
+        gateway = _dict(_dict(_dict(holder).get("provider_metadata")).get("gateway"))
+        if "cost" in gateway:
+            yield {"cost": gateway["cost"]}
+
+
+def read_usage(told: Mapping[str, Any], tier: object = None) -> UsageTold | None:
+    """None where it says of no token how many there were, nor what they cost. ``tier`` was told beside it."""
+    read, said, total = _first(told, _INPUT), _first(told, _OUTPUT), count(told.get("total_tokens"))
+    billed = _billed_usd(told)
+    if read is None and said is None and billed is None:
+        return None
+    inside = _dict(told.get("prompt_tokens_details") or told.get("input_tokens_details"))
+    outside = _dict(told.get("completion_tokens_details") or told.get("output_tokens_details"))
+    hits = _most(_first(inside, _CACHED), _first(told, _CACHED))
+    written, hour = _written(told, inside)
+    thought = _most(_first(outside, ("reasoning_tokens", "thinking_tokens")), count(told.get("reasoning_tokens")))
+    if read is not None and _apart(told, read, said, total, hits + written):
+        read += hits + written
+    if total is not None and said is None and read is not None:
+        said = max(0, total - read)
+    elif total is not None and read is None and said is not None:
+        read = max(0, total - said)
+    if read is not None and said is not None:
+        said, thought = _with_thoughts(said, thought, None if total is None else total - read)
+    usage = Usage(
+        input_tokens=read or 0,
+        cached_input_tokens=hits,
+        output_tokens=said or 0,
+        cache_written_tokens=written,
+        cache_written_1h_tokens=hour,
+        reasoning_tokens=thought,
+        input_audio_tokens=count(inside.get("audio_tokens")) or 0,
+        cached_audio_tokens=count(_dict(inside.get("cached_tokens_details")).get("audio_tokens")) or 0,
+        output_audio_tokens=count(outside.get("audio_tokens")) or 0,
+        input_image_tokens=count(inside.get("image_tokens")) or 0,
+        output_image_tokens=count(outside.get("image_tokens")) or 0,
+        searches=_searches(told, inside),
+        search_size=_name(told.get("search_context_size")),
+        service_tier=_tier(told) or _name(tier),
+        region=_region(told),
+        billed_usd=billed,
+    )
+    return UsageTold(usage, lacks_input=read is None, lacks_output=said is None)
+
+
+def merged(before: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, Any]:
+    """What two chunks of a stream tell: the later of them, since its counts are of all before it, unless it counts
+    less; then it adds what was not told."""
+    if before is None:
+        return told
+    return before | told if _tokens(told) >= _tokens(before) else told | before
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens, however it is written; None for what is none."""
+    if isinstance(value, str) and 0 < len(value) <= LONGEST_NUMBER:
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if type(value) is int:
+        return value if 0 <= value <= MOST_TOKENS else None
+    if not isinstance(value, float) or not math.isfinite(value) or not 0 <= value <= MOST_TOKENS:
+        return None
+    return math.ceil(value)
+
+
+def _apart(told: Mapping[str, Any], read: int, said: int | None, total: int | None, cache: int) -> bool:
+    """Whether what a prompt cache served and took up stands beside the count of the input, as Anthropic has it, and not
+    among it: the total says so, else that it is more, else that all names are Anthropic's."""
+    named = told.keys() & {"cache_read_input_tokens", "cache_creation_input_tokens"}
+    if not cache or not named:
+        return False
+    if total is not None and said is not None and total in (read + said, read + said + cache):
+        return total != read + said
+    return cache > read or "prompt_tokens" not in told
+
+
+def _with_thoughts(said: int, thought: int, rest: int | None) -> tuple[int, int]:
+    """(all tokens of the output, those of them that were thought); ``rest``: what the total leaves for both. Thoughts
+    are among the output unless they are more than it, or the total has room for more."""
+    if rest is not None and said < rest <= said + MOST_THOUGHT_TOKENS:
+        return rest, max(thought, rest - said)
+    return (said + thought, thought) if thought > said else (said, thought)
+
+
+def _written(told: Mapping[str, Any], inside: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens that a prompt cache took up: (all, for an hour)."""
+    by_time = [_dict(holder.get(name)) for holder in (inside, told) for name in _BY_TIME]
+    short = _most(*(count(times.get("ephemeral_5m_input_tokens")) for times in by_time))
+    hour = _most(
+        *(count(times.get("ephemeral_1h_input_tokens")) for times in by_time),
+        count(inside.get("cache_write_1h_tokens")),
+    )
+    return _most(_first(inside, _WRITTEN), _first(told, _WRITTEN), short + hour), hour
+
+
+def _searches(told: Mapping[str, Any], inside: Mapping[str, Any]) -> int:
+    used = _dict(told.get("server_tool_use")), _dict(told.get("server_side_tool_usage_details")), inside, told
+    return _most(*(_first(holder, _SEARCHES) for holder in used))
+
+
+def _tier(told: Mapping[str, Any]) -> str | None:
+    """Anthropic tells a fast mode apart from its tiers."""
+    return "fast" if told.get("speed") == "fast" else _name(told.get("service_tier"))
+
+
+def _region(told: Mapping[str, Any]) -> str | None:
+    region = _name(told.get("inference_geo"))
+    return None if region in USUAL_REGIONS else region
+
+
+def _billed_usd(told: Mapping[str, Any]) -> Decimal | None:
+    """In US dollars. With a key of one's own at OpenRouter its fee is told apart from what the key's provider takes."""
+    if (ticks := _usd(told.get("cost_in_usd_ticks"), TICKS)) is not None:
+        return ticks
+    for name in _BILLS:
+        value = told.get(name)
+        bill = _usd(value.get("total_cost") if isinstance(value, dict) else value)
+        if bill is not None:
+            if told.get("is_byok") is not True:
+                return bill
+            own = _usd(_dict(told.get("cost_details")).get("upstream_inference_cost"))
+            return None if own is None else bill + own
+    return None
+
+
+def _usd(value: Any, parts: Decimal = Decimal(1)) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or len(text := str(value)) > LONGEST_NUMBER:
+        return None
+    try:
+        usd = Decimal(text) / parts
+    except InvalidOperation:
+        return None
+    return usd if usd.is_finite() and 0 <= usd <= MOST_USD else None
+
+
+def _first(of: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    return next((found for name in names if (found := count(of.get(name))) is not None), None)
+
+
+def _most(*counts: int | None) -> int:
+    return max((found for found in counts if found is not None), default=0)
+
+
+def _name(value: Any) -> str | None:
+    return value.lower() if isinstance(value, str) and 0 < len(value) <= LONGEST_NUMBER else None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _tokens(told: Mapping[str, Any]) -> int:
+    return (_first(told, _INPUT) or 0) + (_first(told, _OUTPUT) or 0)
