@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from router.wire.calls import Call, Calls, number
 from router.wire.sse import entries_of, logprobs_of, piece_of
-from router.wire.usage import UsageTold, merged, read_usage, told_in
+from router.wire.usage import TELL_USAGE, UsageTold, merged, read_usage, told_in
 
 Kind = Literal["reasoning", "text", "refusal", "call"]
 
@@ -18,7 +18,6 @@ FIELDS: Mapping[str, str] = {"reasoning": "reasoning_content", "text": "content"
 """Where a message has what the pieces of a kind say."""
 _READ = frozenset({"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls", "function_call"})
 _THOUGHTS = frozenset({"thinking", "reasoning", "redacted_thinking"})
-_TELL_USAGE = frozenset({"usage", "x_groq", "provider_metadata"})
 _SAID_AGAIN = frozenset({"id", "name", "type", "object", "status"})
 """Fields that a message has once; any other text adds up."""
 
@@ -88,7 +87,7 @@ class Assembly:
 
     def note(self, chunk: Mapping[str, Any]) -> None:
         """Takes what a chunk tells beside its choices."""
-        if not _TELL_USAGE.isdisjoint(chunk):
+        if any(map(chunk.get, TELL_USAGE)):
             self._count(told_in({name: value for name, value in chunk.items() if name != "choices"}))
         if isinstance(tier := chunk.get("service_tier"), str):
             self.service_tier = tier

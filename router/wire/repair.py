@@ -29,6 +29,7 @@ from router.wire.form import (
 )
 from router.wire.halves import TEXTS
 from router.wire.sse import piece_of
+from router.wire.usage import TELL_USAGE
 
 _TOLD_ANEW = TEXTS | {"role", "tool_calls", "function_call"}
 _OF_CHOICE = frozenset({"index", "delta", "message", "finish_reason", "logprobs"})
@@ -106,7 +107,7 @@ class Repair:
             or get("finish_reason") is not None
         ):
             return None
-        if get("usage") is not None or chunk.get("usage") is not None or not is_headed(chunk):
+        if get("usage") is not None or any(map(chunk.get, TELL_USAGE)) or not is_headed(chunk):
             return None
         logprobs = get("logprobs")
         return choice if logprobs is None or are_probable(logprobs) else None

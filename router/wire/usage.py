@@ -28,6 +28,8 @@ TICKS = Decimal(10**10)
 USUAL_TIERS = frozenset({"auto", "default", "standard", "standard_only", "on_demand"})
 USUAL_REGIONS = frozenset({"global", "not_available"})
 
+TELL_USAGE = ("usage", "x_groq", "provider_metadata")
+"""Fields of an answer or a chunk in which something of its usage may stand."""
 _INPUT = ("prompt_tokens", "input_tokens")
 _OUTPUT = ("completion_tokens", "output_tokens")
 _CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens", "cache_read_tokens")
