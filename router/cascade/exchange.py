@@ -32,7 +32,7 @@ from router.routing.budget import Reservation
 from router.scoring.text.features import FEATURES_VERSION, Features
 from router.store.base import Store
 from router.wire.chat import ChatRequest, Headers
-from router.wire.usage import UsageTold, usage_or
+from router.wire.usage import ToldUsage, usage_or
 
 CLIENT_LEFT = 499
 """The status recorded where the client was gone before its answer (nginx's convention)."""
@@ -109,7 +109,7 @@ class Exchange:
         *,
         message: dict[str, Any],
         finish_reason: object,
-        usage: UsageTold | None,
+        usage: ToldUsage | None,
         model: object,
         seconds: float,
         first_token_seconds: float | None = None,

@@ -18,7 +18,7 @@ from router.contracts.decision import Tier
 from router.contracts.records import Answer, AnswerKind, Usage
 from router.errors import UpstreamError, UpstreamRefused
 from router.routing.budget import Till, teacher_usd
-from router.wire.usage import UsageTold
+from router.wire.usage import ToldUsage
 
 USUAL_TOKENS = 500
 """How long a teacher's answer is taken for that never came, as long as none has come."""
@@ -63,6 +63,6 @@ class Payments:
         tokens = exchange.decision.teacher_tokens or self._till.usual_tokens.value or USUAL_TOKENS
         usage = Usage(input_tokens=exchange.features.input_tokens, output_tokens=int(tokens), estimated=True)
         answer = exchange.answered(
-            backend, kind, message={}, finish_reason=None, usage=UsageTold(usage), model=None, seconds=exchange.elapsed
+            backend, kind, message={}, finish_reason=None, usage=ToldUsage(usage), model=None, seconds=exchange.elapsed
         )
         return replace(answer, message=None)

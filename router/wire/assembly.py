@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from router.wire.calls import Call, Calls, number
 from router.wire.sse import entries_of, logprobs_of, piece_of
-from router.wire.usage import TELL_USAGE, UsageTold, merged, read_usage, told_in
+from router.wire.usage import TELL_USAGE, ToldUsage, merged, read_usage, told_in
 
 Kind = Literal["reasoning", "text", "refusal", "call"]
 
@@ -50,7 +50,7 @@ class Assembly:
         self._more: dict[str, Any] = {}
 
     @property
-    def usage(self) -> UsageTold | None:
+    def usage(self) -> ToldUsage | None:
         return None if self.usage_told is None else read_usage(self.usage_told, self.service_tier)
 
     @property

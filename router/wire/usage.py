@@ -40,7 +40,7 @@ _BILLS = ("cost", "total_cost", "estimated_cost")
 
 
 @dataclass(frozen=True, slots=True)
-class UsageTold:
+class ToldUsage:
     """Token counts as an answer tells them; of those that ``lack`` 0."""
 
     usage: Usage
@@ -53,7 +53,7 @@ class UsageTold:
 
 
 def usage_or(
-    told: UsageTold | None, guessed: Callable[[], Usage], *, asked_tier: object = None, cut: bool = False
+    told: ToldUsage | None, guessed: Callable[[], Usage], *, asked_tier: object = None, cut: bool = False
 ) -> Usage:
     """What was told; what was not as ``guessed``. Where an answer was ``cut`` off what it told is of its beginning.
     ``asked_tier`` was served where nothing says which one was."""
@@ -82,7 +82,7 @@ def told_in(answer: Any) -> dict[str, Any] | None:
     return found or None
 
 
-def usage_in(answer: Any) -> UsageTold | None:
+def usage_in(answer: Any) -> ToldUsage | None:
     """What a whole answer tells of its tokens and its bill, with the tier that was served, which stands beside it."""
     told = told_in(answer)
     return read_usage(told, answer.get("service_tier")) if told is not None else None
@@ -101,7 +101,7 @@ def _objects(answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"cost": gateway["cost"]}
 
 
-def read_usage(told: Mapping[str, Any], tier: object = None) -> UsageTold | None:
+def read_usage(told: Mapping[str, Any], tier: object = None) -> ToldUsage | None:
     """None where it says of no token how many there were, nor what they cost. ``tier`` was told beside it."""
     read, said, total = _first(told, _INPUT), _first(told, _OUTPUT), count(told.get("total_tokens"))
     billed = _billed_usd(told)
@@ -138,7 +138,7 @@ def read_usage(told: Mapping[str, Any], tier: object = None) -> UsageTold | None
         region=_region(told),
         billed_usd=billed,
     )
-    return UsageTold(usage, lacks_input=read is None, lacks_output=said is None)
+    return ToldUsage(usage, lacks_input=read is None, lacks_output=said is None)
 
 
 def merged(before: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, Any]:

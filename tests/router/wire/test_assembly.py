@@ -8,7 +8,7 @@ import pytest
 
 from router.contracts.records import Usage
 from router.wire.assembly import Assembly, BlockOrder
-from router.wire.usage import UsageTold
+from router.wire.usage import ToldUsage
 
 CITIES = [("get_weather", '{"city":"Paris"}'), ("get_weather", '{"city":"Rome"}')]
 PARIS, ROME = (arguments for _, arguments in CITIES)
@@ -213,7 +213,7 @@ def test_usage_counts_once_wherever_it_stands(chunks: list[dict[str, Any]]) -> N
     assembly = Assembly()
     for each in chunks:
         assembly.add(each)
-    assert assembly.usage == UsageTold(Usage(input_tokens=7, output_tokens=3))
+    assert assembly.usage == ToldUsage(Usage(input_tokens=7, output_tokens=3))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from router.contracts.records import Usage
 from router.wire import sse
 from router.wire.sse import DONE, Cutter, encode, is_usage_only, parse, payload, read, split, work
 from router.wire.threads import LARGE_BYTES
-from router.wire.usage import UsageTold
+from router.wire.usage import ToldUsage
 from tests.fakes import collected
 
 
@@ -98,7 +98,7 @@ def test_a_stream_adds_up_to_its_answer() -> None:
     assert found.message == {"role": "assistant", "content": "abc"}
     assert (found.finish_reason, found.model, found.tokens) == ("stop", "m", 3)
     assert found.logprobs == [-0.5, -1.0]
-    assert found.usage == UsageTold(Usage(input_tokens=5, output_tokens=3))
+    assert found.usage == ToldUsage(Usage(input_tokens=5, output_tokens=3))
 
 
 def test_parallel_tool_calls_are_put_together_by_index() -> None:

@@ -13,7 +13,7 @@ from router.contracts.prices import Price
 from router.contracts.records import Usage
 from router.pricing import cost_usd
 from router.wire.assembly import Assembly
-from router.wire.usage import MOST_TOKENS, UsageTold, count, read_usage, told_in, usage_in, usage_or
+from router.wire.usage import MOST_TOKENS, ToldUsage, count, read_usage, told_in, usage_in, usage_or
 
 PRICE = Price.model_validate(
     {
@@ -285,7 +285,7 @@ SHAPES = {
 }
 
 
-def billed(told: UsageTold | None) -> float:
+def billed(told: ToldUsage | None) -> float:
     assert told is not None
     return float(cost_usd(usage_or(told, Usage), PRICE) * 1_000_000)
 
