@@ -18,7 +18,8 @@ class DatasetConfig:
 
     ``dev_share``: conversations kept out of training for early stopping and scorer fitting.
     ``user_cap``: the largest share of the training set that one user's rows may have, against
-    poisoning; it binds only where more than one user is seen, and never below an equal share each.
+    poisoning; it binds only where more than one user is seen, and never below an equal share each. Where a request
+    names no user, its key stands for one, if the rows came with several keys; else its conversation does.
     ``near_duplicate``: Jaccard similarity of what tells prompts apart from which on they are copies, and
     share of an evaluation's prompt from which on another holds it.
     ``most_weight``: what a row of a kind of requests that the student fails at counts at most; 1: all alike.

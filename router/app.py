@@ -36,6 +36,7 @@ from router.errors import BadRequest, LocumError
 from router.metrics.files import MetricFiles
 from router.metrics.metrics import Metrics
 from router.policy.engines import EncoderKind
+from router.routing.conversations import Identities
 from router.routing.state.base import SharedState
 from router.routing.state.machine import MachineState
 from router.scoring.text.encoder import Encoder, load_encoder
@@ -98,7 +99,7 @@ def create_app(
     encoders = encoders or cache(partial(load_encoder, settings.cache, threads=1))
     static, state = partial(encoders, "static"), state or MachineState()
     proxy, retirements = Policies(policies, settings, env, encoders, state), Retirements(env)
-    kept = KeptResponses(settings.home / "responses.db")
+    kept, identity = KeptResponses(settings.home / "responses.db"), Identities(state)
     claim = ClaimWatch(settings.run, os.getpid() if state.alone else os.getppid(), metrics.observe_home)
 
     @contextlib.asynccontextmanager
@@ -130,8 +131,8 @@ def create_app(
             kept.close()
 
     entrance = Entrance(keys, settings.limits, metrics.observe_rejected, drain)
-    responses = Responses(lambda: proxy.catalog, kept, partial(_owner, keys))
-    endpoints = _endpoints(proxy, entrance, Streams(settings.limits.streams), responses)
+    responses = Responses(lambda: proxy.catalog, kept, partial(_owner, keys), identity)
+    endpoints = _endpoints(proxy, entrance, Streams(settings.limits.streams), responses, identity)
     told = health.routes(lambda: proxy.catalog, metrics, partial(_told, problems, claim, proxy, retirements), drain)
     app = App(endpoints, _rest(proxy, told, kept, keys, lifespan))
     return shared_with(settings.origins, app) if settings.origins else app
@@ -186,7 +187,9 @@ def _collect_seldom() -> None:
     gc.set_threshold(*GARBAGE)
 
 
-def _endpoints(proxy: Policies, entrance: Entrance, streams: Streams, responses: Responses) -> dict[str, Asgi]:
+def _endpoints(
+    proxy: Policies, entrance: Entrance, streams: Streams, responses: Responses, identity: Identities
+) -> dict[str, Asgi]:
     """What is raw ASGI, by path."""
 
     def catalog() -> Catalog:
@@ -197,14 +200,14 @@ def _endpoints(proxy: Policies, entrance: Entrance, streams: Streams, responses:
 
     chats, texts = chat.ChatCompletions(), completions.Completions()
     endpoints = {
-        path: entrance.endpoint(RoutedWork(surface, catalog, streams))
+        path: entrance.endpoint(RoutedWork(surface, catalog, streams, identity))
         for path, surface in ((chat.PATH, chats), (completions.PATH, texts), (RESPONSES, responses))
     }
     answer_feedback = PlainWork(feedback.FeedbackEndpoint(shared))
     endpoints[embeddings.PATH] = entrance.endpoint(PlainWork(embeddings.Embeddings(catalog, shared)))
     endpoints[feedback.PATH] = entrance.endpoint(answer_feedback, max_body_bytes=feedback.MAX_BODY_BYTES)
     for path, work in (
-        (messages.PATH, RoutedWork(messages.Messages(), catalog, streams)),
+        (messages.PATH, RoutedWork(messages.Messages(), catalog, streams, identity)),
         (messages.COUNT_PATH, messages.CountTokens(catalog)),
     ):
         endpoints[path] = messages.telling_request_id(entrance.endpoint(work, messages.error_shape))

@@ -76,9 +76,9 @@ class DatasetRow:
     ``top_logprobs`` are the teacher's likeliest tokens where they were recorded and spell ``answer`` from its first
     character on (``router.contracts.logprobs.unpacked`` reads them; tokens that end the answer may follow), else "".
     ``rationale`` is what the teacher thought before it, where its API tells that apart.
-    ``user`` and ``conversation_id`` are aliases (``alias``): they tell apart, and name nobody. ``language`` is the last
-    user turn's, ISO 639-1; ``cluster`` names the kind of requests that this is one of, where the student fails at
-    it, and ``weight`` is then above 1. Both are known once the row is in a dataset.
+    ``user``, ``owner`` (the key it came with) and ``conversation_id`` are aliases (``alias``): they tell apart, and
+    name nobody. ``language`` is the last user turn's, ISO 639-1; ``cluster`` names the kind of requests that this is
+    one of, where the student fails at it, and ``weight`` is then above 1. Both are known once the row is in a dataset.
     """
 
     request_id: str
@@ -103,6 +103,7 @@ class DatasetRow:
     rationale: str = ""
     language: str | None = None
     cluster: str | None = None
+    owner: str | None = None
 
     @property
     def trainable(self) -> bool:
@@ -168,6 +169,7 @@ def row_of(record: Record, policy: Policy, judges: Judges) -> DatasetRow | Skip:
         rights=right_to(teacher, policy) or NO_RIGHT,
         task=redact(record.task, kinds) if record.task else record.task,
         user=None if record.user is None else alias(record.user),
+        owner=None if record.owner is None else alias(record.owner),
         student_ok=_student_ok(record, teacher, judges),
         options={k: redact_json(v, kinds) for k in _OPTIONS if (v := record.request.get(k)) is not None},
         streamed=record.streamed,

@@ -125,7 +125,7 @@ def choose(train: Ints, slips: Slips, known: NDArray[np.uint64], config: Dataset
 
 def _cap_users(train: Ints, slips: Slips, cap: float) -> Ints:
     """Holds each user to ``cap`` of the rows, or an equal share where users are too few for that."""
-    users = slips["user"][train]
+    users = _users(slips[train])
     different = len(np.unique(users))
     if different < 2:
         return train
@@ -134,6 +134,16 @@ def _cap_users(train: Ints, slips: Slips, cap: float) -> Ints:
     _, starts, sizes = np.unique(users[order], return_index=True, return_counts=True)
     rank = np.arange(len(train)) - np.repeat(starts, sizes)
     return train[np.sort(order[rank < most])]
+
+
+def _users(rows: Slips) -> NDArray[np.uint64]:
+    """Whom each row is counted for: requests that name no user are their key's, where there are several keys; one key
+    for all tells nothing, so they are their conversation's. All nameless ones together are nobody."""
+    keys = rows["owner"]
+    several = len(np.unique(keys[keys != 0])) > 1
+    nameless = np.where(several & (keys != 0), keys, rows["conversation"])
+    found: NDArray[np.uint64] = np.where(rows["user"], rows["user"], nameless)
+    return found
 
 
 def _fit_budget(train: Ints, slips: Slips, known: NDArray[np.uint64], config: DatasetConfig) -> Ints:

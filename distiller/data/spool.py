@@ -19,11 +19,12 @@ SLIP = np.dtype(
     [
         ("at", "f8"), ("request", "u8"), ("offset", "i8"), ("length", "u4"), ("sketch", "i8"),
         ("prompt", "u8"), ("asked", "u8"), ("numbers", "u8"), ("head", "u8"), ("tail", "u8"),
-        ("conversation", "u8"), ("user", "u8"), ("source", "u4"), ("fault", "u1"), ("student_ok", "i1"),
-        ("trainable", "?"), ("audited", "?"), ("synthetic", "?"),
+        ("conversation", "u8"), ("user", "u8"), ("owner", "u8"), ("source", "u4"),
+        ("fault", "u1"), ("student_ok", "i1"), ("trainable", "?"), ("audited", "?"), ("synthetic", "?"),
     ]
 )  # fmt: skip
-"""A slip: what is kept in memory of a row. Digests are of normalised texts; ``user`` is 0 where there is none;
+"""A slip: what is kept in memory of a row. Digests are of normalised texts; ``user`` (of its
+key: two keys' users are two) and ``owner`` are 0 where there is none;
 ``source`` is a number of ``Spool.sources``; ``fault`` is its reason's ``code``; ``student_ok`` is -1 where it is not
 known."""
 
@@ -87,7 +88,8 @@ class Spool:
                 row.created_at, digest(row.request_id), self._at, len(line), self._count + i,
                 digest(whole), digest(asked), digest(numbers(asked)),
                 *(crc32(edge.encode("utf-8", "replace")) for edge in (whole[:EDGE_CHARS], whole[-EDGE_CHARS:])),
-                digest(row.conversation_id), digest(row.user) if row.user else 0,
+                digest(row.conversation_id),
+                digest(f"{row.owner or ''}/{row.user}") if row.user else 0, digest(row.owner) if row.owner else 0,
                 self.sources.setdefault((row.teacher, row.rights), len(self.sources)),
                 code(fault), -1 if row.student_ok is None else int(row.student_ok),
                 row.trainable, audited, row.synthetic,

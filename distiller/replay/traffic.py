@@ -134,7 +134,7 @@ def traffic_of(
         bundle=bundle,
         to_student=np.array([row.settled[which] is Tier.STUDENT for row in kept]),
         to_teacher=np.array([row.settled[which] is Tier.TEACHER for row in kept]),
-        score=np.array(_lowest(kept, compared, which) if upward else compared),
+        score=np.array(_lowest(kept, compared, which, policy.conversation.idle_seconds) if upward else compared),
         guess=np.array(scores),
         accept_seen=accept_seen,
         accept=accept,
@@ -251,15 +251,18 @@ def _accept(reply: LoggedReply | None, score: float, scorer: Scorer | None, samp
     return scorer.accept(score, signals if sampled or signals is None else replace(signals, agreement=None))
 
 
-def _lowest(rows: Sequence[LoggedRequest], scores: Sequence[float], which: int) -> list[float]:
-    """Each request's score or the lowest before it in its conversation, which keeps what once escalated up."""
-    lowest: dict[str, float] = {}
+def _lowest(rows: Sequence[LoggedRequest], scores: Sequence[float], which: int, idle_seconds: float) -> list[float]:
+    """Each request's score or the lowest before it in its conversation, which keeps what once escalated up until it
+    was idle for so long."""
+    lowest: dict[str, tuple[float, float]] = {}
     found = []
     for row, score in zip(rows, scores, strict=True):
-        before = lowest.get(row.conversation_id, 1.0) if row.follow_up else 1.0
+        before, at = lowest.get(row.conversation_id, (1.0, 0.0))
+        if not row.follow_up or row.created_at - at > idle_seconds:
+            before = 1.0
         found.append(min(score, before))
         own = -1.0 if row.settled[which] is Tier.TEACHER else score
-        lowest[row.conversation_id] = min(own, before)
+        lowest[row.conversation_id] = min(own, before), row.created_at
     return found
 
 

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 
 from router.api.admission import Streams
 from router.api.asgi import Arrival
+from router.api.sessions import conversation_named, user_named
 from router.backends.base import Reply
 from router.contracts.decision import Tier
 from router.errors import BadRequest, UpstreamRefused
-from router.routing.conversations import conversation_id
+from router.routing.conversations import Identities
 from router.served.catalog import Catalog
 from router.wire.chat import ChatRequest, Native, Sink
+from router.wire.lineage import Membership
 from router.wire.threads import aside
 
 
@@ -23,13 +25,15 @@ from router.wire.threads import aside
 class AskedChat:
     """What a client asked, as a chat-completions request. ``through`` wraps the client's sink into one
     that takes a chat answer's bytes (whole, or whole server-sent events); None: they leave as they are.
-    ``conversation`` is the one it belongs to, where the surface knows (``conversation_of`` else). ``native``: the
+    ``conversation`` is the one it belongs to, where the surface knows, and ``named`` what the client calls it, where
+    that is told by more than ``body``. ``native``: the
     request in the surface's own dialect; what answers in it too, ``through`` passes on. ``before``: bytes of what
     was said before it."""
 
     body: dict[str, Any]
     through: Callable[[Sink], Sink] | None = None
-    conversation: str | None = None
+    conversation: Membership | None = None
+    named: str | None = None
     native: Native | None = None
     before: int = 0
 
@@ -48,14 +52,14 @@ class RoutedWork:
     """Answers a surface's requests through the cascade (``router.api.asgi.Work``). ``catalog()`` says which
     models there are at the moment."""
 
-    def __init__(self, surface: Surface, catalog: Callable[[], Catalog], streams: Streams) -> None:
-        self._surface, self._catalog, self._streams = surface, catalog, streams
+    def __init__(self, surface: Surface, catalog: Callable[[], Catalog], streams: Streams, who: Identities) -> None:
+        self._surface, self._catalog, self._streams, self._identities = surface, catalog, streams, who
 
     async def __call__(self, arrived: Arrival) -> None:
         asked = await self._surface.asked(arrived.content, arrived.request_id, arrived.headers)
         cascade, tier = self._catalog().resolve(asked.body["model"])
         size = len(arrived.content) + asked.before
-        chat = await aside(partial(chat_request, arrived, asked, tier), size)
+        chat = await aside(partial(chat_request, arrived, asked, tier, self._identities), size)
         out = asked.through(arrived.sink) if asked.through else arrived.sink
         if chat.streamed:
             with self._streams:
@@ -64,7 +68,7 @@ class RoutedWork:
             await cascade.serve(chat, out)
 
 
-def chat_request(arrived: Arrival, asked: AskedChat, tier: Tier | None) -> ChatRequest:
+def chat_request(arrived: Arrival, asked: AskedChat, tier: Tier | None, identity: Identities) -> ChatRequest:
     """The request as the cascade takes it; ``tier`` is what the model's name forces.
 
     Raises:
@@ -72,28 +76,47 @@ def chat_request(arrived: Arrival, asked: AskedChat, tier: Tier | None) -> ChatR
     """
     body = asked.body
     metadata = body.get("metadata")
+    tier = forced_tier(arrived.headers) or tier
+    which = asked.conversation
+    if which is None:
+        named = asked.named or conversation_named(arrived.headers, body)
+        which = identified(identity, body, owner=arrived.owner, request_id=arrived.request_id, named=named)
     return ChatRequest(
         request_id=arrived.request_id,
-        conversation_id=asked.conversation or conversation_of(arrived.headers, body, arrived.owner),
+        conversation_id=which.conversation,
         body=body,
-        tier=forced_tier(arrived.headers) or tier,
+        tier=tier,
         owner=arrived.owner or None,
-        user=_label(body.get("user")),
+        user=user_named(body),
         task=_label(metadata.get("task")) if isinstance(metadata, dict) else None,
         native=asked.native,
         size=len(arrived.content) + asked.before,
+        which=which,
     )
 
 
-def conversation_of(
-    headers: Mapping[bytes, bytes], body: Mapping[str, Any], owner: str, before: str | None = None
-) -> str:
-    """Which conversation of the owner's a request belongs to: by the client's word (header, or metadata), else the
-    one that it is known to go on from, else what its opening says."""
-    metadata = body.get("metadata")
-    named = headers.get(b"x-locum-conversation", b"").decode("latin-1")
-    labelled = metadata.get("conversation_id") if isinstance(metadata, dict) else None
-    return before if before and not (named or labelled) else conversation_id(body, owner, named or labelled)
+def identified(
+    identity: Identities,
+    body: Mapping[str, Any],
+    *,
+    owner: str,
+    request_id: str,
+    named: str | None,
+    known: str | None = None,
+) -> Membership:
+    """Which conversation of the owner's a request belongs to: by the client's word, else the one that it is known to
+    go on from, else what it says. To be asked once of each request: it is remembered."""
+    if named:
+        return identity.named(owner, named)
+    hint = body.get("prompt_cache_key")
+    return identity.of(
+        body["messages"],
+        owner,
+        request_id,
+        user=user_named(body) or "",
+        hint=hint if isinstance(hint, str) else "",
+        known=known,
+    )
 
 
 def forced_tier(headers: Mapping[bytes, bytes]) -> Tier | None:

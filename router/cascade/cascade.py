@@ -240,6 +240,7 @@ class Cascade:
             if cause is not None:
                 raise _Deferred(cause)
         self._serve(exchange, answer)
+        self._routing.answered(exchange.chat, answer.message or {})
         exchange.committed = True
         await sink.whole(200, [*exchange.headers(), *whole.headers], whole.content)
 
@@ -272,6 +273,7 @@ class Cascade:
                 raise events.failed("ended its stream in the middle")
             if exchange.chat.body.get("tools"):
                 exchange.owe(backend, [relay.collected.message])
+            self._routing.answered(exchange.chat, relay.collected.message)
             exchange.ended = True
             await sink.end(held + relay.rest())
         finally:

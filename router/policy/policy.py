@@ -196,6 +196,9 @@ class Conversation(Part):
 
     affinity: Literal["upward", "none"] = "upward"
     """``upward``: one that escalated stays with the teacher. ``none``: each turn is decided by itself."""
+    idle_seconds: float = Field(14_400.0, gt=0, le=2_592_000)
+    """After so long without an answer of the teacher's (4 hours) it is decided anew: a name that a client gives to one
+    conversation after another, or to all of them, does not keep them with the teacher for ever."""
 
 
 class LimitsPart(Part):

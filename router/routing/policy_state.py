@@ -14,7 +14,7 @@ from router.metrics.metrics import TOO_HARD
 from router.policy.policy import Policy
 from router.pricing import Prices
 from router.routing.budget import DailyBudget, Till, audit_usd, teacher_usd
-from router.routing.conversations import Conversations
+from router.routing.conversations import Conversations, Identities
 from router.routing.decision import Facts, RequestView, audit_rate, decide, drawn
 from router.routing.state.base import Quantile, SharedState
 from router.scoring.prior import prior_score
@@ -49,7 +49,8 @@ class RoutingState:
     def __init__(self, policy: Policy, state: SharedState, *, clock: Callable[[], float] = time.time) -> None:
         self._policy, self._prices = policy, Prices.of(policy)
         self._extra = Extra.of(self._prices)
-        self._conversations = Conversations(policy.name, state)
+        self._conversations = Conversations(policy.name, state, policy.conversation.idle_seconds)
+        self._identities = Identities(state)
         self._shares: dict[str, Quantile] = {}
         self._pace = Pace()
         self._state = state
@@ -62,6 +63,7 @@ class RoutingState:
     def follow(self, policy: Policy) -> None:
         self._policy, self._prices = policy, Prices.of(policy)
         self._extra = Extra.of(self._prices)
+        self._conversations.idle_seconds = policy.conversation.idle_seconds
         self.till.budget.cap(policy.objective.cap)
         self.audit_budget.cap(policy.audit.usd_per_day)
 
@@ -131,6 +133,11 @@ class RoutingState:
     def cached_share(self, conversation_id: str) -> float:
         """The share of input that the teacher's prompt cache served last in this conversation, 0 to 1."""
         return self._conversations.cached_share(conversation_id)
+
+    def answered(self, chat: ChatRequest, message: Mapping[str, Any]) -> None:
+        """Remembers what the client is about to be told, so that its next request is known to go on from there."""
+        if chat.which is not None:
+            self._identities.answered(chat.which, message)
 
     def learn(self, record: Record) -> None:
         """Takes a finished request into account: what it cost, and what its conversation showed."""

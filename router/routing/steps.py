@@ -116,7 +116,7 @@ def _no_rule(_: Decision, policy: Policy | None) -> str:
 def _no_affinity(_: Decision, policy: Policy | None) -> str:
     if policy is not None and policy.conversation.affinity == "none":
         return "the policy lets conversations change tier"
-    return "the conversation had not gone to the teacher before"
+    return "the conversation had not gone to the teacher before, or too long ago"
 
 
 def _no_exploration(decision: Decision, _: Policy | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from router.contracts.decision import Tier
 from router.wire.ceiling import Dearest
+from router.wire.lineage import Membership
 
 IN_OWN_WORDS = "locum_own_words"
 """The field in which a request, an answer or a chunk in chat's form has the same in the dialect that its client and its
@@ -37,7 +38,8 @@ class ChatRequest:
     """A chat-completions request, parsed and validated. ``tier`` is what the client forces, if anything;
     ``task`` and ``user`` are the client's own labels, ``owner`` is whose key it came with, None without keys;
     ``native`` is the same request in the client's own words, where those are another dialect's; ``size``: in bytes, as
-    it came, with what was said before; ``dearest``: what it can cost."""
+    it came, with what was said before; ``which``: its conversation, as it was told from others; ``dearest``: what it
+    can cost."""
 
     request_id: str
     conversation_id: str
@@ -48,6 +50,7 @@ class ChatRequest:
     owner: str | None = None
     native: Native | None = None
     size: int = 0
+    which: Membership | None = None
     dearest: Dearest = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from router.api.messages.turns import bad, messages_of
+from router.api.sessions import user_and_session
 from router.wire.body import model_of
 
 READ = frozenset({
@@ -180,8 +181,8 @@ def is_closed(schema: Any) -> bool:
 
 
 def _metadata(body: Mapping[str, Any]) -> dict[str, Any]:
-    """``user_id`` is the chat request's ``user``; what else stands there is for the proxy's own rules. Claude Code's
-    has 150 characters, and OpenAI refuses more than 64: a digest stands for one that is longer."""
+    """``user_id`` is the chat request's ``user``, less the session that Claude Code names in it; what else stands there
+    is for the proxy's own rules. OpenAI refuses more than 64 characters: a digest stands for what is longer."""
     metadata = body.get("metadata")
     if metadata is None:
         return {}
@@ -189,6 +190,8 @@ def _metadata(body: Mapping[str, Any]) -> dict[str, Any]:
         raise bad("metadata", "must be an object")
     rest = {k: v for k, v in metadata.items() if k != "user_id"}
     user = metadata.get("user_id")
+    if isinstance(user, str):
+        user = user_and_session(user)[0]
     if isinstance(user, str) and len(user) > MAX_USER_CHARS:
         user = f"u-{hashlib.sha256(user.encode()).hexdigest()[:32]}"
     return ({"metadata": rest} if rest else {}) | ({"user": user} if user is not None else {})

@@ -14,6 +14,7 @@ from router.api.messages.answer import MessageContext, message_of
 from router.api.messages.errors import from_openai
 from router.api.messages.request import chat_of, wants_thinking
 from router.api.messages.stream import MessageStream
+from router.api.sessions import conversation_named
 from router.api.surface import AskedChat
 from router.scoring.text.features import extract
 from router.served.catalog import Catalog
@@ -36,7 +37,8 @@ class Messages:
         body, chat = await aside(partial(_read, content), len(content))
         question = MessageContext(request_id, chat, wants_thinking(body))
         native = Native(Dialect.ANTHROPIC, body, betas(headers))
-        return AskedChat(chat, lambda sink: MessageSink(sink, question), native=native)
+        named = conversation_named(headers, body)
+        return AskedChat(chat, lambda sink: MessageSink(sink, question), named=named, native=native)
 
 
 def _read(content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:

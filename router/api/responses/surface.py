@@ -13,9 +13,11 @@ from router.api.responses.request import chat_body, check
 from router.api.responses.sink import ResponseSink
 from router.api.responses.store import MOST_BYTES, History, ResponseStore, Terms
 from router.api.responses.tools import named, tools_of
-from router.api.surface import AskedChat, conversation_of
+from router.api.sessions import conversation_named
+from router.api.surface import AskedChat, identified
 from router.errors import BadRequest, NotStored, PreviousNotStored
 from router.policy.policy import Policy
+from router.routing.conversations import Identities
 from router.served.catalog import Catalog
 from router.wire.body import json_object
 from router.wire.threads import aside
@@ -31,8 +33,8 @@ class Responses:
     """Puts what was said before in front of each request, from what is kept here. Nothing is kept for a policy
     that keeps no text."""
 
-    def __init__(self, catalog: Callable[[], Catalog], kept: ResponseStore, owner: Owner) -> None:
-        self._catalog, self._kept, self._owner = catalog, kept, owner
+    def __init__(self, catalog: Callable[[], Catalog], kept: ResponseStore, owner: Owner, identity: Identities) -> None:
+        self._catalog, self._kept, self._owner, self._identity = catalog, kept, owner, identity
 
     async def asked(self, content: bytes, request_id: str, headers: Mapping[bytes, bytes]) -> AskedChat:
         response_id = f"resp_{request_id[-24:]}{secrets.token_hex(12)}"
@@ -45,11 +47,13 @@ class Responses:
         size += before.size if before else 0
         chat, dropped = await aside(partial(_chat, body, before, given), len(content) + size)
         known = before.conversation if before else None
-        conversation = await aside(partial(conversation_of, headers, chat, owner, known), len(content) + size)
-        terms = Terms(owner, policy.name, conversation, policy.log.retention_days * DAY_SECONDS)
+        named = conversation_named(headers, chat)
+        asking = partial(identified, self._identity, chat, owner=owner, request_id=request_id, named=named, known=known)
+        which = await aside(asking, len(content) + size)
+        terms = Terms(owner, policy.name, which.conversation, policy.log.retention_days * DAY_SECONDS)
         keeps = body.get("store") is not False and policy.log.text
         turn = Turn(response_id, body, given, new_id, terms if keeps else None, dropped, len(content))
-        return AskedChat(chat, lambda sink: ResponseSink(sink, turn, self._keep), conversation, before=size)
+        return AskedChat(chat, lambda sink: ResponseSink(sink, turn, self._keep), which, before=size)
 
     async def _before(self, body: Mapping[str, Any], owner: str, policy: Policy) -> History | None:
         """What was said before this request."""

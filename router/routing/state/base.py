@@ -41,8 +41,8 @@ class Account(Protocol):
 class Table(Protocol):
     """Keys of 64 bits, each with a value up to ``VALUES``, as long as there is room and a memory for it."""
 
-    def get(self, key: int) -> int | None:
-        """The value that was put last, or None where the key is unknown."""
+    def get(self, key: int, within_seconds: float | None = None) -> int | None:
+        """The value that was put last, or None where the key is unknown, or was put longer ago than that."""
         ...
 
     def put(self, key: int, value: int = 0) -> None: ...
@@ -60,15 +60,39 @@ class Quantile(Protocol):
         ...
 
 
+class Trails(Protocol):
+    """Places (what was said so far, as 63 bits) and the conversations (63 bits, not 0) that came by there, as long as
+    there is room and a memory for them. Each method is one step: nobody else's comes in between."""
+
+    def seen(self, place: int, conversation: int) -> None:
+        """The conversation came by. Where others did too, the place is shared from then on."""
+        ...
+
+    def reached(self, place: int, conversation: int) -> None:
+        """The conversation is here, and may go on. Where others are too, they wait for their turn."""
+        ...
+
+    def gone_on(self, place: int) -> int | None:
+        """Which conversation goes on from here: of those that have not yet, the one that reached it last; else the one
+        that did. None where there is none; 0 where it is a beginning that is gone on from again and again."""
+        ...
+
+    def only(self, place: int, most: int = ...) -> int | None:
+        """The one conversation that came by, if no other did, and it was not asked for ``most`` times already."""
+        ...
+
+
 class SharedState(Protocol):
     """What one process sees of it. ``escalated``: conversations that went to the teacher; ``cached_share``: the share
-    of input that the teacher's prompt cache served last, by conversation. ``breakers`` and ``rests``: which backend
-    fails, and which asked to be left alone. ``slot``: this process's own place; ``alone``: nobody shares it."""
+    of input that the teacher's prompt cache served last, by conversation; ``trails``: what tells which conversation a
+    request goes on with. ``breakers`` and ``rests``: which backend fails, and which asked to be left alone. ``slot``:
+    this process's own place; ``alone``: nobody shares it."""
 
     slot: int
     alone: bool
     escalated: Table
     cached_share: Table
+    trails: Trails
     breakers: Breakers
     rests: Rests
 

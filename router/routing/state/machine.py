@@ -11,7 +11,8 @@ nobody ever sees half a fact, and reading locks nothing. There are two kinds of 
   would both take the last of it. The kernel takes the lock from a worker that dies with it.
 - **Conversations** (``MachineTable``). Any worker writes any word, so a word is self-contained: the key's tag, a value
   and when it was put there. Two workers that pick the same word for different keys at the same instant lose
-  one of them, as if it had been forgotten; no word is ever a mixture.
+  one of them, as if it had been forgotten; no word is ever a mixture. Which conversation a request goes on with is
+  kept beside them, in ``router.routing.state.trails``.
 
 One worker alone has the same in memory of its own. Other machines are not reached: that takes a server.
 
@@ -33,7 +34,9 @@ from typing import IO
 
 from router.backends.breakers import Breakers, ProcessBreakers, ProcessRests, Rests
 from router.errors import PolicyError
-from router.routing.state.base import NANO, VALUE_BITS, VALUES, Quantile, Table
+from router.routing.state.base import NANO, VALUE_BITS, VALUES, Quantile, Table, Trails
+from router.routing.state.trails import WORDS as TRAIL_WORDS
+from router.routing.state.trails import MachineTrails
 from router.scoring.statistics.thresholds import ShareThreshold
 
 MOST = 10**15
@@ -46,7 +49,7 @@ DAY, SPENT, RESERVED = 1, 2, 3
 
 SETS, WAYS = 16_384, 8
 TABLES = 2
-STAMP_BITS = 20  # seconds: 12 days, after which an old entry passes for a new one and is only forgotten later
+STAMP_BITS, TICK_SECONDS = 20, 16  # half a year, after which an old entry passes for a new one
 TAG_BITS, TAG_SHIFT = 23, VALUE_BITS + STAMP_BITS  # the sign bit stays free
 STAMPS = (1 << STAMP_BITS) - 1
 
@@ -171,17 +174,18 @@ class MachineTable:
     def __init__(self, words: memoryview[int], clock: Callable[[], float]) -> None:
         self._words, self._clock = words, clock
 
-    def get(self, key: int) -> int | None:
-        """The value that was put last, or None where the key is unknown."""
+    def get(self, key: int, within_seconds: float | None = None) -> int | None:
+        """The value that was put last, or None where the key is unknown, or was put longer ago than that."""
         tag, first = _place(key)
         for word in self._words[first : first + WAYS].tolist():
             if word >> TAG_SHIFT == tag:
-                return word >> STAMP_BITS & VALUES
+                late = within_seconds is not None and (self._now() - word & STAMPS) * TICK_SECONDS > within_seconds
+                return None if late else word >> STAMP_BITS & VALUES
         return None
 
     def put(self, key: int, value: int = 0) -> None:
         tag, first = _place(key)
-        now = int(self._clock())
+        now = self._now()
         chosen, oldest = 0, -1
         for way, word in enumerate(self._words[first : first + WAYS].tolist()):
             if word >> TAG_SHIFT == tag:
@@ -191,6 +195,9 @@ class MachineTable:
             if age > oldest:
                 chosen, oldest = way, age
         self._words[first + chosen] = ((tag << VALUE_BITS | value) << STAMP_BITS) | now & STAMPS
+
+    def _now(self) -> int:
+        return int(self._clock()) // TICK_SECONDS
 
 
 def _place(key: int) -> tuple[int, int]:
@@ -227,6 +234,8 @@ class MachineState:
             MachineTable(self._words[first + n * SETS * WAYS : first + (n + 1) * SETS * WAYS], clock)
             for n in range(TABLES)
         )
+        last = first + TABLES * SETS * WAYS
+        self.trails: Trails = MachineTrails(self._words[last : last + TRAIL_WORDS], self._lock, clock)
 
     @property
     def began_at(self) -> float:
@@ -288,7 +297,7 @@ def _let_go(words: memoryview[int], slot: int) -> None:
 
 
 def _size(slots: int) -> int:
-    return HEADER + (1 + slots) * ROWS * ROW + TABLES * SETS * WAYS
+    return HEADER + (1 + slots) * ROWS * ROW + TABLES * SETS * WAYS + TRAIL_WORDS
 
 
 def _write_header(words: memoryview[int], slots: int) -> None:

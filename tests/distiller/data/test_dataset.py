@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,29 @@ def test_one_user_cannot_fill_the_set_unless_alone(tmp_path: Path) -> None:
     assert alone.counts["train"] == 90
     users = [r.user for r in read(capped.train)]
     assert users.count(alias("loud")) == 20 and len(users) == 30 and capped.skipped == {"user_cap": 70}
+
+
+def test_requests_that_name_no_user_are_not_one_user(tmp_path: Path) -> None:
+    nameless = [record(i, f"p{i}", "x") for i in range(54)]
+    named = [record(i, f"p{i}", "x", user=f"u{i}") for i in range(54, 60)]
+    assert build([*nameless, *named], policy(), tmp_path / "no-keys", ALL_TRAIN).counts["train"] == 60
+    one_key = [replace(r, owner="k1") for r in (*nameless, *named)]
+    assert build(one_key, policy(), tmp_path / "one-key", ALL_TRAIN).counts["train"] == 60
+
+
+def test_one_key_that_names_no_user_or_one_conversation_cannot_fill_the_set(tmp_path: Path) -> None:
+    loud = [replace(record(i, f"p{i}", "x"), owner="k0") for i in range(90)]
+    rest = [replace(record(i, f"p{i}", "x"), owner=f"k{i}") for i in range(90, 100)]
+    keys = build([*loud, *rest], policy(), tmp_path / "keys", ALL_TRAIN)
+    assert Counter(r.owner for r in read(keys.train))[alias("k0")] == 20
+    talk = [record(i, f"p{i}", "x", conversation="endless") for i in range(90)]
+    talks = build([*talk, *(record(i, f"p{i}", "x") for i in range(90, 100))], policy(), tmp_path / "talk", ALL_TRAIN)
+    assert Counter(r.conversation_id for r in read(talks.train))[alias("endless")] == 20
+
+
+def test_two_keys_users_of_one_name_are_two(tmp_path: Path) -> None:
+    rows = [replace(record(i, f"p{i}", "x", user="jo"), owner=f"k{i % 10}") for i in range(100)]
+    assert build(rows, policy(), tmp_path, ALL_TRAIN).counts["train"] == 100
 
 
 def test_new_rows_come_first_but_old_ones_keep_their_replay(tmp_path: Path) -> None:

@@ -134,20 +134,21 @@ def test_health_and_metrics_need_no_key(proxy: World) -> None:
     assert "sk-" not in text
 
 
-def test_the_conversation_is_named_by_header_metadata_or_opening(proxy: World) -> None:
-    def conversation(body: Any, **headers: str) -> str:
-        answer = post(proxy, body, headers)
+def test_the_conversation_is_named_by_header_metadata_or_what_it_goes_on_with(proxy: World) -> None:
+    def conversation(*said: str, headers: dict[str, str] | None = None, **body: Any) -> str:
+        turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(said)]
+        answer = post(proxy, CHAT | {"messages": turns} | body, headers or {})
         record = proxy.record(answer.headers["x-locum-request-id"])
         owner, _, name = record.conversation_id.partition("/")
         assert owner == record.owner
         return str(name)
 
-    assert conversation(CHAT, **{"x-locum-conversation": "mine"}) == "mine"
-    assert conversation(CHAT | {"metadata": {"conversation_id": "ours"}}) == "ours"
-    opening = conversation(CHAT)
-    turns = [*CHAT["messages"], {"role": "assistant", "content": "hello"}, {"role": "user", "content": "more"}]
-    assert conversation(CHAT | {"messages": turns}) == opening
-    assert conversation(CHAT | {"messages": [{"role": "user", "content": "else"}]}) != opening
+    assert conversation("hi", headers={"x-locum-conversation": "mine"}) == "mine"
+    assert conversation("hi", metadata={"conversation_id": "ours"}) == "ours"
+    opening = conversation("a story, please")
+    assert conversation("a story, please", "hello there friend", "more") == opening
+    assert conversation("a story, please") != opening, "somebody else may say the same"
+    assert conversation("else") != opening
 
 
 def test_an_edited_policy_is_followed_and_a_broken_one_is_not(tmp_path: Path) -> None:

@@ -60,9 +60,10 @@ def state(one: World) -> dict[str, Any]:
 
 
 def ask(one: World, conversation: int, **more: Any) -> httpx.Response:
-    """One request of a conversation: it is told by its first messages."""
+    """One request of a conversation, by its name."""
     body = {"model": "locum/default", "messages": [{"role": "user", "content": f"hello {conversation}"}], **more}
-    return httpx.post(f"{one.url}/v1/chat/completions", json=body, timeout=60)
+    named = {"x-locum-conversation": f"c{conversation}"}
+    return httpx.post(f"{one.url}/v1/chat/completions", json=body, headers=named, timeout=60)
 
 
 def folder_of(one: World) -> Path:

@@ -376,7 +376,8 @@ def test_a_client_that_speaks_chat_gets_all_that_chat_can_say(proxy: World, clau
     tools: Any = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}]
     asked: Any = [{"role": "user", "content": "what?"}]
     claude.says(message(BLOCKS, stop_reason="tool_use"))
-    with OpenAI(base_url=f"{proxy.url}/v1", api_key="any", max_retries=0) as client:
+    named = {"x-locum-conversation": "sky"}  # it asks the same twice, and by such call ids none is told from another
+    with OpenAI(base_url=f"{proxy.url}/v1", api_key="any", max_retries=0, default_headers=named) as client:
         whole = client.chat.completions.create(model="locum/teacher", messages=asked, tools=tools)
         with client.chat.completions.stream(model="locum/teacher", messages=asked, tools=tools) as stream:
             streamed = stream.get_final_completion()

@@ -39,7 +39,7 @@ def workers(file: IO[bytes], clock: Callable[[], float] = Clock()) -> list[Machi
 
 
 def test_an_escalation_seen_by_one_worker_is_known_to_all(file: IO[bytes]) -> None:
-    one, other, _ = (Conversations("default", state) for state in workers(file))
+    one, other, _ = (Conversations("default", state, 3600) for state in workers(file))
     one.remember("a", escalated=True, cached_share=0.5)
     assert other.escalated("a")
     other.remember("a", escalated=False, cached_share=0.25)
@@ -50,12 +50,12 @@ def test_an_escalation_seen_by_one_worker_is_known_to_all(file: IO[bytes]) -> No
 
 def test_policies_do_not_know_each_others_conversations() -> None:
     state = MachineState()
-    Conversations("one", state).remember("a", escalated=True)
-    assert not Conversations("two", state).escalated("a")
+    Conversations("one", state, 3600).remember("a", escalated=True)
+    assert not Conversations("two", state, 3600).escalated("a")
 
 
 def test_a_share_of_tokens_gives_the_same_tokens_again() -> None:
-    conversations = Conversations("default", MachineState())
+    conversations = Conversations("default", MachineState(), 3600)
     for tokens in (3, 100, 1000, 7777, 131_072):
         for cached in (tokens, tokens - 1, tokens // 3, 1, 0):
             conversations.remember("a", cached_share=cached / tokens)
@@ -64,7 +64,7 @@ def test_a_share_of_tokens_gives_the_same_tokens_again() -> None:
 
 def test_the_longest_unused_are_forgotten_first() -> None:
     clock = Clock()
-    conversations = Conversations("default", MachineState(clock=clock))
+    conversations = Conversations("default", MachineState(clock=clock), 86_400)
     names = [str(n) for n in range(2 * SETS * WAYS)]
     conversations.remember("kept", escalated=True)
     for n, name in enumerate(names):
@@ -149,7 +149,7 @@ from router.routing.conversations import Conversations
 from router.routing.state.machine import MachineState
 
 state = MachineState(int(sys.argv[1]), int(sys.argv[2]))
-account, conversations = state.account("p"), Conversations("p", state)
+account, conversations = state.account("p"), Conversations("p", state, 3600)
 for n in range(20_000):
     if account.reserve(1, 3, 30_000 + 3):
         account.settle(1, 3, 1)
@@ -166,7 +166,7 @@ def test_processes_that_write_at_once_lose_and_invent_nothing(file: IO[bytes]) -
     assert [process.wait() for process in both] == [0, 0]
     state = MachineState(number, 2)
     assert (state.account("p").spent(1), state.account("p").reserved()) == (30_003, 0)
-    conversations = Conversations("p", state)
+    conversations = Conversations("p", state, 3600)
     assert conversations.escalated("common")
     for slot in "01":
         for n in range(100):
