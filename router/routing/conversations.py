@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from router.routing.state.base import VALUES, SharedState
-from router.wire.lineage import Ending, Lineage, Membership
+from router.wire.lineage import Lineage, Membership, TurnEnd
 
 MOST_NAME_CHARS = 128
 EXCHANGES = 4
@@ -54,10 +54,10 @@ class Identities:
                 return Membership(known)
         else:
             found = self._continued(space, lineage)
-            if found is None and hint and lineage.endings:
+            if found is None and hint and lineage.ends:
                 found = self._trails.only(space ^ _HINTED, ALWAYS)
             number = found or self._state.key("conversation", request_id) >> 1 or 1
-            if found is None and lineage.endings:
+            if found is None and lineage.ends:
                 self._trails.seen(_begun(space ^ lineage.frame, lineage), number)
         self._trails.seen(space ^ lineage.frame ^ lineage.asked, number)
         if hint:
@@ -73,14 +73,14 @@ class Identities:
         self._trails.seen(which.space ^ exchange, which.number)
 
     def _continued(self, space: int, lineage: Lineage) -> int | None:
-        if not lineage.endings:
+        if not lineage.ends:
             return None
-        framed, (last, *earlier) = space ^ lineage.frame, lineage.endings
+        framed, (last, *earlier) = space ^ lineage.frame, lineage.ends
         found = self._trails.gone_on(framed ^ last.answered)
         if found is None and last.followed:
             found = self._trails.only(framed ^ last.asked)
         if found is None:
-            found = self._by_exchanges(space, lineage.endings)
+            found = self._by_exchanges(space, lineage.ends)
         for ending in earlier if found is None else ():
             found = self._trails.only(framed ^ ending.answered) or self._trails.only(framed ^ ending.asked)
             if found is not None:
@@ -92,10 +92,10 @@ class Identities:
         found = self._trails.only(framed ^ lineage.asked)
         return found if found is not None and found == self._trails.only(_begun(framed, lineage)) else None
 
-    def _by_exchanges(self, space: int, endings: Sequence[Ending]) -> int | None:
+    def _by_exchanges(self, space: int, ends: Sequence[TurnEnd]) -> int | None:
         """The conversation that said each of the last exchanges, and no other did."""
         agreed: int | None = None
-        for ending in endings[:EXCHANGES]:
+        for ending in ends[:EXCHANGES]:
             if ending.exchange is None or not ending.followed:
                 continue
             found = self._trails.only(space ^ ending.exchange)
@@ -140,7 +140,7 @@ class Conversations:
 
 def _begun(framed: int, lineage: Lineage) -> int:
     """Where it is kept who comes with a history that was not said here."""
-    return framed ^ lineage.endings[0].answered ^ _BEGUN
+    return framed ^ lineage.ends[0].answered ^ _BEGUN
 
 
 def _mine(owner: str) -> str:

@@ -13,7 +13,7 @@ import orjson
 
 BITS = 63
 """Of every hash here: as many as fit beside a sign."""
-MOST_ENDINGS = 8
+MOST_ENDS = 8
 """Assistant turns, the last ones, that a request may go on from: what is looked for is as little for long histories."""
 FRAME_CHARS = 4096
 """Of longer instructions so much of the beginning and of the end is read."""
@@ -24,7 +24,7 @@ _VOLATILE = _SPACES + b"0123456789abcdefABCDEFpP"  # what clocks, dates, counter
 _THOUGHTS = ("<think>", "</think>")
 
 
-class Ending(NamedTuple):
+class TurnEnd(NamedTuple):
     """Where an assistant turn of a request ends. ``asked``: all that was said before it; ``answered``: with it;
     ``exchange``: it and the user turn before it alone, None where there is none. ``followed``: something comes after
     it; else it may be words that the client puts into the model's mouth."""
@@ -37,16 +37,16 @@ class Ending(NamedTuple):
 
 class Lineage:
     """``frame``: the instructions that all begins with, without what changes while a conversation goes on.
-    ``endings``: the last ones, latest first; ``asked``: all that the request says."""
+    ``ends``: the last ones, latest first; ``asked``: all that the request says."""
 
-    __slots__ = ("_said", "_turn", "_user", "asked", "endings", "frame")
+    __slots__ = ("_said", "_turn", "_user", "asked", "ends", "frame")
 
     def __init__(self, messages: Sequence[Any]) -> None:
         turns = [m if isinstance(m, dict) else {} for m in messages]
         spoken = [n for n, turn in enumerate(turns) if turn.get("role") == "assistant"]
-        first = spoken[-MOST_ENDINGS:][0] if spoken else len(turns)
+        first = spoken[-MOST_ENDS:][0] if spoken else len(turns)
         said, before, user, frame = hashlib.sha256(), "", b"", list[str]()
-        found: list[Ending] = []
+        found: list[TurnEnd] = []
         for n, turn in enumerate(turns):
             role = turn.get("role")
             if role in OPENING_ROLES:
@@ -68,8 +68,8 @@ class Lineage:
                 user = words
             elif n >= first:
                 exchange = _exchange(user, words) if user else None
-                found.append(Ending(asked, _number(said), exchange, n + 1 < len(turns)))
-        self.frame, self.endings = _frame("\n".join(frame)), tuple(reversed(found))
+                found.append(TurnEnd(asked, _number(said), exchange, n + 1 < len(turns)))
+        self.frame, self.ends = _frame("\n".join(frame)), tuple(reversed(found))
         self.asked = _number(said)
         self._said, self._turn, self._user = said, before, user
 

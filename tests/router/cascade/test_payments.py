@@ -221,7 +221,7 @@ def leave(proxy: World, *, streamed: bool) -> None:
 
 
 @dataclass
-class Ending:
+class TurnEnd:
     """How a teacher ends a request: whether that is paid, for whole answers, for streams, and where the client left."""
 
     script: dict[str, Any]
@@ -231,17 +231,17 @@ class Ending:
 
 
 ENDINGS = {
-    "usual": Ending({}, True, True),
-    "without usage": Ending({"usage": None}, True, True),
-    "refused": Ending({"status": 400}, False, False),
-    "rate-limited": Ending({"status": 429}, False, False),
-    "failed": Ending({"status": 500}, False, False),
-    "unreadable": Ending({"raw": b"<html>no answer</html>"}, True),
-    "timed out": Ending({"hang": True}, True, True),
-    "cut off": Ending({"die_after": 3}, streamed=True),
-    "broken off, and made again": Ending({"die_after": 0}, streamed=True),
-    "left": Ending({"hang": True}, True, left=True),
-    "left in the middle": Ending({"hang_after": 2}, streamed=True, left=True),
+    "usual": TurnEnd({}, True, True),
+    "without usage": TurnEnd({"usage": None}, True, True),
+    "refused": TurnEnd({"status": 400}, False, False),
+    "rate-limited": TurnEnd({"status": 429}, False, False),
+    "failed": TurnEnd({"status": 500}, False, False),
+    "unreadable": TurnEnd({"raw": b"<html>no answer</html>"}, True),
+    "timed out": TurnEnd({"hang": True}, True, True),
+    "cut off": TurnEnd({"die_after": 3}, streamed=True),
+    "broken off, and made again": TurnEnd({"die_after": 0}, streamed=True),
+    "left": TurnEnd({"hang": True}, True, left=True),
+    "left in the middle": TurnEnd({"hang_after": 2}, streamed=True, left=True),
 }
 
 
@@ -260,7 +260,7 @@ def test_what_a_provider_bills_is_booked_and_recorded_whatever_became_of_the_ans
             assert len(spent_usd(proxy)) == len(proxy.teacher.seen), "each attempt that may be paid is recorded"
 
 
-def cost_of_one(proxy: World, ending: Ending, *, streamed: bool) -> Decimal:
+def cost_of_one(proxy: World, ending: TurnEnd, *, streamed: bool) -> Decimal:
     """What a request cost at the teacher, by its record."""
     before = len(proxy.records())
     if ending.left:

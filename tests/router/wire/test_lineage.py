@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from router.wire.lineage import FRAME_CHARS, MOST_ENDINGS, Lineage
+from router.wire.lineage import FRAME_CHARS, MOST_ENDS, Lineage
 
 
 def said(*texts: str, system: str | None = None) -> list[dict[str, Any]]:
@@ -22,7 +22,7 @@ def call(name: str, arguments: Any, id: str = "call_1") -> dict[str, Any]:
 def goes_on(before: list[Any], answer: dict[str, Any], after: list[Any]) -> bool:
     """Whether the second request's last answer ends where the first one's answer did."""
     first, second = Lineage(before), Lineage(after)
-    ending = second.endings[0]
+    ending = second.ends[0]
     return first.frame == second.frame and first.answered(answer) == (ending.answered, ending.exchange)
 
 
@@ -31,7 +31,7 @@ def test_a_request_ends_where_its_answer_was_given() -> None:
     assert goes_on(said("a", "b", "c"), {"content": "d"}, said("a", "b", "c", "d", "e"))
     assert not goes_on(said("a"), {"content": "b"}, said("a", "B", "c"))
     assert not goes_on(said("a"), {"content": "b"}, said("A", "b", "c"))
-    assert Lineage(said("a", "b", "c")).endings[0].asked == Lineage(said("a")).asked
+    assert Lineage(said("a", "b", "c")).ends[0].asked == Lineage(said("a")).asked
 
 
 @pytest.mark.parametrize(
@@ -101,14 +101,14 @@ def test_other_instructions_are_others() -> None:
 
 def test_a_longer_history_has_no_more_endings() -> None:
     lineage = Lineage(said(*(str(n) for n in range(201))))
-    assert len(lineage.endings) == MOST_ENDINGS
-    assert lineage.endings[0].asked == Lineage(said(*(str(n) for n in range(199)))).asked
+    assert len(lineage.ends) == MOST_ENDS
+    assert lineage.ends[0].asked == Lineage(said(*(str(n) for n in range(199)))).asked
 
 
 def test_words_put_into_the_models_mouth_are_no_ending_to_go_on_from() -> None:
     begun = Lineage(said("a", "{"))
-    assert not begun.endings[0].followed
-    assert begun.answered({"content": '"x": 1}'})[0] == Lineage(said("a", '{"x": 1}', "c")).endings[0].answered
+    assert not begun.ends[0].followed
+    assert begun.answered({"content": '"x": 1}'})[0] == Lineage(said("a", '{"x": 1}', "c")).ends[0].answered
 
 
 @pytest.mark.parametrize(
