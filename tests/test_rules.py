@@ -170,3 +170,24 @@ def test_what_befalls_the_log_and_the_money_raises_its_alert(tmp_path: Path) -> 
     names = ("RecordsRefused", "RecordsReduced", "RecordsUnreadable", "HomeLost")
     alerts = {f'{{alertname="Locum{name}", instance="proxy:8080"}}': 1.0 for name in names}
     check(tmp_path, series, {firing: alerts | {'{alertname="LocumBudgetSpent", policy="spent"}': 1.0}})
+
+
+def test_a_teacher_that_is_down_raises_its_alert_and_one_that_fails_now_and_then_does_not(tmp_path: Path) -> None:
+    failures = 'locum_teacher_failures_total{policy="%s",cause="%s"}'
+    series = [
+        *(grown(REQUESTS % (name, "teacher"), 20) for name in ("a", "b", "c")),
+        grown(failures % ("a", "unreachable"), 30),
+        grown(failures % ("b", "unreachable"), 2),
+        grown(failures % ("c", "unable"), 30),  # too long for it: the requests' own fault
+        {"series": 'up{job="locum",instance="proxy:8080"}', "values": "1x600"},
+    ]
+    firing = 'count by (alertname, policy) (ALERTS{alertstate="firing"})'
+    check(tmp_path, series, {firing: {'{alertname="LocumTeacherDown", policy="a"}': 1}})
+
+
+def test_what_clients_forced_and_what_failures_moved_breaks_no_parity(tmp_path: Path) -> None:
+    forced = 'locum_requests_total{policy="sound",tier="student",reason="%s",status_class="2xx"}'
+    series = policy_under_traffic("sound", unacceptable=0.02)
+    series += [grown(forced % reason, 500) for reason in ("override", "fallback")]
+    shares = {"locum:student_share:ratio24h": {'{policy="sound"}': 0.8}}
+    check(tmp_path, series, {**shares, "locum:parity:estimate24h": {'{policy="sound"}': 0.984}})

@@ -21,17 +21,6 @@ from router.store.redaction import redact, redact_json
 
 NO_RIGHT = "none"
 
-_OPTIONS = (
-    "frequency_penalty",
-    "max_completion_tokens",
-    "max_tokens",
-    "presence_penalty",
-    "response_format",
-    "stop",
-    "temperature",
-    "top_p",
-)
-
 
 class Skip(StrEnum):
     """Why a record is in no split. A closed set: the dataset counts them."""
@@ -69,10 +58,10 @@ class DatasetRow:
     row may be trained on, ``none`` where there is none (such a row only measures). ``student_ok``
     is whether the student live at that time was as good, ``teacher_right`` whether the answer is right
     by a judge or a user who could tell without comparing; None where that is not known.
-    ``teacher_tokens`` is how long the answer was by the teacher's own count, 0 where unknown. ``options``
-    are the request's that shape an answer; ``streamed``: the client had it streamed. ``synthetic``: no client asked
-    it, the teacher wrote prompt and answer; such a row is trained on or left out, and never measures. ``shown`` are the
-    ids of the requests that the teacher was shown to write one like them.
+    ``teacher_tokens`` is how long the answer was by the teacher's own count, 0 where unknown. ``options`` are the
+    request's that shape the student's answer; ``streamed``: the client had it streamed. ``synthetic``: no client
+    asked it, the teacher wrote prompt and answer; such a row is trained on or left out, and never measures. ``shown``
+    are the ids of the requests that the teacher was shown to write one like them.
     ``top_logprobs`` are the teacher's likeliest tokens where they were recorded and spell ``answer`` from its first
     character on (``router.contracts.logprobs.unpacked`` reads them; tokens that end the answer may follow), else "".
     ``rationale`` is what the teacher thought before it, where its API tells that apart.
@@ -171,13 +160,19 @@ def row_of(record: Record, policy: Policy, judges: Judges) -> DatasetRow | Skip:
         user=None if record.user is None else alias(record.user),
         owner=None if record.owner is None else alias(record.owner),
         student_ok=_student_ok(record, teacher, judges),
-        options={k: redact_json(v, kinds) for k in _OPTIONS if (v := record.request.get(k)) is not None},
+        options=redact_json(_shaping(record.request, policy), kinds),
         streamed=record.streamed,
         teacher_right=record.right(Tier.TEACHER),
         teacher_tokens=teacher.usage.output_tokens,
         top_logprobs=_spelling(teacher.top_logprobs, redacted),
         rationale=redact(_text(teacher.message.get("reasoning_content")) or "", kinds),
     )
+
+
+def _shaping(request: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
+    """What shapes the student's answer; what it may ignore is never sent to it."""
+    ignored = policy.student.may_ignore
+    return {name: value for name, value in policy.student.heeded.shaping(request).items() if name not in ignored}
 
 
 def _spelling(told: object, answer: str) -> str:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from router.contracts.logprobs import within_answer
 from router.contracts.records import Signals
 from router.errors import EngineError, JudgeError
 from router.judges.judge import Judges
 from router.judges.pair import Pair
+from router.policy.engines import SAMPLING
 from router.policy.judges import Normalised
 from router.policy.policy import AcceptPart
 from router.scoring.signals import of_answer
@@ -26,11 +28,13 @@ from router.scoring.text.features import Features
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
+LOGPROBS = {"logprobs": True}
+
 
 @dataclass(frozen=True, slots=True)
 class StudentQuestion:
-    """One request with the teacher's answer to it, how long that was (0: unknown), and whether it is right where
-    somebody could tell.
+    """One request as its client asked it, with the teacher's answer to it, how long that was (0: unknown), and whether
+    it is right where somebody could tell.
 
     ``slices`` are the groups it counts in, such as ``task=intent``; ``weight`` is how many requests
     like it it stands for. ``streamed``: the client had it streamed.
@@ -39,7 +43,6 @@ class StudentQuestion:
     request_id: str
     body: Mapping[str, Any]
     teacher: Mapping[str, Any]
-    max_tokens: int
     features: Features
     slices: tuple[str, ...]
     task: str | None = None
@@ -55,6 +58,8 @@ class StudentAnswer(BaseModel):
     ``verdict`` is whether it is as good as the teacher's, by the judge whose label is ``judged_by``, where its
     word is worth keeping (None: it could not tell), or by a person (``judged_by`` is None). ``right`` and
     ``teacher_right``: whether it and the teacher's are right, by a judge or a user who could tell without comparing.
+    ``default_temperature`` is what the policy had a student answer by where the client said nothing, when it did; None
+    in files of older versions, which knew of none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,6 +74,7 @@ class StudentAnswer(BaseModel):
     judged_by: str | None = None
     right: bool | None = None
     teacher_right: bool | None = None
+    default_temperature: float | None = None
 
 
 def keep_answers(path: Path, answers: Iterable[StudentAnswer]) -> None:
@@ -78,8 +84,9 @@ def keep_answers(path: Path, answers: Iterable[StudentAnswer]) -> None:
         file.write(b"".join(b"\n" + answer.model_dump_json().encode() for answer in answers))
 
 
-def read_answers(path: Path) -> dict[str, StudentAnswer]:
-    """The answers kept in a JSON-lines file, by request id; a line that a kill cut off is left out."""
+def read_answers(path: Path, temperature: float | None = None) -> dict[str, StudentAnswer]:
+    """The answers kept in a JSON-lines file, by request id; a line that a kill cut off is left out, and so is, given
+    the policy's ``temperature``, one that was asked for by another."""
     if not path.is_file():
         return {}
     answers = {}
@@ -88,13 +95,15 @@ def read_answers(path: Path) -> dict[str, StudentAnswer]:
             answer = StudentAnswer.model_validate_json(line)
         except ValidationError:
             continue
-        answers[answer.request_id] = answer
+        if temperature is None or answer.default_temperature == temperature:
+            answers[answer.request_id] = answer
     return answers
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """A way to one student. ``url`` ends in ``/v1``; ``on_answer`` is told how many of how many are done.
+    """A way to one student. ``url`` ends in ``/v1``; ``on_answer`` is told how many of how many are done. It is asked
+    as the client asked, by the policy's ``temperature`` where the client said none: as it serves.
     ``accept`` is the policy's: the signals of as many tokens as a stream's acceptance sees are kept beside the whole
     answer's, and as many samples as it may draw are compared with the answer, as ``judges`` see it.
 
@@ -108,6 +117,7 @@ class Asker:
     timeout_seconds: float = 300.0
     retries: int = 3
     accept: AcceptPart = field(default_factory=AcceptPart)
+    temperature: float = 0.0
     judges: Judges = field(default_factory=lambda: Judges(Normalised()))
     api_key: str | None = field(default=None, repr=False)
     on_answer: Callable[[int, int], None] = lambda done, of: None
@@ -119,7 +129,7 @@ class Asker:
             EngineError: a question stays unanswered after the retries.
             JudgeError: the semantic judge, by which samples are compared, has no encoder.
         """
-        answers = read_answers(kept)
+        answers = read_answers(kept, self.temperature)
         missing = [q for q in questions if q.request_id not in answers]
         self.on_answer(len(questions) - len(missing), len(questions))
         if missing:
@@ -154,13 +164,15 @@ class Asker:
     async def _one(self, session: ClientSession, question: StudentQuestion) -> StudentAnswer:
         """The answer, and where the policy draws samples how many of them agree with it."""
         start = asyncio.get_running_loop().time()
-        found = await self._asked(session, question, {"temperature": 0, "logprobs": True})
+        found = await self._asked(session, question, {"temperature": self.temperature, **question.body, **LOGPROBS})
         if found is None:
-            return StudentAnswer(request_id=question.request_id, message={"role": "assistant", "content": ""})
+            nothing = {"role": "assistant", "content": ""}
+            return StudentAnswer(request_id=question.request_id, message=nothing, default_temperature=self.temperature)
         answer = self._parsed(question.request_id, found, asyncio.get_running_loop().time() - start)
         if self.accept.samples and answer.signals is not None:
-            drawn = ({"temperature": 1.0, "seed": seed} for seed in range(self.accept.samples))
-            samples = [s for fields in drawn if (s := await self._asked(session, question, fields)) is not None]
+            free = {name: value for name, value in question.body.items() if name not in SAMPLING}
+            drawn = ({**free, "temperature": 1.0, "seed": seed} for seed in range(self.accept.samples))
+            samples = [s for body in drawn if (s := await self._asked(session, question, body)) is not None]
             said = [s["choices"][0]["message"] for s in samples]
             pairs = [Pair(m, answer.message, question.body, question.task, question.request_id) for m in said]
             answer.signals.samples = self.accept.samples
@@ -168,12 +180,14 @@ class Asker:
         return answer
 
     async def _asked(
-        self, session: ClientSession, question: StudentQuestion, fields: Mapping[str, Any]
+        self, session: ClientSession, question: StudentQuestion, body: Mapping[str, Any]
     ) -> dict[str, Any] | None:
         """One answer's body; None where the engine refuses the question. Raises EngineError after the retries."""
         from aiohttp import ClientError
 
-        asked = {**question.body, "model": self.model, "max_tokens": question.max_tokens, **fields}
+        asked = {**body, "model": self.model}
+        if "max_completion_tokens" in asked:  # as serving spells it for students
+            asked.setdefault("max_tokens", asked.pop("max_completion_tokens"))
         said = ""
         for attempt in range(self.retries + 1):
             await asyncio.sleep(0.25 * 2**attempt if attempt else 0)
@@ -191,13 +205,16 @@ class Asker:
 
     def _parsed(self, request_id: str, answer: Mapping[str, Any], seconds: float) -> StudentAnswer:
         choice = answer["choices"][0]
-        tokens = (choice.get("logprobs") or {}).get("content") or []
-        logprobs, texts = [t["logprob"] for t in tokens], [t["token"] for t in tokens[: self.accept.hold_tokens]]
+        message, finish_reason = choice["message"], choice.get("finish_reason")
+        told, text = (choice.get("logprobs") or {}).get("content") or [], message.get("content")
+        own = told[: within_answer(told, None if message.get("tool_calls") else text or "", finish_reason)]
+        logprobs, texts = [t["logprob"] for t in own], [t["token"] for t in own[: self.accept.hold_tokens]]
         return StudentAnswer(
             request_id=request_id,
-            message=choice["message"],
-            finish_reason=choice.get("finish_reason"),
-            signals=of_answer(logprobs, choice["message"].get("content"), texts, self.accept.hold_tokens),
-            output_tokens=(answer.get("usage") or {}).get("completion_tokens", len(logprobs)),
+            message=message,
+            finish_reason=finish_reason,
+            signals=of_answer(logprobs, text, texts, self.accept.hold_tokens),
+            output_tokens=len(own) or (answer.get("usage") or {}).get("completion_tokens", 0),
             seconds=seconds,
+            default_temperature=self.temperature,
         )

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from distiller.bundles import StudentFiles
@@ -33,14 +34,23 @@ def way_to(
     on_answer: Callable[[int, int], None],
 ) -> Iterator[Asker]:
     """Where the student answers: an engine started for it, or the policy's URL for what stands there already."""
-    at, accept, flight, patience = policy.student, policy.accept, config.in_flight, config.answer_seconds
+    at = policy.student
     judges = Judges(policy.judge, Means(encoder=lambda: load_encoder(settings.cache)))
+    asker = partial(
+        Asker,
+        in_flight=config.in_flight,
+        timeout_seconds=config.answer_seconds,
+        accept=policy.accept,
+        temperature=at.temperature,
+        judges=judges,
+        on_answer=on_answer,
+    )
     if at.url is not None and student.folder == at.model:
         key = os.environ.get(at.api_key_env) if at.api_key_env else None
-        yield Asker(at.url, at.model, flight, patience, accept=accept, judges=judges, api_key=key, on_answer=on_answer)
+        yield asker(at.url, at.model, api_key=key)
         return
     with serving(student, at.engine, settings.logs / "evaluate.log", config.start_seconds) as url:
-        yield Asker(url, NAME, flight, patience, accept=accept, judges=judges, on_answer=on_answer)
+        yield asker(url, NAME)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ class Evaluation:
     ) -> tuple[Mapping[str, StudentAnswer], dict[str, bool], Decimal]:
         """The student's answers to ``questions``, the grades of ``judged``, and what judging cost in USD."""
         kept, policy = self.work / subject.key / ANSWERS, subject.policy
-        known = read_answers(kept)
+        known = read_answers(kept, policy.student.temperature)
         new = sum(q.request_id not in known for q in questions)
         self.tell.stage("ask", f"{subject.name} as {subject.form_name}: {len(questions)} prompts, {new} of them new")
         if new:

@@ -18,25 +18,15 @@ from router.policy.judges import by_judge
 from router.scoring.model import Example
 from router.scoring.text.features import extract
 
-BYTES_PER_TOKEN = 3
-SAMPLING = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "max_completion_tokens")
-
 
 def question(row: DatasetRow, weight: float = 1.0) -> StudentQuestion:
-    """A dataset's row as a question; the student gets about twice the room that the teacher's answer took.
-
-    ``weight`` is how many requests like it the row stands for.
-    """
-    shape = {k: v for k, v in row.options.items() if k not in SAMPLING}
-    body = {**shape, "messages": row.messages}
+    """A dataset's row as a question, asked as its client did. ``weight`` is how many requests like it it stands for."""
+    body = {**row.options, "messages": row.messages}
     features = extract(body)
-    room = len(row.answer.encode()) // BYTES_PER_TOKEN * 2 + 16
-    asked = row.options.get("max_completion_tokens") or row.options.get("max_tokens")
     return StudentQuestion(
         request_id=row.request_id,
         body=body,
         teacher={"role": "assistant", "content": row.answer},
-        max_tokens=min(room, asked) if isinstance(asked, int) and asked > 0 else room,
         features=features,
         slices=slices_of(features, row.task),
         task=row.task,
@@ -52,16 +42,18 @@ def newest(rows: Sequence[DatasetRow], limit: int) -> list[DatasetRow]:
     return sorted(rows, key=lambda r: (r.created_at, r.request_id))[-limit:] if limit else []
 
 
-def live_answer(record: Record, versions: frozenset[str]) -> StudentAnswer | None:
-    """What a student answered to an audited request in live traffic; None where it gave no whole answer.
+def live_answer(record: Record, versions: frozenset[str], temperature: float) -> StudentAnswer | None:
+    """What a student answered to an audited request in live traffic; None where it gave no whole answer, or was asked
+    otherwise than it is now.
 
-    ``versions`` names the student versions that are this student.
+    ``versions`` names the student versions that are this student, ``temperature`` is the policy's.
     """
     counts = record.decision.audited and record.is_traffic
     answer, audit = record.answer_of(Tier.STUDENT) if counts else None, record.audit
     if answer is None or answer.message is None or answer.finish_reason is None:
         return None
-    if answer.student_version not in versions:
+    as_asked = (record.request or {}).get("temperature") is not None or answer.temperature == temperature
+    if answer.student_version not in versions or not as_asked:
         return None
     return StudentAnswer(
         request_id=record.request_id,
@@ -74,6 +66,7 @@ def live_answer(record: Record, versions: frozenset[str]) -> StudentAnswer | Non
         judged_by=audit.judge if audit and by_judge(audit.judge) else None,
         right=record.right(Tier.STUDENT),
         teacher_right=record.right(Tier.TEACHER),
+        default_temperature=temperature,
     )
 
 

@@ -96,7 +96,7 @@ class Material:
                 tally = tally.add(seq, record, self.policy)
                 if record.reason is Reason.EXPLORATION and record.decision.exploration > 0:
                     weights[record.request_id] = min(MAX_WEIGHT, 1 / record.decision.exploration)
-                if answer := live_answer(record, versions):
+                if answer := live_answer(record, versions, self.policy.student.temperature):
                     answers.append(answer)
                 yield record
 
@@ -109,7 +109,8 @@ class Material:
                 records, self.policy, out, self.configs.dataset, self.own(DATASET), written=written, encoder=encoder
             )
         kept = self.own(ANSWERS)
-        keep_answers(self.work.folder / INCUMBENT, [*(read_answers(kept).values() if kept else ()), *answers])
+        before = read_answers(kept, self.policy.student.temperature).values() if kept else ()
+        keep_answers(self.work.folder / INCUMBENT, [*before, *answers])
         return {"tally": asdict(tally), "weights": weights}
 
     @cached_property

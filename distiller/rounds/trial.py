@@ -121,7 +121,8 @@ def _audited(policy: Policy, settings: Settings, canary: Canary) -> list[tuple[D
     versions, judges, found = frozenset({canary.bundle}), Judges(policy.judge), []
     with reading(settings) as log:
         for _, record in log.audits(policy.name, since=canary.began_at):
-            answer = live_answer(record, versions) if record.bundle == canary.bundle else None
+            own = record.bundle == canary.bundle
+            answer = live_answer(record, versions, policy.student.temperature) if own else None
             row = row_of(record, policy, judges) if answer is not None else None
             if answer is not None and isinstance(row, DatasetRow):
                 found.append((row, answer))

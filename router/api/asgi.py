@@ -29,7 +29,7 @@ from router.errors import (
     Unauthorized,
     UnknownEncoding,
 )
-from router.metrics.metrics import Rejection
+from router.metrics.labels import Rejection
 from router.settings import Limits
 from router.wire.chat import JSON, Headers
 

@@ -13,7 +13,7 @@ from router.backends.base import Reply
 from router.cascade.exchange import Services
 from router.contracts.records import Record
 from router.errors import BadRequest, NotFound
-from router.metrics.metrics import FeedbackWord
+from router.metrics.labels import FeedbackWord
 from router.store.base import Store
 from router.wire.body import json_object
 from router.wire.chat import JSON

@@ -29,7 +29,7 @@ from router.judges.judge import Judges
 from router.judges.soundness import AnswerSoFar, AskedForm, wanted
 from router.policy.policy import Policy
 from router.pricing import counterfactual_usd
-from router.routing.decision import RequestView, lacking
+from router.routing.decision import RequestView, lacking, stands_in
 from router.routing.policy_state import RequestSeen, RoutingState, look_at
 from router.wire.chat import EVENT_STREAM, JSON, ChatRequest, Sink
 from router.wire.sse import encode
@@ -203,8 +203,10 @@ class Cascade:
                     raise
                 if step.stands_in:
                     exchange.reason = before
-                else:
-                    failed = _noted(step.backend, exchange, error, failed)
+                    continue
+                failed = _noted(step.backend, exchange, error, failed)
+                if failed is not None and step.backend is self.backends.teachers[-1]:
+                    self._shared.metrics.observe_teacher_failure(self.policy.name, fallback_cause(failed))
         if isinstance(failed, BudgetSpent):
             exchange.reason = Reason.BUDGET
         if failed is not None:
@@ -222,10 +224,12 @@ class Cascade:
 
     def _may_stand_in(self, exchange: Exchange, failed: UpstreamError | UpstreamRefused) -> bool:
         """Whether the student answers, unjudged and marked, since no teacher can. Not where it just failed itself,
-        nor what it is unfit for, nor where the policy refuses what it has no money for."""
+        nor what it is unfit for, nor where the policy refuses what it has no money for or lets no such student in."""
         if exchange.reason in (Reason.CAPABILITY, Reason.FALLBACK) or self._unfit(exchange):
             return False
-        return not (isinstance(failed, BudgetSpent) and self.policy.objective.refuses)
+        if isinstance(failed, BudgetSpent):
+            return not self.policy.objective.refuses
+        return stands_in(self.policy, exchange.live.thresholds)
 
     async def _whole(self, backend: Backend, exchange: Exchange, sink: Sink, want: AskedForm | None) -> None:
         """One whole answer, judged whole."""

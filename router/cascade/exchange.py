@@ -20,6 +20,7 @@ from router.errors import (
     CircuitOpen,
     UpstreamError,
     UpstreamRateLimited,
+    UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnable,
     UpstreamUnreachable,
@@ -49,7 +50,7 @@ _CAUSES = (
 )
 
 
-def fallback_cause(error: UpstreamError | UpstreamUnable) -> Fallback:
+def fallback_cause(error: UpstreamError | UpstreamRefused) -> Fallback:
     """The closed set's name for a failure."""
     return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), Fallback.SERVER_ERROR)
 
@@ -94,6 +95,11 @@ class Exchange:
     received: int = 0
 
     @property
+    def own_temperature(self) -> float | None:
+        """By what temperature a student answers, where the client says none; None where it does."""
+        return None if self.chat.body.get("temperature") is not None else self.policy.student.temperature
+
+    @property
     def elapsed(self) -> float:
         return time.perf_counter() - self.began
 
@@ -117,10 +123,12 @@ class Exchange:
         top_logprobs: list[Any] | None = None,
         broken: bool = False,
         cut: bool = False,
+        temperature: float | None = None,
+        beyond: int = 0,
     ) -> Answer:
-        """Costs one backend's answer. What it did not tell of its usage is estimated from the texts; a ``model`` or a
+        """Costs one backend's answer, drawn by a ``temperature`` that the client did not say, or None. What it did not tell of its usage is estimated from the texts; a ``model`` or a
         ``finish_reason`` that is no string says nothing. ``broken``: something is missing, so it counts as one that
-        has no end; ``cut``: it was cut off, so that what it told of its usage is of its beginning."""
+        has no end; ``beyond``: tokens told of that ended it, and count for none of a student's on any engine; ``cut``: it was cut off, so that what it told of its usage is of its beginning."""
         seen = signals.tokens if signals and signals.complete else 0
         used = usage_or(
             usage,
@@ -128,6 +136,9 @@ class Exchange:
             asked_tier=self.chat.body.get("service_tier"),
             cut=cut,
         )
+        several = (self.chat.body.get("n") or 1) != 1
+        if seen and not several and used.output_tokens - seen == (beyond or 1):
+            used = replace(used, output_tokens=seen)  # some engines count what ended the answer
         return Answer(
             tier=backend.tier,
             kind=kind,
@@ -143,6 +154,7 @@ class Exchange:
             training_rights=backend.rights,
             top_logprobs=top_logprobs,
             broken=broken,
+            temperature=temperature,
         )
 
     def owe(self, backend: Backend, turns: Iterable[Mapping[str, Any]]) -> None:
@@ -180,6 +192,8 @@ class Exchange:
         ]
         if self.tier is not None:
             found.append((b"x-locum-tier", self.tier.encode()))
+            if self.tier is Tier.STUDENT and (own := self.own_temperature) is not None:
+                found.append((b"x-locum-temperature", b"%g" % own))
         if decision.score is not None:
             found.append((b"x-locum-score", b"%.4f" % decision.score))
         if decision.worth is not None:

@@ -17,9 +17,11 @@ from router.backends.history import is_openai, knows_max_tokens, normalised, own
 from router.backends.inband_errors import error_in, failure
 from router.cascade.exchange import Exchange
 from router.contracts.decision import Tier
+from router.contracts.logprobs import within_answer
 from router.contracts.records import Answer, AnswerKind, Signals
 from router.errors import UpstreamError
 from router.judges.soundness import AnswerSoFar
+from router.policy.engines import SAMPLING
 from router.scoring.signals import of_answer, summarise
 from router.wire.assembly import Assembly, assembled
 from router.wire.chat import IN_OWN_WORDS, Headers
@@ -48,8 +50,6 @@ from router.wire.usage import usage_in
 LATER = 1
 """The priority of what nobody waits for: the embedded engine begins it after what somebody does. Beside the audit's
 ``Quiet`` it is needed, since that knows this worker's clients alone, and waits for a moment only."""
-SAMPLING = frozenset({"min_p", "seed", "temperature", "top_k", "top_p", "typical_p"})
-"""Fields by which a client says how an answer is drawn."""
 LOGPROBS: Mapping[str, Any] = {"logprobs": True}
 END = b"data: [DONE]\n\n"
 
@@ -87,14 +87,17 @@ def _in_own_words(exchange: Exchange, backend: Backend) -> bool:
 
 
 def wished(exchange: Exchange, backend: Backend) -> Mapping[str, Any]:
-    """What a backend is asked beside what the client asked: a student for its tokens' probabilities; a teacher, to
-    learn from its answer, for the likeliest tokens, where the policy records them. Not where the client has its own
-    wish of that kind, nor where nothing could be learned: of an answer with tools, or of several."""
+    """What a backend is asked beside what the client asked: a student for its tokens' probabilities, and to answer by
+    the policy's temperature where the client says none; a teacher, to learn from its answer, for the likeliest tokens,
+    where the policy records them. Not where the client has its own wish of that kind, nor where nothing could be
+    learned: of an answer with tools, or of several."""
     most, body = exchange.policy.teacher.top_logprobs, exchange.chat.body
+    if backend.tier is Tier.STUDENT:
+        own = exchange.own_temperature
+        asked = NOTHING if exchange.chat.wants_logprobs else LOGPROBS
+        return asked if own is None else {**asked, "temperature": own}
     if exchange.chat.wants_logprobs:
         return NOTHING
-    if backend.tier is Tier.STUDENT:
-        return LOGPROBS
     if not most:
         return NOTHING
     if body.get("top_logprobs") is not None or body.get("tools") or body.get("functions") or (body.get("n") or 1) != 1:
@@ -167,8 +170,10 @@ def _read(
         model=found.get("model"),
         seconds=time.perf_counter() - began,
         signals=first.signals,
+        beyond=first.beyond,
         top_logprobs=entries or None,
         broken=not whole,
+        temperature=wish.get("temperature"),
     )
     return WholeAnswer(answer, content, list(reply.headers), choices)
 
@@ -181,7 +186,10 @@ def _recorded(exchange: Exchange, backend: Backend) -> bool:
 def _seen(backend: Backend, choice: dict[str, Any], said: Assembly, hold: int) -> AnswerSoFar:
     seen = AnswerSoFar(said.message, said.finish_reason)
     if backend.tier is Tier.STUDENT:
-        seen.signals = of_answer(logprobs_of(choice), seen.text, tokens_of(choice, hold), hold)
+        told, text = logprobs_of(choice), None if said.calls else seen.text
+        seen.beyond = len(told) - within_answer(entries_of(choice), text, said.finish_reason) if told else 0
+        own = told[: len(told) - seen.beyond]
+        seen.signals = of_answer(own, seen.text, tokens_of(choice, min(hold, len(own))), hold)
     return seen
 
 
@@ -244,7 +252,8 @@ class Relay:
         own = _in_own_words(exchange, backend)
         self._repair = None if own else Repair(self.collected, terms)
         self._halves = Halves()
-        self._wished = bool(wished(exchange, backend))
+        wish = wished(exchange, backend)
+        self._wished, self._temperature = bool(wish), wish.get("temperature")
         self._done = False
         self._held: Signals | None = None
         self.signalled: Signals | None = None  # by who looked closer at the whole answer than this does
@@ -354,7 +363,10 @@ class Relay:
         if self.signalled is not None:
             return self.signalled
         complete, text = found.finish_reason is not None or self._done, found.message.get("content")
-        return summarise(found.logprobs, complete, text, self._held if complete else None)
+        if not complete:
+            return summarise(found.logprobs, False, text)
+        own = found.logprobs[: len(found.logprobs) - found.beyond]
+        return summarise(own, True, text, self._held) if own else None
 
     def answer(self, kind: AnswerKind, first_token_seconds: float | None = None) -> Answer:
         """What has come so far as an answer; its usage is estimated where the stream was cut short."""
@@ -370,6 +382,8 @@ class Relay:
             seconds=time.perf_counter() - self._began,
             first_token_seconds=first_token_seconds,
             signals=self.signals(),
+            beyond=found.beyond,
             top_logprobs=found.entries or None,
             broken=not found.whole or found.finish_reason is None,
+            temperature=self._temperature,
         )

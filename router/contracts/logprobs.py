@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 BETWEEN_PAUSES = 50
+MOST_BEYOND = 16
+"""Tokens behind an answer that may have ended it: a stop string's."""
 DIGITS = 4
 """Decimals kept of a logarithm: 0.005% of a probability, beyond what an API's own 16-bit arithmetic repeats."""
 
@@ -64,6 +66,37 @@ def spelled(positions: Iterable[Position]) -> bytes:
     """All that the emitted tokens say, in UTF-8 where they are whole. It may end in a mark of the end that the
     answer's text does not show."""
     return b"".join([p.token for p in positions])
+
+
+def within_answer(entries: Sequence[Any], text: str | None, finish_reason: str | None) -> int:
+    """How many of the tokens told of (OpenAI's ``logprobs.content``, or its last ones) are the answer's, whose whole
+    ``text`` is given.
+
+    What ends an answer is no token of it: the mark of its end, which some engines tell of under its name, some as an
+    empty text and some not at all, and a stop string, which is taken out of the text again. All of them where the
+    answer did not end by itself, or where its text is not what the tokens spell (a tool call, say).
+    """
+    if finish_reason != "stop" or text is None:
+        return len(entries)
+    said = text.encode("utf-8", "replace")
+    for beyond in range(min(len(entries), MOST_BEYOND) + 1):
+        if beyond == len(entries):
+            return 0 if not said else len(entries)
+        if _closes(entries[-1 - beyond], said):
+            return len(entries) - beyond
+    return len(entries)
+
+
+def _closes(entry: Any, said: bytes) -> bool:
+    """Whether a text ends in this token; part of a character that an engine cannot tell may be any."""
+    token, raw = (entry.get("token"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
+    if not isinstance(token, str) or "\ufffd" in token:
+        return True
+    try:
+        spelled_as = bytes(raw) if isinstance(raw, list) else token.encode("utf-8", "replace")
+    except (TypeError, ValueError):
+        spelled_as = token.encode("utf-8", "replace")
+    return bool(spelled_as) and said.endswith(spelled_as)
 
 
 def _text(rows: list[list[Any]]) -> str:

@@ -122,6 +122,7 @@ class Answer:
     ``top_logprobs``: a teacher's likeliest tokens at each position, where the policy asks for them and neither it nor
     redaction took the text away: packed (``router.contracts.logprobs``), or until they are kept as the API told them.
     ``broken``: it is not all that the backend said, since a part could not be read: no answer to learn from.
+    ``temperature``: by which a student drew it, where that was not the client's word; None in older records too.
     """
 
     tier: Tier
@@ -138,6 +139,7 @@ class Answer:
     training_rights: Rights = Rights.UNKNOWN
     top_logprobs: str | list[Any] | None = None
     broken: bool = False
+    temperature: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -62,13 +62,14 @@ class AnswerSoFar:
     """The part of a student's answer that was held back so far.
 
     ``message``: OpenAI's assistant message (of a stream: its deltas joined). ``complete``: nothing
-    more will come; ``finish_reason`` is None until then.
+    more will come; ``finish_reason`` is None until then. ``beyond``: tokens told of that ended it, and are none of it.
     """
 
     message: Mapping[str, Any]
     finish_reason: str | None = None
     signals: Signals | None = None
     complete: bool = True
+    beyond: int = 0
 
     @property
     def text(self) -> str:

@@ -22,7 +22,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sized
 from decimal import Decimal
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -31,38 +31,20 @@ from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.guard_report import GuardReport
 from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.metrics.files import MetricFiles
+from router.metrics.labels import (
+    MISSED,
+    NO_BUNDLE,
+    NO_TIER,
+    TOO_HARD,
+    Born,
+    FeedbackWord,
+    Rejection,
+    of_bundle,
+    of_policy,
+)
 from router.metrics.tally import LATENCY_BUCKETS, OVERHEAD_BUCKETS, FinishedRequests, TierSpend
 
 FLUSH_SECONDS = 0.25
-MISSED = frozenset(
-    (
-        "queue_full",
-        "budget",
-        "capability",
-        "student_unready",
-        "unanswered",
-        "upstream_error",
-        "judge_failed",
-        "internal_error",
-        "shutdown",
-    )
-)
-TOO_HARD = frozenset({Reason.SCORE, Reason.DEFERRAL, Reason.AFFINITY, Reason.CAPABILITY})
-Rejection = Literal[
-    "unauthorized",
-    "body_too_large",
-    "body_too_slow",
-    "headers_too_large",
-    "unknown_encoding",
-    "too_many_streams",
-    "shutting_down",
-    "bad_request",
-    "not_found",
-]
-FeedbackWord = Literal["good", "bad", "neutral"]
-NO_TIER = "none"
-NO_BUNDLE = "base"
-
 _Ending = tuple[str, Tier | None, Reason, Deferral | None, Fallback | None, int]  # policy first, status // 100 last
 _Purpose = tuple[str, Tier, AnswerKind]
 
@@ -125,6 +107,7 @@ class Metrics:
         self.requests = c("requests", "Requests finished.", "policy", "tier", "reason", "status_class")
         self.deferrals = c("deferrals", "Student answers not let out.", "policy", "cause")
         self.fallbacks = c("fallbacks", "Requests moved by a failure.", "policy", "cause")
+        self.teacher_failures = c("teacher_failures", "Requests that every teacher failed of.", "policy", "cause")
         self.escalations = c("escalations", "Requests the teacher answered as too hard.", "policy", "reason")
         self.spend = c("spend_usd", "Spent on answers, in USD.", "policy", "tier", "kind")
         self.counterfactual = c("counterfactual_usd", "What the teacher alone would have cost, in USD.", "policy")
@@ -156,6 +139,7 @@ class Metrics:
         self.unread = g("records_unreadable", "Rows of the log that were passed over, being unreadable.", mode="max")
         self.home_lost = g("home_lost", "Times the home was deleted or replaced under the running proxy.", mode="max")
         self.student_up = g("student_up", "1 where the live student answers.", "policy")
+        self.teacher_up = g("teacher_up", "1 where some teacher's circuit is closed.", "policy", mode="min")
         self.threshold = g("threshold", "Score (route) or probability (accept) to pass.", "policy", "stage")
         self.bundle_info = g("bundle_info", "1 for the live bundle, 0 for one that was.", "policy", "bundle")
         self.canary_share = g("canary_share", "Share of the conversations that a canary serves; 0: none.", "policy")
@@ -174,21 +158,15 @@ class Metrics:
         self.trained_usd = g("trained_usd", "What training this home's bundles cost, in USD.", "policy")
 
     def observe_policy(self, policy: str, *, objective: str, target: float) -> None:
-        """Announces a policy at start-up: its objective (parity, student_share, usd_per_day, threshold), and
-        its money at 0. A counter born at its first increment is one that Prometheus' increase() never sees."""
+        """Announces a policy at start-up: its objective (parity, student_share, usd_per_day, threshold), and all that
+        it can count at 0."""
         self.objective.labels(policy, objective).set(target)
         self.canary_share.labels(policy).set(0)
-        self.counterfactual.labels(policy).inc(0)
-        self.embeddings_usd.labels(policy).inc(0)
-        for verdict in get_args(FeedbackWord):
-            self.feedback.labels(policy, verdict).inc(0)
-        for tier in Tier:
-            self.broken_streams.labels(policy, tier.value).inc(0)
-            for direction in ("input", "cached_input", "output"):
-                self.tokens.labels(policy, tier.value, direction).inc(0)
-            for kind in (AnswerKind.SERVED, AnswerKind.AUDITED):
-                self.spend.labels(policy, tier.value, kind.value).inc(0)
-        self.spend.labels(policy, Tier.TEACHER.value, AnswerKind.JUDGED.value).inc(0)
+        self._bear(of_policy(policy))
+
+    def _bear(self, born: Born) -> None:
+        for name, labels in born:
+            getattr(self, name).labels(*labels).inc(0)
 
     def observe(self, record: Record) -> None:
         """Counts one finished request: all but its audit, which comes later (``observe_audit``)."""
@@ -226,6 +204,14 @@ class Metrics:
         if audit.judge_usd:  # paid to a provider, as the teacher is
             self._spent[record.policy, Tier.TEACHER, AnswerKind.JUDGED].usd += audit.judge_usd
 
+    def observe_teacher_failure(self, policy: str, cause: Fallback) -> None:
+        """Counts a request that every teacher failed of, whoever answered it then; ``cause`` is the first one's."""
+        self.teacher_failures.labels(policy, cause.value).inc()
+
+    def observe_teacher(self, policy: str, up: bool) -> None:
+        """Whether any of the policy's teachers would be asked now, as this worker knows it."""
+        self.teacher_up.labels(policy).set(up)
+
     def observe_broken_stream(self, policy: str, tier: Tier | None) -> None:
         """Counts a stream that died after the client had its first bytes."""
         self.broken_streams.labels(policy, tier.value if tier else NO_TIER).inc()
@@ -253,23 +239,17 @@ class Metrics:
         if before != name:
             if before is not None:
                 self.bundle_info.labels(policy, before).set(0)
-            self._bear_audits(policy, name)
+            self._bear(of_bundle(policy, name))
         self.bundle_info.labels(policy, name).set(1)
         self.student_up.labels(policy).set(student_up)
         for stage, threshold in (("route", route), ("accept", accept)):
             self.threshold.labels(policy, stage).set(float("nan") if threshold is None else threshold)
 
-    def _bear_audits(self, policy: str, bundle: str) -> None:
-        """Counters born at their first increment are ones whose first increment increase() misses."""
-        for tier in Tier:
-            for result in ("acceptable", "unacceptable"):
-                self.audits.labels(policy, bundle, tier.value, result).inc(0)
-
     def observe_canary(self, policy: str, bundle: str | None, share: float) -> None:
         """Which bundle serves a ``share`` of the conversations beside the live one; None: none does."""
         self.canary_share.labels(policy).set(share)
         if bundle is not None:
-            self._bear_audits(policy, bundle)
+            self._bear(of_bundle(policy, bundle))
 
     def observe_guard(self, policy: str, found: GuardReport, audit_rate: float) -> None:
         """What the audits of the live bundle have shown, and how often there is one now; idempotent."""

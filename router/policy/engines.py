@@ -27,6 +27,12 @@ UNSAYING = frozenset(
 """Fields that never change what an answer says. ``parallel_tool_calls`` says something only beside
 ``tools``, which speak for themselves; ``prediction`` makes an answer faster, not another."""
 
+SAMPLING = frozenset({"min_p", "seed", "temperature", "top_k", "top_p", "typical_p"})
+"""Fields by which a client says how an answer is drawn."""
+
+UNSHAPING = UNSAYING | {"logprobs", "messages", "n", "priority", "top_logprobs"}
+"""Fields that shape no single answer to the messages."""
+
 _SHARED = UNSAYING | {
     "frequency_penalty", "logprobs", "max_completion_tokens", "max_tokens", "messages", "presence_penalty",
     "response_format", "seed", "stop", "temperature", "top_logprobs", "top_p",
@@ -109,6 +115,12 @@ class HeededFields:
 
     known: frozenset[str] | None
     unfit: frozenset[str]
+
+    def shaping(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a request, what shapes this student's answer beside the messages: its form, limits, sampling."""
+        unfit = self.unfit | UNSHAPING
+        known = self.known
+        return {k: v for k, v in body.items() if v is not None and k not in unfit and (known is None or k in known)}
 
     def unheeded(self, body: Mapping[str, Any]) -> str | None:
         """The first field, by name, that is asked for and would be dropped; None for almost every request."""

@@ -71,6 +71,9 @@ class StudentPart(Part):
     may_ignore: tuple[str, ...] = ()
     """Fields of a request that it cannot heed and need not (a client that always sends ``reasoning_effort``, say): they
     are left out for the student, instead of sending all to the teacher."""
+    temperature: float = Field(0.0, ge=0, le=2)
+    """By what temperature it answers where the client says none; the client's word wins. 0 is greedy: the answer is the
+    one that it was certified by. It is asked so wherever it is measured, and header and record tell of it."""
     timeout_seconds: float = Field(60.0, gt=0)
     """How long one wait for it may take, in seconds."""
 
@@ -260,6 +263,10 @@ class Policy(Part):
     """What later turns owe to earlier ones."""
     limits: LimitsPart = LimitsPart()
     """How long a client waits."""
+    fallback: Literal["certified", "any", "none"] = "certified"
+    """Who stands in where every teacher failed. ``certified``: where a parity is promised, the student only while it
+    serves by a threshold that audits certified for it; under the other objectives, which certify nothing, whichever
+    student is there. ``any``: whichever is there. ``none``: nobody, and the client is told of the failure."""
     rules: tuple[Rule, ...] = ()
     """Your own: the first that holds decides, before any score."""
     log: LogPart = LogPart()

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from router.contracts.decision import Reason, Tier
 from router.contracts.records import Answer, AnswerKind, Record, Rights
-from router.metrics.metrics import TOO_HARD
+from router.metrics.labels import TOO_HARD
 from router.scoring.statistics.estimates import weighted_rate
 
 UNJUDGED = "unjudged"

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from router.contracts.bundles import Thresholds
+from router.contracts.bundles import NEVER, Thresholds
 from router.contracts.decision import ASIDE, Decision, Reason, Tier
 from router.policy.policy import Policy
 from router.scoring.text.features import Features
@@ -86,10 +86,14 @@ def route_threshold(policy: Policy, thresholds: Thresholds | None) -> float | No
     fixed one; None where no scorer was fitted. Without routing a bundle has 0, and so has a fixed one.
 
     A parity bundle whose accept threshold lets no answer out routes none to the student; without the
-    cascade its accept threshold, which nothing else would hold any more, holds for the score.
+    cascade its accept threshold, which nothing else would hold any more, holds for the score. One that was
+    certified for less than the policy promises now, or for nothing, routes none either.
     """
     if thresholds is None:
         return None
+    goal, evidence = policy.objective.floor, thresholds.evidence
+    if goal is not None and evidence and (evidence.target < goal.at_least or evidence.confidence < goal.confidence):
+        return NEVER
     if policy.objective.fixed is not None:
         return policy.objective.fixed if policy.accept.routing else 0.0
     cascade = policy.accept.cascade and thresholds.accept <= 1
@@ -102,6 +106,13 @@ def student_serves(policy: Policy, thresholds: Thresholds | None) -> bool:
         return policy.objective.share != 0
     route = route_threshold(policy, thresholds)
     return route is not None and route <= 1
+
+
+def stands_in(policy: Policy, thresholds: Thresholds | None) -> bool:
+    """Whether the student may answer what every teacher failed of, by its bundle's ``thresholds``."""
+    if policy.fallback == "certified" and policy.objective.floor is not None:
+        return student_serves(policy, thresholds)
+    return policy.fallback != "none"
 
 
 def audit_rate(policy: Policy, thresholds: Thresholds | None, wary: bool = False) -> float:
@@ -179,11 +190,19 @@ def lacking(policy: Policy, view: RequestView) -> str | None:
         what = f"context over {unfit.context_tokens_over} tokens"
     elif unfit.languages and has.language in unfit.languages:
         what = "language"
-    elif view.body.get("stream") and view.body.get("n") not in (None, 1):
-        what = "n in a stream"  # several answers at once, of which only the first could be judged before it leaves
+    elif view.body.get("n") not in (None, 1) and (several := _several(policy, view.body)):
+        what = several
     else:
         what = policy.student.heeded.unheeded(view.body)
     return what
+
+
+def _several(policy: Policy, body: Mapping[str, Any]) -> str | None:
+    """Why several answers at once are none that the student could give."""
+    if body.get("stream"):
+        return "n in a stream"  # only the first of them could be judged before it leaves
+    greedy = body.get("temperature") is None and not policy.student.temperature
+    return "n without a temperature" if greedy else None  # they would all be the same
 
 
 def _rule(policy: Policy, view: RequestView) -> Ruling | None:

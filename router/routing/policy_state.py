@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from router.bundles.watcher import LiveBundle
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Record
-from router.metrics.metrics import TOO_HARD
+from router.metrics.labels import TOO_HARD
 from router.policy.policy import Policy
 from router.pricing import Prices
 from router.routing.budget import DailyBudget, Till, audit_usd, teacher_usd

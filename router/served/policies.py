@@ -257,8 +257,10 @@ class Policies:
         await count_before(records, self._state, lambda: {name: s.routing for name, s in self._served.items()})
 
     def tell_budgets(self) -> None:
-        """To the metrics: what all workers have spent, and hold."""
+        """To the metrics: what all workers have spent, and hold; and whether there is a teacher to ask."""
         for name, served in self._served.items():
+            cascade = served.cascade
+            self.shared.metrics.observe_teacher(name, any(map(cascade.reachable, cascade.backends.teachers)))
             budget = served.routing.till.budget
             self.shared.metrics.observe_budget(name, budget.cap_usd, budget.spent_usd, budget.reserved_usd)
 

@@ -5,9 +5,11 @@ One set of rules for the record and for every surface: what one of them takes fo
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
+from router.contracts.logprobs import MOST_BEYOND, within_answer
 from router.wire.calls import Call, Calls, number
 from router.wire.sse import entries_of, logprobs_of, piece_of
 from router.wire.usage import TELL_USAGE, ToldUsage, merged, read_usage, told_in
@@ -41,6 +43,7 @@ class Assembly:
         self.service_tier: str | None = None
         self.logprobs: list[float] = []
         self.tokens = 0
+        self._last: deque[Any] = deque(maxlen=MOST_BEYOND)
         self.entries = entries
         self.whole = True
         self.choice = choice
@@ -52,6 +55,13 @@ class Assembly:
     @property
     def usage(self) -> ToldUsage | None:
         return None if self.usage_told is None else read_usage(self.usage_told, self.service_tier)
+
+    @property
+    def beyond(self) -> int:
+        """How many of the last tokens told of are none of the answer's, since they ended it."""
+        if self._calls.all:
+            return 0
+        return len(self._last) - within_answer(self._last, "".join(self._texts["text"]), self.finish_reason)
 
     @property
     def message(self) -> dict[str, Any]:
@@ -122,6 +132,7 @@ class Assembly:
         """Notes what is told of a choice's tokens. Of how many something was."""
         if fresh := logprobs_of(choice) if choice.get("logprobs") else []:
             self.logprobs += fresh
+            self._last += entries_of(choice)
             if self.entries is not None:
                 self.entries += entries_of(choice)
         return len(fresh)

@@ -97,14 +97,14 @@ def questions(n: int) -> list[StudentQuestion]:
     return [question(row(i)) for i in range(n)]
 
 
-def test_every_question_is_asked_greedily_with_room_for_twice_the_teachers_answer(
+def test_every_question_is_asked_as_its_client_did_and_greedily_where_that_said_nothing(
     student: Student, tmp_path: Path
 ) -> None:
     asked = questions(20)
     answers = Asker(student.url, "candidate").ask(asked, tmp_path / "kept.jsonl")
     assert [answers[f"r{i}"].message["content"] for i in range(20)] == [f"SAY {i}" for i in range(20)]
     assert {(b["temperature"], b["model"], b["logprobs"]) for b in student.bodies} == {(0, "candidate", True)}
-    assert sorted(b["max_tokens"] for b in student.bodies) == [18] * 10 + [20] * 10
+    assert not any("max_tokens" in b for b in student.bodies), "the client set no limit"
     signals = answers["r0"].signals
     assert signals is not None
     assert (signals.tokens, signals.sum_logprob, signals.complete) == (2, -1.0, True)
@@ -158,9 +158,16 @@ def test_a_prompt_beyond_the_student_is_a_wrong_answer_not_a_failure(student: St
     assert grade(asked, answers, Judges(Exact())) == {"r0": True, "r1": False, "r2": True}
 
 
-def test_the_room_for_an_answer_never_exceeds_what_the_client_asked_for() -> None:
-    assert question(row(1, answer="x" * 300)).max_tokens == 216
-    assert question(row(1, answer="x" * 300, options={"max_tokens": 24})).max_tokens == 24
+def test_what_was_asked_by_another_temperature_is_asked_again(student: Student, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.jsonl"
+    Asker(student.url, "candidate").ask(questions(3), kept)
+    Asker(student.url, "candidate", temperature=0.5).ask(questions(3), kept)
+    assert [b["temperature"] for b in student.bodies] == [0.0] * 3 + [0.5] * 3
+    assert len(read_answers(kept, 0.5)) == 3 and not read_answers(kept, 0.7)
+    wish = {"temperature": 0.9, "seed": 4, "max_completion_tokens": 24}
+    Asker(student.url, "candidate").ask([question(row(9, options=wish))], kept)
+    asked = student.bodies[-1]
+    assert (asked["temperature"], asked["seed"], asked["max_tokens"]) == (0.9, 4, 24)
 
 
 def test_what_shapes_an_answer_is_kept_and_sampling_is_not() -> None:
@@ -203,19 +210,22 @@ def student_answer(**changes: Any) -> Answer:
         "message": {"role": "assistant", "content": "hi"},
         "finish_reason": "stop",
         "student_version": "b1",
+        "temperature": 0.0,
     }
     return Answer(**(values | changes))
 
 
 def test_live_answers_count_only_for_the_student_that_gave_them_whole_and_only_where_audited() -> None:
     same = frozenset({"b1", "b2"})
-    found = live_answer(audited(student_answer()), same)
+    found = live_answer(audited(student_answer()), same, 0.0)
     assert found is not None
     assert found.message["content"] == "hi"
-    assert live_answer(audited(student_answer(student_version="b9")), same) is None
-    assert live_answer(audited(student_answer(finish_reason=None)), same) is None
-    assert live_answer(audited(student_answer(), drawn=False), same) is None
-    assert live_answer(audited(None), same) is None
+    assert live_answer(audited(student_answer(student_version="b9")), same, 0.0) is None
+    assert live_answer(audited(student_answer(finish_reason=None)), same, 0.0) is None
+    assert live_answer(audited(student_answer(), drawn=False), same, 0.0) is None
+    assert live_answer(audited(None), same, 0.0) is None
+    assert live_answer(audited(student_answer()), same, 0.7) is None, "it would not be asked so now"
+    assert live_answer(audited(student_answer(temperature=None)), same, 0.0) is None, "nobody knows how it was asked"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +247,7 @@ def test_a_persons_verdict_is_kept_and_a_judges_where_asking_it_again_would_cost
     asked = question(row(1))
     record = audited(student_answer())
     record.audit = Audit(answer=student_answer(), acceptable=True, judge=by)
-    answer = live_answer(record, frozenset({"b1"}))
+    answer = live_answer(record, frozenset({"b1"}), 0.0)
     assert answer is not None
     assert grade([asked], {"r1": answer}, Judges(today)) == ({} if kept is None else {"r1": kept})
 
@@ -270,7 +280,7 @@ def test_the_scorer_learns_who_was_right_where_somebody_could_tell(
 def test_a_live_answer_brings_what_its_audit_and_its_user_knew() -> None:
     record = audited(student_answer())
     record.audit = Audit(answer=student_answer(), acceptable=False, teacher_acceptable=True)
-    found = live_answer(record, frozenset({"b1"}))
+    found = live_answer(record, frozenset({"b1"}), 0.0)
     assert found is not None and (found.right, found.teacher_right) == (False, True)
 
 

@@ -18,7 +18,7 @@ from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.errors import JudgeError, LocumError, UpstreamRefused, UpstreamTimeout
 from router.judges.base import Means, ModelReply
 from router.judges.judge import Judges
-from router.metrics.metrics import MISSED
+from router.metrics.labels import MISSED
 from router.policy.judges import Feedback, Llm
 from router.policy.policy import Policy
 from router.routing.budget import DailyBudget, audit_usd

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from router.cascade.audit import MissReason
 from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, AnswerKind, Audit, Record, Usage
-from router.metrics.metrics import MISSED, Metrics
+from router.metrics.labels import MISSED
+from router.metrics.metrics import Metrics
 from router.metrics.tally import LATENCY_BUCKETS, OVERHEAD_BUCKETS
 from router.store.record_json import kept_record
 from tests.fakes import until, world
