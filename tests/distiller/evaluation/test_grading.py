@@ -170,9 +170,9 @@ def test_what_was_asked_by_another_temperature_is_asked_again(student: Student, 
     assert (asked["temperature"], asked["seed"], asked["max_tokens"]) == (0.9, 4, 24)
 
 
-def test_what_shapes_an_answer_is_kept_and_sampling_is_not() -> None:
-    made = question(row(1, options={"response_format": {"type": "json_object"}, "temperature": 1.0, "stop": ["x"]}))
-    assert set(made.body) == {"messages", "response_format", "stop"}
+def test_a_question_is_all_that_shapes_an_answer() -> None:
+    asked = {"response_format": {"type": "json_object"}, "temperature": 1.0, "seed": 2, "stop": ["x"]}
+    assert question(row(1, options=asked)).body == {"messages": [{"role": "user", "content": "say 1"}], **asked}
 
 
 def test_slices_are_the_task_and_the_length_of_the_prompt() -> None:

@@ -174,13 +174,14 @@ def test_a_field_that_the_engine_would_drop_goes_to_the_teacher(engine: str, fie
     ("engine", "fields", "tier"),
     [
         ("embedded", {"tools": [TOOL]}, TEACHER),
-        ("embedded", {"n": 3}, STUDENT),
+        ("embedded", {"n": 3, "temperature": 1}, STUDENT),
+        ("embedded", {"n": 3}, TEACHER),
         ("embedded", {"top_k": 5}, TEACHER),
         ("llama-server", {"tools": [TOOL]}, STUDENT),
         ("llama-server", {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}, TEACHER),
         ("llama-server", {"n": 3}, TEACHER),
         ("llama-server", {"top_k": 5}, STUDENT),
-        (None, {"tools": [TOOL], "n": 3, **BEYOND_ALL}, STUDENT),
+        (None, {"tools": [TOOL], "n": 3, "temperature": 1, **BEYOND_ALL}, STUDENT),
         (None, {"logit_bias": {"50256": -100}}, TEACHER),
     ],
 )
