@@ -126,9 +126,11 @@ class Exchange:
         temperature: float | None = None,
         beyond: int = 0,
     ) -> Answer:
-        """Costs one backend's answer, drawn by a ``temperature`` that the client did not say, or None. What it did not tell of its usage is estimated from the texts; a ``model`` or a
-        ``finish_reason`` that is no string says nothing. ``broken``: something is missing, so it counts as one that
-        has no end; ``beyond``: tokens told of that ended it, and count for none of a student's on any engine; ``cut``: it was cut off, so that what it told of its usage is of its beginning."""
+        """Costs one backend's answer, drawn by a ``temperature`` that the client did not say, or None. What it did not
+        tell of its usage is estimated from the texts; a ``model`` or a ``finish_reason`` that is no string says
+        nothing. ``broken``: something is missing, so it counts as one that has no end; ``cut``: it was cut off, so
+        that what it told of its usage is of its beginning; ``beyond``: tokens told of that ended it, which count for
+        none of its on any engine."""
         seen = signals.tokens if signals and signals.complete else 0
         used = usage_or(
             usage,
