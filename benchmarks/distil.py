@@ -129,14 +129,12 @@ def intents(bench: Bench) -> Iterator[Row]:
     about = {"part": "intents"}
 
     def told(accuracy: float) -> Row:
-        return {"accuracy": round(accuracy, 4), "of_teacher": round(accuracy / teacher, 4),
-                "of_teacher_there": round(accuracy / there, 4)}  # fmt: skip
+        shares = {"accuracy": 1, "of_teacher": teacher, "of_teacher_there": there}
+        return {name: round(accuracy / whole, 4) for name, whole in shares.items()}
 
-    yield {"name": "always-teacher (GPT-4, recorded)", **about, **told(teacher)}
-    yield {"name": "always-teacher, intents as often as unseen", **about, **told(there)}
-    yield {"name": "random", **about, **told(1 / len({r["gold"] for r in rows}))}
-    for label in ("gold", "gpt4"):
-        yield {"name": f"TF-IDF and logistic regression on {label}", **about, **told(of_words(taught, label, unseen))}
+    without = {"always-teacher (GPT-4, recorded)": teacher, "always-teacher, intents as often as unseen": there}
+    without |= by_no_student(taught, unseen, rows)
+    yield from ({"name": name, **about, **told(accuracy)} for name, accuracy in without.items())
     first, *others = range(args.seed, args.seed + SOUP)
     hard = {"locum hard-label": first, **{f"locum hard-label, seed {seed}": seed for seed in others}}
     plans: list[tuple[str, str, MethodSettings | None, int]] = [
@@ -147,8 +145,7 @@ def intents(bench: Bench) -> Iterator[Row]:
     ]
 
     def place(name: str) -> Path:
-        folder: Path = home / name.replace(" ", "-")
-        return folder
+        return Path(home / name.replace(" ", "-"))
 
     def row(name: str, student: StudentFiles, folder: Path, engine: str = "embedded", **took: Any) -> Row:
         said = answers(student, messages(unseen, "gold", len(rows), audited=True), folder, engine)
@@ -175,12 +172,17 @@ def intents(bench: Bench) -> Iterator[Row]:
         if bench.wanted(name):
             folder = home / f"hard-label-{form}"
             folder.mkdir(parents=True, exist_ok=True)
-            place = folder / "weights"
-            if not place.exists():
-                export(student, form, place, STUDENT)
-            yield row(
-                name, StudentFiles(student, place) if engine == "llama-server" else StudentFiles(place), folder, engine
-            )
+            weights = folder / "weights"
+            if not weights.exists():
+                export(student, form, weights, STUDENT)
+            files = StudentFiles(student, weights) if engine == "llama-server" else StudentFiles(weights)
+            yield row(name, files, folder, engine)
+
+
+def by_no_student(taught: Sequence[Row], unseen: Sequence[Row], rows: Sequence[Row]) -> dict[str, float]:
+    """What is reached without a language model, or any model."""
+    words = {f"TF-IDF and logistic regression on {name}": of_words(taught, name, unseen) for name in ("gold", "gpt4")}
+    return {"random": 1 / len({r["gold"] for r in rows}), **words}
 
 
 def of_words(taught: Sequence[Row], label: str, unseen: Sequence[Row]) -> float:

@@ -1,6 +1,6 @@
 """Everything that a client or a model server could say, at a real ``locum serve``.
 
-    python -m benchmarks.fuzz --seconds 600 --seed 1 --out benchmarks/results/fuzz.json
+    python -m benchmarks.fuzz --side clients --seconds 600 --seed 1 --out benchmarks/results/fuzz_clients.json
     python -m benchmarks.fuzz --side clients --seed 1 --only 4711      # one request of that run again
 
 *clients*: good requests to every endpoint, made wrong, 16 at a time, while every model server is well. *upstreams*:

@@ -6,12 +6,28 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from router.api.schemas import OBJECT, STREAMING, TEXT, Operation, listed, record
 from router.api.surface import AskedChat
 from router.errors import BadRequest
 from router.wire.body import json_object, model_of
 from router.wire.threads import aside
 
 PATH = "/v1/chat/completions"
+
+METADATA = {"description": "Rules may look into it; `task` and `conversation_id` are labels."}
+TURNS = listed(record("role", role=TEXT, content={}), at_least=1)
+CHAT_COMPLETION = record("choices", choices=listed(record("message", message=OBJECT), at_least=1))
+DOCUMENT = {
+    PATH: Operation(
+        "Chat completions",
+        (
+            "ChatRequest",
+            lambda model: record("model", "messages", model=model, messages=TURNS, **STREAMING, metadata=METADATA),
+        ),
+        ("ChatCompletion", CHAT_COMPLETION),
+        streams=True,
+    )
+}
 
 
 class ChatCompletions:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from router.api.chat import check
+from router.api.schemas import COUNT, FLAG, OBJECT_OR_NULL, STREAMING, TEXT, Operation, Schema, listed, record
 from router.api.surface import AskedChat
 from router.errors import BadRequest
 from router.wire.assembly import assembled
@@ -23,6 +24,22 @@ from router.wire.sse import COMMENT, DONE, encode, parse, payload, split, work
 from router.wire.threads import aside
 
 PATH = "/v1/completions"
+
+
+def _request(model: Schema) -> Schema:
+    return record(
+        "model", "prompt", model=model, **STREAMING, echo=FLAG, suffix={"enum": [None, ""]},
+        prompt={"anyOf": [TEXT, listed(TEXT, at_least=1) | {"maxItems": 1}]},
+        logprobs={"type": ["integer", "null"], "minimum": 0},
+        max_tokens={"type": ["integer", "null"], "default": 16},
+    ) | {"not": record("echo", "logprobs", echo={"const": True}, logprobs=COUNT)}  # fmt: skip
+
+
+CHOICE = record("index", "text", "logprobs", "finish_reason", index=COUNT, text=TEXT, logprobs=OBJECT_OR_NULL)
+COMPLETION = record("id", "object", "choices", id=TEXT, object={"const": "text_completion"}, choices=listed(CHOICE))
+DOCUMENT = {
+    PATH: Operation("Text completions", ("CompletionRequest", _request), ("Completion", COMPLETION), streams=True)
+}
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's default for this endpoint, which clients rely on by leaving it out."""

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from router.api.asgi import Arrival
+from router.api.schemas import NAME, OBJECT, Operation, listed, record
 from router.api.vectors import in_form
 from router.backends.base import Backend, Reply, WaitingTime
 from router.backends.faults import surely_unpaid
@@ -26,6 +27,15 @@ from router.wire.threads import LARGE_BYTES, aside
 from router.wire.usage import usage_in
 
 PATH = "/v1/embeddings"
+
+INPUT = {"anyOf": [NAME, listed({}, at_least=1)]}
+DOCUMENT = {
+    PATH: Operation(
+        "Embeddings",
+        ("EmbeddingsRequest", lambda model: record("model", "input", model=model, input=INPUT)),
+        ("Embeddings", record("data", data=listed(OBJECT))),
+    )
+}
 
 
 class Embeddings:

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from router.api.asgi import Arrival
+from router.api.schemas import NAME, TEXT, Operation, record
 from router.backends.base import Reply
 from router.cascade.exchange import Services
 from router.contracts.records import Record
@@ -19,6 +20,20 @@ from router.wire.body import json_object
 from router.wire.chat import JSON
 
 PATH = "/v1/feedback"
+
+SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+WORD = [
+    record("score", score=SHARE, verdict={"type": "null"}),
+    record("verdict", verdict={"enum": ["good", "neutral", "bad"]}, score={"type": "null"}),
+]
+FEEDBACK = record("object", "request_id", "score", object={"const": "feedback"}, request_id=TEXT, score=SHARE)
+DOCUMENT = {
+    PATH: Operation(
+        "Feedback on an answer",
+        ("FeedbackRequest", lambda _: record("request_id", request_id=NAME) | {"oneOf": WORD}),
+        ("Feedback", FEEDBACK),
+    )
+}
 
 MAX_BODY_BYTES = 64 * 2**10
 MAX_ID_CHARS = 64

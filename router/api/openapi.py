@@ -1,16 +1,17 @@
 """``GET /openapi.json``: all that the proxy serves. Written by hand, since what is asked often is no FastAPI route;
-a test holds the running proxy to it."""
+a test holds the running proxy to it. What a surface takes and answers its own module says (``DOCUMENT``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import APIRouter
 
 from router import __version__
 from router.api import chat, completions, embeddings, feedback, messages
-from router.api.schemas import ANSWERS, Schema, requests
+from router.api.responses import surface as responses
+from router.api.schemas import NAME, OBJECT, TEXT, Operation, Schema, listed, record
 from router.served.catalog import Catalog
 
 ERRORS = {
@@ -25,6 +26,26 @@ ERRORS = {
     503: "No provider can be reached.",
     504: "The provider did not answer in time.",
 }
+SURFACES: Mapping[str, Operation] = {
+    **chat.DOCUMENT, **responses.DOCUMENT, **completions.DOCUMENT, **messages.DOCUMENT, **embeddings.DOCUMENT,
+    **feedback.DOCUMENT,
+}  # fmt: skip
+"""All that is posted, by path."""
+
+BESIDE: Mapping[str, Schema] = {
+    "ResponseDeleted": record("id", "deleted", id=TEXT, deleted={"const": True}),
+    "Items": record("object", "data", object={"const": "list"}, data=listed(OBJECT)),
+    "Model": record(
+        "id", "object", "created", "owned_by",
+        id=TEXT, object={"const": "model"}, created={"type": "integer"}, owned_by=TEXT,
+    ),
+    "Models": record("object", "data", object={"const": "list"}, data=listed({"$ref": "#/components/schemas/Model"})),
+    "Event": record("data", data=TEXT, event=TEXT) | {"description": "One event of the stream."},
+    "Live": record("status", status={"const": "live"}),
+    "Ready": record("status", "policies", status={"enum": ["ready", "unready"]}, policies=listed(OBJECT)),
+}  # fmt: skip
+"""What no surface has for itself."""
+
 LOOKING_UP = (401, 404, 500)
 ASKING = tuple(ERRORS)
 
@@ -84,9 +105,9 @@ def document(name: str) -> dict[str, Any]:
             "description": "OpenAI's and Anthropic's wire in front of a student and a teacher. "
             "Fields that are not described here pass through, both ways.",
         },
-        "paths": _asking() | _looking() | _running(),
+        "paths": {path: {"post": _posted(said)} for path, said in SURFACES.items()} | _looking() | _running(),
         "components": {
-            "schemas": requests(name) | ANSWERS,
+            "schemas": _schemas(name),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -95,21 +116,15 @@ def document(name: str) -> dict[str, Any]:
     }
 
 
-def _asking() -> dict[str, Any]:
-    """What is answered by models, and what is said of their answers."""
-    return {
-        chat.PATH: {"post": _posted("Chat completions", "ChatRequest", "ChatCompletion", streams=True)},
-        "/v1/responses": {"post": _posted("Responses", "ResponsesRequest", "Response", streams=True)},
-        completions.PATH: {"post": _posted("Text completions", "CompletionRequest", "Completion", streams=True)},
-        messages.PATH: {
-            "post": _posted("Messages", "MessagesRequest", "Message", streams=True, error="AnthropicError")
-        },
-        messages.COUNT_PATH: {
-            "post": _posted("Estimates a request's tokens", "CountRequest", "TokenCount", error="AnthropicError")
-        },
-        embeddings.PATH: {"post": _posted("Embeddings", "EmbeddingsRequest", "Embeddings")},
-        feedback.PATH: {"post": _posted("Feedback on an answer", "FeedbackRequest", "Feedback")},
-    }
+def _schemas(name: str) -> dict[str, Schema]:
+    """``name`` is a model that there is."""
+    described = "A policy's name or alias, as `GET /v1/models` lists them."
+    model: Schema = {**NAME, "description": described, "examples": [name]}
+    found = dict(BESIDE)
+    for said in SURFACES.values():
+        asked, made = said.asked
+        found |= {asked: made(model), **dict((said.answered, said.error))}
+    return found
 
 
 def _looking() -> dict[str, Any]:
@@ -148,19 +163,19 @@ def _running() -> dict[str, Any]:
     }
 
 
-def _posted(summary: str, asked: str, answered: str, *, streams: bool = False, error: str = "Error") -> Schema:
-    content = _json(answered)
+def _posted(said: Operation) -> Schema:
+    content, streams = _json(said.answered[0]), said.streams
     if streams:
         content |= {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}}
     good = _answer("The answer; a stream where `stream` is true." if streams else "The answer.", content)
     good["headers"] = {name: {"schema": {"type": "string"}, "description": text} for name, text in TOLD.items()}
     refused = _answer("The provider refused the request; these are its own status and words.", {"*/*": {"schema": {}}})
     return {
-        "summary": summary,
+        "summary": said.summary,
         "security": [{"bearer": []}, {"x-api-key": []}, {}],
         "parameters": STEERING if streams else [],
-        "requestBody": {"required": True, "content": _json(asked)},
-        "responses": {"200": good, **_errors(ASKING, error), "4XX": refused},
+        "requestBody": {"required": True, "content": _json(said.asked[0])},
+        "responses": {"200": good, **_errors(ASKING, said.error[0]), "4XX": refused},
     }
 
 

@@ -1,10 +1,13 @@
-"""JSON schemas of what goes over the wire: as far as the proxy itself relies on a request or promises an answer.
+"""What JSON schemas of the wire are made of: as far as the proxy itself relies on a request or promises an answer.
+Every surface has its own in its module, as ``DOCUMENT``; ``router.api.openapi`` puts them together.
 
 Everything else passes through, so additional properties are allowed everywhere but in the proxy's own answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 Schema = dict[str, Any]
@@ -28,93 +31,20 @@ def record(*required: str, **properties: Schema) -> Schema:
     return {"type": "object", "required": list(required), "properties": properties, "additionalProperties": True}
 
 
-def model(name: str) -> Schema:
-    """The field ``model``, with a name that works."""
-    return {**NAME, "description": "A policy's name or alias, as `GET /v1/models` lists them.", "examples": [name]}
+STREAMING = {"stream": FLAG, "stream_options": OBJECT_OR_NULL}
+ERROR = record(
+    "error",
+    error=record("message", "type", "param", "code", message=TEXT, type=TEXT, param=TEXT_OR_NULL, code=TEXT_OR_NULL),
+)
 
 
-def requests(name: str) -> dict[str, Schema]:
-    """Schemas of request bodies; ``name`` is a model that there is."""
-    streaming = {"stream": FLAG, "stream_options": OBJECT_OR_NULL}
-    item = record("role", "content", role={"enum": ["user", "assistant", "system", "developer"]}, content=NAME)
-    tool = record("type", "name", type={"enum": ["function", "custom"]}, name=NAME)
-    turn = record("role", role=TEXT, content={})
-    metadata = {"metadata": {"description": "Rules may look into it; `task` and `conversation_id` are labels."}}
-    anthropics = {
-        "messages": listed(record("role", "content", role={"enum": ["user", "assistant"]}, content=NAME), at_least=1),
-        "model": model(name),
-        "system": TEXT,
-    }
-    return {
-        "ChatRequest": record(
-            "model", "messages", model=model(name), messages=listed(turn, at_least=1), **streaming, **metadata
-        ),
-        "ResponsesRequest": record(
-            "model", "input", model=model(name), input={"anyOf": [NAME, listed(item, at_least=1)]},
-            instructions=TEXT_OR_NULL, previous_response_id=TEXT_OR_NULL, store=FLAG, tools=listed(tool),
-            **streaming, metadata=OBJECT_OR_NULL,
-        ),
-        "CompletionRequest": record(
-            "model", "prompt", model=model(name), **streaming, echo=FLAG, suffix={"enum": [None, ""]},
-            prompt={"anyOf": [TEXT, listed(TEXT, at_least=1) | {"maxItems": 1}]},
-            logprobs={"type": ["integer", "null"], "minimum": 0},
-            max_tokens={"type": ["integer", "null"], "default": 16},
-        ) | {"not": record("echo", "logprobs", echo={"const": True}, logprobs=COUNT)},
-        "EmbeddingsRequest": record(
-            "model", "input", model=model(name), input={"anyOf": [NAME, listed({}, at_least=1)]}
-        ),
-        "MessagesRequest": record(
-            "model", "messages", "max_tokens", **anthropics, max_tokens=LIMIT, stream=FLAG
-        ),
-        "CountRequest": record("model", "messages", **anthropics),
-        "FeedbackRequest": record("request_id", request_id=NAME) | {
-            "oneOf": [
-                record("score", score={"type": "number", "minimum": 0, "maximum": 1}, verdict={"type": "null"}),
-                record("verdict", verdict={"enum": ["good", "neutral", "bad"]}, score={"type": "null"}),
-            ]
-        },
-    }  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a path does with a POST. ``asked`` and ``answered`` are the schemas' names in the document with the schemas
+    themselves, of which a request's is made from that of its field ``model``; ``error`` is how a failure looks."""
 
-
-ANSWERS: dict[str, Schema] = {
-    "ChatCompletion": record("choices", choices=listed(record("message", message=OBJECT), at_least=1)),
-    "Completion": record(
-        "id", "object", "choices", id=TEXT, object={"const": "text_completion"},
-        choices=listed(
-            record("index", "text", "logprobs", "finish_reason", index=COUNT, text=TEXT, logprobs=OBJECT_OR_NULL)
-        ),
-    ),
-    "Response": record(
-        "id", "object", "status", "output", id=TEXT, object={"const": "response"}, status=TEXT, output=listed(OBJECT)
-    ),
-    "ResponseDeleted": record("id", "deleted", id=TEXT, deleted={"const": True}),
-    "Items": record("object", "data", object={"const": "list"}, data=listed(OBJECT)),
-    "Embeddings": record("data", data=listed(OBJECT)),
-    "Message": record(
-        "id", "type", "role", "content", "model", "stop_reason", "usage", id=TEXT, type={"const": "message"},
-        role={"const": "assistant"}, content=listed(record("type", type=TEXT)), model=TEXT, stop_reason=TEXT_OR_NULL,
-        usage=record("input_tokens", "output_tokens", input_tokens=COUNT, output_tokens=COUNT),
-    ),
-    "TokenCount": record("input_tokens", input_tokens=COUNT),
-    "Feedback": record(
-        "object", "request_id", "score", object={"const": "feedback"}, request_id=TEXT,
-        score={"type": "number", "minimum": 0, "maximum": 1},
-    ),
-    "Model": record(
-        "id", "object", "created", "owned_by", id=TEXT, object={"const": "model"}, created={"type": "integer"},
-        owned_by=TEXT,
-    ),
-    "Models": record("object", "data", object={"const": "list"}, data=listed({"$ref": "#/components/schemas/Model"})),
-    "Event": record("data", data=TEXT, event=TEXT) | {"description": "One event of the stream."},
-    "Live": record("status", status={"const": "live"}),
-    "Ready": record("status", "policies", status={"enum": ["ready", "unready"]}, policies=listed(OBJECT)),
-    "Error": record(
-        "error",
-        error=record(
-            "message", "type", "param", "code", message=TEXT, type=TEXT, param=TEXT_OR_NULL, code=TEXT_OR_NULL
-        ),
-    ),
-    "AnthropicError": record(
-        "type", "error", type={"const": "error"}, error=record("type", "message", type=TEXT, message=TEXT)
-    ),
-}  # fmt: skip
+    summary: str
+    asked: tuple[str, Callable[[Schema], Schema]]
+    answered: tuple[str, Schema]
+    streams: bool = False
+    error: tuple[str, Schema] = ("Error", ERROR)

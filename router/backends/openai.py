@@ -72,11 +72,9 @@ class OpenAIWire:
         headers: Mapping[str, str] = NONE,
     ) -> Reply:
         """One whole answer. ``backend.timeout_seconds`` bounds all of it."""
-        place = self._place(backend, path)
-        content = await aside(partial(orjson.dumps, body), waited.size)
+        response = await self._post(backend, body, waited, path, headers)
         try:
             with waited:
-                response = await self._post(backend, place, content, place.whole, headers)
                 content, ended = await _read(response, LONGEST_EVENT_BYTES)
         except FAILURES as e:
             raise _named(backend, e) from e
@@ -99,13 +97,7 @@ class OpenAIWire:
         headers: Mapping[str, str] = NONE,
     ) -> OpenAIStream:
         """``backend.timeout_seconds`` bounds the wait for the status and for each piece."""
-        place = self._place(backend, path)
-        content = await aside(partial(orjson.dumps, body), waited.size)
-        try:
-            with waited:
-                response = await self._post(backend, place, content, place.streamed, headers)
-        except FAILURES as e:
-            raise _named(backend, e) from e
+        response = await self._post(backend, body, waited, path, headers, streamed=True)
         return OpenAIStream(backend, response, waited)
 
     async def models(self, backend: Backend) -> bytes:
@@ -130,23 +122,31 @@ class OpenAIWire:
     async def _post(
         self,
         backend: Backend,
-        place: _Place,
-        content: bytes,
-        within: aiohttp.ClientTimeout,
+        body: Mapping[str, Any],
+        waited: WaitingTime,
+        path: str,
         headers: Mapping[str, str],
+        *,
+        streamed: bool = False,
     ) -> aiohttp.ClientResponse:
-        """The answer's head, of a status that is an answer's. Raises as ``_fault`` says, and ``FAILURES``."""
-        response = await self._session.post(
-            place.url,
-            data=content,
-            headers={**place.headers, **headers} if headers else place.headers,
-            timeout=within,
-            allow_redirects=False,
-            proxy=place.proxy,
-        )
-        _fail_when_lost(response)
-        if not 200 <= response.status < 300:
-            raise await _fault(backend, response)
+        """The answer's head, of a status that is an answer's. Raises as ``Upstream`` says."""
+        place = self._place(backend, path)
+        content = await aside(partial(orjson.dumps, body), waited.size)
+        try:
+            with waited:
+                response = await self._session.post(
+                    place.url,
+                    data=content,
+                    headers={**place.headers, **headers} if headers else place.headers,
+                    timeout=place.streamed if streamed else place.whole,
+                    allow_redirects=False,
+                    proxy=place.proxy,
+                )
+                _fail_when_lost(response)
+                if not 200 <= response.status < 300:
+                    raise await _fault(backend, response)
+        except FAILURES as e:
+            raise _named(backend, e) from e
         return response
 
     def _place(self, backend: Backend, path: str) -> _Place:

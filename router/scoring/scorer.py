@@ -23,7 +23,7 @@ import numpy as np
 from router.contracts.records import Signals
 from router.policy.engines import EncoderKind
 from router.scoring import files, linear
-from router.scoring import fit as learning
+from router.scoring.fit import judged_by, learn
 from router.scoring.linear import Floats
 from router.scoring.model import Example, OnStep, ScorerModel, untold
 from router.scoring.neighbours import Opinion
@@ -122,7 +122,7 @@ class Scorer:
         With fewer than two examples of either outcome every score is the share of acceptable ones, by
         Laplace's rule of succession.
         """
-        fit = learning.learn(examples, encoder, seed, on_step)
+        fit = learn(examples, encoder, seed, on_step)
         scorer = cls(encoder, fit.learned)
         scorer.held_out_, scorer.held_out_accept_, scorer.held_out_gain_ = fit.held_out, fit.accepts, fit.gains
         return scorer
@@ -142,7 +142,7 @@ class Scorer:
         if neighbours is not None and encoder is not None:
             none = np.zeros(encoder.dim, np.float32)
             vectors = np.stack([none if raw.vector is None else raw.vector for raw in raws])
-            neighbours = neighbours.remember(learning.judged_by(examples, vectors))
+            neighbours = neighbours.remember(judged_by(examples, vectors))
         grams = learned.grams.copy()
         for raw in raws:
             grams[raw.ngrams, 3] = 1

@@ -13,6 +13,6 @@ model, place or price.
 """
 
 from router.api.messages.errors import error_shape
-from router.api.messages.surface import COUNT_PATH, PATH, CountTokens, Messages, telling_request_id
+from router.api.messages.surface import COUNT_PATH, DOCUMENT, PATH, CountTokens, Messages, telling_request_id
 
-__all__ = ["COUNT_PATH", "PATH", "CountTokens", "Messages", "error_shape", "telling_request_id"]
+__all__ = ["COUNT_PATH", "DOCUMENT", "PATH", "CountTokens", "Messages", "error_shape", "telling_request_id"]

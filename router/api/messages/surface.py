@@ -15,6 +15,7 @@ from router.api.messages.errors import from_openai
 from router.api.messages.request import chat_of, wants_thinking
 from router.api.messages.stream import MessageStream
 from router.api.sessions import conversation_named
+from router.api.schemas import COUNT, FLAG, LIMIT, NAME, TEXT, TEXT_OR_NULL, Operation, Schema, listed, record
 from router.api.surface import AskedChat
 from router.scoring.text.features import extract
 from router.served.catalog import Catalog
@@ -26,6 +27,42 @@ from router.wire.threads import aside
 
 PATH = "/v1/messages"
 COUNT_PATH = "/v1/messages/count_tokens"
+
+
+def _conversation(model: Schema) -> dict[str, Schema]:
+    turn = record("role", "content", role={"enum": ["user", "assistant"]}, content=NAME)
+    return {"messages": listed(turn, at_least=1), "model": model, "system": TEXT}
+
+
+MESSAGE = record(
+    "id", "type", "role", "content", "model", "stop_reason", "usage", id=TEXT, type={"const": "message"},
+    role={"const": "assistant"}, content=listed(record("type", type=TEXT)), model=TEXT, stop_reason=TEXT_OR_NULL,
+    usage=record("input_tokens", "output_tokens", input_tokens=COUNT, output_tokens=COUNT),
+)  # fmt: skip
+FAILURE = (
+    "AnthropicError",
+    record("type", "error", type={"const": "error"}, error=record("type", "message", type=TEXT, message=TEXT)),
+)
+DOCUMENT = {
+    PATH: Operation(
+        "Messages",
+        (
+            "MessagesRequest",
+            lambda model: record(
+                "model", "messages", "max_tokens", **_conversation(model), max_tokens=LIMIT, stream=FLAG
+            ),
+        ),
+        ("Message", MESSAGE),
+        streams=True,
+        error=FAILURE,
+    ),
+    COUNT_PATH: Operation(
+        "Estimates a request's tokens",
+        ("CountRequest", lambda model: record("model", "messages", **_conversation(model))),
+        ("TokenCount", record("input_tokens", input_tokens=COUNT)),
+        error=FAILURE,
+    ),
+}
 _BETAS = re.compile(r"[A-Za-z0-9_.-]{1,100}(?:, ?[A-Za-z0-9_.-]{1,100}){0,31}")
 
 

@@ -15,6 +15,19 @@ from router.api.responses.store import MOST_BYTES, History, ResponseStore, Terms
 from router.api.responses.tools import named, tools_of
 from router.api.sessions import conversation_named
 from router.api.surface import AskedChat, identified
+from router.api.schemas import (
+    FLAG,
+    NAME,
+    OBJECT,
+    OBJECT_OR_NULL,
+    STREAMING,
+    TEXT,
+    TEXT_OR_NULL,
+    Operation,
+    Schema,
+    record,
+)
+from router.api.schemas import listed as list_of
 from router.errors import BadRequest, NotStored, PreviousNotStored
 from router.policy.policy import Policy
 from router.routing.conversations import Identities
@@ -23,6 +36,23 @@ from router.wire.body import json_object
 from router.wire.threads import aside
 
 PATH = "/v1/responses"
+
+
+def _request(model: Schema) -> Schema:
+    item = record("role", "content", role={"enum": ["user", "assistant", "system", "developer"]}, content=NAME)
+    tool = record("type", "name", type={"enum": ["function", "custom"]}, name=NAME)
+    return record(
+        "model", "input", model=model, input={"anyOf": [NAME, list_of(item, at_least=1)]},
+        instructions=TEXT_OR_NULL, previous_response_id=TEXT_OR_NULL, store=FLAG, tools=list_of(tool),
+        **STREAMING, metadata=OBJECT_OR_NULL,
+    )  # fmt: skip
+
+
+RESPONSE = record(
+    "id", "object", "status", "output",
+    id=TEXT, object={"const": "response"}, status=TEXT, output=list_of(OBJECT),
+)  # fmt: skip
+DOCUMENT = {PATH: Operation("Responses", ("ResponsesRequest", _request), ("Response", RESPONSE), streams=True)}
 DAY_SECONDS = 86_400.0
 
 Owner = Callable[[Mapping[bytes, bytes]], str]

@@ -6,7 +6,6 @@ from one word, which such a model learns in seconds. Its scorers read with a tin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -31,13 +30,7 @@ from router.store.access import open_readonly
 from tests.distiller.tickets import make_student, policy_of, traffic, write
 from tests.tiny import tiny_transformer
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads only cost on matrices this small; the engine's process inherits it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

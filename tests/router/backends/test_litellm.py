@@ -9,7 +9,6 @@ from typing import Any
 import litellm
 import pytest
 
-from router.backends import litellm as litellm_wire
 from router.backends.base import Backend, WaitingTime
 from router.backends.faults import surely_unpaid
 from router.backends.litellm import LiteLLMWire
@@ -40,7 +39,7 @@ async def test_what_was_not_reached_is_surely_unpaid(backend: Backend, monkeypat
 async def test_an_answer_of_more_than_any_may_be_is_none(
     upstream: FakeUpstream, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(litellm_wire, "LONGEST_EVENT_BYTES", 64)
+    monkeypatch.setattr("router.backends.litellm.LONGEST_EVENT_BYTES", 64)
     with pytest.raises(UpstreamError, match="more than 64 bytes") as caught:
         await whole(backend, PLAIN)
     assert not surely_unpaid(caught.value)
@@ -50,7 +49,7 @@ async def test_an_answer_of_more_than_any_may_be_is_none(
 async def test_a_stream_of_more_than_any_may_be_ends(
     upstream: FakeUpstream, backend: Backend, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(litellm_wire, limit, 64)
+    monkeypatch.setattr(f"router.backends.litellm.{limit}", 64)
     stream = await LiteLLMWire().open(backend, PLAIN | {"stream": True}, WaitingTime())
     with pytest.raises(UpstreamError, match="more than 64 bytes") as caught:
         await stream.read()

@@ -65,8 +65,11 @@ def test_ids_that_count_from_0_mean_a_call_of_the_same_conversation_alone() -> N
 
 @pytest.mark.parametrize("odd", [None, 7, [], {"x": float("nan")}, "no json", '{"a":' * 400])
 def test_odd_calls_are_passed_over(odd: Any) -> None:
-    store = kept(turn(call("x", odd), call(odd), reasoning_content="hm"), {"role": "assistant", "tool_calls": odd})
-    back(store, turn(call("x", odd), call(odd)), {"role": "assistant", "tool_calls": odd})
+    bare: dict[str, Any] = {"role": "assistant", "tool_calls": odd}
+    store = kept(turn(call("x", odd), call(odd), reasoning_content="hm"), bare)
+    asked = turn(call("x", odd), call(odd)), bare
+    assert [one["tool_calls"] for one in back(store, *asked)] == [one["tool_calls"] for one in asked]
+    assert back(store, bare) == (bare,)
 
 
 def test_it_is_bounded_by_calls_bytes_and_age(monkeypatch: pytest.MonkeyPatch) -> None:
