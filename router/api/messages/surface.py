@@ -14,8 +14,8 @@ from router.api.messages.answer import MessageContext, message_of
 from router.api.messages.errors import from_openai
 from router.api.messages.request import chat_of, wants_thinking
 from router.api.messages.stream import MessageStream
-from router.api.sessions import conversation_named
 from router.api.schemas import COUNT, FLAG, LIMIT, NAME, TEXT, TEXT_OR_NULL, Operation, Schema, listed, record
+from router.api.sessions import conversation_named
 from router.api.surface import AskedChat
 from router.scoring.text.features import extract
 from router.served.catalog import Catalog

@@ -13,8 +13,6 @@ from router.api.responses.request import chat_body, check
 from router.api.responses.sink import ResponseSink
 from router.api.responses.store import MOST_BYTES, History, ResponseStore, Terms
 from router.api.responses.tools import named, tools_of
-from router.api.sessions import conversation_named
-from router.api.surface import AskedChat, identified
 from router.api.schemas import (
     FLAG,
     NAME,
@@ -28,6 +26,8 @@ from router.api.schemas import (
     record,
 )
 from router.api.schemas import listed as list_of
+from router.api.sessions import conversation_named
+from router.api.surface import AskedChat, identified
 from router.errors import BadRequest, NotStored, PreviousNotStored
 from router.policy.policy import Policy
 from router.routing.conversations import Identities
