@@ -99,6 +99,9 @@ CALLS = [
     {"id": "call_a", "type": "function", "function": {"name": "first", "arguments": '{"a": 1}'}},
     {"id": "call_b", "type": "function", "function": {"name": "second", "arguments": '{"b": 2}'}},
 ]
+LOOSE: list[Row] = [
+    c | {"function": c["function"] | {"arguments": json.loads(c["function"]["arguments"])}} for c in CALLS
+]
 TOOLS = [{"type": "function", "function": {"name": n, "parameters": {"type": "object"}}} for n in ("first", "second")]
 PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": TEXT}]
 DIED = {"error": {"message": "the engine died", "type": "InternalServerError", "code": 500}}
@@ -254,6 +257,20 @@ BODIES = (
             event(chunk(finish="tool_calls")), COUNTS, DONE,
         ),
         FINE, fields={"tools": TOOLS},
+    ),
+    Kind(
+        "arguments of an object, indexes of text, stop with calls",
+        always(answer(completion({"content": None, "tool_calls": [c | {"index": "0"} for c in LOOSE]}))),
+        always(
+            STREAM, ROLE, *(event(chunk({"tool_calls": [c | {"index": str(n)}]})) for n, c in enumerate(LOOSE)),
+            STOP, COUNTS, DONE,
+        ),
+        FINE, fields={"tools": TOOLS},
+    ),
+    Kind(
+        "messages for deltas, without index, role or end",
+        always(answer(completion(choices=[{"message": {"content": TEXT}}]))),
+        always(STREAM, event(chunk(choices=[{"message": {"content": TEXT}}])), COUNTS, DONE), FINE,
     ),
     Kind(
         "no usage", always(answer({k: v for k, v in completion().items() if k != "usage"})),

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from benchmarks.fuzz import claude
 from benchmarks.fuzz.mutation import Value, mutated, odd, packed, written
+from benchmarks.fuzz.slips import slipped
 from benchmarks.scripted import HANG, KEEP, RESET, TEXT, USAGE, Asked, Piece, Row, chunk, completion, framed, tokens
 
 MARK = re.compile(rb"#(\d+)#")
@@ -39,6 +40,8 @@ STATUSES = (201, 204, 206, 301, 302, 400, 400, 400, 401, 402, 403, 404, 404, 408
 429, 429, 498, 500, 500, 502, 503, 504, 529, 599, 600, 999)  # fmt: skip
 
 
+SLIPPED = 0.3
+"""Which share of what is wrong is so all through, as a server that has it otherwise."""
 WRONG = (0.25, 0.7)
 """Which share of the answers is wrong: of policies of an even number so few that their circuits mostly stay closed."""
 
@@ -99,7 +102,11 @@ def answered(rng: Random, streamed: bool, *, wrong: bool) -> Iterator[Piece]:
     if wrong and rng.random() < 0.03:
         streamed = not streamed
     if not streamed:
-        body = _mutated(rng, _whole(rng)) if wrong else _whole(rng)
+        body = _whole(rng)
+        if wrong and rng.random() < SLIPPED:
+            slipped(rng, [body])
+        elif wrong:
+            body = _mutated(rng, body)
         return _sent(rng, written(body), "application/json", wrong=wrong)
     return _sent(rng, _events(rng, wrong=wrong), "text/event-stream", wrong=wrong)
 
@@ -146,7 +153,9 @@ def _chunks(rng: Random) -> list[Value]:
 
 def _events(rng: Random, *, wrong: bool) -> bytes:
     chunks = _chunks(rng)
-    if wrong:
+    if wrong and rng.random() < SLIPPED:
+        slipped(rng, chunks)
+    elif wrong:
         for _ in range(rng.choice((0, 1, 1, 2, 4))):
             at = rng.randrange(len(chunks))
             match rng.randrange(8):
