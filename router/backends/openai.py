@@ -23,10 +23,11 @@ from router.backends.events import LONGEST_EVENT_BYTES, LONGEST_UNPACKED_BYTES
 from router.backends.faults import READ_BYTES, fault
 from router.backends.inband_errors import raise_error_in, told
 from router.errors import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
+from router.wire.body import MOST_VALUES, holds_too_much
 from router.wire.chat import Dialect
 from router.wire.threads import aside
 
-CHAT, MODELS = "/chat/completions", "/models"
+CHAT, EMBEDDINGS, MODELS = "/chat/completions", "/embeddings", "/models"
 JSON = (b"content-type", b"application/json")
 FAILURES = (TimeoutError, aiohttp.ClientError, ValueError)
 CONNECT_SECONDS = 5.0
@@ -35,6 +36,8 @@ LAST_BYTES_SECONDS = 1.0
 LONGEST_ERROR_BYTES = LONGEST_LISTING_BYTES = 2**20
 _PACKED = re.compile(r"content-encoding: (\w+)")
 """Of what aiohttp says about a body that it cannot unpack."""
+LOGPROB = b'"logprob"'
+"""Of tokens there are many values told, each of which may be wanted."""
 NONE: Mapping[str, str] = {}
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -79,13 +82,14 @@ class OpenAIWire:
         except FAILURES as e:
             raise _named(backend, e) from e
         if not ended:
-            raise _too_long(backend, LONGEST_EVENT_BYTES)
-        answer = await aside(partial(_answer, backend, content), len(content))
+            raise _too_long(backend, f"{LONGEST_EVENT_BYTES} bytes")
+        reading = partial(_answer, backend, content, bounded=path != EMBEDDINGS)
+        answer = await aside(reading, len(content))
         passed = _passed_on(response)
         return Reply(response.status, answer, passed if answer is content else _as_json(passed))
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Reply:
-        return await self.complete(backend, body, waited, path="/embeddings")
+        return await self.complete(backend, body, waited, path=EMBEDDINGS)
 
     async def open(
         self,
@@ -113,7 +117,7 @@ class OpenAIWire:
         except FAILURES as e:
             raise _named(backend, e) from e
         if not ended:
-            raise _too_long(backend, LONGEST_LISTING_BYTES)
+            raise _too_long(backend, f"{LONGEST_LISTING_BYTES} bytes")
         return content
 
     async def close(self) -> None:
@@ -201,7 +205,7 @@ class OpenAIStream:
         except FAILURES as e:
             raise _named(self._backend, e) from e
         if self._packed and self._content.total_bytes > LONGEST_UNPACKED_BYTES:
-            raise _too_long(self._backend, LONGEST_UNPACKED_BYTES)
+            raise _too_long(self._backend, f"{LONGEST_UNPACKED_BYTES} bytes")
         return piece
 
     async def close(self, *, done: bool = False) -> None:
@@ -213,8 +217,11 @@ class OpenAIStream:
         self._response.close()  # what is left unread is not wanted; after the last byte this does nothing
 
 
-def _answer(backend: Backend, content: bytes) -> bytes:
-    """A whole answer, of which some servers make a stream whatever was asked. Raises the failure that it tells."""
+def _answer(backend: Backend, content: bytes, *, bounded: bool) -> bytes:
+    """A whole answer, of which some servers make a stream whatever was asked. Raises the failure that it tells, and
+    one where a ``bounded`` one holds more than is ever said: while it is read nobody else is served."""
+    if bounded and holds_too_much(content) and LOGPROB not in content:
+        raise _too_long(backend, f"{MOST_VALUES:,} values")
     content = whole(backend, content) if is_stream(content) else content
     raise_error_in(backend, content)
     return content
@@ -288,8 +295,8 @@ def _as_json(headers: Pairs) -> Pairs:
     return (JSON, *(header for header in headers if header[0] != JSON[0]))
 
 
-def _too_long(backend: Backend, most: int) -> UpstreamError:
-    error = UpstreamError(f"{backend.label} answered with more than {most} bytes")
+def _too_long(backend: Backend, most: str) -> UpstreamError:
+    error = UpstreamError(f"{backend.label} answered with more than {most}")
     error.__cause__ = aiohttp.ClientPayloadError("more would come")  # it was an answer, which may have to be paid
     return error
 

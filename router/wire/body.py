@@ -30,7 +30,7 @@ def json_object(content: bytes) -> dict[str, Any]:
         BadRequest: it is none, or nests deeper than ``DEEPEST`` levels.
         TooLarge: it holds more than ``MOST_VALUES``.
     """
-    if len(content) > COUNTED_BYTES and _values(content) > MOST_VALUES:
+    if holds_too_much(content):
         raise TooLarge(f"the request holds more than {MOST_VALUES:,} values")
     try:
         body = orjson.loads(content)
@@ -45,6 +45,11 @@ def json_object(content: bytes) -> dict[str, Any]:
     except TypeError as e:
         raise BadRequest(f"the request is nested more than {DEEPEST} levels deep") from e
     return body
+
+
+def holds_too_much(content: bytes) -> bool:
+    """Whether JSON holds more than ``MOST_VALUES``."""
+    return len(content) > COUNTED_BYTES and _values(content) > MOST_VALUES
 
 
 def _values(content: bytes) -> int:

@@ -162,6 +162,17 @@ async def test_a_stream_that_unpacks_without_end_is_a_failure(wire: Upstream, mo
             await stream_of(wire, backend)
 
 
+async def test_an_answer_of_more_values_than_are_ever_said_is_a_failure(http: OpenAIWire) -> None:
+    many = b'{"choices":[{"message":{"tool_calls":[' + b"[]," * 400_000 + b"0]}}]}"
+    async with serving(head(length=len(many)), many) as backend:
+        with pytest.raises(UpstreamError, match="answered with more than 300,000 values"):
+            await http.complete(backend, BODY, WaitingTime())
+        assert (await http.embed(backend, BODY, WaitingTime())).body == many
+    told = many.replace(b"tool_calls", b"logprob")
+    async with serving(head(length=len(told)), told) as backend:
+        assert (await http.complete(backend, BODY, WaitingTime())).body == told
+
+
 @pytest.mark.parametrize("when", ["in the middle", "later"])
 async def test_a_connection_that_is_reset_leaves_nothing_in_the_log(http: OpenAIWire, when: str) -> None:
     logged: list[dict[str, Any]] = []
