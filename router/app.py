@@ -99,24 +99,24 @@ def create_app(
     metrics, keys, drain = Metrics(files=files), ClientKeys(settings.client_keys), drain or Drain()
     encoders = encoders or cache(partial(load_encoder, settings.cache, threads=1))
     static, state = partial(encoders, "static"), state or MachineState()
-    proxy, retirements = Policies(policies, settings, env, encoders, state), Retirements(env)
+    served, retirements = Policies(policies, settings, env, encoders, state), Retirements(env)
     kept, identity = KeptResponses(settings.home / "responses.db"), Identities(state)
     claim = ClaimWatch(settings.run, os.getpid() if state.alone else os.getppid(), metrics.observe_home)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        store = open_store(settings, proxy.policies)
+        store = open_store(settings, served.policies)
         metrics.watch(store)
         kept.open()
-        tiers = BackendClient(wires := Wires(), state.breakers, state.rests)
-        await proxy.start(Services(tiers, store, metrics, drain))
+        client = BackendClient(wires := Wires(), state.breakers, state.rests)
+        await served.start(Services(client, store, metrics, drain))
         beside = {
-            "policy files": proxy.follow(),
-            "today's spending": proxy.count_spending(store),
+            "policy files": served.follow(),
+            "today's spending": served.count_spending(store),
             "metrics of the store": metrics.keep_fresh(),
-            "retirements": retirements.follow(lambda: proxy.policies, wires.openai),
+            "retirements": retirements.follow(lambda: served.policies, wires.openai),
             "the claim on the home": claim.run(),
-            "drift": DriftWatch(store, metrics, settings, proxy.live_bundles, static).run(),
+            "drift": DriftWatch(store, metrics, settings, served.live_bundles, static).run(),
         }
         try:
             async with _going_on(beside):
@@ -124,18 +124,18 @@ def create_app(
                 _collect_seldom()
                 yield
         finally:
-            await proxy.stop()
-            await tiers.close()
+            await served.stop()
+            await client.close()
             await store.flush()
             metrics.flush()
             store.close()
             kept.close()
 
     entrance = Entrance(keys, settings.limits, metrics.observe_rejected, drain)
-    responses = Responses(lambda: proxy.catalog, kept, partial(_owner, keys), identity)
-    endpoints = _endpoints(proxy, entrance, Streams(settings.limits.streams), responses, identity)
-    told = health.routes(lambda: proxy.catalog, metrics, partial(_told, problems, claim, proxy, retirements), drain)
-    app = App(endpoints, _rest(proxy, told, kept, keys, lifespan))
+    responses = Responses(lambda: served.catalog, kept, partial(_owner, keys), identity)
+    endpoints = _endpoints(served, entrance, Streams(settings.limits.streams), responses, identity)
+    told = health.routes(lambda: served.catalog, metrics, partial(_told, problems, claim, served, retirements), drain)
+    app = App(endpoints, _rest(served, told, kept, keys, lifespan))
     return shared_with(settings.origins, app) if settings.origins else app
 
 
@@ -151,7 +151,7 @@ async def _going_on(works: Mapping[str, Coroutine[Any, Any, None]]) -> AsyncIter
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _rest(proxy: Policies, told: APIRouter, kept: KeptResponses, keys: ClientKeys, lifespan: Lifespan) -> FastAPI:
+def _rest(served: Policies, told: APIRouter, kept: KeptResponses, keys: ClientKeys, lifespan: Lifespan) -> FastAPI:
     """What costs nothing: models, kept answers, health and metrics (``told``), the document."""
     rest = FastAPI(title="Locum", version=__version__, lifespan=lifespan, openapi_url=None)
 
@@ -159,22 +159,22 @@ def _rest(proxy: Policies, told: APIRouter, kept: KeptResponses, keys: ClientKey
         _owner(keys, dict(request.headers.raw))
         admit(request.scope)
 
-    rest.include_router(models.routes(lambda: proxy.catalog), dependencies=[Depends(authorised)])
+    rest.include_router(models.routes(lambda: served.catalog), dependencies=[Depends(authorised)])
     rest.include_router(kept_responses.routes(kept, partial(_owner, keys)), dependencies=[Depends(authorised)])
     rest.include_router(told)
-    rest.include_router(openapi.routes(lambda: proxy.catalog))
+    rest.include_router(openapi.routes(lambda: served.catalog))
     rest.add_exception_handler(LocumError, _locum_error)
     rest.add_exception_handler(HTTPException, _http_error)
     rest.add_exception_handler(RequestValidationError, _invalid)
     return rest
 
 
-def _told(how: Sequence[str], claim: ClaimWatch, proxy: Policies, retirements: Retirements) -> Problems:
+def _told(how: Sequence[str], claim: ClaimWatch, served: Policies, retirements: Retirements) -> Problems:
     """What an operator should know: of ``how`` it is served, of the home and the records; and by policy."""
-    found = proxy.problems()
-    for policy in proxy.policies:
+    found = served.problems()
+    for policy in served.policies:
         found[policy.name] += retirements.warnings(policy)
-    return Problems([*how, *claim.problems, *proxy.store_problems()], found)
+    return Problems([*how, *claim.problems, *served.store_problems()], found)
 
 
 def _owner(keys: ClientKeys, headers: Mapping[bytes, bytes]) -> str:
@@ -189,23 +189,23 @@ def _collect_seldom() -> None:
 
 
 def _endpoints(
-    proxy: Policies, entrance: Entrance, streams: Streams, responses: Responses, identity: Identities
+    served: Policies, entrance: Entrance, streams: Streams, responses: Responses, identity: Identities
 ) -> dict[str, Asgi]:
     """What is raw ASGI, by path."""
 
     def catalog() -> Catalog:
-        return proxy.catalog
+        return served.catalog
 
-    def shared() -> Services:
-        return proxy.shared
+    def services() -> Services:
+        return served.shared
 
     chats, texts = chat.ChatCompletions(), completions.Completions()
     endpoints = {
         path: entrance.endpoint(RoutedWork(surface, catalog, streams, identity))
         for path, surface in ((chat.PATH, chats), (completions.PATH, texts), (RESPONSES, responses))
     }
-    answer_feedback = PlainWork(feedback.FeedbackEndpoint(shared))
-    endpoints[embeddings.PATH] = entrance.endpoint(PlainWork(embeddings.Embeddings(catalog, shared)))
+    answer_feedback = PlainWork(feedback.FeedbackEndpoint(services))
+    endpoints[embeddings.PATH] = entrance.endpoint(PlainWork(embeddings.Embeddings(catalog, services)))
     endpoints[feedback.PATH] = entrance.endpoint(answer_feedback, max_body_bytes=feedback.MAX_BODY_BYTES)
     for path, work in (
         (messages.PATH, RoutedWork(messages.Messages(), catalog, streams, identity)),

@@ -29,7 +29,7 @@ from router.wire.ceiling import Dearest
 def judges_of(
     policy: Policy,
     env: Mapping[str, str],
-    tiers: BackendClient,
+    client: BackendClient,
     encoder: Callable[[], TextEncoder | None] = lambda: None,
 ) -> Judges:
     """The policy's judges. Keys come from ``env``, by the names that the policy gives.
@@ -40,7 +40,7 @@ def judges_of(
     backends = judge_backends(policy, env)
 
     async def complete(judge: Llm, body: Mapping[str, Any]) -> ModelReply:
-        return await _ask(tiers, backends[judge.label], body)
+        return await _ask(client, backends[judge.label], body)
 
     def dearest(judge: Llm, body: Mapping[str, Any]) -> Decimal:
         price = backends[judge.label].price
@@ -54,11 +54,11 @@ async def judges_alone(
     policy: Policy, env: Mapping[str, str], encoder: Callable[[], TextEncoder | None] = lambda: None
 ) -> AsyncIterator[Judges]:
     """The same where no proxy runs: with connections of their own, closed at the end."""
-    tiers = BackendClient(Wires(), ProcessBreakers(), ProcessRests())
+    client = BackendClient(Wires(), ProcessBreakers(), ProcessRests())
     try:
-        yield judges_of(policy, env, tiers, encoder)
+        yield judges_of(policy, env, client, encoder)
     finally:
-        await tiers.close()
+        await client.close()
 
 
 def check_judges(policy: Policy, env: Mapping[str, str]) -> None:
@@ -82,10 +82,10 @@ def _backend(policy: Policy, judge: Llm, env: Mapping[str, str]) -> Backend:
     return provider(judge, price, env)
 
 
-async def _ask(tiers: BackendClient, backend: Backend, body: Mapping[str, Any]) -> ModelReply:
+async def _ask(client: BackendClient, backend: Backend, body: Mapping[str, Any]) -> ModelReply:
     """Raises JudgeError where there is no answer. What may be paid and says not what it cost is estimated."""
     try:
-        found = await asked(tiers, backend, body)
+        found = await asked(client, backend, body)
     except (UpstreamError, UpstreamRefused) as e:
         usd = Decimal(0) if surely_unpaid(e) else _estimated_usd(backend, body)
         raise JudgeError(f"the judge was not answered: {e}", usd=usd) from e
