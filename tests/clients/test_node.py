@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import HERE, WEATHER, Run, Tiers, program
+from tests.clients.conftest import HERE, WEATHER, Run, Tiers, playing, program
+from tests.clients.test_mended import DONE, EVENTS, STREAMS
 from tests.fakes import World
 
 
@@ -52,3 +53,19 @@ def test_the_ai_sdk(run: Run, proxy: World, tier: str, tiers: Tiers, form: str) 
     assert [error["name"] for error in found["errors"]] == ["APICallError"] * 4
     assert [error["status"] for error in found["errors"]] == [401, 404, 400, 400]
     assert tiers(10)[:8] == [tier] * 8
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["two calls at index 0 in pieces", "arguments of an object", "one id twice", "half an emoji", "no end", "no role"],
+)
+def test_a_stream_that_is_a_little_wrong_says_the_same(run: Run, proxy: World, tier: str, kind: str) -> None:
+    events, (text, calls, finish) = STREAMS[kind]
+    getattr(proxy, tier).always(raw=b"".join(events) + DONE, headers=EVENTS)
+    try:
+        found = session(run, "mended.mjs", LOCUM_MODEL=f"locum/{tier}")
+    finally:
+        playing(proxy)
+    assert (found["text"], [(name, given) for _, name, given in found["calls"]]) == (text, calls)
+    assert found["finish"] == finish
+    assert len({id_ for id_, *_ in found["calls"]}) == len(calls)
