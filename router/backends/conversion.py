@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from router.backends.base import Backend
+from router.backends.faults import bound
 from router.backends.inband_errors import error_in
 from router.errors import UpstreamError
 from router.wire.assembly import Assembly
@@ -26,8 +27,9 @@ def streamed(backend: Backend, content: bytes) -> bytes:
     """The events of a whole answer, or one that tells the error which it is.
 
     Raises:
-        UpstreamError: it is neither.
+        UpstreamError: it is neither, or more than is ever said.
     """
+    bound(backend, content)
     try:
         found, _ = loads(content)
         if error_in(found) is not None:

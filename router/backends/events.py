@@ -10,6 +10,7 @@ from typing import Any
 
 from router.backends.base import Backend, Pairs, Stream
 from router.backends.conversion import streamed
+from router.backends.faults import bound, too_long
 from router.backends.inband_errors import Told, broken_off, error_in, failure, suspicious, told
 from router.errors import UpstreamError
 from router.wire.json_text import BOM
@@ -62,7 +63,7 @@ class EventStream:
             if found or len(events) <= LARGE_PIECE_BYTES:  # so many comments need no place
                 held.append(events)
             if (size := size + len(events)) > LONGEST_EVENT_BYTES:
-                raise self._too_long()
+                raise too_long(self._backend, f"{LONGEST_EVENT_BYTES} bytes")
             events = await self._next()
         self._first = b"".join([*held, events])
 
@@ -106,7 +107,7 @@ class EventStream:
         while piece := await self._stream.read():
             pieces.append(piece)
             if (size := size + len(piece)) > LONGEST_EVENT_BYTES:
-                raise self._too_long()
+                raise too_long(self._backend, f"{LONGEST_EVENT_BYTES} bytes")
         return await self._checked(await aside(lambda: streamed(self._backend, b"".join(pieces)), size))
 
     async def _next(self) -> bytes:
@@ -117,7 +118,7 @@ class EventStream:
             if events := self._cutter.feed(piece):
                 return await self._checked(events)
             if self._cutter.size > LONGEST_EVENT_BYTES:
-                raise self._too_long()
+                raise too_long(self._backend, f"{LONGEST_EVENT_BYTES} bytes")
         rest = self._cutter.rest() + b"\n\n"  # at the end: what lacks its closing blank line, unless it lacks more
         if self._error is not None or not rest.strip():
             return b""
@@ -134,6 +135,7 @@ class EventStream:
         )
 
     def _before_error(self, events: bytes) -> bytes:
+        bound(self._backend, events)
         if _all_chunks(events) and b"event:" not in events and b"rror:" not in events and not suspicious(events):
             return events
         before: list[bytes] = []
@@ -144,9 +146,6 @@ class EventStream:
                 break
             before.append(event)
         return b"".join(before)
-
-    def _too_long(self) -> UpstreamError:
-        return UpstreamError(f"{self._backend.label} sent an event of more than {LONGEST_EVENT_BYTES} bytes")
 
 
 async def _chunks(events: bytes) -> list[dict[str, Any]]:

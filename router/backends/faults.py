@@ -27,12 +27,16 @@ from router.errors import (
     UpstreamUnable,
     UpstreamUnusable,
 )
+from router.wire.body import MOST_VALUES, holds_too_much
 
 Headers = tuple[tuple[bytes, bytes], ...]
 JSON: Headers = ((b"content-type", b"application/json"),)
 READ_BYTES = 8_192
 """So much of a refusal is looked at."""
 LONGEST_WAIT_SECONDS = 86_400.0
+
+LOGPROB = b'"logprob"'
+"""Of tokens there are many values told, each of which may be wanted."""
 
 _MODERATION = re.compile(
     r"content_policy|content_filter|content[ _]management|moderation|flagged|safety system|responsibleaipolicy"
@@ -193,3 +197,17 @@ def surely_unpaid(error: UpstreamError | UpstreamRefused) -> bool:
     if cause is None or isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return True
     return hasattr(cause, "status_code") and not isinstance(error, UpstreamTimeout)
+
+
+def too_long(backend: Backend, most: str) -> UpstreamError:
+    """An answer of more than is ever one."""
+    error = UpstreamError(f"{backend.label} answered with more than {most}")
+    error.__cause__ = aiohttp.ClientPayloadError("more would come")  # it was an answer, which may have to be paid
+    return error
+
+
+def bound(backend: Backend, content: bytes) -> None:
+    """Raises UpstreamError where an answer, or an event of one, holds more values than are ever said: while they are
+    read nobody else is served."""
+    if holds_too_much(content) and LOGPROB not in content:
+        raise too_long(backend, f"{MOST_VALUES:,} values")

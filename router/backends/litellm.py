@@ -17,7 +17,7 @@ import orjson
 
 from router.backends.base import Backend, Pairs, Reply, WaitingTime, passed_on
 from router.backends.events import LONGEST_EVENT_BYTES, LONGEST_UNPACKED_BYTES
-from router.backends.faults import JSON, fault, unable
+from router.backends.faults import JSON, fault, too_long, unable
 from router.backends.fields import EMBEDDINGS, allowed, chat, foreign_part, foreign_tool, remote_media, stored_input
 from router.errors import (
     LocumError,
@@ -127,14 +127,8 @@ def _arguments(backend: Backend, asked: Mapping[str, Any]) -> dict[str, Any]:
 def _reply(backend: Backend, answer: Any) -> Reply:
     content = orjson.dumps(answer.model_dump(exclude_none=True))
     if len(content) > LONGEST_EVENT_BYTES:
-        raise _too_long(backend, LONGEST_EVENT_BYTES)
+        raise too_long(backend, f"{LONGEST_EVENT_BYTES} bytes")
     return Reply(200, content, JSON + _passed_on(answer))
-
-
-def _too_long(backend: Backend, most: int) -> UpstreamError:
-    error = UpstreamError(f"{backend.label} answered with more than {most} bytes")
-    error.__cause__ = ValueError("it is paid for")
-    return error
 
 
 def _passed_on(answer: Any) -> Pairs:
@@ -171,7 +165,7 @@ class LiteLLMStream:
         self._size += len(event)
         for size, most in ((len(event), LONGEST_EVENT_BYTES), (self._size, LONGEST_UNPACKED_BYTES)):
             if size > most:
-                raise _too_long(self._backend, most)
+                raise too_long(self._backend, f"{most} bytes")
         if chunk is not None and self._is_made_up(chunk):
             raise UpstreamError(f"{self._backend.label} ended its stream in the middle")
         if chunk is not None and self._ends_unsaid(chunk):

@@ -20,10 +20,9 @@ from yarl import URL
 from router.backends.base import Backend, Pairs, Reply, WaitingTime, passed_on
 from router.backends.conversion import is_stream, whole
 from router.backends.events import LONGEST_EVENT_BYTES, LONGEST_UNPACKED_BYTES
-from router.backends.faults import READ_BYTES, fault
+from router.backends.faults import READ_BYTES, bound, fault, too_long
 from router.backends.inband_errors import raise_error_in, told
 from router.errors import UpstreamError, UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
-from router.wire.body import MOST_VALUES, holds_too_much
 from router.wire.chat import Dialect
 from router.wire.threads import aside
 
@@ -36,8 +35,6 @@ LAST_BYTES_SECONDS = 1.0
 LONGEST_ERROR_BYTES = LONGEST_LISTING_BYTES = 2**20
 _PACKED = re.compile(r"content-encoding: (\w+)")
 """Of what aiohttp says about a body that it cannot unpack."""
-LOGPROB = b'"logprob"'
-"""Of tokens there are many values told, each of which may be wanted."""
 NONE: Mapping[str, str] = {}
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -82,7 +79,7 @@ class OpenAIWire:
         except FAILURES as e:
             raise _named(backend, e) from e
         if not ended:
-            raise _too_long(backend, f"{LONGEST_EVENT_BYTES} bytes")
+            raise too_long(backend, f"{LONGEST_EVENT_BYTES} bytes")
         reading = partial(_answer, backend, content, bounded=path != EMBEDDINGS)
         answer = await aside(reading, len(content))
         passed = _passed_on(response)
@@ -117,7 +114,7 @@ class OpenAIWire:
         except FAILURES as e:
             raise _named(backend, e) from e
         if not ended:
-            raise _too_long(backend, f"{LONGEST_LISTING_BYTES} bytes")
+            raise too_long(backend, f"{LONGEST_LISTING_BYTES} bytes")
         return content
 
     async def close(self) -> None:
@@ -205,7 +202,7 @@ class OpenAIStream:
         except FAILURES as e:
             raise _named(self._backend, e) from e
         if self._packed and self._content.total_bytes > LONGEST_UNPACKED_BYTES:
-            raise _too_long(self._backend, f"{LONGEST_UNPACKED_BYTES} bytes")
+            raise too_long(self._backend, f"{LONGEST_UNPACKED_BYTES} bytes")
         return piece
 
     async def close(self, *, done: bool = False) -> None:
@@ -220,8 +217,8 @@ class OpenAIStream:
 def _answer(backend: Backend, content: bytes, *, bounded: bool) -> bytes:
     """A whole answer, of which some servers make a stream whatever was asked. Raises the failure that it tells, and
     one where a ``bounded`` one holds more than is ever said: while it is read nobody else is served."""
-    if bounded and holds_too_much(content) and LOGPROB not in content:
-        raise _too_long(backend, f"{MOST_VALUES:,} values")
+    if bounded:
+        bound(backend, content)
     content = whole(backend, content) if is_stream(content) else content
     raise_error_in(backend, content)
     return content
@@ -293,12 +290,6 @@ async def _fault(backend: Backend, response: aiohttp.ClientResponse) -> Upstream
 
 def _as_json(headers: Pairs) -> Pairs:
     return (JSON, *(header for header in headers if header[0] != JSON[0]))
-
-
-def _too_long(backend: Backend, most: str) -> UpstreamError:
-    error = UpstreamError(f"{backend.label} answered with more than {most}")
-    error.__cause__ = aiohttp.ClientPayloadError("more would come")  # it was an answer, which may have to be paid
-    return error
 
 
 def _passed_on(response: aiohttp.ClientResponse) -> Pairs:

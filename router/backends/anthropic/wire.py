@@ -16,7 +16,7 @@ from router.backends.anthropic.stream import Chunks
 from router.backends.anthropic.tools import custom_tools
 from router.backends.base import Backend, Reply, WaitingTime
 from router.backends.events import LONGEST_EVENT_BYTES
-from router.backends.faults import fault
+from router.backends.faults import bound, fault, too_long
 from router.backends.openai import OpenAIStream, OpenAIWire
 from router.errors import UpstreamError, UpstreamRefused
 from router.wire.chat import IN_OWN_WORDS, Native
@@ -108,10 +108,14 @@ class AnthropicStream:
         if raw := await self._raw.read():
             events = self._cutter.feed(raw)
             if self._cutter.size > LONGEST_EVENT_BYTES:
-                raise UpstreamError(f"{self._backend.label} sent an event of more than {LONGEST_EVENT_BYTES} bytes")
+                raise too_long(self._backend, f"{LONGEST_EVENT_BYTES} bytes")
         elif not (events := self._cutter.rest()).strip():
             return None
-        return await aside(lambda: b"".join(map(self._chunks.take, split(events))), work(events))
+        return await aside(partial(self._taken, events), work(events))
+
+    def _taken(self, events: bytes) -> bytes:
+        bound(self._backend, events)
+        return b"".join(map(self._chunks.take, split(events)))
 
     async def close(self, *, done: bool = False) -> None:
         await self._raw.close(done=done)

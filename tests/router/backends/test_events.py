@@ -254,6 +254,17 @@ async def test_one_event_has_a_longest_length(monkeypatch: pytest.MonkeyPatch) -
     assert reading.failures == 1
 
 
+async def test_one_event_holds_no_more_values_than_are_ever_said() -> None:
+    many = b'data: {"choices": [{"delta": {"x": [' + b"[]," * 400_000 + b"0]}}]}\n\n"
+    for opening in (many, many[6:]):
+        with pytest.raises(UpstreamError, match="more than 300,000 values"):
+            await Reading(opening).begin()
+    reading = await Reading(WORD, many).begin()
+    with pytest.raises(UpstreamError, match="more than 300,000 values"):
+        await reading.all()
+    assert reading.failures == 1
+
+
 async def test_what_was_cut_in_the_middle_of_an_event_is_left_out() -> None:
     for cut in (WORD[:-20], b"data: [DO"):
         assert await (await Reading(WORD, cut).begin()).all() == WORD
