@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -18,8 +18,11 @@ from router.judges.judge import Judges
 from router.judges.pair import Pair
 from router.policy.policy import Policy
 from router.store.redaction import redact, redact_json
+from router.wire.finish import finish_of
+from router.wire.rationale import Parted, asked_in, parted, thoughts_of
 
 NO_RIGHT = "none"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Skip(StrEnum):
@@ -32,6 +35,13 @@ class Skip(StrEnum):
     NO_TEACHER = "no_teacher_answer"
     EMPTY = "empty_answer"
     UNFINISHED = "unfinished_answer"
+    FILTERED = "filtered_answer"
+    UNKNOWN_END = "unknown_finish_reason"
+    BROKEN = "answer_not_all_readable"
+    NOT_UNICODE = "not_unicode"
+    MIXED_THOUGHTS = "thoughts_within_answer"
+    ONLY_THOUGHTS = "only_thoughts"
+    PREFILL = "assistant_prefill"
     TOOLS = "tools"
     NOT_TEXT = "not_only_text"
     SEVERAL = "several_answers"
@@ -141,13 +151,19 @@ def row_of(record: Record, policy: Policy, judges: Judges) -> DatasetRow | Skip:
     if reason or teacher is None or teacher.message is None or record.request is None:
         return reason or Skip.NO_TEACHER
     kinds = policy.log.redact
-    messages = [_plain(m) for m in record.request["messages"]]
+    asked = asked_in(record.request["messages"])
+    messages = [_plain(m, asked) for m in record.request["messages"]]
     answer = _text(teacher.message.get("content"))
     if answer is None or any(m is None for m in messages):
         return Skip.NOT_TEXT
-    if not answer.strip():
-        return Skip.EMPTY
-    redacted = redact(answer, kinds)
+    prompt = [m["content"] for m in messages if m]
+    said = parted(answer, asked)
+    options = _shaping(record.request, policy)
+    if (odd := _odd(said, answer, prompt)) is not None:
+        return odd
+    if not _is_writable((options, record.task, teacher.message)):
+        return Skip.NOT_UNICODE
+    redacted = redact(said.answer, kinds)
     return DatasetRow(
         request_id=record.request_id,
         conversation_id=alias(record.conversation_id),
@@ -160,12 +176,12 @@ def row_of(record: Record, policy: Policy, judges: Judges) -> DatasetRow | Skip:
         user=None if record.user is None else alias(record.user),
         owner=None if record.owner is None else alias(record.owner),
         student_ok=_student_ok(record, teacher, judges),
-        options=redact_json(_shaping(record.request, policy), kinds),
+        options=redact_json(options, kinds),
         streamed=record.streamed,
         teacher_right=record.right(Tier.TEACHER),
         teacher_tokens=teacher.usage.output_tokens,
         top_logprobs=_spelling(teacher.top_logprobs, redacted),
-        rationale=redact(_text(teacher.message.get("reasoning_content")) or "", kinds),
+        rationale=redact("\n\n".join(filter(None, (thoughts_of(teacher.message), said.rationale))), kinds),
     )
 
 
@@ -188,13 +204,54 @@ def _unusable(record: Record, teacher: Answer | None) -> Skip | None:
     if not request or teacher.message is None:
         return Skip.NO_TEXT
     messages = request.get("messages")
-    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+    if not messages or not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         return Skip.NO_TEXT
-    if teacher.broken or teacher.finish_reason != "stop":
-        return Skip.TOOLS if teacher.finish_reason in ("tool_calls", "function_call") else Skip.UNFINISHED
-    if request.get("tools") or request.get("functions") or any(map(_uses_tools, [*messages, teacher.message])):
+    return _unfinished(teacher) or _unlearnable(request, [*messages, teacher.message])
+
+
+def _unlearnable(request: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> Skip | None:
+    """Why what was asked is nothing that a student learns to answer. ``turns``: the prompt's, and the answer."""
+    if request.get("tools") or request.get("functions") or any(map(_uses_tools, turns)):
         return Skip.TOOLS
+    if turns[-2].get("role") == "assistant":
+        return Skip.PREFILL
     return Skip.SEVERAL if (request.get("n") or 1) != 1 else None
+
+
+def _unfinished(teacher: Answer) -> Skip | None:
+    """Why the answer is not whole. One of which a part could not be read is not, whatever it ended for; what a filter
+    took away is no refusal of the model's own."""
+    finish = finish_of(teacher.finish_reason)
+    if finish in ("tool_calls", "function_call"):
+        return Skip.TOOLS
+    if finish == "content_filter":
+        return Skip.FILTERED
+    if finish in (None, "length", "error"):
+        return Skip.UNFINISHED
+    return Skip.BROKEN if teacher.broken else None if finish == "stop" else Skip.UNKNOWN_END
+
+
+def _odd(said: Parted, content: str, prompt: Sequence[str]) -> Skip | None:
+    """Why a whole answer's text cannot be learnt. What cannot be written as UTF-8 has lost a part on its way, and so
+    has an answer in which a replacement character stands that nobody asked with."""
+    if not content.strip():
+        return Skip.EMPTY
+    if not _is_writable((content, *prompt)):
+        return Skip.NOT_UNICODE
+    if REPLACEMENT in content and not any(REPLACEMENT in text for text in prompt):
+        return Skip.NOT_UNICODE
+    if not said.answer.strip():
+        return Skip.ONLY_THOUGHTS
+    return Skip.MIXED_THOUGHTS if said.mixed else None
+
+
+def _is_writable(values: object) -> bool:
+    """Whether JSON can say it: no half of a character, nothing nested without end."""
+    try:
+        orjson.dumps(values)
+    except orjson.JSONEncodeError:
+        return False
+    return True
 
 
 def _no_traffic(record: Record) -> Skip | None:
@@ -210,10 +267,12 @@ def _uses_tools(message: Mapping[str, Any]) -> bool:
     return bool(called) or message.get("role") in ("tool", "function")
 
 
-def _plain(message: Mapping[str, Any]) -> dict[str, str] | None:
-    """Role and text alone; ``developer`` is what newer clients call ``system``."""
+def _plain(message: Mapping[str, Any], asked: Sequence[str]) -> dict[str, str] | None:
+    """Role and text alone, without what a model thought; ``developer`` is what newer clients call ``system``."""
     text = _text(message.get("content"))
     role = {"developer": "system"}.get(str(message.get("role")), str(message.get("role")))
+    if text is not None and role == "assistant":
+        text = parted(text, asked).answer
     return None if text is None or role not in ("system", "user", "assistant") else {"role": role, "content": text}
 
 

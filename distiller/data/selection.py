@@ -172,9 +172,9 @@ def fault(record: Record, judges: Judges) -> Skip | None:
         return Skip.BAD_FEEDBACK
     if record.right(Tier.TEACHER) is False:
         return Skip.JUDGED_WRONG
-    if _breaks_schema(record, text(teacher.message)):
-        return Skip.BREAKS_SCHEMA
     alone = Pair(teacher.message, teacher.message, record.request, record.task, record.request_id)
+    if _breaks_schema(record, text(alone.teacher)):
+        return Skip.BREAKS_SCHEMA
     found = judges.now(alone) if judges.absolute(record.task) else None
     return Skip.JUDGED_WRONG if found is not None and found.teacher_acceptable is False else None
 

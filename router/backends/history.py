@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 from router.backends.base import Backend
 from router.contracts.decision import Tier
+from router.wire.rationale import may_think, without_thoughts
 
 Message = Mapping[str, Any]
 
@@ -83,8 +84,9 @@ _BY_NAME = (
 def normalised(messages: Sequence[Any], backend: Backend) -> Sequence[Any]:
     """The messages as ``backend`` takes them; the same object where nothing must change. Never raises
     for malformed messages: whether they are right, the backend says."""
+    student = backend.tier is Tier.STUDENT
     for message in messages:
-        if _may_change(message):
+        if _may_change(message, student):
             break
     else:
         return messages
@@ -94,7 +96,8 @@ def normalised(messages: Sequence[Any], backend: Backend) -> Sequence[Any]:
         if not isinstance(message, dict):
             fresh.append(message)
         elif message.get("role") == "assistant":
-            fresh.append(ids.called(_turn(message, kind)))
+            turn = _turn(message, kind)
+            fresh.append(ids.called(_unthought(turn, messages) if student else turn))
         elif message.get("role") == "tool":
             fresh.append(ids.answered(message))
         elif message.get("role") == "developer" and kind is Vendor.STUDENT:
@@ -105,12 +108,13 @@ def normalised(messages: Sequence[Any], backend: Backend) -> Sequence[Any]:
     return messages if same else fresh
 
 
-def _may_change(message: Any) -> bool:
+def _may_change(message: Any, student: bool) -> bool:
     if not isinstance(message, dict):
         return False
     role = message.get("role")
     if role == "assistant":
-        return len(message) > 2 or not isinstance(message.get("content"), str)
+        content = message.get("content")
+        return len(message) > 2 or not isinstance(content, str) or (student and may_think(content))
     return role in _LOOKED_AT
 
 
@@ -163,6 +167,13 @@ def _turn(message: Message, kind: Vendor) -> Message:
     if not kept.get("content") and not kept.keys() & {"tool_calls", "function_call", "audio", "refusal"}:
         kept["content"] = message.get("refusal") or ""
     return message if kept == message else kept
+
+
+def _unthought(turn: Message, messages: Sequence[Any]) -> Message:
+    """The turn as training has it: thoughts that stand in its text are not read again."""
+    content = turn.get("content")
+    said = without_thoughts(content, messages) if isinstance(content, str) else content
+    return turn if said == content else {**turn, "content": said}
 
 
 def _text_of(parts: Iterable[Any]) -> Any:

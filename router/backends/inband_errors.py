@@ -15,6 +15,7 @@ from router.backends.base import Backend
 from router.backends.faults import fault
 from router.errors import UpstreamBrokeOff, UpstreamError, UpstreamRefused
 from router.store.redaction import redact
+from router.wire.finish import finish_of
 from router.wire.json_text import loads
 from router.wire.sse import piece_of
 
@@ -90,7 +91,7 @@ def _in_choice(choice: Mapping[str, Any]) -> Any:
         return error
     if said.get("role") == "error":
         return said.get("content") or "the answer is an error"
-    return "the answer ended in an error" if isinstance(finish, str) and finish.lower() == "error" else None
+    return "the answer ended in an error" if finish_of(finish) == "error" else None
 
 
 def told(error: Any) -> Told:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from router.judges.checks import canonical
+from router.wire.rationale import asked_in, parted
 
 Message = Mapping[str, Any]
 
@@ -18,7 +19,8 @@ Message = Mapping[str, Any]
 class Pair:
     """Both tiers' answers to one request, as messages of the chat-completions wire.
 
-    ``request`` is the request's body, as far as it was kept; ``task`` the client's own tag.
+    ``request`` is the request's body, as far as it was kept; ``task`` the client's own tag. Where the teacher's text
+    begins with its thoughts, what it answered is compared, with what the student did.
     """
 
     student: Message
@@ -26,6 +28,15 @@ class Pair:
     request: Mapping[str, Any] | None = None
     task: str | None = None
     request_id: str | None = None
+
+    def __post_init__(self) -> None:
+        messages = self.request.get("messages") if self.request else None
+        asked = asked_in(messages if isinstance(messages, list) else ())
+        if not parted(text(self.teacher), asked).rationale:
+            return
+        for tier in ("student", "teacher"):
+            said: Message = getattr(self, tier)
+            object.__setattr__(self, tier, {**said, "content": parted(text(said), asked).answer})
 
     @property
     def size(self) -> int:

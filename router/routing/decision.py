@@ -192,6 +192,8 @@ def lacking(policy: Policy, view: RequestView) -> str | None:
         what = "language"
     elif view.body.get("n") not in (None, 1) and (several := _several(policy, view.body)):
         what = several
+    elif _is_prefilled(view.body):
+        what = "assistant prefill"  # a student's template begins a new turn, and no answer to such a one is learnt
     else:
         what = policy.student.heeded.unheeded(view.body)
     return what
@@ -203,6 +205,13 @@ def _several(policy: Policy, body: Mapping[str, Any]) -> str | None:
         return "n in a stream"  # only the first of them could be judged before it leaves
     greedy = body.get("temperature") is None and not policy.student.temperature
     return "n without a temperature" if greedy else None  # they would all be the same
+
+
+def _is_prefilled(body: Mapping[str, Any]) -> bool:
+    """Whether the request begins the answer itself."""
+    messages = body.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, Mapping) and last.get("role") == "assistant"
 
 
 def _rule(policy: Policy, view: RequestView) -> Ruling | None:

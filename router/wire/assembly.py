@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from router.contracts.logprobs import MOST_BEYOND, within_answer
 from router.wire.calls import Call, Calls, number
+from router.wire.finish import finish_of
 from router.wire.sse import entries_of, logprobs_of, piece_of
 from router.wire.usage import TELL_USAGE, ToldUsage, merged, read_usage, told_in
 
@@ -108,7 +109,7 @@ class Assembly:
         """Takes a choice alone, whatever its index."""
         finish = choice.get("finish_reason")
         if isinstance(finish, str):
-            self.finish_reason = finish or self.finish_reason
+            self.finish_reason = finish_of(finish) or self.finish_reason
         elif finish is not None:
             self.whole = False
         if "usage" in choice:

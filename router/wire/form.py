@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from router.wire.calls import Call
+from router.wire.finish import finish_of
 from router.wire.sse import LEAST_LOGPROB
 from router.wire.usage import count
 
@@ -38,13 +39,12 @@ class AnswerTerms:
     def finish(self, told: Any, calls: bool, *, older: bool = False) -> str | None:
         """Why an answer ends, by what is ``told``: with calls where it has some, and only then. ``older``: it calls a
         function, which is no tool. None where it does not say."""
-        if not isinstance(told, str) or not told:
-            return None
+        said = finish_of(told)
+        if said is None or (calls and older):
+            return said
         if not calls:
-            return "stop" if told in PROMISES else told
-        if older:
-            return told
-        return "tool_calls" if told == "function_call" or (told == "stop" and not self.forced) else told
+            return "stop" if said in PROMISES else said
+        return "tool_calls" if said == "function_call" or (said == "stop" and not self.forced) else said
 
 
 def fresh_head(kind: str, model: str) -> Head:

@@ -14,6 +14,7 @@ from typing import Any
 
 from router.wire.assembly import FIELDS, Assembly, Piece
 from router.wire.calls import Call, number
+from router.wire.finish import finish_of
 from router.wire.form import (
     PROMISES,
     AnswerTerms,
@@ -148,7 +149,7 @@ class Repair:
         finish = None if told is None else self._terms.finish(told, bool(assembly.calls), older=known.older)
         if finish is not None:
             assembly.finish_reason = finish
-            if told in PROMISES and not assembly.calls:
+            if finish_of(told) in PROMISES and not assembly.calls:
                 assembly.whole = False
         if finish == told and choice.get("index") == at and self._is_right(known, choice, pieces):
             return choice
@@ -211,7 +212,7 @@ def _whole(n: int, choice: dict[str, Any], said: Assembly, terms: AnswerTerms) -
     finish = terms.finish(told, bool(calls), older=older)
     if finish is not None:
         said.finish_reason = finish
-        said.whole = said.whole and (bool(calls) or told not in PROMISES)
+        said.whole = said.whole and (bool(calls) or finish_of(told) not in PROMISES)
     finish = finish or terms.finish("stop", bool(calls), older=older)
     right = finish == told and choice.get("index") == n and are_probable(choice.get("logprobs"))
     if right and not given.get("function_call") and _is_message(given, said):

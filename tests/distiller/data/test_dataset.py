@@ -144,6 +144,9 @@ def test_personal_data_and_secrets_are_not_written(tmp_path: Path) -> None:
     assert "jane.doe" not in text and "example.org" not in text and "write to" in text
 
 
+PREFILLED = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "{"}]
+
+
 @pytest.mark.parametrize(
     ("base", "reason"),
     [
@@ -154,8 +157,20 @@ def test_personal_data_and_secrets_are_not_written(tmp_path: Path) -> None:
         (changed(record(1, "p", "x"), answer={"message": None}), Skip.NO_TEXT),
         (changed(record(1, "p", "x"), answer={"message": {"role": "assistant", "content": None}}), Skip.EMPTY),
         (changed(record(1, "p", "x"), answer={"finish_reason": "length"}), Skip.UNFINISHED),
-        (changed(record(1, "p", "x"), answer={"finish_reason": "content_filter"}), Skip.UNFINISHED),
+        (changed(record(1, "p", "x"), answer={"finish_reason": "content_filter"}), Skip.FILTERED),
         (changed(record(1, "p", "x"), answer={"finish_reason": None, "broken": True}), Skip.UNFINISHED),
+        (changed(record(1, "p", "x"), answer={"finish_reason": "stop", "broken": True}), Skip.BROKEN),
+        (changed(record(1, "p", "x"), answer={"finish_reason": "MAX_TOKENS"}), Skip.UNFINISHED),
+        (changed(record(1, "p", "x"), answer={"finish_reason": "FinishReason.SAFETY"}), Skip.FILTERED),
+        (changed(record(1, "p", "x"), answer={"finish_reason": "OTHER"}), Skip.UNKNOWN_END),
+        (changed(record(1, "p", "x"), answer={"finish_reason": "TOOL_CALL"}), Skip.TOOLS),
+        (record(1, "p", "half \ud83d a character"), Skip.NOT_UNICODE),
+        (record(1, "half \ud83d a character", "x"), Skip.NOT_UNICODE),
+        (record(1, "p", "caf\ufffd"), Skip.NOT_UNICODE),
+        (changed(record(1, "p", "x"), request={"stop": ["\ud83d"]}), Skip.NOT_UNICODE),
+        (record(1, "p", "<think>and then it was cut"), Skip.ONLY_THOUGHTS),
+        (record(1, "p", "<think>a</think>It is 4.\n<think>or 5</think>\nIt is 5."), Skip.MIXED_THOUGHTS),
+        (changed(record(1, "p", "x"), request={"messages": PREFILLED}), Skip.PREFILL),
         (changed(record(1, "p", "x"), answer={"finish_reason": "tool_calls"}), Skip.TOOLS),
         (changed(record(1, "p", "x"), request={"tools": [{"type": "function"}]}), Skip.TOOLS),
         (changed(record(1, "p", "x"), request={"messages": [{"role": "tool", "content": "1"}]}), Skip.TOOLS),
@@ -168,6 +183,47 @@ def test_personal_data_and_secrets_are_not_written(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_learnt_from_is_skipped_for_its_reason(base: Record, reason: Skip) -> None:
     assert row_of(base, policy(), Judges(policy().judge)) is reason
+
+
+@pytest.mark.parametrize("finish", ["stop", "eos", "eos_token", "end_turn", "STOP", "stop_sequence", "COMPLETE"])
+def test_an_answer_that_ended_by_itself_is_learnt_whatever_that_is_called(finish: str) -> None:
+    row = row_of(changed(record(1, "p", "x"), answer={"finish_reason": finish}), policy(), Judges(policy().judge))
+    assert isinstance(row, DatasetRow)
+
+
+@pytest.mark.parametrize(
+    ("message", "answer", "rationale"),
+    [
+        ({"content": "<think>\n2 and 2\n</think>\n\nIt is 4."}, "It is 4.", "2 and 2"),
+        ({"content": "2 and 2\n</think>\n\nIt is 4."}, "It is 4.", "2 and 2"),
+        ({"content": "It is 4.", "reasoning": "2 and 2"}, "It is 4.", "2 and 2"),
+        ({"content": "It is 4.", "reasoning_content": "2 and 2"}, "It is 4.", "2 and 2"),
+        ({"content": "<think>b</think>It is 4.", "reasoning": "a"}, "It is 4.", "a\n\nb"),
+        ({"content": "  It is 4.\n"}, "  It is 4.\n", ""),
+    ],
+)
+def test_what_was_thought_is_rationale_and_no_part_of_the_answer(
+    message: dict[str, Any], answer: str, rationale: str
+) -> None:
+    told = changed(record(1, "p", "x"), answer={"message": {"role": "assistant", **message}})
+    row = row_of(told, policy(), Judges(policy().judge))
+    assert isinstance(row, DatasetRow) and (row.answer, row.rationale) == (answer, rationale)
+
+
+def test_thoughts_that_the_client_asked_to_see_are_the_answer() -> None:
+    told = record(1, "Reason in <reasoning> tags, then answer.", "<reasoning>2 and 2</reasoning>\n4")
+    row = row_of(told, policy(), Judges(policy().judge))
+    assert isinstance(row, DatasetRow) and row.answer == "<reasoning>2 and 2</reasoning>\n4" and not row.rationale
+
+
+def test_what_a_model_thought_in_an_earlier_turn_is_not_read_again() -> None:
+    messages = [
+        {"role": "user", "content": "2+2?"},
+        {"role": "assistant", "content": "<think>easy</think>\n4"},
+        {"role": "user", "content": "and 3?"},
+    ]
+    row = row_of(changed(record(1, "p", "7"), request={"messages": messages}), policy(), Judges(policy().judge))
+    assert isinstance(row, DatasetRow) and row.messages[1]["content"] == "4"
 
 
 def test_parts_of_text_and_newer_role_names_become_plain_messages() -> None:

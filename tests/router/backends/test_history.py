@@ -318,6 +318,13 @@ def test_the_student_reads_parts_as_text_and_none_of_anothers_thoughts() -> None
     assert normalised(strange, STUDENT) is strange
 
 
+def test_the_student_does_not_read_again_what_was_thought_within_a_text() -> None:
+    turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "<think>easy</think>\n4"}]
+    assert normalised(turns, STUDENT)[1] == {"role": "assistant", "content": "4"}
+    wished = [{"role": "user", "content": "Think in <think> tags."}, turns[1]]
+    assert normalised(wished, STUDENT) is wished
+
+
 @dataclass
 class Switched:
     """A real proxy between upstreams that refuse whatever their rules do not take."""

@@ -163,6 +163,12 @@ def test_what_a_student_heeds_or_need_not_is_no_matter_of_capability(
     assert said(decide(by_engine(engine), view(ask(**fields)), SURE)) == (STUDENT, Reason.SCORE)
 
 
+def test_an_answer_that_the_client_began_is_the_teachers_to_go_on_with() -> None:
+    begun = [{"role": "user", "content": "a rhyme, as JSON"}, {"role": "assistant", "content": "{"}]
+    decision = decide(by_engine("embedded"), view(ask(messages=begun)), SURE)
+    assert (*said(decision), decision.detail) == (TEACHER, Reason.CAPABILITY, "assistant prefill")
+
+
 @pytest.mark.parametrize("engine", ["embedded", "llama-server"])
 @pytest.mark.parametrize("fields", cases(BEYOND_ALL | {"logit_bias": {"50256": -100}}))
 def test_a_field_that_the_engine_would_drop_goes_to_the_teacher(engine: str, fields: dict[str, Any]) -> None:
