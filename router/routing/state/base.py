@@ -73,8 +73,9 @@ class Trails(Protocol):
         ...
 
     def gone_on(self, place: int) -> int | None:
-        """Which conversation goes on from here: of those that have not yet, the one that reached it last; else the one
-        that did. None where there is none; 0 where it is a beginning that is gone on from again and again."""
+        """Which conversation goes on from here: of those that have not yet, the one that waits longest, if not for too
+        long; else the one that did last. None where there is none; 0 where it is a beginning that is gone on from again
+        and again."""
         ...
 
     def only(self, place: int, most: int = ...) -> int | None:

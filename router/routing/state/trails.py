@@ -18,7 +18,11 @@ BRANCHES = 8
 """How often one conversation goes on from one place: edits, answers drawn anew, branches. What is gone on from more
 often is a beginning that many share, such as examples in a prompt."""
 MEMORY_SECONDS = 86_400
+WAIT_SECONDS = 600
+"""After so long one that waits for its turn is passed over where others wait behind it: most who have not gone on by
+then never do."""
 _TIMES, _SHARED, _STAMP = 0xFF, 0x100, 16
+_END = 0x5851F42D4C957F2D
 
 
 class MachineTrails:
@@ -38,24 +42,32 @@ class MachineTrails:
     def reached(self, place: int, conversation: int) -> None:
         with self._lock:
             at, known, meta = self._find(place)
-            if known in (0, conversation):
-                self._put(at, place, conversation, meta & (_SHARED | _TIMES))
+            if known == conversation:
                 return
-            if not meta & _TIMES:  # it may still go on from here: it waits below
-                below, _, _ = self._find(_below(place, conversation))
-                self._put(below, _below(place, conversation), known, 0)
-            self._put(at, place, conversation, _SHARED)
+            end, last, _ = self._find(place ^ _END)
+            if known and not meta & _TIMES:  # it may still go on from here, and so do those behind it
+                behind = _behind(place, last or known)
+                self._put(self._find(behind)[0], behind, conversation, 0)
+                self._put(at, place, known, _SHARED, meta >> _STAMP)
+            else:
+                self._put(at, place, conversation, _SHARED if known else 0)
+            if known or last:
+                self._put(end, place ^ _END, conversation, 0)
 
     def gone_on(self, place: int) -> int | None:
         with self._lock:
             at, known, meta = self._find(place)
-            times = meta & _TIMES
+            times, since = meta & _TIMES, meta >> _STAMP
             if not known or times >= BRANCHES:
                 return 0 if known else None
             if not times and meta & _SHARED:
-                waits = self._find(_below(place, known))[1]
-                if waits and waits != known:
-                    self._put(at, place, waits, _SHARED)
+                for _ in range(WAYS):
+                    _, follows, then = self._find(_behind(place, known))
+                    if not follows or self._clock() - since <= WAIT_SECONDS:
+                        break
+                    known, since = follows, then >> _STAMP
+                if follows:
+                    self._put(at, place, follows, _SHARED, then >> _STAMP)
                     return known
             self._put(at, place, known, meta & _SHARED | times + 1)
             return known
@@ -84,11 +96,12 @@ class MachineTrails:
                 free, oldest = n, meta
         return first + free, 0, 0
 
-    def _put(self, at: int, place: int, conversation: int, flags: int) -> None:
-        key, meta = place & MASK or 1, int(self._clock()) << _STAMP | flags
+    def _put(self, at: int, place: int, conversation: int, flags: int, since: int | None = None) -> None:
+        key, stamp = place & MASK or 1, int(self._clock()) if since is None else since
+        meta = stamp << _STAMP | flags
         self._words[at], self._words[at + 1], self._words[at + 2] = key ^ conversation ^ meta, conversation, meta
 
 
-def _below(place: int, conversation: int) -> int:
-    """Where the conversation is kept that had reached the place before this one did."""
+def _behind(place: int, conversation: int) -> int:
+    """Where the conversation is kept that reached the place after this one did, while this one waited."""
     return place ^ (conversation * 0x9E3779B97F4A7C15 & MASK)

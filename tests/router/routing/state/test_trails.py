@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from router.routing.state.machine import MachineState, create
-from router.routing.state.trails import BRANCHES, MEMORY_SECONDS, SETS, WAYS
+from router.routing.state.trails import BRANCHES, MEMORY_SECONDS, SETS, WAIT_SECONDS, WAYS
 
 
 class Clock:
@@ -19,11 +19,12 @@ class Clock:
         return self.now
 
 
-def test_each_that_reached_a_place_goes_on_from_it_once_and_the_last_one_first() -> None:
+def test_each_that_reached_a_place_goes_on_from_it_once_and_in_their_order() -> None:
     trails = MachineState().trails
     for conversation in (1, 2, 3):
         trails.reached(77, conversation)
-    assert [trails.gone_on(77) for _ in range(3)] == [3, 2, 1]
+    assert [trails.gone_on(77) for _ in range(3)] == [1, 2, 3]
+    assert trails.gone_on(77) == 3
     assert trails.gone_on(78) is None
 
 
@@ -31,6 +32,20 @@ def test_one_that_goes_on_again_branches_until_it_is_a_beginning_of_many() -> No
     trails = MachineState().trails
     trails.reached(77, 1)
     assert [trails.gone_on(77) for _ in range(BRANCHES + 2)] == [1] * BRANCHES + [0, 0]
+
+
+def test_whoever_waited_for_too_long_is_passed_over_where_others_wait() -> None:
+    clock = Clock()
+    trails = MachineState(clock=clock).trails
+    trails.reached(77, 1)
+    trails.reached(77, 2)
+    clock.now += WAIT_SECONDS + 1
+    for conversation in (3, 4):
+        trails.reached(77, conversation)
+    assert [trails.gone_on(77) for _ in range(3)] == [3, 4, 4]
+    trails.reached(78, 1)
+    clock.now += WAIT_SECONDS + 1
+    assert trails.gone_on(78) == 1, "nobody else can be meant"
 
 
 def test_whoever_comes_later_is_not_mistaken_for_one_that_went_on_before() -> None:
