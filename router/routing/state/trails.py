@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-SETS, WAYS, ENTRY = 65_536, 8, 3
+SETS, WAYS, ENTRY = 131_072, 4, 3
 WORDS = SETS * WAYS * ENTRY
 MASK = 2**63 - 1
 BRANCHES = 8
@@ -85,16 +85,16 @@ class MachineTrails:
         """(where it is or would be, the conversation or 0, its flags)."""
         key = place & MASK or 1
         first = key % SETS * WAYS * ENTRY
-        words = self._words[first : first + WAYS * ENTRY].tolist()
-        free, oldest = 0, MASK
-        for n in range(0, WAYS * ENTRY, ENTRY):
-            check, known, meta = words[n : n + ENTRY]
+        at, oldest = first, MASK
+        words = iter(self._words[first : first + WAYS * ENTRY].tolist())
+        for check, known, meta in zip(words, words, words, strict=True):
             if check ^ known ^ meta == key:
                 fresh = self._clock() - (meta >> _STAMP) <= MEMORY_SECONDS
-                return (first + n, known, meta) if fresh else (first + n, 0, 0)
+                return (first, known, meta) if fresh else (first, 0, 0)
             if meta < oldest:
-                free, oldest = n, meta
-        return first + free, 0, 0
+                at, oldest = first, meta
+            first += ENTRY
+        return at, 0, 0
 
     def _put(self, at: int, place: int, conversation: int, flags: int, since: int | None = None) -> None:
         key, stamp = place & MASK or 1, int(self._clock()) if since is None else since

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from router.contracts.files import RunFile, read_run_file
-from tests.fakes import FakeUpstream, policy_of, served, until
+from router.contracts.records import Record
+from router.settings import Settings
+from router.store.access import open_readonly
+from tests.fakes import FakeUpstream, Script, policy_of, served, until
 
 START_SECONDS = 60
 TURN = {"role": "user", "content": "hi"}
@@ -143,6 +147,66 @@ def test_they_remember_conversations_together(tmp_path: Path) -> None:
         turns = [proxy.ask(messages=FOLLOW_UP, **{"x-locum-conversation": "one"}) for _ in range(16)]
         assert {turn.headers["x-locum-reason"] for turn in turns} == {"affinity"}
         assert proxy.ask(messages=FOLLOW_UP, **{"x-locum-conversation": "two"}).headers["x-locum-tier"] == "student"
+
+
+def test_they_tell_conversations_apart_together(tmp_path: Path) -> None:
+    """People who open alike, over two workers: whole, streamed, left in the middle, named or not."""
+    with running(tmp_path) as proxy:
+        until(lambda: student_ready(proxy), START_SECONDS)
+        proxy.student.answer = easy
+        people = [Person(proxy, n) for n in range(12)]
+        for person in people:
+            person.says("hi")
+        for person in people:
+            person.says(f"HARD number {person.number}" if person.number % 3 == 0 else f"question {person.number}")
+        for person in people:
+            person.says("and then?")
+        records = until(lambda: found if len(found := read_records(proxy.home)) == 36 else None)
+        for person in people:
+            mine = [r for r in records if r.request_id in person.asked]
+            later = [r for r in mine if r.request and len(r.request["messages"]) > 1]
+            assert len({r.conversation_id for r in later}) == 1, person.number
+            assert later[1].reason == ("affinity" if person.number % 3 == 0 else "score"), person.number
+        assert len({r.conversation_id for r in records}) == 12
+
+
+def read_records(home: Path) -> list[Record]:
+    reader = open_readonly(Settings(home=home))
+    try:
+        return [record for _, record in reader.records()]
+    finally:
+        reader.close()
+
+
+def easy(body: dict[str, Any]) -> Script:
+    """A student that greets shortly, answers at length, and fails at what is hard."""
+    said, long = str(body["messages"][-1]["content"]), " ".join(f"w{n}" for n in range(200))
+    return Script(text="" if "HARD" in said else "hello to you" if said == "hi" else f"{said} {long}")
+
+
+class Person:
+    """A client of one kind of four, which keeps its own history. ``asked``: the ids of its requests."""
+
+    def __init__(self, proxy: Running, number: int) -> None:
+        self.number, self.asked = number, list[str]()
+        self._proxy, self._history = proxy, list[dict[str, Any]]()
+        self._headers = {"session_id": f"codex-{number}"} if number % 4 == 3 else {}
+
+    def says(self, text: str) -> None:
+        """Says it, and waits for the answer or for as much of it as this client waits for."""
+        self._history.append({"role": "user", "content": text})
+        body = {"model": "gpt-4o", "messages": self._history, "stream": self.number % 4 in (1, 2)}
+        url, said = f"{self._proxy.url}/v1/chat/completions", ""
+        with httpx.stream("POST", url, json=body, headers=self._headers, timeout=30) as answer:
+            self.asked.append(answer.headers["x-locum-request-id"])
+            if not body["stream"]:
+                said = orjson.loads(answer.read())["choices"][0]["message"]["content"]
+            for line in answer.iter_lines() if body["stream"] else ():
+                chunk = orjson.loads(line[6:]) if line.startswith("data: {") else {"choices": []}
+                said += "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+                if said and self.number % 4 == 2 and len(self._history) > 1:
+                    break  # it leaves in the middle, and goes on from what it has
+        self._history.append({"role": "assistant", "content": said})
 
 
 def test_they_spend_one_budget_and_neither_their_deaths_nor_a_new_start_refill_it(tmp_path: Path) -> None:
