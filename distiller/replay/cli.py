@@ -97,6 +97,7 @@ def tune(
     text = with_threshold(policy, found.threshold, found.reason)
     console.print(*(f"# {line}" for line in found.reason), sep="\n")
     console.print(f"threshold: {found.threshold:g}", style="bold")
+    console.print(*found.outlook, sep="\n", end="\n" if found.outlook else "")
     if dry_run:
         console.print(f"{policy} stays as it is")
     else:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
+from distiller.replay.outlook import outlook
 from distiller.replay.plans import Plan, Way, sample_of
 from distiller.replay.report import budget_threshold, candidates, certified, share_threshold
 from distiller.replay.traffic import Traffic
@@ -55,11 +56,13 @@ class TuningTarget:
 
 @dataclass(frozen=True, slots=True)
 class TunedThreshold:
-    """The threshold, the reason in lines, and what it is expected to give."""
+    """The threshold, the reason in lines, and what it is expected to give; ``outlook``, with a floor, says in lines
+    what else could be promised, and what more audits would let be."""
 
     threshold: float
     reason: list[str]
     figures: Mapping[str, Interval]
+    outlook: list[str]
 
 
 def tuned(traffic: Traffic, policy: Policy, target: TuningTarget, *, today: str | None = None) -> TunedThreshold:
@@ -74,8 +77,9 @@ def tuned(traffic: Traffic, policy: Policy, target: TuningTarget, *, today: str 
             "the policy holds answers back by their confidence, and the scorer of bundle "
             f"{traffic.bundle or 'base'} is not in this home: tune where the bundle is, or set accept.cascade to false"
         )
+    seen: list[str] = []
     if target.aim == "parity":
-        threshold, ground = _for_parity(traffic, way, policy, target)
+        threshold, ground, seen = _for_parity(traffic, way, policy, target)
     elif target.aim == "share":
         threshold, ground = _for_share(traffic, policy, way, target.value), _requests(traffic)
     else:
@@ -88,19 +92,21 @@ def tuned(traffic: Traffic, policy: Policy, target: TuningTarget, *, today: str 
             "student meets it, and that promises nothing"
         )
     day = today or time.strftime("%Y-%m-%d")
-    return TunedThreshold(threshold, [f"locum tune, {day}: {target}, {ground}", _expected(found, traffic)], found)
+    reason = [f"locum tune, {day}: {target}, {ground}", _expected(found, traffic)]
+    return TunedThreshold(threshold, reason, found, seen)
 
 
 def _requests(traffic: Traffic) -> str:
     return f"by {len(traffic)} requests of bundle {traffic.bundle or 'base'} over {traffic.days:.1f} days"
 
 
-def _for_parity(traffic: Traffic, way: Way, policy: Policy, target: TuningTarget) -> tuple[float, str]:
-    """(threshold, what it rests on). Over how many requests it is promised is the policy's word, if it has one."""
+def _for_parity(traffic: Traffic, way: Way, policy: Policy, target: TuningTarget) -> tuple[float, str, list[str]]:
+    """(threshold, what it rests on, what else could be promised). From how many requests on it is promised is the
+    policy's word, if it has one."""
     goal = Parity(at_least=target.value, confidence=target.confidence)
     if policy.objective.floor is not None:
         goal = goal.model_copy(update={"over_requests": policy.objective.floor.over_requests})
-    over = f" over any {goal.over_requests} requests" if goal.over_requests else " in the long run"
+    over = f" over any {goal.over_requests} requests and more" if goal.over_requests else " in the long run"
     audits, floor = int(traffic.audited.sum()), f"{target}{over}"
     least = _least_audits(goal)
     if audits < least:
@@ -108,20 +114,21 @@ def _for_parity(traffic: Traffic, way: Way, policy: Policy, target: TuningTarget
             f"the log cannot show a {floor}: that takes {least} audits with a verdict even if none fails, and bundle "
             f"{traffic.bundle or 'base'} has {audits}. Wait for more, or raise audit.rate"
         )
-    thresholds = certified(traffic, way, goal)
+    thresholds, seen = certified(traffic, way, goal), outlook(traffic, way, goal).lines
     evidence = thresholds.evidence
     if thresholds.route > 1 or evidence is None:
         bad = int((traffic.audited & ~traffic.acceptable).sum())
         raise StoreError(
             f"the log cannot show a {floor} at any threshold: the student failed {bad} of {audits} audits, and the "
-            "best scored failures come too soon. Wait for more audits or a better student, or lower the target"
+            "best scored failures come too soon. Wait for more audits or a better student, or lower the target.\n"
+            + "\n".join(seen)
         )
     ground = (
         f"{over.strip()}, by {evidence.examples} audits of bundle {traffic.bundle or 'base'}: "
         f"{evidence.unacceptable} of the {evidence.served} that the student would serve "
         f"fail, so at most {evidence.risk_bound:.2%} of all requests"
     )
-    return _up(thresholds.route), ground
+    return _up(thresholds.route), ground, seen
 
 
 def _least_audits(goal: Parity) -> int:

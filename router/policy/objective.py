@@ -22,8 +22,9 @@ class Parity(Part):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     """Of promises like this one, the share that hold when somebody counts."""
     over_requests: int | None = Field(1000, gt=0)
-    """It is promised for the next so many requests together, whose own luck the test allows for: who counts them finds
-    the floor broken no more often than promised. Null promises the long run alone."""
+    """It is promised for the next so many requests together and for every longer count, whose own luck the test allows
+    for: who counts them, however often, finds the floor broken no more often than promised. Null promises the long run
+    alone."""
 
 
 class Objective(Part):

@@ -32,10 +32,12 @@ WORSE = (1.3, 1.6, 2.0, 3.0, 5.0, 10.0, 30.0)
 """Odds of a loss, as multiples of the odds at the risk in question, that the gamblers against it bet on."""
 BETTER = (0.0, 0.1, 0.3, 0.5, 0.7, 0.85)
 """The same for those who bet that the risk is lower."""
-SUSPICIOUS = 10.0
+SUSPICIOUS = 4.0
 """The wealth that makes audits more frequent; it is reached again and again, and costs audits alone."""
-CALM = 2.0
+CALM = 1.5
 """The wealth below which suspicion, once raised, is laid down."""
+CERTAIN = 100.0
+"""The wealth that suspicion is no surer above, so that a long bad stretch does not outlast itself."""
 MEMORY = 300
 """Audits over which it is counted how much could be served."""
 LITTLE, WORTHWHILE = 0.5, 0.8
@@ -59,11 +61,12 @@ class Gamblers:
         rival = multiple / (1 + multiple)
         self._lost, self._kept = rival / null, (1 - rival) / (1 - null)  # (r, k)
         self._value = np.zeros_like(self._lost)
+        self._each = np.full(len(odds), 1 / len(odds))
         self._started = 0
 
     def update(self, lost: bool | Bools) -> None:
         """Plays one round; ``lost`` for all risks alike, or one for each, (r,)."""
-        factor = np.where(np.broadcast_to(lost, self._value.shape[:1])[:, None], self._lost, self._kept)
+        factor = np.where(np.asarray(lost)[..., None], self._lost, self._kept)
         self._value += start_share(self._started)
         self._value *= factor
         np.minimum(self._value, RICHEST, out=self._value)
@@ -72,7 +75,7 @@ class Gamblers:
     @property
     def wealth(self) -> Floats:
         """What all together have, of 1 at the beginning, what later starts will get included: (r,)."""
-        return np.asarray(self._value.mean(axis=1) + unspent(self._started))
+        return np.asarray(self._value @ self._each + unspent(self._started))
 
 
 def unspent(n: int) -> float:
@@ -99,18 +102,12 @@ class RunningParity:
         self._risks = limit * np.geomspace(1 / 16, 0.98 / limit, _SHOWN - 1)
         self._risks = np.sort(np.append(self._risks, limit))
         self._above, self._below = Gamblers(self._risks, WORSE), Gamblers(self._risks, BETTER)
-        self._limit = int(np.searchsorted(self._risks, limit))
         self._lost, self.audits = 0, 0
 
     def update(self, lost: bool) -> None:
         self._above.update(lost)
         self._below.update(lost)
         self._lost, self.audits = self._lost + lost, self.audits + 1
-
-    @property
-    def broken(self) -> bool:
-        """Whether the upper bound has fallen below the target."""
-        return bool(self._above.wealth[self._limit] >= self._bar)
 
     @property
     def estimate(self) -> float | None:
@@ -128,22 +125,49 @@ class RunningParity:
 
 
 class Suspicion:
-    """A quick, unsure look at the same question: Page's CUSUM (1954), wealth that never stays below 1.
+    """A quick, unsure look at each threshold: does it lose more than it may? Page's CUSUM (1954) for each, wealth that
+    never stays below 1.
 
     It forgets what was good, so that only the last stretch of losses counts. It promises little (at the floor,
-    ``SUSPICIOUS`` audits or more on average until it is raised) and needs to: it decides on nothing but audits.
+    ``SUSPICIOUS`` audits or more on average until it is raised) and needs to: it only makes audits more frequent and
+    the student serve less until it is laid down.
+
+    Args:
+        thresholds: strictest first, (t,).
     """
 
-    def __init__(self, target: float) -> None:
+    def __init__(self, target: float, thresholds: Floats) -> None:
+        self._thresholds = thresholds
         multiple = np.asarray(WORSE) * (1 - target) / target
         rival = multiple / (1 + multiple)
         self._lost, self._kept = rival / (1 - target), (1 - rival) / target
-        self._value = np.ones_like(rival)
-        self.raised = False
+        self._value = np.ones((len(thresholds), len(rival)))
+        self._each = np.full(len(rival), 1 / len(rival))
+        self._calm, self._raised = np.ones(len(thresholds), np.bool_), np.zeros(len(thresholds), np.bool_)
 
-    def update(self, lost: bool) -> None:
-        self._value = np.maximum(self._value, 1) * (self._lost if lost else self._kept)
-        self.raised = bool(self._value.mean() >= (CALM if self.raised else SUSPICIOUS))
+    def update(self, lost: Bools) -> None:
+        """``lost``: by each threshold, (t,)."""
+        np.maximum(self._value, 1, out=self._value)
+        self._value *= np.where(lost[:, None], self._lost, self._kept)
+        wealth = self._value @ self._each
+        self._calm = wealth < CALM
+        self._raised = wealth >= np.where(self._raised, CALM, SUSPICIOUS)
+        self._value *= np.minimum(1, CERTAIN / wealth)[:, None]
+
+    def raised(self, threshold: float) -> bool:
+        """Whether any threshold as strict as this or stricter is suspected."""
+        return bool(self._raised[: self._count(threshold)].any())
+
+    def loosest(self, threshold: float) -> float:
+        """This threshold where it is not suspected, else the loosest that, like all stricter ones, is calm; ``NEVER``
+        where the strictest is not."""
+        if not self.raised(threshold):
+            return threshold
+        calm = int(np.append(self._calm, False).argmin())
+        return float(self._thresholds[calm - 1]) if calm else NEVER
+
+    def _count(self, threshold: float) -> int:
+        return int(np.searchsorted(-self._thresholds, -threshold, side="right"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +216,13 @@ class Certificates:
 class Monitor:
     """The threshold in force, as it follows from one bundle's audits in their order.
 
-    It begins with the bundle's own. When the running parity's upper bound falls below ``target`` there is an alarm:
-    nothing more is served, evidence from before it counts no longer, and thresholds are certified anew from what
+    It begins with the bundle's own. When it is proven that what is certified loses more than it may, there is an
+    alarm: nothing more is served, evidence from before it counts no longer, and thresholds are certified anew from what
     is audited since, loosening as the evidence comes in. Between two alarms: a false alarm happens with
     probability ``1 - confidence`` at most, and so does a threshold that breaks the floor all the while.
+
+    A proof takes time, in which the floor would go on being broken. So what is only suspected is not served by
+    until the suspicion is laid down: the threshold in force is the strictest that either says.
 
     Without an alarm the same certificates loosen the bundle's threshold, at what doubt its own left over.
 
@@ -207,34 +234,39 @@ class Monitor:
     def __init__(self, target: float, confidence: float, *, start: float, spare: float) -> None:
         self._target, self._confidence = target, confidence
         self._grid = fixed_grid()
+        self._watched = np.sort(np.append(self._grid, start))[::-1] if start <= 1 else self._grid
         self.alarms, self.alarm, self._closed = 0, False, start > 1
-        self.threshold = start
+        self.certified = self.threshold = start
+        self.running = RunningParity(target, confidence)
         self._begin(1 - confidence if start > 1 else spare)
 
     def _begin(self, doubt: float) -> None:
-        self.running = RunningParity(self._target, self._confidence)
-        self._suspicion = Suspicion(self._target)
+        self._proof = Gamblers([1 - self._target], WORSE)
+        self._suspicion = Suspicion(self._target, self._watched)
         self._certificates = Certificates(self._target, doubt, self._grid)
 
     @property
     def wary(self) -> bool:
         """Whether more audits are wanted than usual: the student is not let in, or not yet as far as it might be,
         or something looks wrong."""
-        return self._closed or self._suspicion.raised
+        return self._closed or self._suspicion.raised(self.certified)
 
     def observe(self, outcome: AuditedRequest) -> None:
         """Takes the next audited request into account."""
         if outcome.acceptable is not None:
-            lost = outcome.final >= self.threshold and not outcome.acceptable
-            self.running.update(lost)
+            lost = (outcome.final >= self._watched) & (not outcome.acceptable)
+            self.running.update(outcome.final >= self.threshold and not outcome.acceptable)
+            self._proof.update(outcome.final >= self.certified and not outcome.acceptable)
             self._suspicion.update(lost)
         self._certificates.update(outcome)
-        if self.running.broken:
-            self.alarm, self._closed, self.threshold = True, True, NEVER
+        if self._proof.wealth[0] >= 1 / (1 - self._confidence):
+            self.alarm, self._closed, self.certified, self.threshold = True, True, NEVER, NEVER
             self.alarms += 1
+            self.running = RunningParity(self._target, self._confidence)
             self._begin(1 - self._confidence)
             return
-        self.threshold = min(self.threshold, self._certificates.loosest)
+        self.certified = min(self.certified, self._certificates.loosest)
+        self.threshold = self._suspicion.loosest(self.certified) if self.certified <= 1 else NEVER
         if self._closed and self._certificates.serves(WORTHWHILE):
             self.alarm = self._closed = False
         elif self.alarms and not self._certificates.serves(LITTLE):

@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+_NODES = 512
+"""Quantiles that an average over a distribution is taken at."""
+_HALVINGS = 50
 
 
 def clopper_pearson_upper(failures: int, n: int, confidence: float) -> float:
@@ -40,30 +43,83 @@ def break_probability(failures: int, n: int, level: float, horizon: int | None =
     return float(stats.hypergeom.cdf(failures, n + horizon, failures + 1 + allowed, n))
 
 
+def running_break_probability(failures: int, n: int, level: float, horizon: int) -> float:
+    """The chance that whoever keeps count of the next requests ever finds the floor broken: at most this.
+
+    Broken is where more than ``level`` of all requests since then have failed, at any count of ``horizon`` or more;
+    so this covers ``break_probability`` over the horizon and in the long run. The worst case's rate of failures is
+    Beta-distributed, as there. At a rate r below ``level``, either the first ``horizon`` requests break the floor, or
+    they end below it by u failures and the rest make up for that, which happens with probability exp(-t u) at
+    most, t the walk's adjustment coefficient (Lundberg 1903; Asmussen and Albrecher 2010, "Ruin Probabilities",
+    ch. IV). Summed over u that is the tail of a binomial at the conjugate rate r exp(t (1 - level)) > level.
+    """
+    if failures >= n:
+        return 1.0
+    from scipy.special import betaincinv
+
+    quantiles = (np.arange(_NODES) + 0.5) / _NODES
+    return float(_ever_broken(betaincinv(failures + 1, n - failures, quantiles), level, horizon).mean())
+
+
+def _ever_broken(rates: Floats, level: float, horizon: int) -> Floats:
+    """The chance by rate of failures, (n,), that more than ``level`` have failed at a count from ``horizon`` on."""
+    from scipy.stats import binom
+
+    allowed = math.floor(level * horizon + 1e-9)  # 0.05 * 20 is one failure, whatever its last binary digit
+    if allowed >= horizon:
+        return np.zeros(len(rates))
+    at_once = binom.sf(allowed, horizon, rates)
+    later = binom.cdf(allowed, horizon, _conjugate(np.minimum(rates, level), level))
+    return np.where(rates < level, np.minimum(at_once + later, 1.0), 1.0)
+
+
+def _conjugate(rates: Floats, level: float) -> Floats:
+    """The rates above ``level`` at which the count of failures drifts up just as fast, by likelihood, as it drifts
+    down at these: r exp(t (1 - level)) where r exp(t (1 - level)) + (1 - r) exp(-t level) = 1, t > 0. All (n,).
+
+    By bisection on the conjugate itself: of the pair r, s both have the same r**level * (1 - r)**(1 - level).
+    """
+
+    def likelihood(rate: Floats) -> Floats:
+        return np.asarray(level * np.log(rate) + (1 - level) * np.log1p(-rate))
+
+    rates = np.clip(rates, 1e-12, None)
+    wanted, low, high = likelihood(rates), np.full(len(rates), level), np.full(len(rates), 1 - 1e-12)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        below = likelihood(middle) > wanted
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return low
+
+
 def most_failures(n: int, level: float, confidence: float, horizon: int | None = None) -> int:
     """How many of a uniform sample of ``n`` may fail among those that a threshold lets in, so that the floor
-    breaks with probability ``1 - confidence`` at most (``break_probability``); -1 where even none is too many.
+    breaks with probability ``1 - confidence`` at most; -1 where even none is too many.
 
-    With a ``horizon`` both hold: over the next requests, and in the long run, which a few of them say little about.
+    In the long run (``break_probability``), or with a ``horizon`` at every count from there on, however often one
+    counts (``running_break_probability``).
     """
     doubt = 1 - confidence + 1e-12
 
     def too_many(failures: int) -> bool:
-        broken = break_probability(failures, n, level)
-        if horizon is not None:
-            broken = max(broken, break_probability(failures, n, level, horizon))
-        return broken > doubt
+        if break_probability(failures, n, level) > doubt:
+            return True
+        return horizon is not None and running_break_probability(failures, n, level, horizon) > doubt
 
     return bisect_left(range(n), True, key=too_many) - 1
 
 
 def prediction_level(level: float, horizon: int, confidence: float) -> float:
-    """The largest long-run rate at which more than ``level`` of ``horizon`` requests fail with probability
-    ``1 - confidence`` at most."""
-    from scipy.special import betaincinv
-
-    allowed = math.floor(level * horizon + 1e-9)
-    return 1.0 if allowed >= horizon else float(betaincinv(allowed + 1, horizon - allowed, 1 - confidence))
+    """The largest long-run rate at which more than ``level`` have failed at some count of ``horizon`` or more with
+    probability ``1 - confidence`` at most."""
+    if math.floor(level * horizon + 1e-9) >= horizon:
+        return 1.0
+    low, high = 0.0, level
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        seldom = _ever_broken(np.array([middle]), level, horizon)[0] <= 1 - confidence
+        low, high = (middle, high) if seldom else (low, middle)
+    return low
 
 
 def betting_gains(weights: Floats, level: float, confidence: float) -> tuple[Floats, Floats]:

@@ -158,6 +158,31 @@ def test_suspicion_asks_for_more_audits_before_there_is_proof() -> None:
     assert not watched.wary
 
 
+def test_what_is_suspected_is_not_served_by_until_it_is_laid_down() -> None:
+    watched = monitor()
+    settle(watched, stream(7, 0.02), 300)
+    assert watched.threshold == 0.5
+    while not watched.wary:
+        watched.observe(AuditedRequest(0.6, False))  # what scores above that is as good as it was
+    assert (watched.alarm, watched.certified) == (False, 0.5)
+    assert 0.6 < watched.threshold < 0.7
+    settle(watched, lambda: AuditedRequest(0.6, True), 100)
+    assert watched.threshold == 0.5
+
+
+def test_where_the_strictest_is_suspected_nothing_is_served() -> None:
+    watched = monitor()
+    while not watched.wary:
+        watched.observe(AuditedRequest(1.0, False))
+    assert (watched.alarm, watched.threshold) == (False, NEVER)
+
+
+def test_what_was_suspected_rightly_is_proven_though_it_no_longer_serves() -> None:
+    watched = monitor()
+    assert observe(watched, lambda: AuditedRequest(0.6, False), 50) is not None
+    assert (watched.certified, watched.threshold) == (NEVER, NEVER)
+
+
 def test_bounds_hold_the_parity_and_cross_when_it_changes() -> None:
     rng = np.random.default_rng(6)
     running = RunningParity(TARGET, CONFIDENCE)
@@ -165,8 +190,6 @@ def test_bounds_hold_the_parity_and_cross_when_it_changes() -> None:
     for _ in range(1500):
         running.update(bool(rng.random() < 0.03))
     assert 0.94 < running.lower < 0.97 < running.upper < 0.99
-    assert not running.broken
     for _ in range(300):
         running.update(bool(rng.random() < 0.25))
-    assert running.broken
     assert running.upper < TARGET

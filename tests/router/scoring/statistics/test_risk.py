@@ -9,6 +9,7 @@ from router.scoring.statistics.risk import (
     clopper_pearson_upper,
     most_failures,
     prediction_level,
+    running_break_probability,
     wilson_interval,
 )
 
@@ -56,18 +57,38 @@ def test_a_long_horizon_is_the_long_run_and_a_short_one_costs_more() -> None:
 
 
 def test_a_horizon_of_which_all_may_fail_is_never_broken() -> None:
-    assert break_probability(0, 10, 1.0, 5) == 0
+    assert break_probability(0, 10, 1.0, 5) == running_break_probability(0, 10, 1.0, 5) == 0
 
 
-def test_few_requests_promise_no_more_than_the_long_run_allows() -> None:
-    assert break_probability(90, 1000, 0.05, 1) < 0.1 < break_probability(90, 1000, 0.05)  # one request seldom fails
-    assert most_failures(1000, 0.05, 0.9, 1) == most_failures(1000, 0.05, 0.9)
+@pytest.mark.parametrize(("failures", "n", "horizon"), [(3, 200, 1000), (22, 1000, 200), (69, 2000, 1000)])
+def test_whoever_counts_on_finds_the_floor_broken_as_often_as_said(failures: int, n: int, horizon: int) -> None:
+    """Exact by the next requests' law (Polya's urn), step by step; what is said is half as much again at most."""
+    allowed = int(0.05 * horizon + 1e-9)
+    chances = stats.betabinom.pmf(np.arange(allowed + 1), horizon, failures + 1, n - failures)
+    for at in range(horizon, 20 * horizon):
+        fails = (failures + 1 + np.arange(len(chances))) / (n + 1 + at)
+        chances = np.append(chances * (1 - fails), 0.0) + np.append(0.0, chances * fails)
+        chances = chances[: int(0.05 * (at + 1) + 1e-9) + 1]
+    rest = stats.beta.cdf(0.05, failures + 1 + np.arange(len(chances)), n - failures + 20 * horizon)
+    broken = 1 - float((chances * rest).sum())
+    said = running_break_probability(failures, n, 0.05, horizon)
+    assert broken - 0.001 < said < 1.5 * broken
+    assert said > break_probability(failures, n, 0.05, horizon)
 
 
-@pytest.mark.parametrize(("level", "horizon"), [(0.05, 300), (0.02, 1000), (0.1, 5)])
+def test_more_may_fail_where_nobody_counts_on() -> None:
+    assert most_failures(1000, 0.05, 0.95, 1000) < most_failures(1000, 0.05, 0.95)
+
+
+@pytest.mark.parametrize(("level", "horizon"), [(0.05, 300), (0.02, 1000), (0.1, 50)])
 def test_a_rate_is_found_that_a_horizon_exceeds_as_seldom_as_asked(level: float, horizon: int) -> None:
-    rate = prediction_level(level, horizon, 0.95)
-    assert stats.binom.sf(int(level * horizon + 1e-9), horizon, rate) == pytest.approx(0.05)
+    rate, allowed = prediction_level(level, horizon, 0.95), int(level * horizon + 1e-9)
+    rng = np.random.default_rng(0)
+    failed = rng.random((2000, 20 * horizon), np.float32) < rate
+    counts = np.cumsum(failed, axis=1, dtype=np.int32)[:, horizon - 1 :]
+    over = counts > level * np.arange(horizon, 20 * horizon + 1) + 1e-9
+    assert stats.binom.sf(allowed, horizon, rate) < 0.05
+    assert 0.02 < over.any(axis=1).mean() < 0.05 + 0.01
 
 
 def test_betting_refutes_a_true_rate_no_more_often_than_it_may() -> None:
