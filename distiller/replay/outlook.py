@@ -76,7 +76,7 @@ def outlook(traffic: Traffic, way: Way, goal: Parity) -> Outlook:
 
     def share(floor: float) -> float:
         evidence = certified(traffic, way, goal.model_copy(update={"at_least": floor})).evidence
-        return evidence.share if evidence else 0.0
+        return (evidence.share or 0.0) if evidence else 0.0
 
     audited = traffic.audited
     served = _Ranked(final_scores(traffic, way)[audited], traffic.acceptable[audited])
