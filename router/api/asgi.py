@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -32,6 +33,7 @@ from router.errors import (
 from router.metrics.labels import Rejection
 from router.settings import Limits
 from router.wire.chat import JSON, Headers
+from router.wire.threads import aside
 
 SLOWEST = 1000
 """Bytes a second that a client sends or takes at least: a slower one holds memory, and perhaps a backend, for
@@ -100,7 +102,7 @@ async def _read(receive: Receive, limit_bytes: int, patience: asyncio.Timeout) -
         if size > limit_bytes:
             raise TooLarge(f"the request is longer than {limit_bytes} bytes")
         if not message.get("more_body"):
-            return b"".join([*parts, part]) if parts else part
+            return await aside(partial(b"".join, [*parts, part]), size) if parts else part
         parts.append(part)
         patience.reschedule(due + size / SLOWEST)
 

@@ -270,7 +270,7 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> tuple[bytes, boo
         raise
     if size > most:
         response.close()
-    return b"".join(pieces), size <= most
+    return await aside(partial(b"".join, pieces), size), size <= most
 
 
 def _is_packed(response: aiohttp.ClientResponse) -> bool:
