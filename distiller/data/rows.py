@@ -46,6 +46,7 @@ class Skip(StrEnum):
     NOT_TEXT = "not_only_text"
     SEVERAL = "several_answers"
     NO_RIGHT = "no_right_to_train"
+    REDACTED = "changed_by_redaction"
     HOLDOUT_PROMPT = "holdout_prompt"
     HOLDOUT_CONVERSATION = "holdout_conversation"
     HOLDOUT_NEAR_COPY = "near_copy_of_holdout"
@@ -150,7 +151,7 @@ def row_of(record: Record, policy: Policy, judges: Judges) -> DatasetRow | Skip:
     reason = _unusable(record, teacher)
     if reason or teacher is None or teacher.message is None or record.request is None:
         return reason or Skip.NO_TEACHER
-    kinds = policy.log.redact
+    kinds = policy.log.kinds(record.task)
     asked = asked_in(record.request["messages"])
     messages = [_plain(m, asked) for m in record.request["messages"]]
     answer = _text(teacher.message.get("content"))
@@ -163,24 +164,26 @@ def row_of(record: Record, policy: Policy, judges: Judges) -> DatasetRow | Skip:
         return odd
     if not _is_writable((options, record.task, teacher.message)):
         return Skip.NOT_UNICODE
-    redacted = redact(said.answer, kinds)
+    learnt = [messages, answer, options]
+    if not record.as_said(Tier.TEACHER) or redact_json(learnt, kinds) != learnt:
+        return Skip.REDACTED
     return DatasetRow(
         request_id=record.request_id,
         conversation_id=alias(record.conversation_id),
         created_at=record.created_at,
-        messages=[{"role": m["role"], "content": redact(m["content"], kinds)} for m in messages if m],
-        answer=redacted,
+        messages=[m for m in messages if m],
+        answer=said.answer,
         teacher=teacher.model,
         rights=right_to(teacher, policy) or NO_RIGHT,
         task=redact(record.task, kinds) if record.task else record.task,
         user=None if record.user is None else alias(record.user),
         owner=None if record.owner is None else alias(record.owner),
         student_ok=_student_ok(record, teacher, judges),
-        options=redact_json(options, kinds),
+        options=options,
         streamed=record.streamed,
         teacher_right=record.right(Tier.TEACHER),
         teacher_tokens=teacher.usage.output_tokens,
-        top_logprobs=_spelling(teacher.top_logprobs, redacted),
+        top_logprobs=_spelling(teacher.top_logprobs, said.answer),
         rationale=redact("\n\n".join(filter(None, (thoughts_of(teacher.message), said.rationale))), kinds),
     )
 

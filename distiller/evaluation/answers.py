@@ -19,6 +19,7 @@ from router.contracts.records import Signals
 from router.errors import EngineError, JudgeError
 from router.judges.judge import Judges
 from router.judges.pair import Pair
+from router.judges.soundness import AnswerSoFar, structural
 from router.policy.engines import SAMPLING
 from router.policy.judges import Normalised
 from router.policy.policy import AcceptPart
@@ -59,7 +60,8 @@ class StudentAnswer(BaseModel):
     word is worth keeping (None: it could not tell), or by a person (``judged_by`` is None). ``right`` and
     ``teacher_right``: whether it and the teacher's are right, by a judge or a user who could tell without comparing.
     ``default_temperature`` is what the policy had a student answer by where the client said nothing, when it did; None
-    in files of older versions, which knew of none.
+    in files of older versions, which knew of none. ``kept_back``: it never leaves, whatever the threshold, since it is
+    not sound (``router.judges.soundness``) or none of the answers that there are.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,6 +77,7 @@ class StudentAnswer(BaseModel):
     right: bool | None = None
     teacher_right: bool | None = None
     default_temperature: float | None = None
+    kept_back: bool = False
 
 
 def keep_answers(path: Path, answers: Iterable[StudentAnswer]) -> None:
@@ -168,7 +171,7 @@ class Asker:
         if found is None:
             nothing = {"role": "assistant", "content": ""}
             return StudentAnswer(request_id=question.request_id, message=nothing, default_temperature=self.temperature)
-        answer = self._parsed(question.request_id, found, asyncio.get_running_loop().time() - start)
+        answer = self._parsed(question, found, asyncio.get_running_loop().time() - start)
         if self.accept.samples and answer.signals is not None:
             free = {name: value for name, value in question.body.items() if name not in SAMPLING}
             drawn = ({**free, "temperature": 1.0, "seed": seed} for seed in range(self.accept.samples))
@@ -203,18 +206,20 @@ class Asker:
                 said = f"{type(e).__name__}: {e}"
         raise EngineError(f"the student's engine did not answer request {question.request_id}: {said}")
 
-    def _parsed(self, request_id: str, answer: Mapping[str, Any], seconds: float) -> StudentAnswer:
+    def _parsed(self, question: StudentQuestion, answer: Mapping[str, Any], seconds: float) -> StudentAnswer:
         choice = answer["choices"][0]
         message, finish_reason = choice["message"], choice.get("finish_reason")
         told, text = (choice.get("logprobs") or {}).get("content") or [], message.get("content")
         own = told[: within_answer(told, None if message.get("tool_calls") else text or "", finish_reason)]
         logprobs, texts = [t["logprob"] for t in own], [t["token"] for t in own[: self.accept.hold_tokens]]
+        seen = AnswerSoFar(message, finish_reason)
         return StudentAnswer(
-            request_id=request_id,
+            request_id=question.request_id,
             message=message,
             finish_reason=finish_reason,
             signals=of_answer(logprobs, text, texts, self.accept.hold_tokens),
             output_tokens=len(own) or (answer.get("usage") or {}).get("completion_tokens", 0),
             seconds=seconds,
             default_temperature=self.temperature,
+            kept_back=structural(seen, self.judges.form(question.body, question.task)) is not None,
         )

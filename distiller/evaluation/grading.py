@@ -10,7 +10,7 @@ from distiller.data.rows import DatasetRow
 from distiller.evaluation.answers import StudentAnswer, StudentQuestion
 from distiller.evaluation.gate import PairedOutcome
 from distiller.evaluation.slices import slices_of
-from router.contracts.decision import Tier
+from router.contracts.decision import Deferral, Tier
 from router.contracts.records import Record
 from router.judges.judge import Judges
 from router.judges.pair import Pair
@@ -48,7 +48,7 @@ def live_answer(record: Record, versions: frozenset[str], temperature: float) ->
 
     ``versions`` names the student versions that are this student, ``temperature`` is the policy's.
     """
-    counts = record.decision.audited and record.is_traffic
+    counts = record.decision.audited and record.is_traffic and record.as_said(Tier.STUDENT)
     answer, audit = record.answer_of(Tier.STUDENT) if counts else None, record.audit
     if answer is None or answer.message is None or answer.finish_reason is None:
         return None
@@ -67,6 +67,7 @@ def live_answer(record: Record, versions: frozenset[str], temperature: float) ->
         right=record.right(Tier.STUDENT),
         teacher_right=record.right(Tier.TEACHER),
         default_temperature=temperature,
+        kept_back=record.deferral not in (None, Deferral.CONFIDENCE),
     )
 
 
@@ -122,6 +123,7 @@ def _example(question: StudentQuestion, answer: StudentAnswer, acceptable: bool)
         teacher=teacher,
         request_id=question.request_id,
         teacher_tokens=question.teacher_tokens,
+        kept_back=answer.kept_back,
     )
 
 

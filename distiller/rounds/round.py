@@ -29,6 +29,7 @@ from distiller.bundles import (
     write_bundle,
 )
 from distiller.config import Configs, TrainConfig
+from distiller.data.rows import Skip
 from distiller.evaluation import grading
 from distiller.evaluation.answers import StudentAnswer, StudentQuestion, read_answers
 from distiller.evaluation.gate import LEAST_ROWS, PairedOutcome, judge
@@ -354,7 +355,7 @@ class Round:
             at=time.time(),
             bundle=bundle,
             parent=m.parent_id,
-            reasons=tuple(reasons),
+            reasons=(*reasons, *_left_out(m.dataset.skipped)),
             counts=m.dataset.counts,
             skipped=m.dataset.skipped,
             acceptable_rate=rates[0],
@@ -369,3 +370,10 @@ class Round:
             synthetic_run=self.synthetic_run,
             page=None if self.page is None else str(self.page),
         )
+
+
+def _left_out(skipped: Mapping[str, int]) -> tuple[str, ...]:
+    """What no student learns, and why."""
+    redacted = skipped.get(Skip.REDACTED, 0)
+    why = f"{redacted} records left out: redaction changed what was said (log.redact_except keeps a task's)"
+    return (why,) if redacted else ()

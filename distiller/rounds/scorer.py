@@ -54,9 +54,7 @@ def fit_bundle_scorer(
         "seed": seed,
         "scorer": scorer.learned.facts,
         "dev": quality(scorer.held_out_, scorer.held_out_accept_, known),
-        "holdout": quality(
-            sample.scores, sample.scores if sample.accepts is None else sample.accepts, sample.acceptable
-        ),
+        "holdout": quality(sample.scores, sample.shown, sample.acceptable),
         "student_share": thresholds.evidence.share if thresholds.evidence else 0.0,
         "thresholds": thresholds.model_dump(),
     }

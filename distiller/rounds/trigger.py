@@ -11,7 +11,7 @@ from distiller.data.rights import admissible
 from distiller.economics.worth import Worth
 from distiller.evaluation.gate import LEAST_ROWS
 from distiller.home import RoundKind
-from router.contracts.decision import NOVEL
+from router.contracts.decision import NOVEL, Tier
 from router.contracts.guard_report import GuardReport
 from router.contracts.records import Record
 from router.policy.policy import Policy
@@ -42,6 +42,7 @@ class Tally:
     def add(self, seq: int, record: Record, policy: Policy) -> Tally:
         """This tally with one more record."""
         usable = record.status == 200 and record.request is not None and record.is_traffic
+        usable = usable and record.as_said(Tier.TEACHER)
         audited = usable and record.decision.audited
         trainable = usable and not audited and admissible(record, policy)
         acceptable = audited and record.audit is not None and record.audit.acceptable is True

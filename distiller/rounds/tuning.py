@@ -31,7 +31,8 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class ScoredSample:
-    """Judged requests as a scorer sees them, (n,) each; ``accepts`` is None without the cascade's second look.
+    """Judged requests as a scorer sees them, (n,) each; ``accepts`` is None without the cascade's second look,
+    and -1 for what is kept back whatever the threshold.
     ``compared`` is what routing holds against its threshold: the scores, or for a share the worths."""
 
     scores: Floats
@@ -51,9 +52,14 @@ class ScoredSample:
         accepts = None
         if policy.accept.cascade and scorer.learned.head is not None:
             pairs = zip(scores.tolist(), examples, strict=True)
-            accepts = np.array([scorer.accept(p, e.judged) for p, e in pairs], np.float64)
+            accepts = np.array([-1.0 if e.kept_back else scorer.accept(p, e.judged) for p, e in pairs], np.float64)
         acceptable = np.array([e.acceptable for e in examples], np.bool_)
         return cls(scores, compared, accepts, acceptable, np.array([e.weight for e in examples], np.float64))
+
+    @property
+    def shown(self) -> Floats:
+        """The probabilities by which answers leave, (n,); 0 for what never does."""
+        return self.scores if self.accepts is None else np.maximum(self.accepts, 0.0)
 
     def certify(self, policy: Policy, route: float) -> Thresholds:
         """For a quality floor. ``route`` must have been fixed without these rows."""

@@ -15,7 +15,7 @@ from router.backends.base import Backend, WaitingTime
 from router.backends.faults import surely_unpaid
 from router.backends.roster import PolicyBackends
 from router.bundles.watcher import LiveBundle, ServingSet
-from router.cascade.acceptance import judge_answer
+from router.cascade.acceptance import asked_form, judge_answer, tokens_held
 from router.cascade.audit import Auditor, Quiet
 from router.cascade.deadlines import Deadlines
 from router.cascade.exchange import CLIENT_LEFT, Exchange, Services, fallback_cause
@@ -26,7 +26,7 @@ from router.contracts.decision import Deferral, Fallback, Reason, Tier
 from router.contracts.records import Answer, AnswerKind
 from router.errors import BudgetSpent, UpstreamError, UpstreamRefused, UpstreamUnable, UpstreamUnreachable
 from router.judges.judge import Judges
-from router.judges.soundness import AnswerSoFar, AskedForm, wanted
+from router.judges.soundness import AnswerSoFar, AskedForm
 from router.policy.policy import Policy
 from router.pricing import counterfactual_usd
 from router.routing.decision import RequestView, lacking, stands_in
@@ -78,6 +78,7 @@ class Cascade:
         self._serving, self._routing, self._shared, self._tiers = serving, routing, shared, shared.tiers
         self.till = routing.till
         self.payments = Payments(self.till)
+        self._judges = judges
         self._samples = Samples(self._tiers, judges, backends.prices)
         self._quiet = Quiet()
         self._auditor: Auditor[Exchange] = Auditor(
@@ -188,21 +189,23 @@ class Cascade:
         ask = self._stream if exchange.chat.streamed else self._whole
         failed: UpstreamError | UpstreamRefused | None = None
         for step in self._plan(exchange):
-            before = exchange.reason
+            before, tier = exchange.reason, step.backend.tier
+            form = asked_form(self.policy, self._judges, exchange.chat, tier, judged=step.judged)
             if step.stands_in and failed is not None:
                 if not self._may_stand_in(exchange, failed):
                     break
                 exchange.reason = Reason.BUDGET if isinstance(failed, BudgetSpent) else Reason.FALLBACK
-            paid = self._quiet if step.backend.tier is Tier.STUDENT else self.payments.paying(exchange, step.backend)
+            paid = self._quiet if tier is Tier.STUDENT else self.payments.paying(exchange, step.backend)
             try:
                 with paid:
-                    await ask(step.backend, exchange, sink, wanted(exchange.chat.body) if step.judged else None)
+                    await ask(step.backend, exchange, sink, form)
                 return
             except (_Deferred, UpstreamError, UpstreamRefused) as error:
                 if exchange.committed:
                     raise
                 if step.stands_in:
                     exchange.reason = before
+                    exchange.deferral = error.cause if isinstance(error, _Deferred) else exchange.deferral
                     continue
                 failed = _noted(step.backend, exchange, error, failed)
                 if failed is not None and step.backend is self.backends.teachers[-1]:
@@ -225,7 +228,8 @@ class Cascade:
     def _may_stand_in(self, exchange: Exchange, failed: UpstreamError | UpstreamRefused) -> bool:
         """Whether the student answers, unjudged and marked, since no teacher can. Not where it just failed itself,
         nor what it is unfit for, nor where the policy refuses what it has no money for or lets no such student in."""
-        if exchange.reason in (Reason.CAPABILITY, Reason.FALLBACK) or self._unfit(exchange):
+        outside = exchange.deferral in (Deferral.OUTSIDE, Deferral.SCHEMA)  # it would say it again
+        if exchange.reason in (Reason.CAPABILITY, Reason.FALLBACK) or outside or self._unfit(exchange):
             return False
         if isinstance(failed, BudgetSpent):
             return not self.policy.objective.refuses
@@ -250,7 +254,7 @@ class Cascade:
 
     async def _stream(self, backend: Backend, exchange: Exchange, sink: Sink, want: AskedForm | None) -> None:
         """A stream, held back until the commit point: enough tokens to judge, or its end."""
-        hold = self.policy.accept.hold_tokens if want is not None else 0
+        hold = tokens_held(self.policy, want)
         relay, held, first = Relay(exchange, backend), b"", 0.0
         body = await aside(partial(request_for, backend, exchange, streamed=True), exchange.chat.size)
         wish = wished(exchange, backend)

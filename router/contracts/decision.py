@@ -38,7 +38,8 @@ class Reason(StrEnum):
 
 
 class Deferral(StrEnum):
-    """Why a student's answer was not let out. A closed set."""
+    """Why a student's answer was not let out. A closed set. ``outside``: it is none of the answers that there are;
+    ``personal``: it holds what the log redacts, so that nothing like it was ever measured."""
 
     CONFIDENCE = "confidence"
     EMPTY = "empty"
@@ -46,6 +47,8 @@ class Deferral(StrEnum):
     SCHEMA = "schema"
     REPETITION = "repetition"
     TRUNCATED = "truncated"
+    OUTSIDE = "outside"
+    PERSONAL = "personal"
 
 
 class Fallback(StrEnum):

@@ -5,6 +5,7 @@ Plain dataclasses, since one is made for every request; what is read back is val
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -17,6 +18,9 @@ from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
 
 USERS_WORD = "feedback"
 """The judge of a verdict that is a user's own word (``Audit.judge``)."""
+
+
+_MARK = re.compile(r"\[(?:SECRET|EMAIL|IBAN|CARD|PHONE|IP)\]")
 
 
 def verdict_of(score: float | None) -> bool | None:
@@ -122,6 +126,7 @@ class Answer:
     ``top_logprobs``: a teacher's likeliest tokens at each position, where the policy asks for them and neither it nor
     redaction took the text away: packed (``router.contracts.logprobs``), or until they are kept as the API told them.
     ``broken``: it is not all that the backend said, since a part could not be read: no answer to learn from.
+    ``redacted``: its message is not kept as it was said; None where nobody knows: unwritten, or by an older Locum.
     ``temperature``: by which a student drew it, where that was not the client's word; None in older records too.
     """
 
@@ -140,6 +145,7 @@ class Answer:
     top_logprobs: str | list[Any] | None = None
     broken: bool = False
     temperature: float | None = None
+    redacted: bool | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -170,7 +176,8 @@ class Record:
     ``owner`` names the client key that the request came with, and tells nothing of it; None without keys, and in
     records older than owners. The conversation is that owner's alone.
     ``acceptance`` is the probability by which the student's answer was let out or deferred, None where it was not
-    asked. ``overhead_seconds`` is the request's time less the time spent waiting for upstreams. ``reduced`` tells why
+    asked. ``redacted``: what shapes an answer of the request is not kept as it was said; None where nobody knows.
+    ``overhead_seconds`` is the request's time less the time spent waiting for upstreams. ``reduced`` tells why
     money and decision are all that is left of it.
     """
 
@@ -201,6 +208,7 @@ class Record:
     audit: Audit | None = None
     feedback: float | None = None
     reduced: ReductionReason | None = None
+    redacted: bool | None = None
 
     @property
     def cost_usd(self) -> Decimal:
@@ -216,6 +224,13 @@ class Record:
     def is_traffic(self) -> bool:
         """Whether it counts in anything but money: see ``router.contracts.decision.is_traffic``."""
         return is_traffic(self.decision.reason, self.reason, self.fallback)
+
+    def as_said(self, *tiers: Tier) -> bool:
+        """Whether the request and these tiers' answers are kept as they were said, as far as they are kept: only such
+        a record can be learnt from, or measured by anew. Of what an older Locum wrote, what has a mark is not."""
+        said = (answer for tier in tiers if (answer := self.answer_of(tier)) is not None)
+        parts = [(self.redacted, self.request), *((answer.redacted, answer.message) for answer in said)]
+        return not any(_marked(part) if changed is None else changed for changed, part in parts)
 
     @property
     def saved_usd(self) -> Decimal:
@@ -254,6 +269,10 @@ class Record:
         audited = self.audit.answer if self.audit else None
         found = [a for a in [*self.answers, audited] if a and a.tier is tier]
         return min(found, key=lambda a: a.finish_reason is None, default=None)
+
+
+def _marked(part: object) -> bool:
+    return part is not None and _MARK.search(str(part)) is not None
 
 
 def read_record(text: str | bytes) -> Record:

@@ -52,13 +52,18 @@ class PairJudge:
     ``immediate``: ``now`` always has a verdict, and at once: nothing is asked, loaded or run that is not ours;
     ``absolute``: it may know of an answer that it is wrong without comparing it with another; ``sees_calls``: it judges
     answers that call tools too, which else are compared by their calls; ``says_same``: its verdict on two answers of
-    one tier says whether they say the same.
+    one tier says whether they say the same; ``closed``: the answers that there are, are known.
     """
 
     immediate = True
     absolute = False
     sees_calls = False
     says_same = True
+    closed = False
+
+    def outside(self, answer: Message) -> bool:
+        """Whether an answer is surely none of those that there are."""
+        return False
 
     def learn(self, teacher: Message) -> None:
         """Takes a teacher's answer into account before anything is judged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from functools import cache, partial
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from router.judges.labels import LabelSet
 from router.judges.llm import LlmJudge
 from router.judges.pair import Message, Pair, Verdict, calls
 from router.judges.semantic import SemanticJudge
+from router.judges.soundness import AskedForm, wanted
 from router.policy.judges import AnyJudge, Feedback
 from router.wire.threads import aside
 
@@ -85,6 +87,12 @@ class Judges:
     def absolute(self, task: str | None) -> bool:
         """Whether ``now`` may know of an answer that it is wrong without comparing it with another."""
         return self._of(task).absolute
+
+    def form(self, body: Mapping[str, Any], task: str | None) -> AskedForm:
+        """What an answer to this request must be like, whatever it says: as the client asked, and one of those that
+        there are, where these are known."""
+        judge, form = self._of(task), wanted(body)
+        return replace(form, outside=judge.outside) if judge.closed else form
 
     def learn(self, task: str | None, teacher: Message) -> None:
         """Takes a teacher's answer into account before anything is judged: it may be a label."""

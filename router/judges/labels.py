@@ -28,6 +28,11 @@ class LabelSet(PairJudge):
         self._known = {name: None for label in labels if (name := _normal(label))}
         self._learns = not self._known
         self._pattern: re.Pattern[str] | None = None
+        self.closed = not self._learns
+
+    def outside(self, answer: Message) -> bool:
+        """Where the labels were given: an answer that is not exactly one of them."""
+        return self.closed and len(self.found(answer)) != 1
 
     def learn(self, teacher: Message) -> None:
         """Takes the teacher's whole answer as a label, where labels are learned and it may be one."""

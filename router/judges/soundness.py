@@ -4,7 +4,7 @@ goes round in a loop or was cut off."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import orjson
 
 from router.contracts.decision import Deferral
 from router.contracts.records import Signals
+from router.judges.pair import Message
 from router.judges.schema import fits, schema_of
 
 _CANNOT = r"(?:can't|cannot|can not|won't be able to|(?:am|'m) (?:unable|not able) to|(?:do not|don't) have)"
@@ -47,11 +48,21 @@ class AskedForm:
 
     ``json``: it must be JSON, an object unless a ``schema`` says otherwise; ``schema``: and not break
     it, as far as that can be told. ``limited``: the client set the length itself, so an answer cut there is as asked.
+    ``outside`` tells of a whole message that it is none of the answers that there are, where these are known;
+    ``kinds``: personal data that it must not hold. ``closed_only``: it must be one of those, and nothing else is asked.
     """
 
     json: bool = False
     schema: Mapping[str, Any] | None = None
     limited: bool = False
+    outside: Callable[[Message], bool] | None = None
+    kinds: tuple[str, ...] = ()
+    closed_only: bool = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the answers are a closed set: such a one is short, and is looked at whole."""
+        return self.schema is not None or self.outside is not None
 
 
 _FREE, _LIMITED = AskedForm(), AskedForm(limited=True)
@@ -90,7 +101,7 @@ def wanted(body: Mapping[str, Any]) -> AskedForm:
 def structural(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:
     """What is wrong with an answer whatever the question was; None where nothing is."""
     text, calls = seen.text, seen.message.get("tool_calls")
-    if calls:
+    if calls and not want.outside:
         return Deferral.SCHEMA if seen.complete and not _calls_parse(calls) else None
     if seen.message.get("refusal") or seen.finish_reason == "content_filter" or _refuses(text):
         return Deferral.REFUSAL
@@ -98,11 +109,24 @@ def structural(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:
         return Deferral.EMPTY if seen.complete or len(text) >= _BLANK_CHARS else None
     if seen.finish_reason == "length" and not want.limited:
         return Deferral.TRUNCATED
-    if want.json:
-        cut_as_asked = seen.finish_reason == "length"
-        fits = _as_asked(text, want.schema) if seen.complete and not cut_as_asked else _opens_as_json(text, want)
-        return None if fits else Deferral.SCHEMA
-    return Deferral.REPETITION if _loops(text) else None
+    return out_of_set(seen, want) or _misshapen(seen, want)
+
+
+def out_of_set(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:
+    """Whether a whole answer is none of a closed set, cut off or not."""
+    if not seen.complete:
+        return None
+    if want.outside is not None and want.outside(seen.message):
+        return Deferral.OUTSIDE
+    return Deferral.SCHEMA if want.schema is not None and not _as_asked(seen.text, want.schema) else None
+
+
+def _misshapen(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:
+    if not want.json:
+        return Deferral.REPETITION if _loops(seen.text) else None
+    whole = seen.complete and seen.finish_reason != "length"
+    fits = _as_asked(seen.text, want.schema) if whole else _opens_as_json(seen.text, want)
+    return None if fits else Deferral.SCHEMA
 
 
 def _refuses(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
@@ -224,18 +225,39 @@ class Rule(Part):
     """Who answers such a request."""
 
 
+PersonalKind = Literal["email", "phone", "card", "iban", "ip", "secret"]
+
+
 class LogPart(Part):
     """What the log keeps."""
 
     text: bool = True
     """Whether what was asked and answered is kept. Without it nothing is trained on."""
-    redact: tuple[Literal["email", "phone", "card", "iban", "ip", "secret"], ...] = ("email", "phone", "card", "secret")
-    """What is replaced by a mark before it is written."""
+    redact: tuple[PersonalKind, ...] = ("email", "phone", "card", "secret")
+    """What is replaced by a mark before it is written. A request that this changes, or whose answer it changes, is
+    neither trained on nor measured by, since nothing would be learnt of what was said; `locum status` counts them."""
+    redact_except: Mapping[str, tuple[PersonalKind, ...]] = Field(default_factory=dict)
+    """By task tag (``metadata.task``), what of ``redact`` is kept as it was said, so that a task can be learnt whose
+    answers are personal data: ``{extract-email: [email]}``. Where a parity is promised, a student's answers that hold
+    any other are the teacher's to give."""
     files: Literal["keep", "hash", "none"] = "keep"
     """Images, sound and documents inside messages: kept, once however many turns repeat them and as long as a record
     holds them; or their hashes alone; or nothing."""
     retention_days: int = Field(30, gt=0)
     """How long a record is kept."""
+
+    @model_validator(mode="after")
+    def exempts_what_it_redacts(self) -> Self:
+        for task, kinds in self.redact_except.items():
+            if not task or not kinds or (idle := set(kinds) - set(self.redact)):
+                what = f"{', '.join(sorted(idle))} is not in 'redact'" if task and kinds else "say which task, and what"
+                raise ValueError(f"log: 'redact_except' of {task!r}: {what}")
+        return self
+
+    def kinds(self, task: str | None) -> tuple[PersonalKind, ...]:
+        """What is redacted of requests with this task tag (None: without one)."""
+        kept = self.redact_except.get(task, ()) if task is not None else ()
+        return tuple(kind for kind in self.redact if kind not in kept) if kept else self.redact
 
 
 class Policy(Part):

@@ -80,6 +80,13 @@ def _learning(policy: Policy, summary: Summary) -> Text:
     text = Text.assemble(("Learning", "bold"), f"\nescalations {summary.escalations}")
     text.append(f", teacher answers to learn from {summary.trainable}")
     text.append(f" (a round starts at {policy.distil.min_new_records} new ones)")
+    if summary.redacted:
+        tasks = ", ".join(f"{task} {n}" for task, n in summary.redacted.most_common(5))
+        text.append(
+            f"\n{summary.redacted.total()} requests hold what log.redact changes ({tasks}): nothing is learnt from "
+            "them or measured by them, so what is like them stays with the teacher; log.redact_except exempts a task",
+            style="yellow",
+        )
     if not policy.may_train_on_teacher:
         rights = policy.teacher.training_rights.value
         text.append(

@@ -12,6 +12,7 @@ from router.contracts.records import Answer, AnswerKind, Record, Rights
 from router.metrics.labels import TOO_HARD
 from router.scoring.statistics.estimates import weighted_rate
 
+UNTAGGED = "no task tag"
 UNJUDGED = "unjudged"
 """Beside the causes of missed audits: both tiers answered, and the judge could not tell."""
 
@@ -79,6 +80,7 @@ class Summary:
     overhead_seconds: list[float] = field(default_factory=list)
     escalations: int = 0
     trainable: int = 0
+    redacted: Counter[str] = field(default_factory=Counter)
 
     @property
     def answered(self) -> int:
@@ -112,6 +114,12 @@ class Summary:
         if record.is_traffic:
             self.escalations += record.tier is Tier.TEACHER and record.reason in TOO_HARD
             self.trainable += _trainable(record, may_train)
+            self._add_redacted(record)
+
+    def _add_redacted(self, record: Record) -> None:
+        """By task tag, what can neither be learnt from nor measured by: redaction changed it."""
+        if record.status == 200 and record.request is not None and not record.as_said(Tier.TEACHER):
+            self.redacted[record.task or UNTAGGED] += 1
 
     def _add_answered(self, record: Record, tier: Tier) -> None:
         self.answered_by[tier, record.reason] += 1
@@ -144,4 +152,4 @@ def _trainable(record: Record, may_train: bool) -> bool:
     answer: Answer | None = record.answer_of(Tier.TEACHER)
     if answer is None or answer.message is None or record.request is None or record.decision.audited:
         return False
-    return may_train or answer.training_rights is Rights.ALLOWED
+    return record.as_said(Tier.TEACHER) and (may_train or answer.training_rights is Rights.ALLOWED)

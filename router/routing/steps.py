@@ -149,6 +149,8 @@ _DEFERRED = {
     Deferral.SCHEMA: "it broke the form that was asked for",
     Deferral.REPETITION: "it went round in a loop",
     Deferral.TRUNCATED: "it was cut off",
+    Deferral.OUTSIDE: "it was none of the answers that there are",
+    Deferral.PERSONAL: "it held personal data, of which nothing was ever measured",
 }
 
 _FAILED = {

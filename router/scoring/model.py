@@ -32,7 +32,7 @@ class Example:
 
     ``acceptable``: the student's answer is as good as the teacher's. ``student`` and ``teacher``: whether each is
     right, by a judge that can tell without comparing; None by one that cannot. ``teacher_tokens``: how long the
-    teacher's answer was, 0 where that is not known.
+    teacher's answer was, 0 where that is not known. ``kept_back``: the student's never leaves, whatever its score.
     """
 
     features: Features
@@ -44,6 +44,7 @@ class Example:
     teacher: bool | None = None
     request_id: str = ""
     teacher_tokens: int = 0
+    kept_back: bool = False
 
     @property
     def judged(self) -> Signals | None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from router.contracts.logprobs import packed_as_told
 from router.contracts.records import Answer, Audit, Record, read_audit, read_record
+from router.policy.engines import UNSAYING
 from router.policy.policy import LogPart
 from router.store.files import may_hold_files, without_files
 from router.store.redaction import redact_json
@@ -45,20 +46,25 @@ def kept_record(
     if record.audit is not None:
         kept["audit"] = _audit(record.audit)
     read_record(orjson.dumps(kept, default=_decimal))  # all but the texts, which any JSON object is
-    kept["request"] = _text(record.request, rules)
-    for answer, said in zip(answers, record.answers, strict=True):
-        _add_text(answer, said, rules, unspelled)
+    kept["request"] = request = _text(record.request, rules, record.task)
+    if request is not None and record.request is not None:
+        said = record.request
+        kept["redacted"] = any(request[name] != said[name] for name in said if name not in UNSAYING)
+    for answer, whole in zip(answers, record.answers, strict=True):
+        _add_text(answer, whole, rules, record.task, unspelled)
     if record.audit is not None and record.audit.answer is not None:
-        _add_text(kept["audit"]["answer"], record.audit.answer, rules)
+        _add_text(kept["audit"]["answer"], record.audit.answer, rules, record.task)
     return _written(kept, rules, files)
 
 
-def kept_audit(audit: Audit, rules: LogPart | None, files: dict[str, str] | None = None) -> str:
-    """The same for an audit that comes after its record."""
+def kept_audit(
+    audit: Audit, rules: LogPart | None, files: dict[str, str] | None = None, *, task: str | None = None
+) -> str:
+    """The same for an audit that comes after its record, which had this ``task`` tag."""
     kept = _audit(audit)
     read_audit(orjson.dumps(kept, default=_decimal))
     if audit.answer is not None:
-        _add_text(kept["answer"], audit.answer, rules)
+        _add_text(kept["answer"], audit.answer, rules, task)
     return _written(kept, rules, files)
 
 
@@ -94,9 +100,15 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 
 def _add_text(
-    kept: dict[str, Any], answer: Answer, rules: LogPart | None, unspelled: Callable[[], None] = lambda: None
+    kept: dict[str, Any],
+    answer: Answer,
+    rules: LogPart | None,
+    task: str | None,
+    unspelled: Callable[[], None] = lambda: None,
 ) -> None:
-    kept["message"], told = _text(answer.message, rules), answer.top_logprobs
+    kept["message"], told = _text(answer.message, rules, task), answer.top_logprobs
+    if kept["message"] is not None:
+        kept["redacted"] = kept["message"] != answer.message
     if told is not None and kept["message"] == answer.message:
         kept["top_logprobs"] = told if isinstance(told, str) else packed_as_told(told, _let_others_run)
     elif told is not None and kept["message"] is not None:
@@ -112,10 +124,10 @@ def _plain(of: object, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(of, name)) is not None}
 
 
-def _text(part: dict[str, Any] | None, rules: LogPart | None) -> dict[str, Any] | None:
+def _text(part: dict[str, Any] | None, rules: LogPart | None, task: str | None) -> dict[str, Any] | None:
     if not isinstance(part, dict) or rules is None or not rules.text:
         return None
-    redacted: dict[str, Any] = redact_json(part, rules.redact)
+    redacted: dict[str, Any] = redact_json(part, rules.kinds(task))
     return redacted
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import structlog
 
-from router.contracts.records import Record, ReductionReason
+from router.contracts.records import Audit, Record, ReductionReason
 from router.policy.policy import LogPart
 from router.store.damage import reason
 from router.store.queue import Amendment, Drop, Losses
@@ -81,7 +81,11 @@ class RecordRows:
             yield lambda: (*told, json.dumps(item.feedback))
             return
         row = self._db.execute(POLICY_OF, (item.request_id,)).fetchone()
-        rules = self._policies.get(row[0]) if row else None
-        yield lambda: (*told, kept_audit(audit, rules, self._files_of(item.request_id)))
-        yield lambda: (*told, kept_audit(mended_audit(audit), rules, self._files_of(item.request_id)))
-        yield lambda: (*told, kept_audit(reduced_audit(audit), rules, self._files_of(item.request_id)))
+        rules, task = (self._policies.get(row[0]), row[1]) if row else (None, None)
+
+        def kept(form: Audit) -> Row:
+            return *told, kept_audit(form, rules, self._files_of(item.request_id), task=task)
+
+        yield lambda: kept(audit)
+        yield lambda: kept(mended_audit(audit))
+        yield lambda: kept(reduced_audit(audit))

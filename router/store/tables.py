@@ -48,7 +48,8 @@ ADD_AMENDMENTS = "INSERT INTO amendments (request_id, kind, created_at, body) VA
 ADD_FILE = "INSERT OR IGNORE INTO files (mark, content) VALUES (?, ?)"
 ADD_USE = "INSERT OR IGNORE INTO file_uses (request_id, mark) VALUES (?, ?)"
 FILES_OF = "SELECT mark, content FROM file_uses JOIN files USING (mark) WHERE request_id = ?"
-POLICY_OF = "SELECT policy FROM records WHERE request_id = ?"
+POLICY_OF = """SELECT policy, CASE WHEN json_valid(body) THEN json_extract(body, '$.task') END
+    FROM records WHERE request_id = ?"""
 PRUNE = """DELETE FROM records WHERE seq IN
     (SELECT seq FROM records WHERE policy = ? AND created_at < ? ORDER BY created_at LIMIT ?)"""
 PRUNE_AMENDMENTS = "DELETE FROM amendments WHERE created_at < ?"

@@ -1,0 +1,119 @@
+"""Where the answers are a closed set, one outside it never leaves, and the record says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from distiller.data.rows import DatasetRow
+from distiller.evaluation.answers import Asker
+from distiller.evaluation.grading import question
+from router.judges.judge import Judges
+from router.policy.policy import load_policy
+from tests.fakes import World, collected, until, world
+
+LABELS = ["card_arrival", "lost card", "refund"]
+JUDGE = {"name": "labels", "labels": LABELS, "tasks": {"chat": "normalised"}}
+TEAM = {"type": "object", "properties": {"team": {"enum": ["cards", "billing"]}}, "required": ["team"]}
+FORM = {"type": "json_schema", "json_schema": {"name": "team", "schema": TEAM}}
+CONST = {"type": "json_schema", "json_schema": {"name": "ok", "schema": {"const": "yes"}}}
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with world(tmp_path_factory.mktemp("closed"), judge=JUDGE) as found:
+        until(lambda: httpx.get(f"{found.url}/health/ready").json()["policies"][0]["student"]["ready"])
+        yield found
+
+
+def ask(proxy: World, model: str = "gpt-4o", task: str = "intent", **more: Any) -> httpx.Response:
+    body = {"model": model, "messages": [{"role": "user", "content": "where is it"}], "metadata": {"task": task}}
+    return httpx.post(f"{proxy.url}/v1/chat/completions", json=body | more, timeout=60)
+
+
+def counted(proxy: World, cause: str) -> float:
+    lines = httpx.get(f"{proxy.url}/metrics").text.splitlines()
+    return sum(float(x.rsplit(" ", 1)[1]) for x in lines if x.startswith(f'locum_deferrals_total{{cause="{cause}"'))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("said", ["card_arrival", "Lost card.", "The label is: refund"])
+def test_a_label_leaves(proxy: World, said: str, stream: bool) -> None:
+    proxy.student.always(text=said)
+    answer = ask(proxy, stream=stream)
+    assert (answer.status_code, answer.headers["x-locum-tier"]) == (200, "student")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("said", "more", "cause"),
+    [
+        ("card_delivery", {}, "outside"),  # invented
+        ("refund or lost card, it is hard to say which of the two it is", {}, "outside"),
+        ("refund " + "of something else " * 9 + "lost card", {}, "outside"),  # only its end tells
+        ("re", {"max_tokens": 1}, "outside"),  # cut off as asked, and no answer all the same
+        ('{"team": "sales"}', {"response_format": FORM, "metadata": {"task": "chat"}}, "schema"),
+        ('{"team": "cards"', {"response_format": FORM, "max_tokens": 4, "metadata": {"task": "chat"}}, "schema"),
+        ('"no"', {"response_format": CONST, "metadata": {"task": "chat"}}, "schema"),
+    ],
+)
+def test_an_answer_outside_the_set_is_the_teachers_to_give(
+    proxy: World, said: str, more: dict[str, Any], cause: str, stream: bool
+) -> None:
+    finish = "length" if "max_tokens" in more else "stop"
+    proxy.student.always(text=said, finish_reason=finish)
+    proxy.teacher.always(text="from the teacher")
+    before = counted(proxy, cause)
+    answer = ask(proxy, stream=stream, **more)
+    assert (answer.headers["x-locum-tier"], answer.headers["x-locum-reason"]) == ("teacher", "deferral")
+    message = collected(answer.content).message if stream else answer.json()["choices"][0]["message"]
+    assert message["content"] == "from the teacher"
+    assert proxy.record(answer.headers["x-locum-request-id"]).deferral == cause
+    assert counted(proxy, cause) == before + 1
+
+
+def test_a_task_whose_answers_are_free_is_held_to_no_label(proxy: World) -> None:
+    proxy.student.always(text="anything at all")
+    assert ask(proxy, task="chat").headers["x-locum-tier"] == "student"
+
+
+def test_who_forces_the_student_gets_what_it_says(proxy: World) -> None:
+    proxy.student.always(text="card_delivery")
+    assert ask(proxy, "locum/student").json()["choices"][0]["message"]["content"] == "card_delivery"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("said", "status"), [("refund", 200), ("card_delivery", 503)])
+def test_nor_does_it_leave_where_the_teacher_is_down(proxy: World, said: str, status: int, stream: bool) -> None:
+    proxy.student.always(text=said)
+    proxy.teacher.always(status=503)
+    try:
+        answer = ask(proxy, "locum/teacher", stream=stream)
+        assert answer.status_code == status and "card_delivery" not in answer.text
+        free = ask(proxy, stream=stream)
+        assert free.status_code == status and "card_delivery" not in free.text
+    finally:
+        proxy.teacher.always()
+
+
+def test_a_client_that_leaves_meanwhile_gets_nothing_of_it(proxy: World) -> None:
+    proxy.student.always(text="card_delivery " * 5, hang_after=4)
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{proxy.url}/v1/chat/completions", json=body, timeout=httpx.Timeout(30, read=0.5))
+    assert until(lambda: proxy.student.seen[-1].left.is_set() or None)
+
+
+def test_what_never_leaves_is_measured_as_such(proxy: World, tmp_path: Path) -> None:
+    policy = load_policy(proxy.policy_file)
+    values: dict[str, Any] = {"conversation_id": "c", "created_at": 0.0, "answer": "refund", "teacher": "t"}
+    rows = [DatasetRow("r", messages=[{"role": "user", "content": "hi"}], rights="allowed", **values)]
+    for said, kept_back in (("card_delivery", True), ("lost card", False)):
+        proxy.student.always(text=said)
+        asker = Asker(f"{proxy.student.url}/v1", "tiny", judges=Judges(policy.judge))
+        [answer] = asker.ask([question(row) for row in rows], tmp_path / said).values()
+        assert answer.kept_back is kept_back
