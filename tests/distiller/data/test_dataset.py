@@ -140,8 +140,10 @@ def test_an_answer_that_may_be_used_is_not_displaced_by_a_later_one_that_may_not
 def test_personal_data_and_secrets_are_not_written(tmp_path: Path) -> None:
     told = record(1, "write to jane.doe@example.org", "sent to jane.doe@example.org")
     found = build([told], policy(), tmp_path, ALL_TRAIN)
-    text = str(read(found.train))
-    assert "jane.doe" not in text and "example.org" not in text and "write to" in text
+    assert found.counts == {"train": 0, "dev": 0, "holdout": 0}
+    assert found.skipped == {"changed_by_redaction": 1}
+    written = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    assert b"jane.doe" not in written and b"example.org" not in written
 
 
 PREFILLED = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "{"}]
