@@ -203,6 +203,51 @@ def test_every_broad_catch_says_why() -> None:
     assert silent == []
 
 
+def test_no_broad_suppression_is_silent() -> None:
+    silent = []
+    for path, tree in SOURCES.items():
+        lines = path.read_text().splitlines()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+                broad = {ast.unparse(kind) for kind in node.args} & {"Exception", "BaseException"}
+                silent += [at(path, node.lineno)] if broad and "#" not in lines[node.lineno - 1] else []
+    assert silent == []
+
+
+ELSEWHERE = {"takes", "check_schema"}
+"""What fails by itself where something is amiss, beside an assertion: a provider's rules, a schema's own schema."""
+
+
+def asserts(node: ast.AST, helpers: Mapping[str, ast.AST], left: int = 3) -> bool:
+    """Whether something in a test can fail: an assertion, an expected error, a deadline, or a helper that has one."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Assert) or (isinstance(part, ast.keyword) and ast.unparse(part) == "check=True"):
+            return True
+        if isinstance(part, ast.Call):
+            called = ast.unparse(part.func)
+            last = called.rpartition(".")[2]
+            if last in {"raises", "until", "wait_for", "call_and_validate", "fail", *ELSEWHERE} or last.startswith(
+                "assert_"
+            ):
+                return True
+            helper = helpers.get(called)
+            if helper is not None and helper is not node and left and asserts(helper, helpers, left - 1):
+                return True
+    return False
+
+
+def test_every_test_asserts_something() -> None:
+    idle = []
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        functions = [
+            n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+        helpers = {function.name: function for function in functions}
+        tests = [function for function in functions if function.name.startswith("test_")]
+        idle += [f"{at(path, test.lineno)} {test.name}" for test in tests if not asserts(test, helpers)]
+    assert idle == []
+
+
 def test_nothing_is_left_unfinished() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|\bNotImplementedError\b")
     found = [

@@ -23,7 +23,6 @@ from router.settings import Settings
 from router.store.access import open_store
 from tests.distiller.rounds.test_round import (  # noqa: F401  (fixtures are used by their names)
     configs,
-    one_thread,
     policy_of,
     tiny_student,
     traffic,
@@ -31,6 +30,8 @@ from tests.distiller.rounds.test_round import (  # noqa: F401  (fixtures are use
     write,
 )
 from tests.manifests import complete
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def live_bundle(bundles: Path, student: Path) -> None:
