@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -83,23 +84,27 @@ def engine(
 def status(
     policy: Policies = DEFAULT_POLICY,
     hours: Annotated[float, typer.Option(help="How far back to look.")] = 24.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Spend and saving, for tools.")] = False,
 ) -> None:
-    """Show share, quality, spend, saving and the live bundle, from the records."""
-    from router.reports.status import show
+    """Show share, quality, spend (by task, user and key too), saving and the live bundle, from the records."""
+    from router.reports.status import figures_of, show
 
-    show(policy, hours=hours, settings=Settings.from_env())
+    if as_json:
+        typer.echo(json.dumps(figures_of(policy, hours=hours, settings=Settings.from_env()), indent=2))
+    else:
+        show(policy, hours=hours, settings=Settings.from_env())
 
 
 @app.command()
 def explain(
     request_id: Annotated[str, typer.Argument(help="From the answer's x-locum-request-id header.")],
     policy: Policies = DEFAULT_POLICY,
-    json: Annotated[bool, typer.Option("--json", help="For tools.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For tools.")] = False,
 ) -> None:
     """Show why a request went where it went: each step, the score's parts, like requests, money."""
     from router.reports.explanation_page import show
 
-    show(request_id, policy, as_json=json, settings=Settings.from_env())
+    show(request_id, policy, as_json=as_json, settings=Settings.from_env())
 
 
 policy_app = typer.Typer(no_args_is_help=True, help="Check a policy file, or print its JSON schema.")

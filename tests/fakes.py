@@ -240,7 +240,7 @@ class World:
     def records(self) -> list[Any]:
         reader = open_readonly(Settings(home=self.home))
         try:
-            return [record for _, record in reader.records()]
+            return [record for _, record in reader.records(embeddings=True)]
         finally:
             reader.close()
 

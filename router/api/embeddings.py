@@ -1,9 +1,11 @@
-"""``POST /v1/embeddings``: passed on to the model that a policy names for them. Nothing is routed or recorded:
-there is no student for it, so there is nothing to choose; what it costs is counted."""
+"""``POST /v1/embeddings``: passed on to the model that a policy names for them. Nothing is routed: there is no student
+for it, so there is nothing to choose. What it costs is recorded, without the texts, and counts in the day's budget."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -12,19 +14,23 @@ import orjson
 
 from router.api.asgi import Arrival
 from router.api.schemas import NAME, OBJECT, Operation, listed, record
+from router.api.sessions import user_named
+from router.api.surface import client_label
 from router.api.vectors import in_form
 from router.backends.base import Backend, Reply, WaitingTime
 from router.backends.faults import surely_unpaid
 from router.cascade.cascade import Cascade
-from router.cascade.exchange import Services
-from router.contracts.records import Usage
+from router.cascade.exchange import CLIENT_LEFT, Services
+from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.records import Answer, AnswerKind, Record, Usage
 from router.errors import BadRequest, BudgetSpent, LocumError, NotFound, UpstreamError, UpstreamRefused
 from router.pricing import cost_usd
+from router.scoring.text.features import FEATURES_VERSION
 from router.served.catalog import Catalog
 from router.wire.body import json_object, model_of
 from router.wire.ceiling import Dearest
 from router.wire.threads import LARGE_BYTES, aside
-from router.wire.usage import usage_in
+from router.wire.usage import usage_in, usage_or
 
 PATH = "/v1/embeddings"
 
@@ -51,29 +57,34 @@ class Embeddings:
         cascade, backend = find(self._catalog(), model_of(body))
         if not isinstance(body.get("input"), str | list) or not body["input"]:
             raise BadRequest("'input' must be given: a text, or a list of texts or tokens", param="input")
-        metrics, policy, usd, status = self._shared().metrics, cascade.policy.name, Decimal(0), 500
+        began, created_at = time.perf_counter(), time.time()
+        record = _record(arrived, body, cascade, created_at)
         try:
             dearest = Dearest(body)
             if len(arrived.content) > LARGE_BYTES:
                 await aside(dearest.measure, len(arrived.content))
             held = cascade.till.hold(backend, dearest)
         except BudgetSpent as spent:
-            metrics.observe_embeddings(policy, spent.status, usd)
+            record.status = spent.status
+            self._shared().metrics.observe_embeddings(record)
             raise
+        used: Usage | None = _guess(body)  # whatever ends this, unless it is known better
         try:
-            usd = _estimated_usd(backend, body)  # whatever ends this, unless it is known better
             reply = await self._asked(backend, {**body, "model": backend.model}, len(arrived.content))
             found, content = await aside(partial(_read, backend, body, reply.body), len(reply.body))
-            usd, status = _cost_usd(backend, body, found), reply.status
+            used, record.status = _usage(body, found), reply.status
         except LocumError as error:
-            status = error.reply_status if isinstance(error, UpstreamRefused) else error.status
+            record.status = error.reply_status if isinstance(error, UpstreamRefused) else error.status
             if isinstance(error, UpstreamError | UpstreamRefused) and surely_unpaid(error):
-                usd = Decimal(0)
+                used = None
             raise
         finally:
-            held.settle(usd)
-            metrics.observe_embeddings(policy, status, usd)
-        told = {"request-id": arrived.request_id, "policy": policy, "cost-usd": f"{usd:f}"}
+            record.seconds = time.perf_counter() - began
+            record.answers = [] if used is None else [_answer(backend, used, record.seconds)]
+            held.settle(record.cost_usd)
+            self._shared().store.append(record)
+            self._shared().metrics.observe_embeddings(record)
+        told = {"request-id": arrived.request_id, "policy": record.policy, "cost-usd": f"{record.cost_usd:f}"}
         headers = tuple((b"x-locum-" + k.encode(), v.encode()) for k, v in told.items())
         return Reply(reply.status, content, headers + reply.headers)
 
@@ -125,14 +136,42 @@ def _read(backend: Backend, body: Mapping[str, Any], answer: bytes) -> tuple[dic
     raise UpstreamError(f"{backend.label} answered something that is no list of embeddings")
 
 
-def _cost_usd(backend: Backend, body: Mapping[str, Any], found: Mapping[str, Any]) -> Decimal:
-    """By the tokens that the answer counts, else by four bytes of input a token."""
-    told = usage_in(found)
-    if told is None or told.lacks_input or backend.price is None:
-        return _estimated_usd(backend, body)
-    return cost_usd(told.usage, backend.price)
+def _usage(body: Mapping[str, Any], found: Mapping[str, Any]) -> Usage:
+    """The tokens that the answer counts, else four bytes of input each. Nothing is said."""
+    used = usage_or(usage_in(found), partial(_guess, body), asked_tier=body.get("service_tier"))
+    return replace(used, output_tokens=0)
 
 
-def _estimated_usd(backend: Backend, body: Mapping[str, Any]) -> Decimal:
-    guess = Usage(input_tokens=len(orjson.dumps(body["input"])) // 4, estimated=True)
-    return cost_usd(guess, backend.price) if backend.price else Decimal(0)
+def _guess(body: Mapping[str, Any]) -> Usage:
+    return Usage(input_tokens=len(orjson.dumps(body["input"])) // 4, estimated=True)
+
+
+def _record(arrived: Arrival, body: Mapping[str, Any], cascade: Cascade, created_at: float) -> Record:
+    """What is kept of a request, its bill apart: no text. Until it is known better its client left."""
+    metadata = body.get("metadata")
+    return Record(
+        request_id=arrived.request_id,
+        conversation_id=arrived.request_id,
+        created_at=created_at,
+        policy=cascade.policy.name,
+        policy_version=cascade.policy.version,
+        features_version=FEATURES_VERSION,
+        owner=arrived.owner or None,
+        user=user_named(body),
+        task=client_label(metadata.get("task")) if isinstance(metadata, dict) else None,
+        decision=Decision(tier=Tier.TEACHER, reason=Reason.CAPABILITY),  # there is no student for it
+        reason=Reason.CAPABILITY,
+        status=CLIENT_LEFT,
+        embedding=True,
+    )
+
+
+def _answer(backend: Backend, used: Usage, seconds: float) -> Answer:
+    return Answer(
+        tier=Tier.TEACHER,
+        kind=AnswerKind.EMBEDDED,
+        model=backend.label,
+        usage=used,
+        cost_usd=cost_usd(used, backend.price) if backend.price else Decimal(0),
+        seconds=seconds,
+    )

@@ -88,7 +88,7 @@ def chat_request(arrived: Arrival, asked: AskedChat, tier: Tier | None, identity
         tier=tier,
         owner=arrived.owner or None,
         user=user_named(body),
-        task=_label(metadata.get("task")) if isinstance(metadata, dict) else None,
+        task=client_label(metadata.get("task")) if isinstance(metadata, dict) else None,
         native=asked.native,
         size=len(arrived.content) + asked.before,
         which=which,
@@ -133,7 +133,8 @@ def forced_tier(headers: Mapping[bytes, bytes]) -> Tier | None:
     return Tier(value)
 
 
-def _label(value: object) -> str | None:
+def client_label(value: object) -> str | None:
+    """A client's own word for a user or a task, where it is one."""
     return value[:128] if isinstance(value, str) and value else None
 
 

@@ -192,7 +192,7 @@ class Auditor(Generic[Request]):
             audit.missed = MissReason.UPSTREAM_ERROR
         except JudgeError as e:
             log.warning("audit_unjudged", request_id=record.request_id, error=str(e))
-            audit.missed, audit.judge_usd = MissReason.JUDGE_FAILED, e.usd
+            audit.missed, audit.judge_usd, audit.judge_estimated = MissReason.JUDGE_FAILED, e.usd, e.usd > 0
 
     async def _answered(self, audit: Audit, other: Tier, request: Request) -> None:
         """Raises UpstreamError and UpstreamRefused."""
@@ -220,7 +220,7 @@ class Auditor(Generic[Request]):
                 try:
                     self._heed(audit, await self._judges.verdict(pair), pair.task)
                 except asyncio.CancelledError:
-                    audit.judge_usd = dearest_usd  # how much of it is billed nobody will tell
+                    audit.judge_usd, audit.judge_estimated = dearest_usd, True  # how much is billed nobody will tell
                     raise
 
     @asynccontextmanager
@@ -246,6 +246,7 @@ class Auditor(Generic[Request]):
         if verdict is None:
             return
         audit.judge, audit.judge_usd = self._judges.label(task), verdict.usd
+        audit.judge_estimated = verdict.estimated
         audit.acceptable, audit.teacher_acceptable = verdict.acceptable, verdict.teacher_acceptable
         audit.student_acceptable = verdict.student_acceptable
 

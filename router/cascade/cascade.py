@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,9 +37,6 @@ from router.wire.sse import encode
 from router.wire.threads import LARGE_BYTES, aside, to_its_end
 
 log = structlog.get_logger(__name__)
-
-SLOW_BYTES = LARGE_BYTES + 1
-"""A request that a slow scorer looks at is as good as a large one."""
 
 
 class _Deferred(Exception):
@@ -119,7 +117,7 @@ class Cascade:
         """
         began, live = time.perf_counter(), self._serving.live_for(chat.conversation_id)
         slow = live.scorer is not None and live.scorer.slow
-        seen, left = await to_its_end(partial(_looked_at, chat, live), SLOW_BYTES if slow else chat.size)
+        seen, left = await to_its_end(partial(_looked_at, chat, live), LARGE_BYTES + 1 if slow else chat.size)
         decision = self._routing.decide(chat, live, seen)
         owed, why = self._shared.owed, decision.reason
         waited = WaitingTime(chat.size)
@@ -195,9 +193,9 @@ class Cascade:
                 if not self._may_stand_in(exchange, failed):
                     break
                 exchange.reason = Reason.BUDGET if isinstance(failed, BudgetSpent) else Reason.FALLBACK
-            paid = self._quiet if tier is Tier.STUDENT else self.payments.paying(exchange, step.backend)
+            quiet = self._quiet if tier is Tier.STUDENT else nullcontext()
             try:
-                with paid:
+                with quiet, self.payments.paying(exchange, step.backend):
                     await ask(step.backend, exchange, sink, form)
                 return
             except (_Deferred, UpstreamError, UpstreamRefused) as error:
@@ -286,11 +284,17 @@ class Cascade:
             await sink.end(held + relay.rest())
         finally:
             await events.close()
-            if exchange.committed:
-                answer, left = await to_its_end(partial(relay.answer, AnswerKind.SERVED, first), exchange.received)
-                self._serve(exchange, answer)
-                if left:
-                    raise asyncio.CancelledError
+            await self._booked(exchange, relay, first)
+
+    async def _booked(self, exchange: Exchange, relay: Relay, first: float) -> None:
+        """Makes an answer of what a stream has said, however it ended."""
+        if exchange.committed:
+            answer, left = await to_its_end(partial(relay.answer, AnswerKind.SERVED, first), exchange.received)
+            self._serve(exchange, answer)
+            if left:
+                raise asyncio.CancelledError
+        elif relay.unbooked:  # held back when its client left, its time was over or it broke off
+            exchange.discard(relay.answer(AnswerKind.DISCARDED))
 
     async def _judge_stream(self, backend: Backend, exchange: Exchange, want: AskedForm, relay: Relay) -> None:
         """At the commit point. Raises _Deferred."""
@@ -313,7 +317,8 @@ class Cascade:
         """Why a whole answer that fell short is deferred even so, None where samples lifted it. They are paid for
         and recorded as thrown away, and so is the answer where it is deferred."""
         answer.signals = seen.signals
-        samples = await self._samples.drawn(exchange, backend, seen, answer)
+        with exchange.discarding(answer):
+            samples = await self._samples.drawn(exchange, backend, seen, answer)
         cause = self._judged(exchange, want, seen) if samples else Deferral.CONFIDENCE
         for thrown in [answer, *samples] if cause else samples:
             exchange.discard(thrown)
@@ -357,13 +362,14 @@ class Cascade:
             backend = self.backends.student(target)
         else:
             raise UpstreamUnreachable("no student is ready")
+        waited = WaitingTime(exchange.chat.size)
         try:
-            whole = await ask_whole(self._tiers, exchange, backend, AnswerKind.AUDITED, WaitingTime(exchange.chat.size))
+            whole = await ask_whole(self._tiers, exchange, backend, AnswerKind.AUDITED, waited)
         except UpstreamError as error:
             if tier is Tier.STUDENT or surely_unpaid(error):
                 raise
             return self.payments.lost(exchange, backend, AnswerKind.AUDITED)
-        return whole.answer
+        return self.payments.with_lost(whole.answer, exchange, backend, waited.lost)
 
 
 def _noted(

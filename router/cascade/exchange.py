@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -39,6 +41,7 @@ CLIENT_LEFT = 499
 """The status recorded where the client was gone before its answer (nginx's convention)."""
 
 
+_SAID = frozenset({"content", "tool_calls", "reasoning_content", "refusal"})
 _CAUSES = (
     (BudgetSpent, Fallback.BUDGET),
     (CircuitOpen, Fallback.CIRCUIT_OPEN),
@@ -57,7 +60,9 @@ def fallback_cause(error: UpstreamError | UpstreamRefused) -> Fallback:
 
 def estimated_usage(input_tokens: int, message: Mapping[str, Any], seen_tokens: int = 0) -> Usage:
     """Token counts where the backend gave none: as many as were seen one by one, else four bytes a token."""
-    text = "".join(str(v) for k, v in message.items() if v and k in ("content", "tool_calls", "reasoning_content"))
+    text = "".join(
+        str(v) for k, v in message.items() if v and k in ("content", "tool_calls", "reasoning_content", "refusal")
+    )
     output = seen_tokens or -(-len(text.encode()) // 4)
     return Usage(input_tokens=input_tokens, output_tokens=output, estimated=True)
 
@@ -182,6 +187,15 @@ class Exchange:
     def discard(self, answer: Answer) -> None:
         """The answer was paid for, and is kept to learn from; the client never sees it."""
         self.answers.append(replace(answer, kind=AnswerKind.DISCARDED))
+
+    @contextmanager
+    def discarding(self, answer: Answer) -> Iterator[None]:
+        """Around what is done before it is known whether the answer leaves: it was paid, whoever does not wait."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.discard(answer)
+            raise
 
     def headers(self) -> Headers:
         """What happened, as far as it is known now: the decision always, money once there is an answer."""

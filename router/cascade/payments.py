@@ -1,8 +1,9 @@
-"""Asking teachers, paid: what one can cost is held before it is asked, what it did cost is booked after.
+"""Asking backends, paid: what a teacher can cost is held before it is asked, what it did cost is booked after.
 
 The money that is booked is that of the answers in the request's record, so a start that reads the records counts the
 same. Who was asked and gave no answer may be paid all the same: a client that left, an answer that broke off or came
-too late. Then the record has an answer that was thrown away, with no text and an estimated usage.
+too late. Then the record has an answer that was thrown away, with an estimated usage: the prompt in full, and what was
+said of the answer, else as much as is expected. So it is with a student's, whose tokens cost something too.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ class Payments:
 
     @contextmanager
     def paying(self, exchange: Exchange, backend: Backend) -> Iterator[None]:
-        """Around asking a teacher. Raises BudgetSpent on entering."""
-        exchange.held, exchange.waited.lost = self._till.hold(backend, exchange.chat.dearest), 0
+        """Around asking a backend; only for a teacher money is held. Raises BudgetSpent on entering."""
+        exchange.waited.lost = 0
+        if backend.tier is Tier.TEACHER:
+            exchange.held = self._till.hold(backend, exchange.chat.dearest)
         known, unpaid = len(exchange.answers), False
         try:
             yield
@@ -56,6 +59,13 @@ class Payments:
         elif usd > exchange.booked_usd:
             self._till.budget.book(usd - exchange.booked_usd)
         exchange.held, exchange.booked_usd = None, usd
+
+    def with_lost(self, answer: Answer, exchange: Exchange, backend: Backend, lost: int) -> Answer:
+        """An answer that counts what so many attempts before it cost that may be paid and gave none."""
+        if not lost:
+            return answer
+        usd = answer.cost_usd + lost * self.lost(exchange, backend, answer.kind).cost_usd
+        return replace(answer, cost_usd=usd, usage=replace(answer.usage, estimated=True))
 
     def lost(self, exchange: Exchange, backend: Backend, kind: AnswerKind) -> Answer:
         """What stands for an answer that may be paid and never came: an input of this length, an output of the

@@ -45,7 +45,7 @@ from router.wire.sse import (
     work,
 )
 from router.wire.threads import LARGE_BYTES, aside
-from router.wire.usage import usage_in
+from router.wire.usage import USAGE_SO_FAR, usage_in
 
 LATER = 1
 """The priority of what nobody waits for: the embedded engine begins it after what somebody does. Beside the audit's
@@ -254,10 +254,15 @@ class Relay:
         self._halves = Halves()
         wish = wished(exchange, backend)
         self._wished, self._temperature = bool(wish), wish.get("temperature")
-        self._done = False
+        self._done = self._booked = False
         self._held: Signals | None = None
         self.signalled: Signals | None = None  # by who looked closer at the whole answer than this does
         self._began = time.perf_counter()
+
+    @property
+    def unbooked(self) -> bool:
+        """Whether something was said of which no answer was made."""
+        return self.collected.tokens > 0 and not self._booked
 
     def reached(self, tokens: int) -> bool:
         """Whether so many tokens have come, or all that will."""
@@ -304,6 +309,7 @@ class Relay:
             self.collected.add(chunk)
         else:
             changed |= self._repair.take(chunk)
+        changed |= chunk.pop(USAGE_SO_FAR, None) is not None
         if not self._wants_usage and is_usage_only(chunk):
             return b""
         if self._backend.tier is Tier.STUDENT:
@@ -370,7 +376,7 @@ class Relay:
 
     def answer(self, kind: AnswerKind, first_token_seconds: float | None = None) -> Answer:
         """What has come so far as an answer; its usage is estimated where the stream was cut short."""
-        found = self.collected
+        found, self._booked = self.collected, True
         return self._exchange.answered(
             self._backend,
             kind,

@@ -44,6 +44,7 @@ class AnswerKind(StrEnum):
     DISCARDED = "discarded"
     JUDGED = "judged"
     TRAINED = "trained"
+    EMBEDDED = "embedded"
 
 
 class ReductionReason(StrEnum):
@@ -156,7 +157,7 @@ class Audit:
     ``acceptable``: the student's answer is as good as the teacher's; None where the judge could not tell, or
     nothing was judged. ``teacher_acceptable`` and ``student_acceptable``: that tier's own answer is right, by a
     judge that can tell in absolute terms. ``judge`` names whose word they are, ``judge_usd`` is what it cost, in
-    US dollars.
+    US dollars, ``judge_estimated`` where it did not say so itself.
     """
 
     answer: Answer | None = None
@@ -166,6 +167,7 @@ class Audit:
     teacher_acceptable: bool | None = None
     student_acceptable: bool | None = None
     judge_usd: Decimal = Decimal(0)
+    judge_estimated: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -177,6 +179,7 @@ class Record:
     records older than owners. The conversation is that owner's alone.
     ``acceptance`` is the probability by which the student's answer was let out or deferred, None where it was not
     asked. ``redacted``: what shapes an answer of the request is not kept as it was said; None where nobody knows.
+    ``embedding``: texts were embedded; then nothing was decided, no text is kept, and only the bill counts.
     ``overhead_seconds`` is the request's time less the time spent waiting for upstreams. ``reduced`` tells why
     money and decision are all that is left of it.
     """
@@ -209,6 +212,7 @@ class Record:
     feedback: float | None = None
     reduced: ReductionReason | None = None
     redacted: bool | None = None
+    embedding: bool = False
 
     @property
     def cost_usd(self) -> Decimal:
@@ -223,7 +227,15 @@ class Record:
     @property
     def is_traffic(self) -> bool:
         """Whether it counts in anything but money: see ``router.contracts.decision.is_traffic``."""
-        return is_traffic(self.decision.reason, self.reason, self.fallback)
+        return not self.embedding and is_traffic(self.decision.reason, self.reason, self.fallback)
+
+    @property
+    def estimated_usd(self) -> Decimal:
+        """What of it is estimated, since nobody told how many tokens it was."""
+        audit = self.audit
+        answers = [*self.answers, *([audit.answer] if audit and audit.answer else [])]
+        judged = audit.judge_usd if audit and audit.judge_estimated else Decimal(0)
+        return sum((a.cost_usd for a in answers if a.usage.estimated), judged)
 
     def as_said(self, *tiers: Tier) -> bool:
         """Whether the request and these tiers' answers are kept as they were said, as far as they are kept: only such

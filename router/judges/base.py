@@ -18,10 +18,11 @@ from router.wire.threads import aside
 
 @dataclass(frozen=True, slots=True)
 class ModelReply:
-    """A model's reply, and what it cost in US dollars."""
+    """A model's reply, and what it cost in US dollars, ``estimated`` where nobody says."""
 
     text: str
     usd: Decimal
+    estimated: bool = False
 
 
 Complete = Callable[[Llm, Mapping[str, Any]], Awaitable[ModelReply]]

@@ -80,6 +80,7 @@ async def compare(judge: Llm, pair: Pair, complete: Complete) -> Verdict:
     replies = await asyncio.gather(*(complete(judge, asked) for asked in bodies), return_exceptions=True)
     usd = sum((r.usd for r in replies if isinstance(r, ModelReply | JudgeError)), Decimal(0))
     said = [reply for reply in replies if isinstance(reply, ModelReply)]
+    guessed = any(reply.estimated for reply in said)
     for reply in replies:
         if isinstance(reply, JudgeError):
             raise JudgeError(str(reply), usd=usd)
@@ -87,9 +88,9 @@ async def compare(judge: Llm, pair: Pair, complete: Complete) -> Verdict:
             raise reply
     student_first, teacher_first = (chosen(reply.text) for reply in said)
     if student_first is None or teacher_first is None:
-        return Verdict(None, usd=usd)
+        return Verdict(None, usd=usd, estimated=guessed)
     steady = student_first == {"A": "B", "B": "A", "TIE": "TIE"}[teacher_first]
-    return Verdict(student_first != "B" and teacher_first != "A", usd=usd, steady=steady)
+    return Verdict(student_first != "B" and teacher_first != "A", usd=usd, steady=steady, estimated=guessed)
 
 
 def body(judge: Llm, pair: Pair, *, student_first: bool) -> dict[str, Any]:

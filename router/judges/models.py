@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from router.backends.base import Backend
+from router.backends.base import Backend, WaitingTime
 from router.backends.breakers import ProcessBreakers, ProcessRests
 from router.backends.client import BackendClient, Wires, asked
 from router.backends.faults import surely_unpaid
@@ -84,14 +84,16 @@ def _backend(policy: Policy, judge: Llm, env: Mapping[str, str]) -> Backend:
 
 async def _ask(client: BackendClient, backend: Backend, body: Mapping[str, Any]) -> ModelReply:
     """Raises JudgeError where there is no answer. What may be paid and says not what it cost is estimated."""
+    waited = WaitingTime()
     try:
-        found = await asked(client, backend, body)
+        found = await asked(client, backend, body, waited)
     except (UpstreamError, UpstreamRefused) as e:
         usd = Decimal(0) if surely_unpaid(e) else _estimated_usd(backend, body)
+        usd += waited.lost * _estimated_usd(backend, body)
         raise JudgeError(f"the judge was not answered: {e}", usd=usd) from e
-    return ModelReply(
-        text(found.message), _estimated_usd(backend, body, found.message) if found.usd is None else found.usd
-    )
+    guess = _estimated_usd(backend, body, found.message) if found.usd is None or waited.lost else Decimal(0)
+    usd = guess if found.usd is None else found.usd
+    return ModelReply(text(found.message), usd + waited.lost * guess, estimated=found.usd is None or waited.lost > 0)
 
 
 def _estimated_usd(backend: Backend, body: Mapping[str, Any], said: Mapping[str, Any] | None = None) -> Decimal:

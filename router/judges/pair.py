@@ -53,7 +53,8 @@ class Verdict:
 
     ``teacher_acceptable`` and ``student_acceptable``: that tier's answer is right, by a judge that can tell without
     comparing.
-    ``usd`` is what asking cost, ``steady`` whether a judge that was asked twice said the same both times.
+    ``usd`` is what asking cost (``estimated`` where nobody says), ``steady`` whether a judge that was asked twice said
+    the same both times.
     """
 
     acceptable: bool | None
@@ -61,6 +62,7 @@ class Verdict:
     usd: Decimal = Decimal(0)
     steady: bool | None = None
     student_acceptable: bool | None = None
+    estimated: bool = False
 
 
 def text(message: Message) -> str:

@@ -59,6 +59,7 @@ def of_policy(policy: str) -> Born:
     yield from (("teacher_failures", (policy, cause)) for cause in Fallback)
     yield from (("escalations", (policy, reason)) for reason in TOO_HARD)
     for tier in Tier:
+        yield "estimated", (policy, tier)
         yield from (("tokens", (policy, tier, way)) for way in ("input", "cached_input", "output"))
         kinds = (AnswerKind.SERVED, AnswerKind.AUDITED, AnswerKind.DISCARDED)
         yield from (("spend", (policy, tier, kind)) for kind in kinds)

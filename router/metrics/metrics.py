@@ -110,6 +110,7 @@ class Metrics:
         self.teacher_failures = c("teacher_failures", "Requests that every teacher failed of.", "policy", "cause")
         self.escalations = c("escalations", "Requests the teacher answered as too hard.", "policy", "reason")
         self.spend = c("spend_usd", "Spent on answers, in USD.", "policy", "tier", "kind")
+        self.estimated = c("spend_estimated_usd", "Of it what no bill tells, in USD.", "policy", "tier")
         self.counterfactual = c("counterfactual_usd", "What the teacher alone would have cost, in USD.", "policy")
         self.tokens = c("tokens", "Tokens; cached_input is part of input.", "policy", "tier", "direction")
         self.audits = c("audits", "Audits by outcome.", "policy", "bundle", "served_tier", "result")
@@ -126,12 +127,8 @@ class Metrics:
     def _make_histograms(self) -> None:
         h = self._histogram
         self.request_seconds = h("request_seconds", "Whole request.", LATENCY_BUCKETS, "policy", "tier")
-        self.first_token_seconds = h(
-            "first_token_seconds", "To the answer's first token.", LATENCY_BUCKETS, "policy", "tier"
-        )
-        self.overhead_seconds = h(
-            "overhead_seconds", "Request less the wait for upstreams.", OVERHEAD_BUCKETS, "policy"
-        )
+        self.first_token_seconds = h("first_token_seconds", "To the first token.", LATENCY_BUCKETS, "policy", "tier")
+        self.overhead_seconds = h("overhead_seconds", "Request less upstreams.", OVERHEAD_BUCKETS, "policy")
 
     def _make_gauges(self) -> None:
         g = self._gauge
@@ -185,6 +182,8 @@ class Metrics:
     def _count_answer(self, policy: str, answer: Answer) -> None:
         spent, usage = self._spent[policy, answer.tier, answer.kind], answer.usage
         spent.usd += answer.cost_usd
+        if usage.estimated:
+            spent.estimated_usd += answer.cost_usd
         spent.input_tokens += usage.input_tokens
         spent.cached_input_tokens += usage.cached_input_tokens
         spent.output_tokens += usage.output_tokens
@@ -202,7 +201,9 @@ class Metrics:
         if audit.answer:
             self._count_answer(record.policy, audit.answer)
         if audit.judge_usd:  # paid to a provider, as the teacher is
-            self._spent[record.policy, Tier.TEACHER, AnswerKind.JUDGED].usd += audit.judge_usd
+            judged = self._spent[record.policy, Tier.TEACHER, AnswerKind.JUDGED]
+            judged.usd += audit.judge_usd
+            judged.estimated_usd += audit.judge_usd if audit.judge_estimated else 0
 
     def observe_teacher_failure(self, policy: str, cause: Fallback) -> None:
         """Counts a request that every teacher failed of, whoever answered it then; ``cause`` is the first one's."""
@@ -224,10 +225,11 @@ class Metrics:
         """Counts a client's word on an answer that it had."""
         self.feedback.labels(policy, verdict).inc()
 
-    def observe_embeddings(self, policy: str, status: int, usd: Decimal) -> None:
-        """Counts one request for embeddings, its HTTP status and what it cost in US dollars."""
-        self.embeddings.labels(policy, f"{status // 100}xx").inc()
-        self.embeddings_usd.labels(policy).inc(float(usd))
+    def observe_embeddings(self, record: Record) -> None:
+        """Counts one request for embeddings, and what it cost, which is beside what answers do."""
+        self.embeddings.labels(record.policy, f"{record.status // 100}xx").inc()
+        self.embeddings_usd.labels(record.policy).inc(float(record.cost_usd))
+        self.estimated.labels(record.policy, Tier.TEACHER.value).inc(float(record.estimated_usd))
 
     def observe_live(
         self, policy: str, *, bundle: str | None, route: float | None, accept: float | None, student_up: bool
@@ -336,6 +338,8 @@ class Metrics:
         policy, tier, kind = purpose
         if answers.usd:
             self.spend.labels(policy, tier.value, kind.value).inc(float(answers.usd))
+        if answers.estimated_usd:
+            self.estimated.labels(policy, tier.value).inc(float(answers.estimated_usd))
         self.tokens.labels(policy, tier.value, "input").inc(answers.input_tokens)
         self.tokens.labels(policy, tier.value, "output").inc(answers.output_tokens)
         if answers.cached_input_tokens:

@@ -52,6 +52,7 @@ class TierSpend:
     """Answers of one tier, for one purpose."""
 
     usd: Decimal = Decimal(0)
+    estimated_usd: Decimal = Decimal(0)
     input_tokens: int = 0
     cached_input_tokens: int = 0
     output_tokens: int = 0

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from router.contracts.decision import Tier
 from router.policy.policy import Policy
+from router.reports.spending import AXES
 from router.reports.summary import Summary, parity, quantile
 from router.reports.terminal import BASE, milliseconds, share, table_of, usd
 
@@ -17,6 +18,7 @@ def figures(policy: Policy, summary: Summary, hours: float) -> Group:
     parts = (
         _requests(summary, hours),
         _money(summary),
+        _spending(summary),
         _quality(summary, target),
         _speed(summary),
         _learning(policy, summary),
@@ -45,8 +47,27 @@ def _money(summary: Summary) -> Table:
     table.add_row("teacher alone", "estimate", usd(summary.counterfactual_usd))
     style = "bold green" if summary.saved_usd >= 0 else "bold red"
     of = f" ({summary.saved_usd / summary.counterfactual_usd:+.1%})" if summary.counterfactual_usd else ""
+    if summary.embeddings:
+        table.add_row("embeddings", f"{summary.embeddings} requests, beside it", usd(summary.embeddings_usd))
+    if summary.estimated_usd:
+        table.add_row("estimated", "of all that was spent", usd(summary.estimated_usd), style="dim")
     table.add_row("saved" if summary.saved_usd >= 0 else "lost", "", f"{summary.saved_usd:+.4f}{of}", style=style)
     return table
+
+
+def _spending(summary: Summary) -> Table:
+    """Who spent it, by task, user and key, the dearest first."""
+    table = table_of("spent by", "", "requests", "USD", "estimated", title="Spend by task, user and key")
+    for axis in AXES:
+        for n, (name, line) in enumerate(summary.spending.dearest(axis)):
+            estimated = usd(line.estimated_usd) if line.estimated_usd else ""
+            table.add_row("" if n else axis, Text(printable(name)), str(line.requests), usd(line.usd), estimated)
+    return table
+
+
+def printable(name: str) -> str:
+    """A client's word as a name in a table."""
+    return "".join(c if c.isprintable() else "?" for c in name[:48])
 
 
 def _quality(summary: Summary, target: float | None) -> Table:

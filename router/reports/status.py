@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console, Group, RenderableType
@@ -61,6 +62,20 @@ def show(policy_paths: Sequence[Path], *, hours: float, settings: Settings, cons
         raise PolicyError(f"{'; '.join(wrong)} (a proxy that runs goes on by what the file said before)")
 
 
+def figures_of(policy_paths: Sequence[Path], *, hours: float, settings: Settings) -> dict[str, Any]:
+    """Each policy's figures over the last ``hours``, by its name, as plain values: amounts are US dollars, as text.
+
+    Raises:
+        PolicyError: a policy file is wrong.
+        StoreError: the records cannot be read.
+    """
+    found: dict[str, Any] = {}
+    with closing(open_readonly(settings)) as records:
+        for policy in map(load_policy, policy_paths):
+            found[policy.name] = summarise(policy, records, settings, since=time.time() - 3600 * hours).as_dict()
+    return found
+
+
 def _show_policy(
     policy: Policy, records: Records, hours: float, settings: Settings, out: Console, *, full: bool
 ) -> None:
@@ -68,7 +83,8 @@ def _show_policy(
     out.print(_live(policy, settings))
     now = time.time()
     summary = summarise(policy, records, settings, since=now - 3600 * hours)
-    out.print(figures(policy, summary, hours) if summary.requests else _nothing(policy, hours, settings, full=full))
+    some = summary.requests or summary.embeddings
+    out.print(figures(policy, summary, hours) if some else _nothing(policy, hours, settings, full=full))
     bundle = read_active(settings.bundles(policy.name)).bundle
     if summary.requests and bundle is not None:
         out.print(
@@ -79,7 +95,7 @@ def _show_policy(
 def summarise(policy: Policy, records: Records, settings: Settings, *, since: float) -> Summary:
     """One policy's figures since a unix time, training rounds of that time included in the spend."""
     summary = Summary()
-    for _, record in records.records(policy=policy.name, since=since):
+    for _, record in records.records(policy=policy.name, since=since, embeddings=True):
         summary.add(record, may_train=policy.may_train_on_teacher)
     for at, usd in training_costs(settings.bundles(policy.name), settings.work(policy.name)):
         if at >= since:

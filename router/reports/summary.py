@@ -6,10 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from router.contracts.decision import Reason, Tier
 from router.contracts.records import Answer, AnswerKind, Record, Rights
 from router.metrics.labels import TOO_HARD
+from router.reports.spending import Spending
 from router.scoring.statistics.estimates import weighted_rate
 
 UNTAGGED = "no task tag"
@@ -65,7 +67,8 @@ def quantile(values: Sequence[float], q: float) -> float | None:
 
 @dataclass(slots=True)
 class Summary:
-    """Figures of one policy. Amounts are US dollars, times seconds."""
+    """Figures of one policy. Amounts are US dollars, times seconds. ``estimated_usd`` is among all that was spent, that
+    on ``embeddings`` too, which is beside ``spend``."""
 
     requests: int = 0
     unanswered: int = 0
@@ -78,6 +81,10 @@ class Summary:
     seconds: dict[Tier, list[float]] = field(default_factory=lambda: defaultdict(list))
     first_token_seconds: dict[Tier, list[float]] = field(default_factory=lambda: defaultdict(list))
     overhead_seconds: list[float] = field(default_factory=list)
+    embeddings: int = 0
+    embeddings_usd: Decimal = Decimal(0)
+    estimated_usd: Decimal = Decimal(0)
+    spending: Spending = field(default_factory=Spending)
     escalations: int = 0
     trainable: int = 0
     redacted: Counter[str] = field(default_factory=Counter)
@@ -95,12 +102,34 @@ class Summary:
         """Signed, and net of everything in ``spend``."""
         return self.counterfactual_usd - self.spent_usd
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for tools: amounts as text, so that none loses a digit."""
+        return {
+            "requests": self.requests,
+            "unanswered": self.unanswered,
+            "student_share": self.share(Tier.STUDENT),
+            "spend_usd": {f"{tier}/{kind}": str(usd) for (tier, kind), usd in sorted(self.spend.items())},
+            "spent_usd": str(self.spent_usd),
+            "teacher_alone_usd": str(self.counterfactual_usd),
+            "saved_usd": str(self.saved_usd),
+            "embeddings": self.embeddings,
+            "embeddings_usd": str(self.embeddings_usd),
+            "estimated_usd": str(self.estimated_usd),
+            "spent_by": self.spending.as_dict(),
+        }
+
     def share(self, tier: Tier) -> float:
         """The tier's share of the answered traffic: what was forced or moved by a failure is none."""
         return self.traffic[tier] / max(1, self.traffic.total())
 
     def add(self, record: Record, may_train: bool) -> None:
         """Counts one record. ``may_train``: the policy allows training on its teacher's answers."""
+        self.spending.add(record)
+        self.estimated_usd += record.estimated_usd
+        if record.embedding:  # no tier was chosen, so nothing was saved or lost by one
+            self.embeddings += 1
+            self.embeddings_usd += record.cost_usd
+            return
         self.requests += 1
         self.counterfactual_usd += record.counterfactual_usd
         self.overhead_seconds.append(record.overhead_seconds)

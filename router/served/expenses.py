@@ -63,7 +63,7 @@ def spent_before(records: Records, policy: str, began: float) -> tuple[float, De
             spent[day] = spent[day][0] + max(served, NOTHING), spent[day][1] + max(audited, NOTHING)
 
     try:
-        for _, record in records.records(policy=policy, since=today * DAY_SECONDS - LONGEST_SECONDS):
+        for _, record in records.records(policy, since=today * DAY_SECONDS - LONGEST_SECONDS, embeddings=True):
             add(record.created_at, record.seconds, *teacher_spend(record))
     except StoreError as e:
         log.error("spending_unknown", policy=policy, why=str(e))

@@ -41,10 +41,13 @@ class Records(Protocol):
     @property
     def unread(self) -> UnreadRows: ...
 
-    def records(self, policy: str | None = None, after: int = 0, since: float = 0.0) -> Iterator[tuple[int, Record]]:
+    def records(
+        self, policy: str | None = None, after: int = 0, since: float = 0.0, *, embeddings: bool = False
+    ) -> Iterator[tuple[int, Record]]:
         """Yields ``(seq, record)`` in the order written, audits and feedback joined in.
 
-        ``after`` is the last ``seq`` already seen, ``since`` a unix time. ``seq`` only ever grows.
+        ``after`` is the last ``seq`` already seen, ``since`` a unix time. ``seq`` only ever grows. ``embeddings``: with
+        those of embeddings, which only who counts money needs.
         """
         ...
 

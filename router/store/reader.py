@@ -39,6 +39,7 @@ SCORED = f"""SELECT seq, request_id, created_at, json_extract(valid, '$.bundle')
         FROM records WHERE seq {{}} ?
         AND seq > (SELECT seq FROM sqlite_sequence WHERE name = 'records') - {SCORED_ROWS}
         AND created_at >= ? AND policy = ?)
+    WHERE valid IS NULL OR json_extract(valid, '$.embedding') IS NOT 1
     ORDER BY seq LIMIT {PAGE_ROWS}"""
 
 
@@ -63,14 +64,16 @@ class SqliteReader:
         self._path = path
         self.unread = UnreadRows()
 
-    def records(self, policy: str | None = None, after: int = 0, since: float = 0.0) -> Iterator[tuple[int, Record]]:
+    def records(
+        self, policy: str | None = None, after: int = 0, since: float = 0.0, *, embeddings: bool = False
+    ) -> Iterator[tuple[int, Record]]:
         """See ``Records``. In pages, so that a slow reader never keeps the log from being checkpointed."""
         query, values = RECORDS.format("{}", " AND policy = ?" if policy else ""), [policy] if policy else []
         with self._reading() as db:
             for page in self._pages(db, "record", query, after, (since, *values)):
                 later = self._amendments(db, [request_id for _, request_id, *_ in page])
                 for row in map(StoredRow._make, page):
-                    if (record := self._record(row)) is not None:
+                    if (record := self._record(row)) is not None and (embeddings or not record.embedding):
                         self._join(record, later.get(row.request_id, ()))
                         yield row.seq, self._whole(db, row, record)
 

@@ -28,7 +28,10 @@ TICKS = Decimal(10**10)
 USUAL_TIERS = frozenset({"auto", "default", "standard", "standard_only", "on_demand"})
 USUAL_REGIONS = frozenset({"global", "not_available"})
 
-TELL_USAGE = ("usage", "x_groq", "provider_metadata")
+USAGE_SO_FAR = "locum_usage_so_far"
+"""The field in which a chunk in chat's form tells what its stream told at its beginning, for one that is cut off. No
+client gets it."""
+TELL_USAGE = ("usage", "x_groq", "provider_metadata", USAGE_SO_FAR)
 """Fields of an answer or a chunk in which something of its usage may stand."""
 _INPUT = ("prompt_tokens", "input_tokens")
 _OUTPUT = ("completion_tokens", "output_tokens")
@@ -91,6 +94,8 @@ def usage_in(answer: Any) -> ToldUsage | None:
 def _objects(answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     choices = answer.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(told := answer.get(USAGE_SO_FAR), dict):
+        yield told
     for holder in (answer.get("x_groq"), first, answer):
         if isinstance(holder, dict) and isinstance(told := holder.get("usage"), dict):
             yield told

@@ -21,6 +21,7 @@ from router.backends.anthropic.answer import (
 from router.backends.anthropic.errors import chat_error
 from router.wire.chat import IN_OWN_WORDS
 from router.wire.sse import LOST, UNREADABLE, encode, payload, read
+from router.wire.usage import USAGE_SO_FAR
 
 DONE = b"data: [DONE]\n\n"
 QUIET = b": ping\n\n"
@@ -83,6 +84,7 @@ class Chunks:
                 self._base |= {"id": message.get("id"), "model": message.get("model")}
                 self._usage |= _dict(message.get("usage"))
                 choices = [_delta({"role": "assistant", "content": ""})]
+                more = {USAGE_SO_FAR: usage_of(self._usage)}
             case "content_block_start":
                 self.begun, choices = True, self._started(dict(_dict(found.get("content_block"))))
             case "content_block_delta":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from openai import APIStatusError, NotFoundError, OpenAI
 from router.backends.roster import PolicyBackends
 from router.errors import PolicyError
 from router.policy.policy import load_policy
-from tests.fakes import FakeUpstream, Script, World, policy_of, served, world
+from tests.fakes import FakeUpstream, Script, World, policy_of, served, until, world
 
 PACKED = base64.b64encode(struct.pack("<2f", 0.5, -0.25)).decode()
 ANSWER: dict[str, Any] = {
@@ -222,3 +223,21 @@ def test_openais_own_model_needs_neither_url_nor_price(tmp_path: Path) -> None:
 def test_a_model_that_no_one_knows_the_price_of_is_refused_at_start(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"embeddings\.usd_per_million"):
         backends(tmp_path, model="mine", url="http://localhost:1/v1")
+
+
+def test_what_an_embedding_cost_is_recorded_by_user_task_and_key_and_its_text_is_not(proxy: World) -> None:
+    from_ann = {"input": "my secret text", "model": "vectors-1", "user": "ann", "metadata": {"task": "search"}}
+    request_id = post(proxy, from_ann).headers["x-locum-request-id"]
+    record = until(lambda: proxy.record(request_id))
+    assert record.embedding and (record.user, record.task, record.status) == ("ann", "search", 200)
+    assert record.owner and "sk-mine" not in repr(record) and "secret" not in repr(record)
+    assert record.cost_usd == Decimal("0.00004") and record.answers[0].usage.input_tokens == 2000
+    assert not record.answers[0].usage.estimated and not record.is_traffic
+
+
+def test_an_embedding_that_tells_no_count_or_an_odd_one_is_estimated(proxy: World, vectors: FakeUpstream) -> None:
+    for usage in ({}, {"prompt_tokens": -4, "total_tokens": None}, {"prompt_tokens": "many"}):
+        vectors.always(raw=orjson.dumps(ANSWER | {"usage": usage}))
+        request_id = post(proxy, {"input": "x" * 400, "model": "vectors-1"}).headers["x-locum-request-id"]
+        used = until(lambda request_id=request_id: proxy.record(request_id)).answers[0].usage
+        assert used.estimated and used.input_tokens == 100

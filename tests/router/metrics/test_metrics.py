@@ -155,14 +155,15 @@ def test_every_cause_an_audit_can_miss_by_has_its_label() -> None:
     assert set(MissReason) == MISSED
 
 
-def test_what_no_record_tells_is_counted_too() -> None:
+def test_what_no_answered_request_tells_is_counted_too(make_record: MakeRecord) -> None:
     metrics = Metrics()
     metrics.observe_policy("default", objective="parity", target=0.9)
     metrics.observe_broken_stream("default", Tier.TEACHER)
     metrics.observe_rejected("unauthorized")
     metrics.observe_feedback("default", "bad")
-    metrics.observe_embeddings("default", 200, Decimal("0.0001"))
-    metrics.observe_embeddings("default", 429, Decimal(0))
+    paid = Answer(tier=Tier.TEACHER, kind=AnswerKind.EMBEDDED, model="v", cost_usd=Decimal("0.0001"))
+    metrics.observe_embeddings(make_record(tier=None, embedding=True, answers=[paid]))
+    metrics.observe_embeddings(make_record(tier=None, embedding=True, status=429))
     got = samples(metrics.expose())
     assert got["locum_streams_broken_total{policy=default,tier=teacher}"] == 1
     assert got["locum_streams_broken_total{policy=default,tier=student}"] == 0

@@ -1,0 +1,96 @@
+"""What a provider bills is booked, also where nobody got the answer: estimated then, and marked so."""
+
+from __future__ import annotations
+
+import socket
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from tests.fakes import DEADLINE_SECONDS, World, until, world
+
+ASKED = {"model": "gpt-4o", "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+TEACHER = {"x-locum-tier": "teacher"}
+STUDENT = {"x-locum-tier": "student"}
+
+
+def leave(proxy: World, body: dict[str, Any], headers: dict[str, str], *, after_bytes: bool) -> None:
+    """Asks, and goes before the end: once the backend was asked, or once something has come."""
+    if after_bytes:
+        url = f"{proxy.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, headers=headers, timeout=DEADLINE_SECONDS) as answer:
+            next(answer.iter_raw())
+        return
+    place, content = httpx.URL(proxy.url), orjson.dumps(body)
+    told = {"host": "x", "content-type": "application/json", "content-length": str(len(content)), **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+    with socket.create_connection((place.host, place.port or 80)) as connection:
+        connection.sendall(f"POST /v1/chat/completions HTTP/1.1\r\n{lines}\r\n".encode() + content)
+        until(lambda: proxy.teacher.seen or proxy.student.seen)
+
+
+def only_record(proxy: World) -> Any:
+    return until(lambda: next(iter(proxy.records()), None))
+
+
+@pytest.mark.parametrize("headers", [TEACHER, STUDENT], ids=["teacher", "student"])
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+def test_whose_client_left_before_a_word_is_booked_and_marked(
+    tmp_path: Path, headers: dict[str, str], streamed: bool
+) -> None:
+    with world(tmp_path) as proxy:
+        (proxy.teacher if headers is TEACHER else proxy.student).always(hang=True)
+        leave(proxy, {**ASKED, "stream": streamed}, headers, after_bytes=False)
+        record = only_record(proxy)
+        assert record.status == 499
+        assert [(a.kind, a.usage.estimated) for a in record.answers] == [("discarded", True)]
+        used = record.answers[0].usage
+        assert used.input_tokens > 0 and used.output_tokens > 0
+        assert record.estimated_usd == record.cost_usd > 0
+
+
+def test_a_stream_that_was_left_is_booked_by_what_was_said_and_told(tmp_path: Path) -> None:
+    with world(tmp_path) as proxy:
+        proxy.teacher.always(text="one two three four five", hang_after=4)
+        leave(proxy, {**ASKED, "stream": True}, TEACHER, after_bytes=True)
+        record = only_record(proxy)
+        assert record.status == 499 and record.answers[0].kind == "served"
+        assert record.answers[0].usage.estimated and record.answers[0].usage.output_tokens >= 1
+        assert record.counterfactual_usd == record.answers[0].cost_usd > 0
+
+
+def test_a_student_held_back_when_its_client_leaves_is_booked_by_what_it_said(tmp_path: Path) -> None:
+    with world(tmp_path, accept={"hold_tokens": 24}) as proxy:
+        proxy.student.always(text="one two three four five", hang_after=4)
+        leave(proxy, {**ASKED, "stream": True}, {}, after_bytes=False)
+        record = only_record(proxy)
+        assert record.status == 499 and not proxy.teacher.seen
+        assert [(a.tier, a.kind, a.usage.estimated) for a in record.answers] == [("student", "discarded", True)]
+
+
+def test_estimated_money_is_a_metric(tmp_path: Path) -> None:
+    with world(tmp_path) as proxy:
+        proxy.teacher.always(usage={"prompt_tokens": -1, "completion_tokens": None})
+        answer = httpx.post(f"{proxy.url}/v1/chat/completions", json=ASKED, headers=TEACHER, timeout=DEADLINE_SECONDS)
+        spent = Decimal(answer.headers["x-locum-cost-usd"])
+        lines = httpx.get(f"{proxy.url}/metrics").text.splitlines()
+        found = next(x for x in lines if x.startswith("locum_spend_estimated_usd_total") and "teacher" in x)
+        assert float(found.split()[-1]) == pytest.approx(float(spent)) and spent > 0
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+def test_the_provider_s_own_bill_is_the_header_the_record_and_the_saving(tmp_path: Path, streamed: bool) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010, "cost": 0.0077}
+    with world(tmp_path) as proxy:
+        proxy.teacher.always(usage=usage)
+        body = {**ASKED, "stream": streamed}
+        answer = httpx.post(f"{proxy.url}/v1/chat/completions", json=body, headers=TEACHER, timeout=DEADLINE_SECONDS)
+        record = proxy.record(answer.headers["x-locum-request-id"])
+        assert record.cost_usd == record.counterfactual_usd == Decimal("0.0077")
+        if not streamed:
+            assert answer.headers["x-locum-cost-usd"] == "0.0077"
+            assert answer.json()["usage"]["cost"] == 0.0077
