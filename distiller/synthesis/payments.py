@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from router.backends.base import Backend
+from router.backends.base import Backend, WaitingTime
 from router.backends.client import BackendClient, Completion, asked
 from router.backends.faults import surely_unpaid
 from router.backends.roster import output_limit
@@ -187,7 +187,7 @@ class PaidCalls:
         spent = most  # whatever ends this call, unless it is known better
         self.calls += 1
         try:
-            found = await asked(self._models, backend, body)
+            found = await asked(self._models, backend, body, WaitingTime())
             spent = most if found.usd is None else found.usd
             self._journal.ended(call, found, spent)
         except (UpstreamError, UpstreamRefused) as e:

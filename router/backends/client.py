@@ -233,13 +233,10 @@ def careful() -> BackendClient:
     return BackendClient(Wires(), ProcessBreakers(partial(CircuitBreaker, share=math.inf)), ProcessRests(), retries)
 
 
-async def asked(
-    models: BackendClient, backend: Backend, body: Mapping[str, Any], waited: WaitingTime | None = None
-) -> Completion:
+async def asked(models: BackendClient, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Completion:
     """``waited.lost`` tells of attempts before that may be paid. Raises as ``Upstream`` says, and UpstreamError for
     what is no chat completion."""
     said = (m.get("content") for m in body.get("messages") or ())
-    waited = waited or WaitingTime()
     waited.size = sum(len(content) for content in said if isinstance(content, str))
     return _completion(backend, await models.whole(backend, {**body, "model": backend.model}, waited))
 
