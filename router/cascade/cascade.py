@@ -112,8 +112,7 @@ class Cascade:
     async def serve(self, chat: ChatRequest, sink: Sink) -> None:
         """Answers one request through ``sink`` and records it, whatever becomes of it.
 
-        No upstream's failure is raised: it is answered. A cancellation (the client left) is recorded
-        with status 499 and passed on.
+        No upstream's failure is raised: it is answered. A cancellation is recorded with status 499 and passed on.
         """
         began, live = time.perf_counter(), self._serving.live_for(chat.conversation_id)
         slow = live.scorer is not None and live.scorer.slow
@@ -350,11 +349,8 @@ class Cascade:
         self.payments.settle(exchange)  # before the client has it: its next request may come at once
 
     async def _audit(self, tier: Tier, exchange: Exchange) -> Answer:
-        """The other tier's answer to a request that was answered before, from the versions it began with.
-
-        Raises:
-            UpstreamError, UpstreamRefused: there is none.
-        """
+        """The other tier's answer to a request that was answered before, from the versions it began with. Raises
+        UpstreamError and UpstreamRefused where there is none."""
         target = exchange.live.student or self.live.student
         if tier is Tier.TEACHER:
             backend = self.backends.teachers[0]
