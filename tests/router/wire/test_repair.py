@@ -106,6 +106,15 @@ def test_usage_and_model_count_wherever_they_stand() -> None:
     assert (said.model, said.usage_told) == ("m", told_usage)
 
 
+def test_what_an_ordinary_chunk_tells_beside_its_text_counts() -> None:
+    beside = ORDINARY | {"service_tier": "flex", "x_groq": {"usage": {"prompt_tokens": 5, "completion_tokens": 2}}}
+    left, changed, said = told(chunk(ROLE), beside, chunk({}, "stop"))
+    assert not any(changed)
+    assert left[1] == beside
+    assert said.service_tier == "flex"
+    assert said.usage_told is not None and said.usage_told["prompt_tokens"] == 5
+
+
 def test_what_lacks_its_end_and_its_counts_gets_them() -> None:
     in_choice = chunk({"content": "one"}, choice={"usage": {"prompt_tokens": 1}})
     left, _, _ = told(chunk(ROLE), in_choice, terms=AnswerTerms("label", usage=True))
