@@ -26,7 +26,8 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Skip(StrEnum):
-    """Why a record is in no split. A closed set: the dataset counts them."""
+    """Why a record is in no split, or not trained on after all. A closed set: datasets, trainings and rounds count
+    them."""
 
     FAILED = "failed"
     FORCED = "forced_to_a_tier"
@@ -42,6 +43,8 @@ class Skip(StrEnum):
     MIXED_THOUGHTS = "thoughts_within_answer"
     ONLY_THOUGHTS = "only_thoughts"
     PREFILL = "assistant_prefill"
+    TEMPLATE = "refused_by_chat_template"
+    TOO_LONG = "too_long_to_train_on"
     TOOLS = "tools"
     NOT_TEXT = "not_only_text"
     SEVERAL = "several_answers"
