@@ -347,10 +347,14 @@ def test_no_key_reaches_records(proxy: World, client: OpenAI) -> None:
 
 def test_audited_requests_are_answered_by_both(tmp_path: Path) -> None:
     audit = {"rate": 1, "warmup_rate": 1, "explore": 0, "usd_per_day": 5}
-    with world(tmp_path, audit=audit) as found, OpenAI(base_url=f"{found.url}/v1", api_key="x") as client:
+    rules = [{"when": {"user": "teacher"}, "send": "teacher"}]
+    with (
+        world(tmp_path, audit=audit, rules=by_user) as found,
+        OpenAI(base_url=f"{found.url}/v1", api_key="x") as client,
+    ):
         for tier, other in (("student", "teacher"), ("teacher", "student")):
             ask_for = stream if tier == "student" else ask
-            _, headers = ask_for(client, model=f"locum/{tier}")
+            _, headers = ask_for(client, user=tier)
             record = until(
                 lambda headers=headers: next(
                     (r for r in found.records() if r.request_id == headers["x-locum-request-id"] and r.audit), None
