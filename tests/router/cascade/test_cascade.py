@@ -349,7 +349,7 @@ def test_audited_requests_are_answered_by_both(tmp_path: Path) -> None:
     audit = {"rate": 1, "warmup_rate": 1, "explore": 0, "usd_per_day": 5}
     rules = [{"when": {"user": "teacher"}, "send": "teacher"}]
     with (
-        world(tmp_path, audit=audit, rules=by_user) as found,
+        world(tmp_path, audit=audit, rules=rules) as found,
         OpenAI(base_url=f"{found.url}/v1", api_key="x") as client,
     ):
         for tier, other in (("student", "teacher"), ("teacher", "student")):
