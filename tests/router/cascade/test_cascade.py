@@ -375,12 +375,14 @@ def test_of_several_answers_each_is_judged(proxy: World, client: OpenAI) -> None
         "finish_reason": "stop",
     }
     proxy.student.always(extra={"choices": [good, bad]})
-    _, headers = ask(client, n=2)
+    _, headers = ask(client, n=2, temperature=1)
     assert (headers["x-locum-tier"], headers["x-locum-reason"]) == ("teacher", "deferral")
     proxy.student.always(extra={"choices": [good, good | {"index": 1}]})
-    answer, headers = ask(client, n=2)
+    answer, headers = ask(client, n=2, temperature=1)
     assert (headers["x-locum-tier"], len(answer.choices)) == ("student", 2)
-    _, headers = stream(client, n=2)  # only the first of several streams could be judged before it leaves
+    _, headers = stream(
+        client, n=2, temperature=1
+    )  # only the first of several streams could be judged before it leaves
     assert (headers["x-locum-tier"], headers["x-locum-reason"]) == ("teacher", "capability")
 
 
