@@ -19,7 +19,7 @@ from router.judges.pair import Pair
 from router.policy.policy import Policy
 from router.store.redaction import redact, redact_json
 from router.wire.finish import finish_of
-from router.wire.rationale import Parted, asked_in, parted, thoughts_of
+from router.wire.rationale import AnswerParts, asked_in, parted, thoughts_of
 
 NO_RIGHT = "none"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -237,7 +237,7 @@ def _unfinished(teacher: Answer) -> Skip | None:
     return Skip.BROKEN if teacher.broken else None if finish == "stop" else Skip.UNKNOWN_END
 
 
-def _odd(said: Parted, content: str, prompt: Sequence[str]) -> Skip | None:
+def _odd(said: AnswerParts, content: str, prompt: Sequence[str]) -> Skip | None:
     """Why a whole answer's text cannot be learnt. What cannot be written as UTF-8 has lost a part on its way, and so
     has an answer in which a replacement character stands that nobody asked with."""
     if not content.strip():
