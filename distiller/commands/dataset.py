@@ -48,6 +48,7 @@ def build(
     from distiller.data.tables import dataset_table
     from distiller.progress import ConsoleProgress
     from distiller.synthesis.shelf import kept
+    from router.engine.template import kept_template
     from router.scoring.text.encoder import kept_encoder
 
     chosen, settings = load_policy(policy), Settings.from_env()
@@ -64,6 +65,7 @@ def build(
             against=prompts,
             written=kept(settings, chosen),
             encoder=partial(kept_encoder, settings.cache),
+            template=partial(kept_template, chosen.student.model, settings.cache),
             tell=tell,
         )
     registry.remember(settings.home, out)

@@ -11,8 +11,10 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from router.engine.weights import base_student, is_ready
 from router.errors import BadRequest, EngineError
 
 REFUSALS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -49,17 +51,28 @@ class PromptTemplate:
         Raises:
             BadRequest: the template refuses the messages, or there is none.
         """
+        told = self._spelled.sub(lambda control: self._names[control[0]], self._written(messages))
+        return self.text(self._hidden.sub(lambda held: self._controls[int(held[1])], told))
+
+    def refuses(self, messages: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether there is no prompt for these messages: ``prompt`` would raise."""
+        try:
+            self._written(messages)
+        except BadRequest:
+            return True
+        return False
+
+    def _written(self, messages: Iterable[Mapping[str, Any]]) -> str:
+        """What the template makes of them, with places held for control tokens' names in their texts."""
         from jinja2 import TemplateError
 
         if self.tokenizer.chat_template is None:
             raise BadRequest("the model has no chat template", param="model")
         kept = [{"role": m["role"], "content": self._spelled.sub(self._hide, m["content"])} for m in messages]
         try:
-            told = str(self.tokenizer.apply_chat_template(kept, tokenize=False, add_generation_prompt=True))
+            return str(self.tokenizer.apply_chat_template(kept, tokenize=False, add_generation_prompt=True))
         except (TemplateError, *REFUSALS) as e:
             raise BadRequest(f"the model's chat template refuses these messages: {e}", param="messages") from e
-        told = self._spelled.sub(lambda control: self._names[control[0]], told)
-        return self.text(self._hidden.sub(lambda held: self._controls[int(held[1])], told))
 
     def text(self, text: str) -> tuple[int, ...]:
         """A text's tokens, none of which is control."""
@@ -75,6 +88,18 @@ class PromptTemplate:
 
     def _named(self, number: int) -> str:
         return f"\U00100003{self._key}\U00100001{number}\U00100002"
+
+
+def kept_template(student: str, cache: Path) -> PromptTemplate | None:
+    """The student's, where its folder is at hand: who only looks does not want to wait for that."""
+    from transformers import AutoTokenizer
+
+    if not is_ready(student, cache):
+        return None
+    try:
+        return PromptTemplate(AutoTokenizer.from_pretrained(str(base_student(student, cache)), local_files_only=True))
+    except (OSError, ValueError, EngineError):  # training will say why
+        return None
 
 
 def _source(tokenizer: Any) -> str:
