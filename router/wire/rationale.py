@@ -38,6 +38,9 @@ _WRAPPED: tuple[tuple[str, str], ...] = (
 )
 """What some put around the answer that follows their thoughts; the closing mark may be missing."""
 
+MOST_THOUGHTS = 32
+"""That are parted from the beginning of one answer: what goes on so is no answer."""
+
 _FIELDS = ("reasoning_content", "reasoning", "thinking")
 _MARKED = re.compile("|".join(re.escape(m) for pair in _MARKS for m in pair))
 
@@ -59,7 +62,7 @@ def parted(content: str, prompt: Iterable[str] = ()) -> AnswerParts:
     marks = [(opening, closing) for opening, closing in _MARKS if opening not in asked and closing not in asked]
     thoughts: list[str] = []
     rest = content
-    while (found := _first(rest, marks, begun=not thoughts)) is not None:
+    while len(thoughts) < MOST_THOUGHTS and (found := _first(rest, marks, begun=not thoughts)) is not None:
         thought, rest = found
         thoughts.append(thought.strip())
     if thoughts:

@@ -59,6 +59,7 @@ def test_a_mark_that_was_asked_for_belongs_to_the_answer() -> None:
 def test_thoughts_within_an_answer_are_told() -> None:
     assert parted("It is 4.\n<think>\nor 5?\n</think>\nIt is 5.").mixed
     assert parted("<think>a</think>It is 4.\n</think>").mixed
+    assert parted("<think>a</think>\n" * 100_000).mixed
 
 
 @pytest.mark.parametrize(
