@@ -15,6 +15,9 @@ from router.scoring.statistics.risk import wilson_interval
 
 PROMETHEUS = Path(__file__).parent.parent / "dashboards" / "prometheus"
 AUDITED = 'locum_audits_total{policy="%s",bundle="b1",served_tier="%s",result="%s"}'
+WEIGHT = 'locum_audit_weight_total{policy="%s",bundle="b1",served_tier="%s",result="%s"}'
+SQUARES = 'locum_audit_weight_squares_total{policy="%s",bundle="b1",served_tier="%s"}'
+TRAFFIC = 'locum_traffic_total{policy="%s",bundle="b1",tier="%s"}'
 REQUESTS = 'locum_requests_total{policy="%s",tier="%s",reason="score",status_class="2xx"}'
 
 pytestmark = pytest.mark.skipif(
@@ -38,10 +41,15 @@ def policy_under_traffic(name: str, *, unacceptable: float) -> list[dict[str, st
     return [
         grown(REQUESTS % (name, "student"), 80),
         grown(REQUESTS % (name, "teacher"), 20),
+        *(grown(TRAFFIC % (name, tier), n) for tier, n in (("student", 80), ("teacher", 20))),
         grown(AUDITED % (name, "student", "acceptable"), 1 - unacceptable),
         grown(AUDITED % (name, "student", "unacceptable"), unacceptable),
-        grown(AUDITED % (name, "teacher", "acceptable"), 0.05),
-        grown(AUDITED % (name, "teacher", "unacceptable"), 0.15),
+        grown(WEIGHT % (name, "student", "acceptable"), 80 * (1 - unacceptable)),
+        grown(WEIGHT % (name, "student", "unacceptable"), 80 * unacceptable),
+        grown(SQUARES % (name, "student"), 80**2),
+        grown(WEIGHT % (name, "teacher", "acceptable"), 5),
+        grown(WEIGHT % (name, "teacher", "unacceptable"), 15),
+        {"series": f'locum_bundle_info{{policy="{name}",bundle="b1"}}', "values": "1x600"},
         grown(f'locum_counterfactual_usd_total{{policy="{name}"}}', 0.60),
         grown(f'locum_spend_usd_total{{policy="{name}",tier="teacher",kind="served"}}', 0.12),
         grown(f'locum_spend_usd_total{{policy="{name}",tier="student",kind="served"}}', 0.06),
@@ -76,19 +84,21 @@ def test_rules_and_configuration_are_valid() -> None:
 
 
 def test_quality_and_saving_come_out_as_reckoned_by_hand(tmp_path: Path) -> None:
-    labels, audits = '{policy="a"}', 600
-    low, high = wilson_interval(0.1 * audits, audits, confidence=0.90)  # two-sided 90%: 95% on each side
+    labels, bundle, audits = '{policy="a"}', '{policy="a", bundle="b1"}', 600
+    low, high = wilson_interval(0.1 * audits, audits, confidence=0.95)
     check(
         tmp_path,
         policy_under_traffic("a", unacceptable=0.1),
         {
             "locum:student_share:ratio24h": {labels: 0.8},
-            "locum:student_audits:increase24h": {labels: audits},
-            "locum:selective_risk:ratio24h": {labels: 0.1},
-            "locum:parity:estimate24h": {labels: 0.92},
-            "locum:parity:lower24h": {labels: round(1 - 0.8 * high, 3)},
-            "locum:parity:upper24h": {labels: round(1 - 0.8 * low, 3)},
-            "locum:over_escalation:ratio24h": {labels: 0.25},
+            "locum:student_audits:increase24h": {bundle: audits},
+            "locum:student_audits:effective24h": {bundle: audits},
+            "locum:selective_risk:ratio24h": {bundle: 0.1},
+            "locum:parity:estimate24h": {bundle: 0.92},
+            "locum:parity:lower24h": {bundle: round(1 - 0.8 * high, 3)},
+            "locum:parity:upper24h": {bundle: round(1 - 0.8 * low, 3)},
+            "locum:over_escalation:ratio24h": {bundle: 0.25},
+            "locum:net_saving_usd:increase24h": {labels: 252.0},
             "3600 * locum:net_saving_usd:rate1h": {labels: 25.2},
         },
     )
@@ -101,13 +111,13 @@ def test_training_counts_against_the_saving(tmp_path: Path) -> None:
 
 
 def test_while_the_teacher_answers_everything_parity_is_one_and_the_share_zero(tmp_path: Path) -> None:
-    series = [grown(REQUESTS % ("new", "teacher"), 100), grown(AUDITED % ("new", "teacher", "acceptable"), 3)]
-    expected = {"locum:student_share:ratio24h": 0.0, "locum:parity:estimate24h": 1.0, "locum:parity:lower24h": 1.0}
-    check(tmp_path, series, {query: {'{policy="new"}': value} for query, value in expected.items()})
+    series = [grown(TRAFFIC % ("new", tier), n) for tier, n in (("student", 0), ("teacher", 100))]
+    parity = {f"locum:parity:{which}24h": {'{policy="new", bundle="b1"}': 1.0} for which in ("estimate", "lower")}
+    check(tmp_path, series, {"locum:student_share:ratio24h": {'{policy="new"}': 0.0}, **parity})
 
 
 def test_parity_is_unknown_where_the_student_serves_and_nothing_was_audited(tmp_path: Path) -> None:
-    check(tmp_path, [grown(REQUESTS % ("dark", "student"), 100)], {"locum:parity:estimate24h": {}})
+    check(tmp_path, [grown(TRAFFIC % ("dark", "student"), 100)], {"locum:parity:estimate24h": {}})
 
 
 def test_alerts_fire_for_the_policy_whose_floor_is_broken_and_for_no_other(tmp_path: Path) -> None:
@@ -190,4 +200,15 @@ def test_what_clients_forced_and_what_failures_moved_breaks_no_parity(tmp_path: 
     series = policy_under_traffic("sound", unacceptable=0.02)
     series += [grown(forced % reason, 500) for reason in ("override", "fallback")]
     shares = {"locum:student_share:ratio24h": {'{policy="sound"}': 0.8}}
-    check(tmp_path, series, {**shares, "locum:parity:estimate24h": {'{policy="sound"}': 0.984}})
+    check(tmp_path, series, {**shares, "locum:parity:estimate24h": {'{policy="sound", bundle="b1"}': 0.984}})
+
+
+def test_a_bundle_that_is_gone_raises_no_alarm_and_no_bundles_audits_are_pooled(tmp_path: Path) -> None:
+    gone = [
+        {**line, "series": line["series"].replace("b1", "b0")} for line in policy_under_traffic("a", unacceptable=0.5)
+    ]
+    gone = [line for line in gone if "b0" in line["series"] and "bundle_info" not in line["series"]]
+    series = [*policy_under_traffic("a", unacceptable=0.02), *gone]
+    firing = 'count by (alertname, policy) (ALERTS{alertstate="firing"})'
+    told = {f'{{policy="a", bundle="{bundle}"}}': parity for bundle, parity in (("b0", 0.6), ("b1", 0.984))}
+    check(tmp_path, series, {firing: {}, "locum:parity:estimate24h": told})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from router.contracts.decision import Tier
+from router.contracts.definitions import saved_usd, student_share
 from router.contracts.prices import Price
 from router.contracts.records import Answer, AnswerKind, Record, Usage
 from router.pricing import cost_usd, counterfactual_usd
@@ -45,11 +46,11 @@ class Rates:
 
 @dataclass(slots=True)
 class Flow:
-    """Sums over answered requests; amounts are US dollars.
+    """Sums over the traffic; amounts are US dollars. What is forced or moved by a failure does not recur.
 
-    ``served``: requests by the tier that served. ``own``: what its answers to them cost; ``beside``: what was spent
-    beside on them (audits with their judge, discarded answers). ``alone``: what the teacher alone would have cost.
-    ``swapped``: what the teacher's tokens would have cost at the student's price. ``by_kind`` is all spending by
+    ``served``: answered requests by the tier that served. ``own``: what its answers to them cost; ``beside``: what was
+    spent beside on them (audits with their judge, discarded answers). ``alone``: what the teacher alone would have
+    cost. ``swapped``: what the teacher's tokens would have cost at the student's price. ``by_kind`` is all spending by
     purpose. ``tokens`` are those of what was served.
     """
 
@@ -64,25 +65,31 @@ class Flow:
     tokens: Usage = field(default_factory=Usage)
 
     def add(self, record: Record, rates: Rates) -> None:
-        """Counts one record; one that nobody answered counts nothing, nor does what tells nothing of the traffic."""
-        if record.tier is None or not record.answers or not record.is_traffic:
+        """Counts one record; what tells nothing of the traffic counts nothing, one that nobody answered its money."""
+        if not record.is_traffic:
             return
-        self.first_at = min(self.first_at, record.created_at) if self.requests else record.created_at
-        self.last_at = max(self.last_at, record.created_at)
-        self.served[record.tier] += 1
-        self.alone += rates.alone(record)
-        audit = record.audit
+        audit, tier = record.audit, record.tier
         for answer in [*record.answers, *([audit.answer] if audit and audit.answer else [])]:
             usd = rates.cost(answer)
             self.by_kind[answer.kind] += usd
-            (self.own if answer.kind is AnswerKind.SERVED else self.beside)[record.tier] += usd
-        if audit:
+            if tier is not None:
+                (self.own if answer.kind is AnswerKind.SERVED else self.beside)[tier] += usd
+        if audit and audit.judge_usd:
             self.by_kind[AnswerKind.JUDGED] += audit.judge_usd
-            self.beside[record.tier] += audit.judge_usd
+            if tier is not None:
+                self.beside[tier] += audit.judge_usd
+        if tier is not None and record.answers:
+            self._add_answered(record, tier, rates)
+
+    def _add_answered(self, record: Record, tier: Tier, rates: Rates) -> None:
+        self.first_at = min(self.first_at, record.created_at) if self.requests else record.created_at
+        self.last_at = max(self.last_at, record.created_at)
+        self.served[tier] += 1
+        self.alone += rates.alone(record)
         usage = record.answers[0].usage
         self.tokens.input_tokens += usage.input_tokens
         self.tokens.output_tokens += usage.output_tokens
-        if record.tier is TEACHER:
+        if tier is TEACHER:
             self.swapped += cost_usd(usage, rates.student)
 
     @property
@@ -100,7 +107,7 @@ class Flow:
     @property
     def share(self) -> float:
         """The student's share."""
-        return self.served[STUDENT] / max(1, self.requests)
+        return student_share(self.served)
 
     @property
     def spent(self) -> Decimal:
@@ -109,7 +116,7 @@ class Flow:
     @property
     def saved_per_request(self) -> Decimal:
         """Signed, net of all that was spent on requests; rounds are not in it."""
-        return (self.alone - self.spent) / max(1, self.requests)
+        return saved_usd(self.alone, self.spent) / max(1, self.requests)
 
     def moved_per_request(self, audit_rate: float) -> Decimal:
         """What one more request is worth that the student serves instead of the teacher, signed: the teacher's answers

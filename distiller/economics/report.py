@@ -21,6 +21,7 @@ from distiller.economics.worth import (
     trainings,
     weighed,
 )
+from router.contracts.definitions import saved_usd
 from router.contracts.records import AnswerKind
 
 MONTH = 30
@@ -106,7 +107,7 @@ class Economics:
     @property
     def saved(self) -> Decimal:
         """A month as it is now, before what it costs whatever the traffic."""
-        return self.alone - sum(self.spent.values(), Decimal(0))
+        return saved_usd(self.alone, sum(self.spent.values(), Decimal(0)))
 
     @property
     def saved_next(self) -> Decimal:

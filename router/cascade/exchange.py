@@ -16,6 +16,7 @@ from router.backends.thoughts import Debts
 from router.bundles.watcher import LiveBundle
 from router.cascade.drain import Drain
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
+from router.contracts.definitions import saved_usd
 from router.contracts.records import Answer, AnswerKind, Record, Signals, Usage
 from router.errors import (
     BudgetSpent,
@@ -219,7 +220,7 @@ class Exchange:
         if self.answers and self.answers[0].kind is AnswerKind.SERVED:
             spent = sum((a.cost_usd for a in self.answers[1:]), self.answers[0].cost_usd)
             found.append((b"x-locum-cost-usd", f"{spent:f}".encode()))
-            found.append((b"x-locum-saved-usd", f"{self.counterfactual_usd - spent:f}".encode()))
+            found.append((b"x-locum-saved-usd", f"{saved_usd(self.counterfactual_usd, spent):f}".encode()))
         return found
 
     def record(self, policy_version: str) -> Record:

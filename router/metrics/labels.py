@@ -39,7 +39,8 @@ NO_TIER = "none"
 NO_BUNDLE = "base"
 SERVED_BY = (*(tier.value for tier in Tier), NO_TIER)
 STATUS_CLASSES = ("2xx", "4xx", "5xx")
-RESULTS = ("acceptable", "unacceptable", "unjudged", *(f"missed_{cause}" for cause in sorted(MISSED)), "missed_other")
+JUDGED = ("acceptable", "unacceptable")
+RESULTS = (*JUDGED, "unjudged", *(f"missed_{cause}" for cause in sorted(MISSED)), "missed_other")
 
 Born = Iterator[tuple[str, tuple[str, ...]]]
 """Counters' names, as ``Metrics`` has them, and labels."""
@@ -67,6 +68,10 @@ def of_policy(policy: str) -> Born:
 
 
 def of_bundle(policy: str, bundle: str) -> Born:
-    """What the audits of a bundle can count."""
+    """What the traffic of a bundle and its audits can count."""
     yield from (("audits", (policy, bundle, tier, result)) for tier in Tier for result in RESULTS)
     yield "audits", (policy, bundle, NO_TIER, "missed_unanswered")
+    yield from (("risk", (policy, bundle, tier, result)) for tier in Tier for result in JUDGED)
+    for tier in Tier:
+        yield "traffic", (policy, bundle, tier)
+        yield "squares", (policy, bundle, tier)

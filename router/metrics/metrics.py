@@ -11,14 +11,16 @@ library would cost each request several times as much. So a scrape may miss what
 the last quarter of a second, until the next one; a worker that is killed takes that much of its counts
 with it for good. The records hold the truth.
 
-Net saving is ``locum_counterfactual_usd_total - sum(locum_spend_usd_total) - locum_trained_usd``; it
-may be negative, which is why it is no counter itself.
+Student share, parity and saving are ``router.contracts.definitions``', by the recording rules, from counters here:
+``locum_traffic_total``, ``locum_audit_weight_total`` with its squares, ``locum_counterfactual_usd_total``,
+``locum_spend_usd_total`` and ``locum_trained_usd``. A saving may be negative, which is why it is no counter itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Mapping, Sized
 from decimal import Decimal
@@ -87,6 +89,7 @@ class Metrics:
         self._clusters: dict[str, frozenset[str]] = {}
         self._finished: defaultdict[_Ending, FinishedRequests] = defaultdict(FinishedRequests)
         self._spent: defaultdict[_Purpose, TierSpend] = defaultdict(TierSpend)
+        self._traffic = Counts[tuple[str, str, Tier]]()
         self._make_counters()
         self._make_histograms()
         self._make_gauges()
@@ -105,6 +108,7 @@ class Metrics:
     def _make_counters(self) -> None:
         c = self._counter
         self.requests = c("requests", "Requests finished.", "policy", "tier", "reason", "status_class")
+        self.traffic = c("traffic", "Answered, and neither forced nor moved by a failure.", "policy", "bundle", "tier")
         self.deferrals = c("deferrals", "Student answers not let out.", "policy", "cause")
         self.fallbacks = c("fallbacks", "Requests moved by a failure.", "policy", "cause")
         self.teacher_failures = c("teacher_failures", "Requests that every teacher failed of.", "policy", "cause")
@@ -114,6 +118,10 @@ class Metrics:
         self.counterfactual = c("counterfactual_usd", "What the teacher alone would have cost, in USD.", "policy")
         self.tokens = c("tokens", "Tokens; cached_input is part of input.", "policy", "tier", "direction")
         self.audits = c("audits", "Audits by outcome.", "policy", "bundle", "served_tier", "result")
+        self.risk = c(
+            "audit_weight", "Requests that judged audits stand for.", "policy", "bundle", "served_tier", "result"
+        )
+        self.squares = c("audit_weight_squares", "Their squares, audit by audit.", "policy", "bundle", "served_tier")
         self.broken_streams = c("streams_broken", "Streams that died after their first bytes.", "policy", "tier")
         self.rejected = c("rejected", "Requests refused before any policy saw them.", "cause")
         self.feedback = c("feedback", "Verdicts that clients sent.", "policy", "verdict")
@@ -168,6 +176,8 @@ class Metrics:
     def observe(self, record: Record) -> None:
         """Counts one finished request: all but its audit, which comes later (``observe_audit``)."""
         policy, answers = record.policy, record.answers
+        if (tier := record.counts_for) is not None:
+            self._traffic[policy, record.bundle or NO_BUNDLE, tier] += 1
         ending = policy, record.tier, record.reason, record.deferral, record.fallback, record.status // 100
         finished = self._finished[ending]
         finished.count += 1
@@ -197,7 +207,11 @@ class Metrics:
         else:
             result = "acceptable" if audit.acceptable else "unacceptable"
         served = record.tier.value if record.tier else NO_TIER
-        self.audits.labels(record.policy, record.bundle or NO_BUNDLE, served, result).inc()
+        of = record.policy, record.bundle or NO_BUNDLE, served
+        self.audits.labels(*of, result).inc()
+        if audit.acceptable is not None and audit.missed is None and record.counts_for is not None:
+            self.risk.labels(*of, result).inc(record.stands_for)
+            self.squares.labels(*of).inc(record.stands_for**2)
         if audit.answer:
             self._count_answer(record.policy, audit.answer)
         if audit.judge_usd:  # paid to a provider, as the teacher is
@@ -310,9 +324,12 @@ class Metrics:
         as all else here: nothing locks."""
         if self._files is not None:
             self._files.keep()
+        traffic, self._traffic = self._traffic, Counts()
+        for of, requests in traffic.items():
+            self.traffic.labels(*of).inc(requests)
         finished, self._finished = self._finished, defaultdict(FinishedRequests)
-        for ending, requests in finished.items():
-            self._flush_finished(ending, requests)
+        for ending, ended in finished.items():
+            self._flush_finished(ending, ended)
         spent, self._spent = self._spent, defaultdict(TierSpend)
         for purpose, answers in spent.items():
             self._flush_spent(purpose, answers)

@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from router.contracts.decision import Tier
+from router.policy.objective import Parity
 from router.policy.policy import Policy
+from router.reports.quality import Floor
 from router.reports.spending import AXES
-from router.reports.summary import Summary, parity, quantile
+from router.reports.summary import Summary, quantile
 from router.reports.terminal import BASE, milliseconds, share, table_of, usd
 
+MOST_TASKS = 12
 
-def figures(policy: Policy, summary: Summary, hours: float) -> Group:
-    target = policy.objective.floor.at_least if policy.objective.floor else None
-    parts = (
+
+def figures(policy: Policy, summary: Summary, hours: float, live: str | None) -> Group:
+    """``live`` is the bundle whose tasks are told apart."""
+    floor = policy.objective.floor
+    parts: list[Table | Text] = [
         _requests(summary, hours),
         _money(summary),
         _spending(summary),
-        _quality(summary, target),
+        _quality(summary, floor.at_least if floor else None),
+        *([_floors(summary, floor, live)] if floor else []),
         _speed(summary),
         _learning(policy, summary),
-    )
+    ]
     return Group(*(piece for part in parts for piece in ("", part)), "")
 
 
 def _requests(summary: Summary, hours: float) -> Table:
     table = table_of("answered by", "reason", "requests", "share", title=f"{summary.requests} requests in {hours:g} h")
+    answered, traffic = summary.answered_traffic, summary.answered_traffic.total()
     for tier in Tier:
         mine = [(reason, n) for (t, reason), n in summary.answered_by.most_common() if t is tier]
-        table.add_row(tier.value, "all", str(sum(n for _, n in mine)), f"{summary.share(tier):.1%}", style="bold")
+        every = share(answered[tier] / traffic if traffic else None)
+        table.add_row(tier.value, "all", str(sum(n for _, n in mine)), every, style="bold")
         for reason, n in mine:
-            table.add_row("", reason.value, str(n), f"{n / summary.answered:.1%}")
+            counts = summary.traffic[tier, reason]
+            table.add_row("", reason.value, str(n), f"{counts / traffic:.1%}" if counts else "")
+    if aside := summary.answered - traffic:
+        table.caption = f"share: of the traffic; {aside} requests, forced or moved by a failure, are none of it"
+        table.caption_justify = "left"
     if summary.unanswered:
         table.add_row("nobody", "", str(summary.unanswered), "", style="red")
     return table
@@ -46,7 +60,7 @@ def _money(summary: Summary) -> Table:
     table.add_row("spent", "", usd(summary.spent_usd), style="bold")
     table.add_row("teacher alone", "estimate", usd(summary.counterfactual_usd))
     style = "bold green" if summary.saved_usd >= 0 else "bold red"
-    of = f" ({summary.saved_usd / summary.counterfactual_usd:+.1%})" if summary.counterfactual_usd else ""
+    of = "" if summary.saved_share is None else f" ({summary.saved_share:+.1%})"
     if summary.embeddings:
         table.add_row("embeddings", f"{summary.embeddings} requests, beside it", usd(summary.embeddings_usd))
     if summary.estimated_usd:
@@ -75,16 +89,42 @@ def _quality(summary: Summary, target: float | None) -> Table:
     wanted = f", wanted {target:.0%}" if target else ""
     table = table_of("bundle", "audits", "student served", "unacceptable", "parity", "95% interval")
     table.title = f"Quality, from audits{wanted}"
-    for bundle, audits in summary.audits.items():
-        found = parity(audits)
-        counts = (str(found.audits), str(found.student_served), str(found.unacceptable))
-        table.add_row(bundle or BASE, *counts, share(found.estimate), f"{found.low:.1%} to {found.high:.1%}")
+    for bundle, quality in summary.quality.items():
+        found = quality.parity()
+        if found.audits:
+            counts = (str(found.audits), str(found.student_served), str(found.unacceptable))
+            table.add_row(bundle or BASE, *counts, share(found.estimate), f"{found.low:.1%} to {found.high:.1%}")
     if not summary.audits:
         table.add_row("no audit with a verdict yet")
     if summary.missed_audits:
         causes = ", ".join(f"{cause} {n}" for cause, n in summary.missed_audits.most_common())
         table.caption, table.caption_justify = f"audits missed: {causes}", "left"
     return table
+
+
+def _floors(summary: Summary, floor: Parity, live: str | None) -> Table:
+    """The floor task by task, each taken alone."""
+    table = table_of("task", "audits", "student served", "parity", "between", f"floor of {floor.at_least:.4g}")
+    table.title = f"By task under {live or BASE}, each taken alone, each bound at {floor.confidence:.4g}"
+    found = summary.floors(live, floor)
+    for task, at in islice(found.items(), MOST_TASKS):
+        counts = str(at.found.audits), str(at.found.student_served)
+        between = f"{at.found.low:.1%} to {at.found.high:.1%}"
+        style = {"kept": "green", "broken": "red"}.get(at.verdict, "")
+        table.add_row(Text(printable(task)), *counts, share(at.found.estimate), between, Text(_word(at), style))
+    if len(found) > MOST_TASKS:
+        table.add_row(f"and {len(found) - MOST_TASKS} more (--json has all)")
+    if not found:
+        table.add_row("no audit with a verdict yet")
+    return table
+
+
+def _word(at: Floor) -> str:
+    if at.verdict != "unknown":
+        return at.verdict
+    if at.more is None:
+        return "not known, and too near to it to be told"
+    return f"not known yet: about {at.more:,} audits more of what the student answers"
 
 
 def _speed(summary: Summary) -> Table:

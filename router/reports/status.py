@@ -72,7 +72,11 @@ def figures_of(policy_paths: Sequence[Path], *, hours: float, settings: Settings
     found: dict[str, Any] = {}
     with closing(open_readonly(settings)) as records:
         for policy in map(load_policy, policy_paths):
-            found[policy.name] = summarise(policy, records, settings, since=time.time() - 3600 * hours).as_dict()
+            live = read_active(settings.bundles(policy.name)).bundle
+            summary = summarise(policy, records, settings, since=time.time() - 3600 * hours)
+            floors = summary.floors(live, policy.objective.floor) if policy.objective.floor else {}
+            by_task = {task: at.as_dict() for task, at in floors.items()}
+            found[policy.name] = {**summary.as_dict(), "live": live, "floor_by_task": by_task}
     return found
 
 
@@ -84,8 +88,9 @@ def _show_policy(
     now = time.time()
     summary = summarise(policy, records, settings, since=now - 3600 * hours)
     some = summary.requests or summary.embeddings
-    out.print(figures(policy, summary, hours) if some else _nothing(policy, hours, settings, full=full))
     bundle = read_active(settings.bundles(policy.name)).bundle
+    shown = figures(policy, summary, hours, bundle) if some else _nothing(policy, hours, settings, full=full)
+    out.print(shown)
     if summary.requests and bundle is not None:
         out.print(
             _drift(look(records, settings, policy.name, bundle, encoder=lambda: kept_encoder(settings.cache), now=now))

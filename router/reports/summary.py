@@ -3,60 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from router.contracts.decision import Reason, Tier
+from router.contracts.definitions import saved_share, saved_usd, student_share
 from router.contracts.records import Answer, AnswerKind, Record, Rights
-from router.metrics.labels import TOO_HARD
-from router.reports.spending import Spending
-from router.scoring.statistics.estimates import weighted_rate
+from router.metrics.labels import NO_BUNDLE, TOO_HARD
+from router.policy.objective import Parity
+from router.reports.quality import Floor, Quality
+from router.reports.spending import OTHERS, Spending
 
 UNTAGGED = "no task tag"
+MOST_TASKS = 1000
+"""Of one bundle are told apart at most: clients choose them."""
 UNJUDGED = "unjudged"
 """Beside the causes of missed audits: both tiers answered, and the judge could not tell."""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditOutcome:
-    """One audit with a verdict: who served, whether the student's answer was acceptable, and how likely
-    the request was to be drawn."""
-
-    served: Tier | None
-    acceptable: bool
-    propensity: float
-
-
-@dataclass(frozen=True, slots=True)
-class ParityShare:
-    """Share of all traffic for which the client got what is as good as the teacher's answer.
-
-    ``low`` and ``high`` bound it at 95%, exactly; ``estimate`` is None where nothing was audited.
-    """
-
-    audits: int
-    student_served: int
-    unacceptable: int
-    estimate: float | None
-    low: float
-    high: float
-
-
-def parity(audits: Iterable[AuditOutcome]) -> ParityShare:
-    """Parity from one bundle's sample that was drawn without looking at the requests.
-
-    Only what the student served and the judge refused counts against it: a teacher's answer is as
-    good as itself. Where the audit rate changed along the way, each audit counts for the 1/propensity
-    requests it stands for; at one rate that is 1 - unacceptable / audits.
-    """
-    sample = list(audits)
-    bad = [a.served is Tier.STUDENT and not a.acceptable for a in sample]
-    served = sum(a.served is Tier.STUDENT for a in sample)
-    lost = weighted_rate(bad, [a.propensity for a in sample])
-    estimate = None if lost.estimate is None else 1 - lost.estimate
-    return ParityShare(len(sample), served, sum(bad), estimate, 1 - lost.high, 1 - lost.low)
 
 
 def quantile(values: Sequence[float], q: float) -> float | None:
@@ -67,16 +31,20 @@ def quantile(values: Sequence[float], q: float) -> float | None:
 
 @dataclass(slots=True)
 class Summary:
-    """Figures of one policy. Amounts are US dollars, times seconds. ``estimated_usd`` is among all that was spent, that
-    on ``embeddings`` too, which is beside ``spend``."""
+    """Figures of one policy, by the definitions that all share (``router.contracts.definitions``). Amounts are US
+    dollars, times seconds. ``estimated_usd`` is among all that was spent, that on ``embeddings`` too, which is beside
+    ``spend``. ``traffic`` is what was answered by tier and reason, and neither forced nor moved by a failure;
+    ``quality`` is by bundle, and ``slices`` part it by task."""
 
     requests: int = 0
     unanswered: int = 0
     answered_by: Counter[tuple[Tier, Reason]] = field(default_factory=Counter)
-    traffic: Counter[Tier] = field(default_factory=Counter)
+    traffic: Counter[tuple[Tier, Reason]] = field(default_factory=Counter)
     spend: dict[tuple[Tier, AnswerKind], Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     counterfactual_usd: Decimal = Decimal(0)
-    audits: dict[str | None, list[AuditOutcome]] = field(default_factory=lambda: defaultdict(list))
+    quality: dict[str | None, Quality] = field(default_factory=lambda: defaultdict(Quality))
+    slices: dict[str | None, dict[str, Quality]] = field(default_factory=lambda: defaultdict(dict))
+    audits: int = 0
     missed_audits: Counter[str] = field(default_factory=Counter)
     seconds: dict[Tier, list[float]] = field(default_factory=lambda: defaultdict(list))
     first_token_seconds: dict[Tier, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -100,27 +68,47 @@ class Summary:
     @property
     def saved_usd(self) -> Decimal:
         """Signed, and net of everything in ``spend``."""
-        return self.counterfactual_usd - self.spent_usd
+        return saved_usd(self.counterfactual_usd, self.spent_usd)
+
+    @property
+    def saved_share(self) -> float | None:
+        return saved_share(self.counterfactual_usd, self.spent_usd)
+
+    @property
+    def answered_traffic(self) -> Counter[Tier]:
+        """By tier."""
+        found = Counter[Tier]()
+        for (tier, _), n in self.traffic.items():
+            found[tier] += n
+        return found
+
+    @property
+    def student_share(self) -> float:
+        return student_share(self.answered_traffic)
+
+    def floors(self, bundle: str | None, floor: Parity) -> dict[str, Floor]:
+        """What the bundle's audits show of the floor task by task, each taken alone; the most audited first."""
+        found = {task: part.beside(floor) for task, part in self.slices.get(bundle, {}).items() if part.audits}
+        return dict(sorted(found.items(), key=lambda item: (-item[1].found.audits, item[0])))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for tools: amounts as text, so that none loses a digit."""
         return {
             "requests": self.requests,
             "unanswered": self.unanswered,
-            "student_share": self.share(Tier.STUDENT),
+            "traffic": {tier.value: self.answered_traffic[tier] for tier in Tier},
+            "student_share": self.student_share,
+            "parity": {bundle or NO_BUNDLE: found.parity().as_dict() for bundle, found in self.quality.items()},
             "spend_usd": {f"{tier}/{kind}": str(usd) for (tier, kind), usd in sorted(self.spend.items())},
             "spent_usd": str(self.spent_usd),
             "teacher_alone_usd": str(self.counterfactual_usd),
             "saved_usd": str(self.saved_usd),
+            "saved_share": self.saved_share,
             "embeddings": self.embeddings,
             "embeddings_usd": str(self.embeddings_usd),
             "estimated_usd": str(self.estimated_usd),
             "spent_by": self.spending.as_dict(),
         }
-
-    def share(self, tier: Tier) -> float:
-        """The tier's share of the answered traffic: what was forced or moved by a failure is none."""
-        return self.traffic[tier] / max(1, self.traffic.total())
 
     def add(self, record: Record, may_train: bool) -> None:
         """Counts one record. ``may_train``: the policy allows training on its teacher's answers."""
@@ -141,9 +129,19 @@ class Summary:
             self._add_answered(record, record.tier)
         self._add_audit(record)
         if record.is_traffic:
+            self._add_quality(record)
             self.escalations += record.tier is Tier.TEACHER and record.reason in TOO_HARD
             self.trainable += _trainable(record, may_train)
             self._add_redacted(record)
+
+    def _add_quality(self, record: Record) -> None:
+        if record.tier is not None:
+            self.traffic[record.tier, record.reason] += 1
+        self.quality[record.bundle].add(record)
+        tasks, task = self.slices[record.bundle], record.task or UNTAGGED
+        if task not in tasks and len(tasks) >= MOST_TASKS:
+            task = OTHERS
+        tasks.setdefault(task, Quality()).add(record)
 
     def _add_redacted(self, record: Record) -> None:
         """By task tag, what can neither be learnt from nor measured by: redaction changed it."""
@@ -152,7 +150,6 @@ class Summary:
 
     def _add_answered(self, record: Record, tier: Tier) -> None:
         self.answered_by[tier, record.reason] += 1
-        self.traffic[tier] += record.is_traffic
         self.seconds[tier].append(record.seconds)
         if record.answers and (first := record.answers[0].first_token_seconds) is not None:
             self.first_token_seconds[tier].append(first)
@@ -170,8 +167,7 @@ class Summary:
         if audit.missed:
             self.missed_audits[audit.missed] += 1
         elif audit.acceptable is not None:
-            seen = AuditOutcome(record.tier, audit.acceptable, record.decision.propensity)
-            self.audits[record.bundle].append(seen)
+            self.audits += 1
         else:
             self.missed_audits[UNJUDGED] += 1
 

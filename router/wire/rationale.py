@@ -45,7 +45,7 @@ _FIELDS = ("reasoning_content", "reasoning", "thinking")
 _MARKED = re.compile("|".join(re.escape(m) for pair in _MARKS for m in pair))
 
 
-class AnswerParts(NamedTuple):
+class Parted(NamedTuple):
     """An answer's text without what was thought before it. ``mixed``: marks of thoughts are left in it."""
 
     rationale: str
@@ -53,11 +53,11 @@ class AnswerParts(NamedTuple):
     mixed: bool = False
 
 
-def parted(content: str, prompt: Iterable[str] = ()) -> AnswerParts:
+def parted(content: str, prompt: Iterable[str] = ()) -> Parted:
     """The content's thoughts and the rest; ``prompt`` are the texts that were asked. Where nothing was thought, the
     answer is the very content."""
     if not may_think(content):
-        return AnswerParts("", content)
+        return Parted("", content)
     asked = "\n".join(prompt)
     marks = [(opening, closing) for opening, closing in _MARKS if opening not in asked and closing not in asked]
     thoughts: list[str] = []
@@ -68,7 +68,7 @@ def parted(content: str, prompt: Iterable[str] = ()) -> AnswerParts:
     if thoughts:
         rest = _unwrapped(rest.strip())
     mixed = any(_on_its_own(rest, mark) for pair in marks for mark in pair)
-    return AnswerParts("\n\n".join(filter(None, thoughts)), rest, mixed)
+    return Parted("\n\n".join(filter(None, thoughts)), rest, mixed)
 
 
 def may_think(content: str) -> bool:

@@ -66,7 +66,7 @@ def test_forced_requests_are_paid_for_and_tell_of_nothing(proxy: World, stream: 
     for record in with_all:
         summary.add(record, may_train=True)
     assert (summary.requests, summary.traffic.total()) == (5, 1)
-    assert sum(map(len, summary.audits.values())) == 1
+    assert summary.audits == 1
     assert {row_of(r, policy, Judges(policy.judge)) for r in records} == {Skip.FORCED}
     assert (
         len(read_log(with_all, [policy])[0]) == flow_of(with_all, Rates(policy.student.usd_per_million)).requests == 1
@@ -119,6 +119,7 @@ def test_one_predicate_says_what_counts_for_every_reader(tmp_path: Path, changes
         "student: {model: s, url: 'http://s', usd_per_million: {input: 0, output: 0}}\n"
         "teacher: {model: small, url: 'http://t', usd_per_million: {input: 1, output: 1}, training_rights: allowed}\n"
         "objective: {parity: {}}\n"
+        "log: {redact: []}\n"
     )
     policy = load_policy(file)
     assert Tally().add(1, record, policy).audited == counts

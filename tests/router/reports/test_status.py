@@ -92,7 +92,7 @@ def test_everything_that_was_recorded_is_told(policy: Path, settings: Settings, 
     assert "student served 0.0040" in text and "student trained 0.5000" in text
     assert "teacher audited 0.0080" in text and "teacher served 0.0005" in text
     assert "teacher alone estimate 0.0200" in text and "lost -0.4925" in text
-    assert "wanted 95%" in text and "b-1 2 2 1 50.0% 1.3% to 98.7%" in text
+    assert "wanted 95%" in text and "b-1 2 2 1 55.6% 12.2% to 98.9%" in text
     assert "student, whole answer 250.0 250.0" in text and "overhead 0.8 0.8" in text
     assert "escalations 1" in text and "is forbidden" in text
 

@@ -4,48 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
-import pytest
-
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, AnswerKind, Audit, Record, Rights
-from router.reports.summary import AuditOutcome, Summary, parity, quantile
+from router.reports.summary import Summary, quantile
 
 MakeRecord = Callable[..., Record]
 STUDENT, TEACHER = Tier.STUDENT, Tier.TEACHER
-
-
-def test_parity_counts_only_bad_answers_that_clients_got() -> None:
-    audits = [AuditOutcome(STUDENT, True, 0.02)] * 60 + [AuditOutcome(STUDENT, False, 0.02)] * 4
-    audits += [AuditOutcome(TEACHER, False, 0.02)] * 36  # the student would have failed; the client never saw it
-    found = parity(audits)
-    assert (found.audits, found.student_served, found.unacceptable) == (100, 64, 4)
-    assert found.estimate == pytest.approx(0.96)
-    assert (found.low, found.high) == pytest.approx((0.9007, 0.9890), abs=1e-3)  # exact, 96 of 100
-
-
-def test_no_audit_tells_nothing() -> None:
-    found = parity([])
-    assert (found.estimate, found.low, found.high) == (None, 0.0, 1.0)
-
-
-def test_audits_drawn_more_often_count_for_less() -> None:
-    # 1000 requests at a rate of 20%, all good, then 1000 at 2% of which half are bad: parity is 75%.
-    audits = [AuditOutcome(STUDENT, True, 0.2)] * 200
-    audits += [AuditOutcome(STUDENT, i % 2 == 0, 0.02) for i in range(20)]
-    found = parity(audits)
-    assert found.estimate == pytest.approx(0.75)
-    assert found.low < 0.65 and found.high > 0.83  # wide: the effective sample is small
-
-
-def test_the_truth_lies_in_the_interval_as_often_as_it_says() -> None:
-    import random
-
-    rng = random.Random(7)
-    inside = 0
-    for _ in range(400):
-        found = parity(AuditOutcome(STUDENT, rng.random() < 0.93, 0.02) for _ in range(150))
-        inside += found.low <= 0.93 <= found.high
-    assert inside / 400 >= 0.92
 
 
 def test_money_is_counted_by_tier_and_kind_and_may_be_lost(make_record: MakeRecord) -> None:
@@ -65,7 +29,7 @@ def test_shares_are_of_what_was_answered(make_record: MakeRecord) -> None:
     summary.add(make_record("t", tier=TEACHER, reason=Reason.DEFERRAL), may_train=True)
     summary.add(make_record("x", tier=None, status=502, reason=Reason.FALLBACK), may_train=True)
     assert (summary.requests, summary.unanswered) == (5, 1)
-    assert summary.share(STUDENT) == 0.75
+    assert summary.student_share == 0.75
     assert summary.escalations == 1
 
 
@@ -94,7 +58,7 @@ def test_audits_of_two_bundles_are_never_added_up(make_record: MakeRecord) -> No
     for bundle in ("b-1", "b-2", "b-2"):
         summary.add(make_record(bundle, bundle=bundle, audit=Audit(acceptable=True)), may_train=True)
     summary.add(make_record("m", audit=Audit(missed="budget")), may_train=True)
-    assert {b: len(a) for b, a in summary.audits.items()} == {"b-1": 1, "b-2": 2}
+    assert {b: q.parity().audits for b, q in summary.quality.items()} == {"b-1": 1, "b-2": 2}
     assert summary.missed_audits == {"budget": 1}
 
 

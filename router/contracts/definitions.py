@@ -1,0 +1,45 @@
+"""Student share, parity and saving: what each of them is, for headers, ``locum status``, metrics, replay and economics.
+
+All three are of what happened to one policy's requests. The traffic is what ``is_traffic`` says: not what a client
+forced to a tier, and not what a failure moved. Money is of all requests, forced ones too, since all are paid.
+
+- **Student share**: of the traffic that was answered, the part that the student answered.
+- **Selective risk**: of what the student answered, the part whose answer is not as good as the teacher's. Audits tell
+  it, each counted for the 1/propensity requests that it was drawn from (``Record.stands_for``).
+- **Parity**: of the traffic that was answered, the part for which the client got what is as good as the teacher's
+  answer. All that the teacher answered is; of the rest the selective risk is not. So no audit is needed where the
+  student answers nothing, and an audit of what the teacher answered tells nothing of it.
+- **Saving**: what the teacher alone would have cost, less all that was spent: on what was served, thrown away, audited
+  and judged, and on rounds. It may be negative.
+
+Prometheus has the same from raw counters: the recording rules in ``dashboards/prometheus/rules.yml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from router.contracts.decision import Tier
+
+
+def student_share(answered: Mapping[Tier, int]) -> float:
+    """Of the traffic that was ``answered``, by tier; 0 of none."""
+    return answered.get(Tier.STUDENT, 0) / max(1, sum(answered.values()))
+
+
+def parity(share: float, risk: float | None) -> float | None:
+    """By student share and selective risk; None where the student serves and nothing is known of its risk."""
+    if share == 0:
+        return 1.0
+    return None if risk is None else 1 - share * risk
+
+
+def saved_usd(alone: Decimal, spent: Decimal) -> Decimal:
+    """Signed, in US dollars: ``alone`` is what the teacher alone would have cost."""
+    return alone - spent
+
+
+def saved_share(alone: Decimal, spent: Decimal) -> float | None:
+    """The saving over what the teacher alone would have cost; None where that is nothing."""
+    return float(saved_usd(alone, spent) / alone) if alone else None
