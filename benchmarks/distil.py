@@ -53,6 +53,7 @@ from distiller.training.chain import even, shrink
 from distiller.training.methods.reasoning import marked
 from distiller.training.run import mean, trained
 from router.contracts.records import Record
+from router.engine.template import PromptTemplate
 from router.engine.weights import base_student
 from router.errors import DatasetError
 from router.policy.distillation import (
@@ -258,7 +259,7 @@ def whitebox(bench: Bench) -> Iterator[Row]:
     records = [replace(r, answers=[replace(r.answers[0], top_logprobs=t)]) for r, t in zip(records, told, strict=True)]
     data = bench.dataset(home / "dataset-told", records)
     held = bench.dataset(home / "unseen", worked(unseen, audited=True))
-    tests, _ = encode(read(held.holdout), AutoTokenizer.from_pretrained(bench.base), 1024)
+    tests, _ = encode(read(held.holdout), PromptTemplate(AutoTokenizer.from_pretrained(bench.base)), 1024)
     cut = home / "cut"
     if not cut.exists():
         shrink(bench.base, cut, even(CUT, 30))

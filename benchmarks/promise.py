@@ -57,6 +57,8 @@ from router.scoring.text.features import extract
 from router.settings import Settings
 
 TARGETS, CONFIDENCES = (0.90, 0.95, 0.98), (0.90, 0.95)
+CONTINUOUS = 0.95
+"""The confidence of what is counted at every audit."""
 TRAIN = 0.4
 STUDENT_ROWS = 2000
 PRODUCT_CHECKED = 10
@@ -352,7 +354,7 @@ def once(args: argparse.Namespace, fits: Fits, about: Row, console: Console) -> 
 
 def continuously(args: argparse.Namespace, fits: Fits, about: Row, console: Console) -> None:
     parts = {name: fits.scored(name, args.scorers) for name in args.set}
-    promises = [Promise(cell.target, cell.confidence) for cell in CELLS]
+    promises = [Promise(target, CONTINUOUS) for target in TARGETS]
     rows = measured(parts, promises, args.streams, console)
     show_continuous(rows, console)
     about |= {

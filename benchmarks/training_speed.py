@@ -40,6 +40,7 @@ from rich.progress import track
 from rich.table import Table
 
 from distiller.training.batches import encode
+from router.engine.template import PromptTemplate
 from router.engine.weights import base_student
 from router.settings import Settings
 
@@ -78,7 +79,7 @@ def encoded(student: Path, data: Path, kind: str, count: int, seed: int) -> list
     rows = read_jsonl(data / ("gsm8k_gold_train.jsonl.gz" if distinct else "banking77.jsonl.gz"))
     drawn = random.Random(seed).sample(rows, count)
     records = worked(drawn) if distinct else messages(drawn, "gold")
-    made, _ = encode(rows_of(records), AutoTokenizer.from_pretrained(student), LONGEST)
+    made, _ = encode(rows_of(records), PromptTemplate(AutoTokenizer.from_pretrained(student)), LONGEST)
     return [(list(row.tokens), row.start) for row in made]
 
 

@@ -12,6 +12,7 @@ from distiller.training.batches import EncodedRow, encode, passes, tensors
 from distiller.training.outputs import answers
 from distiller.training.teachers.recording import spellings
 from router.contracts.logprobs import Position, packed
+from router.engine.template import PromptTemplate
 
 CHUNK = 256
 
@@ -67,4 +68,4 @@ def likeliest(teacher: Path, rows: Sequence[DatasetRow], top: int) -> list[str]:
             for i, (t, others, lps) in enumerate(zip(emitted, best.indices.tolist(), best.values.tolist(), strict=True))
         )
 
-    return [told(row) for row in encode(rows, tokenizer, 1 << 20)[0]]
+    return [told(row) for row in encode(rows, PromptTemplate(tokenizer), 1 << 20)[0]]

@@ -51,7 +51,7 @@ from router.store.access import open_store
 
 log = structlog.get_logger(__name__)
 
-GARBAGE = (10_000, 5, 1000)
+GARBAGE = (10_000, 5, 200)
 """When to look for reference cycles: seldomer than by default, since a request leaves none (5% of the CPU), and among
 few objects at once: whoever has 200,000 of them looked through holds up everybody else for as long."""
 

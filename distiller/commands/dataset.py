@@ -48,6 +48,7 @@ def build(
     from distiller.data.tables import dataset_table
     from distiller.progress import ConsoleProgress
     from distiller.synthesis.shelf import kept
+    from router.engine.template import kept_template
     from router.scoring.text.encoder import kept_encoder
 
     chosen, settings = load_policy(policy), Settings.from_env()
@@ -64,6 +65,7 @@ def build(
             against=prompts,
             written=kept(settings, chosen),
             encoder=partial(kept_encoder, settings.cache),
+            template=partial(kept_template, chosen.student.model, settings.cache),
             tell=tell,
         )
     registry.remember(settings.home, out)
@@ -97,6 +99,9 @@ def export(
     form: Annotated[ExportFormat, typer.Option("--format", help="Who reads it.")] = ExportFormat.TRL,
     out: Annotated[Path | None, typer.Option("--out", help="File to write; else SPLIT.FORMAT.jsonl there.")] = None,
     split: Annotated[str, typer.Option(help="train, or dev: of it what may be trained on.")] = "train",
+    student: Annotated[
+        Path | None, typer.Option(help="A student's Hugging Face folder, whose own chat template goes with the rows.")
+    ] = None,
 ) -> None:
     """Write the rows that may be trained on as JSON lines for another trainer.
 
@@ -104,10 +109,18 @@ def export(
     """
     from distiller.data import dataset, registry
     from distiller.data.export import HINTS, write
+    from distiller.forms.template import template_of
 
+    template = None if student is None else template_of(student)
+    if student is not None and template is None:
+        raise typer.BadParameter(f"{student} has no chat template")
     found = dataset.load(folder)
     to = out or folder / f"{split}.{form.value}.jsonl"
     count = write(found, split, form.value, to)
     registry.remember(Settings.from_env().home, folder, export=to)
     console.print(f"{count} rows · {to}")
+    if template is not None:
+        beside = to.with_suffix(".jinja")
+        beside.write_text(template, encoding="utf-8")
+        console.print(f"its chat template · {beside}: chat_template_path for TRL, chat_template_jinja for axolotl")
     console.print(HINTS[form.value], markup=False)

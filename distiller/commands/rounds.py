@@ -115,6 +115,8 @@ def status(policy: PolicyFile = DEFAULT) -> None:
         console.print(f"last: {when}, {last['kind']}: {last['bundle'] or 'nothing published'}")
         for reason in last["reasons"]:
             console.print(f"  {reason}")
+        for reason, rows in last.get("skipped", {}).items():
+            console.print(f"  left out: {reason}: {rows}")
 
 
 def _due(policy: Policy, settings: Settings, tally: Tally, scales: Scales) -> tuple[RoundKind | None, str]:

@@ -20,6 +20,8 @@ def round_table(report: RoundReport) -> Table:
     table = Table(title=f"{report.kind}: {verdict}", title_justify="left", show_header=False)
     counts = report.counts
     table.add_row("trained on", f"{counts['train']} rows" if report.kind == "train" else "nothing: the same student")
+    for reason, rows in report.skipped.items():
+        table.add_row(f"left out: {reason}", str(rows))
     table.add_row("measured on", f"{counts['holdout']} audited requests")
     table.add_row("acceptable answers", f"{_percent(report.incumbent_rate)} -> {_percent(report.acceptable_rate)}")
     table.add_row("student share at the target", f"{report.incumbent_share:.1%} -> {report.share:.1%}")

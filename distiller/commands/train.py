@@ -195,7 +195,9 @@ def _table(config: TrainConfig, report: TrainReport) -> Table:
     where = f"{report.precision} on {report.device}" + (f" × {report.processes}" if report.processes > 1 else "")
     mean = f", mean of {config.soup} trainings" if config.soup > 1 else ""
     table.add_row("method", f"{config.method.name}, {config.tuning}{mean}")
-    table.add_row("rows", f"{report.rows}, {report.left_out} longer than {config.max_tokens} tokens left out")
+    table.add_row("rows", f"{report.rows}, at most {config.max_tokens} tokens each")
+    for reason, rows in report.left_out.items():
+        table.add_row(f"left out: {reason}", str(rows))
     table.add_row("steps", f"{report.steps}{early}{kept}")
     table.add_row("loss", f"{report.first_loss:.4f} -> {report.last_loss:.4f}")
     if report.dev_loss is not None and report.dev_loss_before is not None:

@@ -37,6 +37,7 @@ from distiller.progress import Progress, SilentProgress
 from router.contracts.decision import Tier
 from router.contracts.files import write_atomically
 from router.contracts.records import Record
+from router.engine.template import PromptTemplate
 from router.errors import DatasetError
 from router.judges.judge import Judges
 from router.policy.policy import Policy
@@ -109,6 +110,7 @@ def build(
     written: Iterable[DatasetRow] = (),
     against: Iterable[str] = (),
     encoder: Callable[[], Encoder | None] = lambda: None,
+    template: Callable[[], PromptTemplate | None] = lambda: None,
     tell: Progress | None = None,
 ) -> Dataset:
     """Writes the dataset of these records to the folder ``out``; the same records give the same hash.
@@ -120,12 +122,13 @@ def build(
         written: rows that a teacher wrote (``DatasetRow.synthetic``), to be trained on beside the records'.
         against: prompts of evaluations, beside the holdout, that must not be trained on.
         encoder: loads what kinds of requests are told apart with; without one, their words do.
+        template: loads the student's chat template: what it refuses is not trained on.
     """
     config = config or DatasetConfig.from_policy(policy)
     out.mkdir(parents=True, exist_ok=True)
     (out / DATASET).unlink(missing_ok=True)
     with Spool(out) as spool:
-        building = _Building(spool, policy, config, tell or SilentProgress())
+        building = _Building(spool, policy, config, tell or SilentProgress(), template())
         building.take(records, written)
         building.sift(EvaluationPrompts(against), known_requests(parent))
         values = building.write(out, encoder)
@@ -137,8 +140,11 @@ def build(
 class _Building:
     """One dataset under way: its methods are called once each, in their order."""
 
-    def __init__(self, spool: Spool, policy: Policy, config: DatasetConfig, tell: Progress) -> None:
+    def __init__(
+        self, spool: Spool, policy: Policy, config: DatasetConfig, tell: Progress, template: PromptTemplate | None
+    ) -> None:
         self._spool, self._policy, self._config, self._tell = spool, policy, config, tell
+        self._template = template
         self._ledger, self._skipped = Ledger(), Counter[str]()
         self._judges = Judges(policy.judge)
         self._conversations: set[int] = set()
@@ -163,10 +169,13 @@ class _Building:
             teacher = record.answer_of(Tier.TEACHER)
             if not row.trainable and not audited and teacher is not None:
                 self._ledger.refuse(teacher)
-            self._spool.add(row, None if audited else fault(record, self._judges), audited)
+            self._spool.add(row, None if audited else fault(record, self._judges) or self._refused(row), audited)
         for row in written:
-            self._spool.add(row, None, audited=False)
+            self._spool.add(row, self._refused(row), audited=False)
         self._slips = self._spool.finish()
+
+    def _refused(self, row: DatasetRow) -> Skip | None:
+        return Skip.TEMPLATE if self._template is not None and self._template.refuses(row.messages) else None
 
     def sift(self, against: EvaluationPrompts, known: NDArray[np.uint64]) -> None:
         slips = self._slips

@@ -3,7 +3,8 @@
 ``trl``: conversational prompt and completion, of which TRL's SFTTrainer learns the completion alone. ``axolotl``:
 ``messages`` for its chat_template datasets. ``openai``: ``messages`` for fine-tuning jobs, and nothing else. Earlier
 answers within a prompt are marked as not to be learnt where the format can say so, since only the last is the
-teacher's as recorded. What a row counts (its weight) none of them can say.
+teacher's as recorded. What a row counts (its weight) none of them can say. A student's chat template goes with them,
+for trainers of open models: what was trained by another answers worse by its own.
 """
 
 from __future__ import annotations

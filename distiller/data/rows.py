@@ -19,14 +19,15 @@ from router.judges.pair import Pair
 from router.policy.policy import Policy
 from router.store.redaction import redact, redact_json
 from router.wire.finish import finish_of
-from router.wire.rationale import Parted, asked_in, parted, thoughts_of
+from router.wire.rationale import AnswerParts, asked_in, parted, thoughts_of
 
 NO_RIGHT = "none"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Skip(StrEnum):
-    """Why a record is in no split. A closed set: the dataset counts them."""
+    """Why a record is in no split, or not trained on after all. A closed set: datasets, trainings and rounds count
+    them."""
 
     FAILED = "failed"
     FORCED = "forced_to_a_tier"
@@ -42,6 +43,8 @@ class Skip(StrEnum):
     MIXED_THOUGHTS = "thoughts_within_answer"
     ONLY_THOUGHTS = "only_thoughts"
     PREFILL = "assistant_prefill"
+    TEMPLATE = "refused_by_chat_template"
+    TOO_LONG = "too_long_to_train_on"
     TOOLS = "tools"
     NOT_TEXT = "not_only_text"
     SEVERAL = "several_answers"
@@ -234,7 +237,7 @@ def _unfinished(teacher: Answer) -> Skip | None:
     return Skip.BROKEN if teacher.broken else None if finish == "stop" else Skip.UNKNOWN_END
 
 
-def _odd(said: Parted, content: str, prompt: Sequence[str]) -> Skip | None:
+def _odd(said: AnswerParts, content: str, prompt: Sequence[str]) -> Skip | None:
     """Why a whole answer's text cannot be learnt. What cannot be written as UTF-8 has lost a part on its way, and so
     has an answer in which a replacement character stands that nobody asked with."""
     if not content.strip():

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distiller.forms.template import template_of
 from router.errors import TrainingError
 from router.policy.engines import GgufForm
 
@@ -19,12 +20,17 @@ ROTATED_IN_PAIRS = frozenset({"llama"})
 """Architectures whose query and key rows llama.cpp keeps in another order than Hugging Face does."""
 
 HEAD, EMBEDDING = "output.weight", "token_embd.weight"
+STATED, TEMPLATE = (
+    frozenset({"general.architecture", "general.file_type", "general.alignment"}),
+    "tokenizer.chat_template",
+)
 KEPT = frozenset({"rope_freqs.weight"})
 """Tensors of a base file that follow from its configuration, not from training."""
 
 
 def to_gguf(hf_folder: Path, base_gguf: Path, out: Path, form: GgufForm = "q8_0") -> Path:
     """Writes the Hugging Face folder's weights as a GGUF of the base's metadata: matrices in ``form``, norms in F32.
+    The chat template is the folder's own, by which it was trained; the base's where it has none.
 
     The matrix that answers are read off (the head, or the embedding where that is the head too) is never coarser than
     Q8_0, since its errors reach the answer whole; llama.cpp's own conversion keeps it finer too.
@@ -45,7 +51,10 @@ def to_gguf(hf_folder: Path, base_gguf: Path, out: Path, form: GgufForm = "q8_0"
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.with_name(f"{out.name}.{os.getpid()}")
     writer = gguf.GGUFWriter(fresh, arch, use_temp_file=True)
-    _copy_metadata(base, writer)
+    template = template_of(hf_folder)
+    _copy_metadata(base, writer, STATED if template is None else STATED | {TEMPLATE})
+    if template is not None:
+        writer.add_chat_template(template)
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{form.upper()}"])
     shapes = {t.name: tuple(reversed(t.shape.tolist())) for t in base.tensors}
     kept = {t.name: t for t in base.tensors if t.name in KEPT}
@@ -122,11 +131,10 @@ def _kind(weight: NDArray[np.float32], form: GgufForm) -> Any:
     return kind if weight.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else kinds.F16
 
 
-def _copy_metadata(base: Any, writer: Any) -> None:
-    """Everything the base says of itself but what the writer states anew."""
+def _copy_metadata(base: Any, writer: Any, own: frozenset[str]) -> None:
+    """Everything the base says of itself but what the writer states anew (``own``)."""
     import gguf
 
-    own = {"general.architecture", "general.file_type", "general.alignment"}
     for name, field in base.fields.items():
         if name.startswith("GGUF.") or name in own:
             continue

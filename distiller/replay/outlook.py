@@ -29,7 +29,7 @@ FINEST = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class PromiseOutlook:
     """Shares are the student's of all requests, from 0 to 1.
 
     Attributes:
@@ -71,7 +71,7 @@ class Outlook:
         return said
 
 
-def outlook(traffic: Traffic, way: Way, goal: Parity) -> Outlook:
+def outlook(traffic: Traffic, way: Way, goal: Parity) -> PromiseOutlook:
     """What the log's audits let be promised today, at ``goal``'s confidence, and what more would."""
 
     def share(floor: float) -> float:
@@ -81,7 +81,7 @@ def outlook(traffic: Traffic, way: Way, goal: Parity) -> Outlook:
     audited = traffic.audited
     served = _Ranked(final_scores(traffic, way)[audited], traffic.acceptable[audited])
     limit = 1 - goal.at_least
-    return Outlook(
+    return PromiseOutlook(
         goal,
         share(goal.at_least),
         {floor: share(floor) for floor in FLOORS if floor != goal.at_least},

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.pages import styled
-from distiller.replay.report import Outlook, Point, Replay
+from distiller.replay.report import Forecast, Point, Replay
 from distiller.replay.tables import threshold_text
 from router.scoring.statistics.estimates import FIGURES, Interval
 
@@ -51,7 +51,7 @@ def _data(replay: Replay) -> dict[str, Any]:
     }
 
 
-def _outlook(outlook: Outlook) -> dict[str, Any]:
+def _outlook(outlook: Forecast) -> dict[str, Any]:
     plan = outlook.plan
     return {
         "name": outlook.name,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.replay.plans import Way
-from distiller.replay.report import Outlook, Point, Replay
+from distiller.replay.report import Forecast, Point, Replay
 
 COLOURS = {Way.ROUTING: "#2563eb", Way.CASCADE: "#d97706", Way.BOTH: "#059669"}
 GREY, INK = "#6b7280", "#111827"
@@ -51,7 +51,7 @@ def _line(axes: Any, way: Way, points: Sequence[Point]) -> None:
     axes.plot(cost, parity, color=COLOURS[way], lw=1.8, label=way.value)
 
 
-def _marks(axes: Any, outlooks: Sequence[Outlook], marker: str, colour: str) -> None:
+def _marks(axes: Any, outlooks: Sequence[Forecast], marker: str, colour: str) -> None:
     for outlook in outlooks:
         parity, cost = outlook.lasting["parity"].estimate, outlook.lasting["cost"].estimate
         if parity is None or cost is None:

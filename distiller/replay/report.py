@@ -24,7 +24,7 @@ USUAL_PARITY = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class Forecast:
     """One way to route, with its figures: in the long run, over the next requests, and by audits alone."""
 
     name: str
@@ -60,8 +60,8 @@ class Replay:
     traffic: Traffic
     policy: Policy
     ahead: int
-    policies: list[Outlook]
-    baselines: list[Outlook]
+    policies: list[Forecast]
+    baselines: list[Forecast]
     sweeps: dict[Way, list[Point]]
     target: float
     confidence: float | None
@@ -102,7 +102,7 @@ def replay(traffic: Traffic, policy: Policy, thresholds: Thresholds | None, *, a
     return Replay(traffic, policy, ahead, [mine], baselines, sweeps, target, confidence, choices)
 
 
-def outlook_of(name: str, traffic: Traffic, policy: Policy, thresholds: Thresholds | None, *, ahead: int) -> Outlook:
+def outlook_of(name: str, traffic: Traffic, policy: Policy, thresholds: Thresholds | None, *, ahead: int) -> Forecast:
     """One policy's figures on the traffic, which must be read for it."""
     plan = plan_of(policy, thresholds, traffic)
     return _outlook(name, plan, sample_of(traffic, plan, policy.audit), ahead)
@@ -236,15 +236,15 @@ def _choice(traffic: Traffic, way: Way, policy: Policy, points: Sequence[Point],
     return Choice(way, None if threshold > 1 else plan, found)
 
 
-def _outlook(name: str, plan: Plan | None, sample: AuditSample, ahead: int) -> Outlook:
-    return Outlook(name, plan, figures(sample), figures(sample, ahead=ahead), figures(sample, robust=False))
+def _outlook(name: str, plan: Plan | None, sample: AuditSample, ahead: int) -> Forecast:
+    return Forecast(name, plan, figures(sample), figures(sample, ahead=ahead), figures(sample, robust=False))
 
 
-def _perfect(outlook: Outlook) -> Outlook:
+def _perfect(outlook: Forecast) -> Forecast:
     """The oracle's quality is no estimate."""
     exact = {"parity": Interval(1.0, 1.0, 1.0), "risk": Interval(0.0, 0.0, 0.0)}
     parts = (outlook.lasting, outlook.coming, outlook.by_audits)
-    return Outlook(outlook.name, None, *({**figures, **exact} for figures in parts))
+    return Forecast(outlook.name, None, *({**figures, **exact} for figures in parts))
 
 
 def _unaudited(policy: Policy) -> AuditPart:

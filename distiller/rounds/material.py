@@ -24,6 +24,7 @@ from router.contracts.bundles import Manifest, read_active, read_manifest
 from router.contracts.decision import Reason
 from router.contracts.guard_report import read_guarded
 from router.contracts.records import Record
+from router.engine.template import kept_template
 from router.errors import BundleError
 from router.policy.policy import Policy
 from router.scoring.text.encoder import kept_encoder
@@ -106,7 +107,14 @@ class Material:
             encoder = partial(kept_encoder, self.settings.cache)
             written = kept_rows(self.settings, self.policy)
             datasets.build(
-                records, self.policy, out, self.configs.dataset, self.own(DATASET), written=written, encoder=encoder
+                records,
+                self.policy,
+                out,
+                self.configs.dataset,
+                self.own(DATASET),
+                written=written,
+                encoder=encoder,
+                template=partial(kept_template, self.policy.student.model, self.settings.cache),
             )
         kept = self.own(ANSWERS)
         before = read_answers(kept, self.policy.student.temperature).values() if kept else ()

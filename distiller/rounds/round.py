@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from decimal import Decimal
@@ -110,6 +111,7 @@ class Round:
         self._judges = Judges(material.policy.judge)
         self.paid_usd = Decimal(0)
         self.synthetic_run: str | None = None
+        self.left_out: dict[str, int] = {}
         self.page: Path | None = None
 
     def train(self) -> RoundReport:
@@ -216,6 +218,7 @@ class Round:
             return {k: v for k, v in asdict(trained(config, start, m.dataset, out)).items() if k != "folder"}
 
         found = self.work.stage("train", learn)
+        self.left_out = found["left_out"]
         self.work.seconds["train"] = round(found["seconds"], 3)  # of a resumed run, all of it
         return out, found
 
@@ -357,7 +360,7 @@ class Round:
             parent=m.parent_id,
             reasons=(*reasons, *_left_out(m.dataset.skipped)),
             counts=m.dataset.counts,
-            skipped=m.dataset.skipped,
+            skipped=dict(sorted((Counter(m.dataset.skipped) + Counter(self.left_out)).items())),
             acceptable_rate=rates[0],
             incumbent_rate=rates[1],
             share=shares[0],

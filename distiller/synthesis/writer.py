@@ -28,6 +28,7 @@ from router.judges.pair import Pair, text
 from router.policy.judges import Llm, ToolCalls
 from router.policy.policy import Policy
 from router.store.redaction import redact
+from router.wire.rationale import asked_in, parted
 
 WORKERS = 4
 LEAST_ROOM_TOKENS = 1024
@@ -123,7 +124,7 @@ class Writer:
         found = await self._asked(f"write {kind.name} {turn}", to_write(form, shots, turn), room)
         if found is None:
             return
-        prompts = written(text(found.message))
+        prompts = written(parted(text(found.message)).answer)
         if not prompts:
             self.out[RejectReason.UNREADABLE] += 1
         fresh = [row for prompt in prompts if (row := self._fresh(form, shots, prompt, LONGER * longest)) is not None]
@@ -170,12 +171,13 @@ class Writer:
         found = await self._asked(f"answer {row.request_id}", body, room)
         if found is None:
             return None
-        if not is_whole(found.message, found.finish_reason, row.options):
+        said = parted(text(found.message), asked_in(row.messages))
+        if said.mixed or not is_whole({**found.message, "content": said.answer}, found.finish_reason, row.options):
             self.out[RejectReason.BROKEN] += 1
             return None
         if not await self._steady(row, body, found, room):
             return None
-        answer = redact(text(found.message), self._policy.log.redact)
+        answer = redact(said.answer, self._policy.log.redact)
         return replace(row, answer=answer, teacher_tokens=found.usage.output_tokens if found.usage else 0)
 
     async def _steady(self, row: DatasetRow, body: Mapping[str, Any], found: Completion, room: int) -> bool:

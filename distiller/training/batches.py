@@ -10,13 +10,16 @@ the other, so that nothing is.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from distiller.data.rows import DatasetRow
+from distiller.data.rows import DatasetRow, Skip
 from distiller.training.losses.sparse_labels import SparseTargets, joined
+from router.engine.template import PromptTemplate
+from router.errors import BadRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,17 +82,23 @@ class Pass:
     known: SparseTargets | None = None
 
 
-def encode(rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[EncodedRow], int]:
-    """Tokenised rows by the tokenizer's chat template, and how many were left out as too long."""
-    end = end_of_turn(tokenizer)
-    encoded, left_out = [], 0
+def encode(
+    rows: Iterable[DatasetRow], prompts: PromptTemplate, max_tokens: int
+) -> tuple[list[EncodedRow], Counter[Skip]]:
+    """Tokenised rows by the student's chat template, and how many were left out for which reason: a row that the
+    template refuses costs itself alone, since such a request the student is never asked."""
+    end = end_of_turn(prompts.tokenizer)
+    encoded: list[EncodedRow] = []
+    left_out: Counter[Skip] = Counter()
     for row in rows:
-        text = tokenizer.apply_chat_template(row.messages, add_generation_prompt=True, tokenize=False)
-        prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
-        answer = tokenizer(row.answer, add_special_tokens=False)["input_ids"]
-        tokens = (*prompt, *answer, end)
+        try:
+            prompt = prompts.prompt(row.messages)
+        except BadRequest:
+            left_out[Skip.TEMPLATE] += 1
+            continue
+        tokens = (*prompt, *prompts.text(row.answer), end)
         if len(tokens) > max_tokens:
-            left_out += 1
+            left_out[Skip.TOO_LONG] += 1
         else:
             encoded.append(EncodedRow(tokens, len(prompt), row.weight))
     return encoded, left_out

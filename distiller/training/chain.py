@@ -22,6 +22,7 @@ from distiller.training.batches import EncodedRow, encode, tensors
 from distiller.training.launch import train
 from distiller.training.loop import TrainReport, fingerprint, read_report, together
 from distiller.training.outputs import answers
+from router.engine.template import PromptTemplate
 from router.errors import TrainingError
 from router.policy.distillation import HardLabelSettings, MethodSettings, ProgressiveSettings, SoftLabelSettings
 
@@ -137,7 +138,7 @@ def _kept(settings: ProgressiveSettings, folder: Path, layers: int, config: Trai
     if settings.keep == "even":
         return even(layers, depth(folder))
     rows = islice(scan(dataset.train), MEASURED_ROWS)
-    encoded, _ = encode(rows, AutoTokenizer.from_pretrained(folder), config.max_tokens)
+    encoded, _ = encode(rows, PromptTemplate(AutoTokenizer.from_pretrained(folder)), config.max_tokens)
     changes = influence(folder, encoded)
     return sorted(sorted(range(len(changes)), key=lambda i: -changes[i])[:layers])
 

@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from pydantic import TypeAdapter
 
 from distiller.config import TrainConfig
 from distiller.data.dataset import Dataset, scan
+from distiller.data.rows import Skip
 from distiller.training.batches import EncodedRow, plan
 from distiller.training.checkpoints import Checkpoint, RunState
 from distiller.training.learner import Learner
 from distiller.training.methods.factory import make
 from distiller.training.place import ProcessPlace
 from distiller.training.progress import Meter, Tracking, plot
+from router.engine.template import PromptTemplate
 from router.errors import TrainingError
 
 REPORT, PLOT = "report.json", "loss.png"
@@ -38,15 +40,16 @@ DEV_ROWS = 128
 class TrainReport:
     """What a training run did. ``seconds`` counts every run of a resumed one; losses are nats per answer token.
 
-    ``left_out`` counts rows longer than ``max_tokens``. ``steps`` were taken, fewer than planned where the run
-    ``stopped_early``; the weights are those after ``best_step`` where the run kept its best, else the last.
-    ``tokens`` are prompt and answer tokens learnt from, a beginning that rows share counted in each. ``dev_loss``
-    is that of the weights written; None: there were no dev rows, or the weights are the mean of several runs'.
+    ``left_out`` counts rows that were not trained on, by reason (``distiller.data.rows.Skip``). ``steps`` were taken,
+    fewer than planned where the run ``stopped_early``; the weights are those after ``best_step`` where the run kept its
+    best, else the last. ``tokens`` are prompt and answer tokens learnt from, a beginning that rows share counted in
+    each. ``dev_loss`` is that of the weights written; None: there were no dev rows, or the weights are the mean of
+    several runs'.
     """
 
     folder: Path
     rows: int
-    left_out: int
+    left_out: dict[str, int]
     steps: int
     tokens: int
     answer_tokens: int
@@ -67,6 +70,8 @@ class TrainReport:
 def read_report(out: Path) -> TrainReport:
     """The report of the run that wrote the folder ``out``."""
     found = json.loads((out / REPORT).read_bytes())
+    if isinstance(left_out := found["left_out"], int):  # an older Locum's, which knew one reason
+        found["left_out"] = {Skip.TOO_LONG.value: left_out} if left_out else {}
     return TrainReport(**{k: found[k] for k in TrainReport.__slots__ if k in found} | {"folder": out})
 
 
@@ -92,10 +97,12 @@ def run(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> Trai
     place = ProcessPlace(config.device, config.track, str(out.with_name(f"{out.name}.tracking")))
     config = replace(config, device=place.device)
     tokenizer, method = AutoTokenizer.from_pretrained(student), make(config, student)
-    rows, left_out = method.encode(scan(dataset.train), tokenizer, config.max_tokens)
-    dev, _ = method.encode((r for r in scan(dataset.dev) if r.trainable), tokenizer, config.max_tokens)
+    prompts = PromptTemplate(tokenizer)
+    rows, left_out = method.encode(scan(dataset.train), prompts, config.max_tokens)
+    dev, _ = method.encode((r for r in scan(dataset.dev) if r.trainable), prompts, config.max_tokens)
     if not rows:
-        raise TrainingError(f"no training row of at most {config.max_tokens} tokens ({left_out} longer ones left out)")
+        why = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
+        raise TrainingError(f"no training row of at most {config.max_tokens} tokens; left out: {why or 'none'}")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         learner = Learner(config, student, method, place)
@@ -189,13 +196,13 @@ class _Run:
         worse = no_better_for(list(self.progress.dev_losses.values()))
         return 0 < self.config.patience <= worse and self.progress.step < len(self.steps)
 
-    def report(self, out: Path, left_out: int) -> TrainReport:
+    def report(self, out: Path, left_out: Mapping[Skip, int]) -> TrainReport:
         progress, learner = self.progress, self.learner
         best = min(progress.dev_losses, key=progress.dev_losses.__getitem__, default=None)
         return TrainReport(
             folder=out,
             rows=len(self.rows),
-            left_out=left_out,
+            left_out={reason.value: n for reason, n in sorted(left_out.items())},
             steps=progress.step,
             tokens=progress.tokens,
             answer_tokens=progress.answer_tokens,

@@ -128,7 +128,7 @@ class Answer:
     ``top_logprobs``: a teacher's likeliest tokens at each position, where the policy asks for them and neither it nor
     redaction took the text away: packed (``router.contracts.logprobs``), or until they are kept as the API told them.
     ``broken``: it is not all that the backend said, since a part could not be read: no answer to learn from.
-    ``redacted``: its message is not kept as it was said; None where nobody knows: unwritten, or by an older Locum.
+    ``redacted``: its message is not kept as it was said. Older records do not tell.
     ``temperature``: by which a student drew it, where that was not the client's word; None in older records too.
     """
 
@@ -147,7 +147,7 @@ class Answer:
     top_logprobs: str | list[Any] | None = None
     broken: bool = False
     temperature: float | None = None
-    redacted: bool | None = None
+    redacted: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -179,7 +179,7 @@ class Record:
     ``owner`` names the client key that the request came with, and tells nothing of it; None without keys, and in
     records older than owners. The conversation is that owner's alone.
     ``acceptance`` is the probability by which the student's answer was let out or deferred, None where it was not
-    asked. ``redacted``: what shapes an answer of the request is not kept as it was said; None where nobody knows.
+    asked. ``redacted``: what shapes an answer of the request is not kept as it was said; older records do not tell.
     ``embedding``: texts were embedded; then nothing was decided, no text is kept, and only the bill counts.
     ``overhead_seconds`` is the request's time less the time spent waiting for upstreams. ``reduced`` tells why
     money and decision are all that is left of it.
@@ -212,7 +212,7 @@ class Record:
     audit: Audit | None = None
     feedback: float | None = None
     reduced: ReductionReason | None = None
-    redacted: bool | None = None
+    redacted: bool = False
     embedding: bool = False
 
     @property
@@ -243,7 +243,7 @@ class Record:
         a record can be learnt from, or measured by anew. Of what an older Locum wrote, what has a mark is not."""
         said = (answer for tier in tiers if (answer := self.answer_of(tier)) is not None)
         parts = [(self.redacted, self.request), *((answer.redacted, answer.message) for answer in said)]
-        return not any(_marked(part) if changed is None else changed for changed, part in parts)
+        return not any(changed or _marked(part) for changed, part in parts)
 
     @property
     def counts_for(self) -> Tier | None:

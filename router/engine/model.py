@@ -11,7 +11,8 @@ from router.engine import cpu
 from router.engine.grammar import Grammars
 from router.engine.int8 import is_int8, load_int8
 from router.engine.kv import PackedView, Shape, Slots
-from router.errors import BadRequest, EngineError
+from router.engine.template import PromptTemplate
+from router.errors import EngineError
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ class Model:
 
     name: str
     network: Any
-    tokenizer: Any
+    prompts: PromptTemplate
     ends: frozenset[int]
     context: int
     shape: Shape
@@ -64,26 +65,18 @@ class Model:
         config = network.config.get_text_config()
         ends, shape = _ends(network, tokenizer), _shape(config, dtype, device)
         forms = Grammars(tokenizer, int(config.vocab_size), ends)
-        return cls(name, network, tokenizer, ends, _context(config), shape, forms)
+        return cls(name, network, PromptTemplate(tokenizer), ends, _context(config), shape, forms)
 
     def encode(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
         """The prompt's token ids by the model's own chat template.
 
         Raises:
-            BadRequest: the template refuses the messages.
+            BadRequest: the template refuses the messages, or there is none.
         """
-        from jinja2 import TemplateError
-
-        if self.tokenizer.chat_template is None:
-            raise BadRequest(f"model {self.name!r} has no chat template", param="model")
-        try:
-            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        except TemplateError as e:
-            raise BadRequest(f"the model's chat template refuses these messages: {e}", param="messages") from e
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self.prompts.prompt(messages)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(self.prompts.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def prefill(self, prompts: Sequence[Sequence[int]], prefix: torch.Tensor | None) -> tuple[torch.Tensor, PackedView]:
         """Runs prompts (without their shared prefix) side by side in one packed row.

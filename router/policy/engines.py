@@ -43,16 +43,18 @@ _SHARED = UNSAYING | {
 class EngineTraits:
     """What is to know of an engine before any runs. ``forms`` of weights that it reads, the first is what ``auto``
     means; ``heeds``: fields of a request, None where that is its server's matter; ``gguf``: it serves a file of that
-    kind, else a folder; ``prioritises``: it heeds ``priority``."""
+    kind, else a folder; ``prioritises``: it heeds ``priority``; ``literal``: a control token's name in a text is text
+    to it, where others let a client end its own turn with it."""
 
     forms: tuple[FormName, ...]
     heeds: frozenset[str] | None
     gguf: bool = False
     prioritises: bool = False
+    literal: bool = False
 
 
 ENGINES: Mapping[EngineName | None, EngineTraits] = {
-    "embedded": EngineTraits(("bf16", "int8"), _SHARED | {"n", "priority"}, prioritises=True),
+    "embedded": EngineTraits(("bf16", "int8"), _SHARED | {"n", "priority"}, prioritises=True, literal=True),
     "llama-server": EngineTraits(
         GGUF_FORMS,
         _SHARED | {

@@ -16,6 +16,7 @@ tier after the answer left, changes nothing about who serves; what it drew is ne
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,7 @@ from typing import Any
 
 from router.contracts.bundles import NEVER, Thresholds
 from router.contracts.decision import ASIDE, Decision, Reason, Tier
+from router.policy.engines import ENGINES
 from router.policy.policy import Policy
 from router.scoring.text.features import Features
 
@@ -79,6 +81,11 @@ class Ruling:
     reason: Reason
     detail: str = ""
     threshold: float | None = None
+
+
+_CONTROL = re.compile(
+    r"<[|｜][^<>|｜\s]{1,40}[|｜]>|</?s>|<[be]os>|<(?:start|end)_of_(?:turn|image)>|\[/?(?:INST|SYSTEM_PROMPT|TOOL_CALLS)\]"
+)
 
 
 def route_threshold(policy: Policy, thresholds: Thresholds | None) -> float | None:
@@ -192,6 +199,8 @@ def lacking(policy: Policy, view: RequestView) -> str | None:
         what = "language"
     elif view.body.get("n") not in (None, 1) and (several := _several(policy, view.body)):
         what = several
+    elif not ENGINES[policy.student.engine].literal and _names_control(view.body):
+        what = "control tokens in a text"
     elif _is_prefilled(view.body):
         what = "assistant prefill"  # a student's template begins a new turn, and no answer to such a one is learnt
     else:
@@ -205,6 +214,18 @@ def _several(policy: Policy, body: Mapping[str, Any]) -> str | None:
         return "n in a stream"  # only the first of them could be judged before it leaves
     greedy = body.get("temperature") is None and not policy.student.temperature
     return "n without a temperature" if greedy else None  # they would all be the same
+
+
+def _names_control(body: Mapping[str, Any]) -> bool:
+    """Whether any text has a name in it that open models give to control tokens."""
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, Mapping) else None
+        parts = content if isinstance(content, list) else ()
+        texts = [content, *(part.get("text") for part in parts if isinstance(part, Mapping))]
+        if any(_CONTROL.search(text) for text in texts if isinstance(text, str)):
+            return True
+    return False
 
 
 def _is_prefilled(body: Mapping[str, Any]) -> bool:

@@ -49,8 +49,8 @@ def kept_record(
     kept["request"] = request = _text(record.request, rules, record.task)
     if request is not None and record.request is not None:
         said = record.request
-        changed = any(request[name] != said[name] for name in said if name not in UNSAYING)
-        kept["redacted"] = changed or bool(record.redacted)
+        if any(request[name] != said[name] for name in said if name not in UNSAYING):
+            kept["redacted"] = True
     for answer, whole in zip(answers, record.answers, strict=True):
         _add_text(answer, whole, rules, record.task, unspelled)
     if record.audit is not None and record.audit.answer is not None:
@@ -108,8 +108,8 @@ def _add_text(
     unspelled: Callable[[], None] = lambda: None,
 ) -> None:
     kept["message"], told = _text(answer.message, rules, task), answer.top_logprobs
-    if kept["message"] is not None:
-        kept["redacted"] = kept["message"] != answer.message or bool(answer.redacted)
+    if kept["message"] is not None and kept["message"] != answer.message:
+        kept["redacted"] = True
     if told is not None and kept["message"] == answer.message:
         kept["top_logprobs"] = told if isinstance(told, str) else packed_as_told(told, _let_others_run)
     elif told is not None and kept["message"] is not None:

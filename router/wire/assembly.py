@@ -123,9 +123,8 @@ class Assembly:
             self.tokens += tokens or 1
         return pieces
 
-    def go_on(self, model: str, choice: Mapping[str, Any]) -> None:
+    def go_on(self, choice: Mapping[str, Any]) -> None:
         """Takes a choice that has but a text for its content, as most chunks have."""
-        self.model = model or self.model
         self._texts["text"].append(choice["delta"]["content"])
         self.tokens += (self._tell(choice) if choice.get("logprobs") else 0) or 1
 

@@ -45,7 +45,7 @@ _FIELDS = ("reasoning_content", "reasoning", "thinking")
 _MARKED = re.compile("|".join(re.escape(m) for pair in _MARKS for m in pair))
 
 
-class Parted(NamedTuple):
+class AnswerParts(NamedTuple):
     """An answer's text without what was thought before it. ``mixed``: marks of thoughts are left in it."""
 
     rationale: str
@@ -53,11 +53,11 @@ class Parted(NamedTuple):
     mixed: bool = False
 
 
-def parted(content: str, prompt: Iterable[str] = ()) -> Parted:
+def parted(content: str, prompt: Iterable[str] = ()) -> AnswerParts:
     """The content's thoughts and the rest; ``prompt`` are the texts that were asked. Where nothing was thought, the
     answer is the very content."""
     if not may_think(content):
-        return Parted("", content)
+        return AnswerParts("", content)
     asked = "\n".join(prompt)
     marks = [(opening, closing) for opening, closing in _MARKS if opening not in asked and closing not in asked]
     thoughts: list[str] = []
@@ -68,7 +68,7 @@ def parted(content: str, prompt: Iterable[str] = ()) -> Parted:
     if thoughts:
         rest = _unwrapped(rest.strip())
     mixed = any(_on_its_own(rest, mark) for pair in marks for mark in pair)
-    return Parted("\n\n".join(filter(None, thoughts)), rest, mixed)
+    return AnswerParts("\n\n".join(filter(None, thoughts)), rest, mixed)
 
 
 def may_think(content: str) -> bool:

@@ -70,7 +70,8 @@ class Repair:
     def take(self, chunk: dict[str, Any]) -> bool:
         """Takes a chunk, and tells it anew where that must be (changes ``chunk``). Whether it did."""
         if (choice := self._goes_on(chunk)) is not None:
-            self._first.go_on(chunk["model"], choice)
+            self._first.note(chunk)
+            self._first.go_on(choice)
             return False
         choices = chunk.get("choices")
         if type(choices) is not list:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from distiller.data.rows import DatasetRow
+from distiller.data.rows import DatasetRow, Skip
 from distiller.training.batches import EncodedRow, Pass, encode
+from router.engine.template import PromptTemplate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,13 +29,16 @@ class Method(Protocol):
         """Weights of its own, by name, that learn beside the student's and are no part of it."""
         return {}
 
-    def encode(self, rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[EncodedRow], int]:
-        """A split's rows as tokens, and how many were left out as too long. Called once a split, before the first step.
+    def encode(
+        self, rows: Iterable[DatasetRow], prompts: PromptTemplate, max_tokens: int
+    ) -> tuple[list[EncodedRow], Counter[Skip]]:
+        """A split's rows as tokens, and how many were left out for which reason. Called once a split, before the first
+        step.
 
         Raises:
             TrainingError: the rows lack what the method learns from.
         """
-        return encode(rows, tokenizer, max_tokens)
+        return encode(rows, prompts, max_tokens)
 
     def rows(self, rows: Sequence[EncodedRow], step: int, model: Any) -> Sequence[EncodedRow]:
         """What step ``step`` learns from, given the dataset's rows for it and the student as it is then.

@@ -14,14 +14,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from distiller.data.rows import DatasetRow
+from distiller.data.rows import DatasetRow, Skip
 from distiller.training.batches import EncodedRow, encode
 from distiller.training.methods.hard import HardLabel
+from router.engine.template import PromptTemplate
 from router.errors import TrainingError
+from router.wire import rationale
 
-_THOUGHTS = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 _FINAL = re.compile(r"\n(?=####[^\n]*\Z)")
 
 
@@ -37,27 +37,29 @@ class Reasoning(HardLabel):
     weight: float
     seen: Counter[str] = field(default_factory=Counter)
 
-    def encode(self, rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[EncodedRow], int]:
+    def encode(
+        self, rows: Iterable[DatasetRow], prompts: PromptTemplate, max_tokens: int
+    ) -> tuple[list[EncodedRow], Counter[Skip]]:
         """Each row once, and once more with the mark where it has a rationale and that fits.
 
         Raises:
             TrainingError: no row of this split, nor of one before it, has a rationale.
         """
         made: list[EncodedRow] = []
-        left_out = 0
+        left_out: Counter[Skip] = Counter()
         for row in rows:
-            rationale, answer = parted(row)
-            plain, too_long = encode([replace(row, answer=answer)], tokenizer, max_tokens)
+            thought, answer = parted(row)
+            plain, refused = encode([replace(row, answer=answer)], prompts, max_tokens)
             made += plain
-            left_out += too_long
-            self.seen["with" if rationale else "without"] += 1
-            if not rationale:
+            left_out += refused
+            self.seen["with" if thought else "without"] += 1
+            if not thought:
                 continue
-            worked = replace(row, messages=marked(row.messages, self.marker), answer=f"{rationale}\n{answer}")
-            for thought in encode([worked], tokenizer, max_tokens)[0]:
-                answer_tokens = plain[0].answer_tokens if plain else thought.answer_tokens
-                weight = row.weight * self.weight * answer_tokens / thought.answer_tokens
-                made.append(replace(thought, weight=weight))
+            worked = replace(row, messages=marked(row.messages, self.marker), answer=f"{thought}\n{answer}")
+            for long in encode([worked], prompts, max_tokens)[0]:
+                answer_tokens = plain[0].answer_tokens if plain else long.answer_tokens
+                weight = row.weight * self.weight * answer_tokens / long.answer_tokens
+                made.append(replace(long, weight=weight))
         if self.seen["without"] and not self.seen["with"]:
             raise TrainingError(
                 "no answer holds a rationale: the method needs answers with <think>...</think> or a last line that "
@@ -74,8 +76,9 @@ def parted(row: DatasetRow) -> tuple[str, str]:
     """
     if row.rationale:
         return row.rationale.strip(), row.answer
-    if thoughts := _THOUGHTS.match(row.answer):
-        return thoughts[1].strip(), row.answer[thoughts.end() :]
+    said = rationale.parted(row.answer)
+    if said.rationale:
+        return said.rationale, said.answer
     worked, *final = _FINAL.split(row.answer.rstrip(), maxsplit=1)
     return (worked.strip(), final[0]) if final and worked.strip() else ("", row.answer)
 

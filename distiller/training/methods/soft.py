@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from distiller.data.rows import DatasetRow
+from distiller.data.rows import DatasetRow, Skip
 from distiller.training.batches import EncodedRow, Pass, encode
 from distiller.training.losses.cross_entropy import answer_cross_entropy, cross_entropy, minus_one_hot
 from distiller.training.losses.divergences import Divergence
@@ -18,6 +19,7 @@ from distiller.training.losses.fusion import at_least_float32, fused
 from distiller.training.losses.sparse_labels import Rest, SparseTargets, sparse_soft_label
 from distiller.training.methods.base import Method
 from distiller.training.teachers.weights import OpenTeacher
+from router.engine.template import PromptTemplate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,14 +65,17 @@ class SparseSoftLabel(Method):
     rest: Rest
     mix: float
 
-    def encode(self, rows: Iterable[DatasetRow], tokenizer: Any, max_tokens: int) -> tuple[list[EncodedRow], int]:
-        fitting, made, left_out = [], [], 0
+    def encode(
+        self, rows: Iterable[DatasetRow], prompts: PromptTemplate, max_tokens: int
+    ) -> tuple[list[EncodedRow], Counter[Skip]]:
+        fitting, made = [], []
+        left_out: Counter[Skip] = Counter()
         for row in rows:
-            encoded, too_long = encode([row], tokenizer, max_tokens)
+            encoded, refused = encode([row], prompts, max_tokens)
             made += encoded
             fitting += [row] * len(encoded)
-            left_out += too_long
-        known = self.knowing(fitting, made, tokenizer)
+            left_out += refused
+        known = self.knowing(fitting, made, prompts.tokenizer)
         return [replace(row, known=one) for row, one in zip(made, known, strict=True)], left_out
 
     def loss(self, outputs: Outputs, part: Pass) -> Tensor:

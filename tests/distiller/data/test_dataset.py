@@ -19,8 +19,9 @@ from distiller.data.rows import DatasetRow, Skip, alias, row_of
 from distiller.data.shingles import NearCopies, normalise
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, AnswerKind, Audit, Record, Rights, Signals
+from router.engine.template import PromptTemplate, kept_template
 from router.judges.judge import Judges
-from tests.distiller.tiny_student import policy, record, routing_records
+from tests.distiller.tiny_student import policy, record, routing_records, student
 
 ALL_TRAIN = DatasetConfig(dev_share=0.0)
 
@@ -113,6 +114,22 @@ def test_conversations_are_split_whole_and_near_the_asked_share(tmp_path: Path) 
     assert not {r.conversation_id for r in train} & {r.conversation_id for r in dev}
     assert len(dev) / 1500 == pytest.approx(0.15, abs=0.04) and len(train) + len(dev) == 1500
     assert {r.split for r in train} == {"train"} and {r.split for r in dev} == {"dev"}
+
+
+def test_what_the_students_template_refuses_is_left_out_and_still_measures(tmp_path: Path) -> None:
+    folder = student(tmp_path / "student")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no') if messages[0].role == 'system' }}")
+    records = [record(i, f"w{i}", "x", audited=i > 4) for i in range(8)]
+    for i in (0, 7):
+        said = [{"role": "system", "content": "w9"}, {"role": "user", "content": f"w{i}"}]
+        records[i] = changed(records[i], request={"messages": said})
+
+    def template() -> PromptTemplate | None:
+        return kept_template(str(folder), tmp_path)
+
+    found = build(records, policy(), tmp_path / "data", ALL_TRAIN, template=template)
+    assert found.counts == {"train": 4, "dev": 0, "holdout": 3} and found.skipped == {"refused_by_chat_template": 1}
+    assert kept_template("no-such-student", tmp_path) is None and kept_template(str(tmp_path), tmp_path) is None
 
 
 def test_of_equal_prompts_the_latest_answer_stays(tmp_path: Path) -> None:

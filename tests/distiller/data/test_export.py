@@ -112,6 +112,19 @@ def test_an_export_is_remembered_beside_its_dataset(tmp_path: Path) -> None:
     assert registry.datasets(home) == [registry.KnownDataset(data.folder, (data.folder / "train.axolotl.jsonl",))]
 
 
+def test_a_students_own_chat_template_goes_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCUM_HOME", str(tmp_path / "home"))
+    data, folder = dataset(tmp_path / "data"), tmp_path / "student"
+    folder.mkdir()
+    asked = ["dataset", "export", str(data.folder), "--student", str(folder)]
+    ran = CliRunner().invoke(app, asked, env={"COLUMNS": "200"})
+    assert ran.exit_code == 2 and "has no chat template" in ran.output
+    assert not (data.folder / "train.trl.jsonl").exists()
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    assert (data.folder / "train.trl.jinja").read_text() == "{{ messages }}"
+
+
 def test_a_folder_without_a_dataset_or_with_an_older_one_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="dataset build` makes one"):
         load(tmp_path)

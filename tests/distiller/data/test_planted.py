@@ -52,6 +52,9 @@ def redacting() -> Policy:
 
 def planted() -> Iterator[Record]:
     """Each in a record of its own, and all of them in one; as users', in tags and options too."""
+    for i in range(8):  # whose texts hold nothing
+        plain = record(100 + i, f"Question {i}.", f"Answer {i}.", user=PLANTED["email"], conversation=f"p{i}")
+        yield replace(plain, task=PLANTED["email"])
     texts = [f"number {i}: my password is {PASSWORD}, and {s}" for i, s in enumerate(PLANTED.values())]
     for i, text in enumerate([*texts, "\n".join(texts)]):
         base = record(i, "", f"You said {text}. Right?", user=PLANTED["email"], conversation=f"{PLANTED['phone']} {i}")
@@ -81,15 +84,15 @@ def clean(text: str) -> None:
 
 
 def test_nothing_planted_reaches_a_file_of_the_dataset(dataset: Dataset) -> None:
-    assert sum(dataset.counts.values()) >= len(PLANTED)
+    assert sum(dataset.counts.values()) == 8
+    assert dataset.skipped == {"changed_by_redaction": 2 * (len(PLANTED) + 1)}
     for split in (dataset.train, dataset.dev, dataset.holdout):
         for column in parquet.read_table(split).columns:
             clean(repr(column.to_pylist()))
         clean(split.read_bytes().decode("latin-1"))
     clean((dataset.folder / "dataset.json").read_text())
     said = " ".join(m["content"] for row in scan(dataset.train) for m in row.conversation)
-    assert all(f"[{kind.upper()}]" in said for kind in KINDS), "what was taken out is marked, and the rest is there"
-    assert "Question 3." in said
+    assert "Question 2." in said
     assert sorted(p.suffix for p in dataset.folder.iterdir()) == [".json", ".parquet", ".parquet", ".parquet"]
 
 

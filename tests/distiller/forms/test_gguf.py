@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gguf
@@ -14,12 +15,12 @@ from transformers.utils.quantization_config import GgufConfig
 from distiller.forms.gguf import interleave, to_gguf
 from router.errors import TrainingError
 from router.policy.engines import GGUF_FORMS, GgufForm
-from tests.distiller.tiny_student import student, words
+from tests.distiller.tiny_student import TEMPLATE, student, words
 
 TOKENS = torch.tensor([[1, 5, 20, 33, 47, 2, 1, 6, 99, 100, 3, 8]])
 
 
-def base_file(folder: Path, hf_folder: Path, *, layers: int = 2) -> Path:
+def base_file(folder: Path, hf_folder: Path, *, layers: int = 2, template: str | None = None) -> Path:
     """A GGUF as llama.cpp's converter would have made it of the tiny student, with other weights in it."""
     model = AutoModelForCausalLM.from_pretrained(hf_folder)
     config, path = model.config, folder / "base.gguf"
@@ -40,6 +41,8 @@ def base_file(folder: Path, hf_folder: Path, *, layers: int = 2) -> Path:
     writer.add_token_types([1] * len(words()))
     writer.add_token_merges(["w 1", "w 2"])
     writer.add_bos_token_id(1)
+    if template is not None:
+        writer.add_chat_template(template)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
     for name, weight in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
@@ -86,12 +89,29 @@ def test_metadata_and_kinds_follow_the_base(tmp_path: Path) -> None:
     hf = student(tmp_path / "hf")
     base = gguf.GGUFReader(base_file(tmp_path, hf))
     out = gguf.GGUFReader(to_gguf(hf, tmp_path / "base.gguf", tmp_path / "out.gguf"))
-    assert base.fields.keys() == out.fields.keys()
+    assert out.fields.keys() - base.fields.keys() == {"tokenizer.chat_template"}
     same = [n for n in base.fields if not n.startswith("GGUF.") and n != "general.file_type"]
     assert all(base.fields[n].contents() == out.fields[n].contents() for n in same)
     assert out.fields["general.file_type"].contents() == gguf.LlamaFileType.MOSTLY_Q8_0
     kinds = {t.name: t.tensor_type.name for t in out.tensors}
     assert kinds["blk.0.attn_q.weight"] == "Q8_0" and kinds["output_norm.weight"] == "F32"
+
+
+def test_the_chat_template_is_the_one_that_the_student_was_trained_by(tmp_path: Path) -> None:
+    hf = student(tmp_path / "hf")
+    base = base_file(tmp_path, hf, template="{{ 'the base asks otherwise' }}")
+
+    def written() -> object:
+        out = gguf.GGUFReader(to_gguf(hf, base, tmp_path / "out.gguf"))
+        return out.fields["tokenizer.chat_template"].contents()
+
+    assert written() == TEMPLATE
+    (hf / "chat_template.jinja").unlink()
+    assert written() == "{{ 'the base asks otherwise' }}"
+    older = json.loads((hf / "tokenizer_config.json").read_bytes())
+    for told in ("{{ 1 }}", [{"name": "tool_use", "template": "{{ 2 }}"}, {"name": "default", "template": "{{ 1 }}"}]):
+        (hf / "tokenizer_config.json").write_text(json.dumps(older | {"chat_template": told}))
+        assert written() == "{{ 1 }}"
 
 
 @pytest.mark.parametrize("form", GGUF_FORMS)

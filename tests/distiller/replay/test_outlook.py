@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from distiller.replay.outlook import LITTLE, Outlook, outlook
+from distiller.replay.outlook import LITTLE, PromiseOutlook, outlook
 from distiller.replay.plans import Way
 from distiller.replay.report import certified
 from distiller.replay.traffic import Traffic
@@ -16,7 +16,7 @@ def traffic(recorded: Recorded) -> Traffic:
     return read(recorded.records(), policy(accept={"cascade": False}))
 
 
-def looked(goal: Parity, n: int = 2000, *, rate: float = 0.2, worse: float = 0.0) -> Outlook:
+def looked(goal: Parity, n: int = 2000, *, rate: float = 0.2, worse: float = 0.0) -> PromiseOutlook:
     recorded = Recorded(n, rate=rate, seed=3)
     recorded.good &= np.random.default_rng(4).random(n) >= worse
     return outlook(traffic(recorded), Way.ROUTING, goal)

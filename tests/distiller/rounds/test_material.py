@@ -96,7 +96,9 @@ def test_audits_from_before_parity_broke_prove_nothing(tmp_path: Path) -> None:
 def answered(at: int, student: str = "base") -> Record:
     """An audited request whose live student's answer is known."""
     record = audited(at)
-    said = replace(record.answers[0], tier=Tier.STUDENT, kind=AnswerKind.AUDITED, student_version=student)
+    said = replace(
+        record.answers[0], tier=Tier.STUDENT, kind=AnswerKind.AUDITED, student_version=student, temperature=0.0
+    )
     return replace(record, audit=Audit(answer=said, acceptable=True, judge="exact"))
 
 

@@ -157,7 +157,7 @@ def answered_live(records: list[Record], version: str) -> list[Record]:
     """The records with the live student's answers where they were audited: the teacher's word."""
 
     def audit(teacher: Answer) -> Audit:
-        said = {"tier": Tier.STUDENT, "kind": AnswerKind.AUDITED, "student_version": version}
+        said = {"tier": Tier.STUDENT, "kind": AnswerKind.AUDITED, "student_version": version, "temperature": 0.0}
         return Audit(answer=replace(teacher, **said))
 
     return [replace(r, audit=audit(r.answers[0])) if r.decision.audited else r for r in records]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,9 @@ class Home:
 
 def answer(tier: Tier, text: str, version: str | None) -> Answer:
     said = {"role": "assistant", "content": text}
-    return Answer(
-        tier=tier, kind=AnswerKind.SERVED, model="m", message=said, finish_reason="stop", student_version=version
-    )
+    drawn_at = 0.0 if tier is Tier.STUDENT else None
+    made = Answer(tier=tier, kind=AnswerKind.SERVED, model="m", message=said, finish_reason="stop")
+    return replace(made, student_version=version, temperature=drawn_at)
 
 
 @pytest.fixture

@@ -74,7 +74,8 @@ def test_a_new_student_is_tried_and_kept_though_the_round_was_killed(
         for record in audits:
             teacher = record.answers[0]
             store.append(replace(record, bundle=report.bundle, created_at=time.time()))
-            answer = replace(teacher, tier=Tier.STUDENT, student_version=report.bundle)
+            drawn_at = policy.student.temperature
+            answer = replace(teacher, tier=Tier.STUDENT, student_version=report.bundle, temperature=drawn_at)
             store.amend(record.request_id, audit=Audit(answer=answer, acceptable=True, judge="normalised"))
         await store.flush()
 

@@ -17,6 +17,7 @@ from distiller.training.batches import encode
 from distiller.training.chain import chained, depth, even, influence, shrink
 from distiller.training.launch import train
 from distiller.training.loop import read_report
+from router.engine.template import PromptTemplate
 from router.errors import TrainingError
 from router.policy.distillation import HardLabelSettings, ProgressiveSettings, SoftLabelSettings
 from tests.distiller.tiny_student import dataset, row, student
@@ -59,7 +60,9 @@ def test_a_layer_that_changes_nothing_has_no_influence(tmp_path: Path) -> None:
     for part in (model.model.layers[2].self_attn.o_proj, model.model.layers[2].mlp.down_proj):
         part.weight.data.zero_()
     model.save_pretrained(base)
-    rows, _ = encode([row([{"role": "user", "content": "w1 w2"}], "cards")], AutoTokenizer.from_pretrained(base), 100)
+    rows, _ = encode(
+        [row([{"role": "user", "content": "w1 w2"}], "cards")], PromptTemplate(AutoTokenizer.from_pretrained(base)), 100
+    )
     changes = influence(base, rows)
     assert len(changes) == 4 and abs(changes[2]) < 1e-6 and min(changes[:2] + changes[3:]) > 0.01
 

@@ -22,6 +22,7 @@ from distiller.training.learner import Learner
 from distiller.training.loop import read_report
 from distiller.training.methods.hard import HardLabel
 from distiller.training.outputs import Outputs
+from router.engine.template import PromptTemplate
 from tests.distiller.tiny_student import TEAMS, dataset, policy, record, student
 from tests.distiller.trainings import killed, weights_of
 
@@ -74,7 +75,7 @@ def test_the_run_ends_when_the_dev_loss_no_longer_falls_and_keeps_the_best_weigh
     assert sorted(found).index(report.best_step) == len(found) - 1 - config.patience
     assert report.dev_loss == min(found.values()) == found[report.best_step]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    dev, _ = encode(read(data.dev), tokenizer, config.max_tokens)
+    dev, _ = encode(read(data.dev), PromptTemplate(tokenizer), config.max_tokens)
     written = Learner(config, tmp_path / "out", HardLabel()).loss(dev)
     assert written == pytest.approx(report.dev_loss, abs=0.02)  # rounded to bfloat16 meanwhile
 

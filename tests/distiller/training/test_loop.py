@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from distiller.training.batches import encode, end_of_turn, passes, plan, shared
 from distiller.training.checkpoints import Checkpoint, RunState
 from distiller.training.launch import train
 from distiller.training.learner import Learner
-from distiller.training.loop import REPORT, schedule
+from distiller.training.loop import REPORT, read_report, schedule
 from distiller.training.methods.hard import HardLabel
 from distiller.training.progress import Meter
 from distiller.training.student import spread_within_rounding
+from router.engine.template import PromptTemplate
 from router.errors import TrainingError
 from tests.distiller.tiny_student import TEAMS, dataset, row, student
 
@@ -39,7 +41,7 @@ def prompts(tmp_path: Path, texts: list[str]) -> list:  # type: ignore[type-arg]
     tokenizer = AutoTokenizer.from_pretrained(student(tmp_path / "student"))
     system = {"role": "system", "content": "w1 w2 w3 w4 w5 w6 w7 w8"}
     rows = [row([system, {"role": "user", "content": t}], TEAMS[i % 3], 1.0 + i) for i, t in enumerate(texts)]
-    return encode(rows, tokenizer, 100)[0]
+    return encode(rows, PromptTemplate(tokenizer), 100)[0]
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
@@ -129,12 +131,34 @@ def test_small_passes_make_the_same_step_as_one_large(tmp_path: Path) -> None:
 
 def test_only_answer_tokens_and_the_end_of_turn_are_learnt(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(student(tmp_path))
-    (row_,), left_out = encode([row([{"role": "user", "content": "w1 w2"}], "cards travel", 2.5)], tokenizer, 100)
+    (row_,), left_out = encode(
+        [row([{"role": "user", "content": "w1 w2"}], "cards travel", 2.5)], PromptTemplate(tokenizer), 100
+    )
     assert tokenizer.decode(row_.tokens) == "<s> user w1 w2 </s> <s> assistant cards travel </s>"
     part = tensors([row_], "cpu")
     assert tokenizer.decode(part.targets) == "cards travel </s>" and part.weights.tolist() == [2.5] * 3
     assert tokenizer.decode(part.tokens.flatten()[part.at]) == "assistant cards travel"
-    assert end_of_turn(tokenizer) == tokenizer.eos_token_id and left_out == 0
+    assert end_of_turn(tokenizer) == tokenizer.eos_token_id and not left_out
+
+
+def test_a_row_that_the_template_refuses_or_that_is_too_long_costs_itself_alone(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(student(tmp_path))
+    tokenizer.chat_template = "{{ raise_exception('no') if messages[0].role == 'system' }}" + tokenizer.chat_template
+    asked = {"role": "user", "content": "w1"}
+    rows = [row([asked], "cards"), row([{"role": "system", "content": "w2"}, asked], "cards")]
+    rows += [row([asked], "travel " * 200), row([asked], "billing </s> cards")]
+    made, left_out = encode(rows, PromptTemplate(tokenizer), 100)
+    assert left_out == {"refused_by_chat_template": 1, "too_long_to_train_on": 1}
+    assert [m.tokens[m.start :].count(tokenizer.eos_token_id) for m in made] == [1, 1]
+
+
+def test_a_report_of_before_reasons_is_read(tmp_path: Path) -> None:
+    base, data = student(tmp_path / "base"), dataset(tmp_path / "data")
+    train(replace(CONFIG, epochs=0.1), base, data, tmp_path / "out")
+    told = tmp_path / "out" / "report.json"
+    for written, read in ((3, {"too_long_to_train_on": 3}), (0, {})):
+        told.write_text(json.dumps({**json.loads(told.read_bytes()), "left_out": written}))
+        assert read_report(tmp_path / "out").left_out == read
 
 
 def test_every_row_is_in_one_pass_within_the_budget(tmp_path: Path) -> None:

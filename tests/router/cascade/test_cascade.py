@@ -347,10 +347,14 @@ def test_no_key_reaches_records(proxy: World, client: OpenAI) -> None:
 
 def test_audited_requests_are_answered_by_both(tmp_path: Path) -> None:
     audit = {"rate": 1, "warmup_rate": 1, "explore": 0, "usd_per_day": 5}
-    with world(tmp_path, audit=audit) as found, OpenAI(base_url=f"{found.url}/v1", api_key="x") as client:
+    rules = [{"when": {"user": "teacher"}, "send": "teacher"}]
+    with (
+        world(tmp_path, audit=audit, rules=rules) as found,
+        OpenAI(base_url=f"{found.url}/v1", api_key="x") as client,
+    ):
         for tier, other in (("student", "teacher"), ("teacher", "student")):
             ask_for = stream if tier == "student" else ask
-            _, headers = ask_for(client, model=f"locum/{tier}")
+            _, headers = ask_for(client, user=tier)
             record = until(
                 lambda headers=headers: next(
                     (r for r in found.records() if r.request_id == headers["x-locum-request-id"] and r.audit), None
@@ -371,12 +375,14 @@ def test_of_several_answers_each_is_judged(proxy: World, client: OpenAI) -> None
         "finish_reason": "stop",
     }
     proxy.student.always(extra={"choices": [good, bad]})
-    _, headers = ask(client, n=2)
+    _, headers = ask(client, n=2, temperature=1)
     assert (headers["x-locum-tier"], headers["x-locum-reason"]) == ("teacher", "deferral")
     proxy.student.always(extra={"choices": [good, good | {"index": 1}]})
-    answer, headers = ask(client, n=2)
+    answer, headers = ask(client, n=2, temperature=1)
     assert (headers["x-locum-tier"], len(answer.choices)) == ("student", 2)
-    _, headers = stream(client, n=2)  # only the first of several streams could be judged before it leaves
+    _, headers = stream(
+        client, n=2, temperature=1
+    )  # only the first of several streams could be judged before it leaves
     assert (headers["x-locum-tier"], headers["x-locum-reason"]) == ("teacher", "capability")
 
 

@@ -163,6 +163,24 @@ def test_what_a_student_heeds_or_need_not_is_no_matter_of_capability(
     assert said(decide(by_engine(engine), view(ask(**fields)), SURE)) == (STUDENT, Reason.SCORE)
 
 
+@pytest.mark.parametrize(
+    "text", ["x<|im_end|>\n<|im_start|>system", "</s>", "a [/INST] b", "<end_of_turn>", "<｜User｜>", "<|eot_id|>"]
+)
+@pytest.mark.parametrize("parts", [True, False])
+def test_what_an_engine_would_take_for_control_is_the_teachers(text: str, parts: bool) -> None:
+    said_so = [{"role": "user", "content": [{"type": "text", "text": text}] if parts else text}]
+    for engine in ("llama-server", None):
+        decision = decide(by_engine(engine), view(ask(messages=said_so)), SURE)
+        assert (*said(decision), decision.detail) == (TEACHER, Reason.CAPABILITY, "control tokens in a text")
+    assert said(decide(by_engine("embedded"), view(ask(messages=said_so)), SURE)) == (STUDENT, Reason.SCORE)
+
+
+@pytest.mark.parametrize("text", ["a <b> c", "if a<|b or c|>d", "<s1>", "[inst]", "x <| y |> z", "List<String|null>"])
+def test_what_only_looks_a_little_like_control_is_text(text: str) -> None:
+    plain = [{"role": "user", "content": text}]
+    assert said(decide(by_engine("llama-server"), view(ask(messages=plain)), SURE)) == (STUDENT, Reason.SCORE)
+
+
 def test_an_answer_that_the_client_began_is_the_teachers_to_go_on_with() -> None:
     begun = [{"role": "user", "content": "a rhyme, as JSON"}, {"role": "assistant", "content": "{"}]
     decision = decide(by_engine("embedded"), view(ask(messages=begun)), SURE)

@@ -9,6 +9,7 @@ import pytest
 
 from router.wire.assembly import Assembly, assembled
 from router.wire.form import AnswerTerms
+from router.wire.rationale import parted
 from router.wire.repair import Repair, mended
 
 TERMS = AnswerTerms("label")
@@ -52,6 +53,22 @@ def test_what_is_right_stays_as_it_came() -> None:
     assert said.message["content"] == "one two three"
     assert said.message["tool_calls"][0]["function"] == {"name": "look", "arguments": "{}"}
     assert (said.logprobs, said.tokens, said.whole) == ([-0.5], 5, True)
+
+
+@pytest.mark.parametrize(("word", "end"), [("eos", "stop"), ("MAX_TOKENS", "length"), ("SAFETY", "content_filter")])
+def test_a_stream_ends_in_openais_words_and_goes_on_while_its_provider_says_that_it_does(word: str, end: str) -> None:
+    left, _, said = told(chunk(ROLE, "null"), chunk({"content": "one"}, ""), chunk({"content": " two"}, word))
+    assert [c["choices"][0]["finish_reason"] for c in left] == [None, None, end]
+    assert (said.message["content"], said.finish_reason, said.whole) == ("one two", end, True)
+    answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": word}]}
+    whole = assembled(answer["choices"][0])
+    assert mended(answer, [whole], TERMS) and answer["choices"][0]["finish_reason"] == end == whole.finish_reason
+
+
+def test_thoughts_in_a_stream_are_parted_from_the_whole_of_it() -> None:
+    pieces = ["<th", "ink>2 an", "d 2</thi", "nk>\n\nIt is", " 4."]
+    _, _, said = told(*(chunk({"content": piece}) for piece in pieces), chunk({}, "stop"))
+    assert parted(said.message["content"])[:2] == ("2 and 2", "It is 4.")
 
 
 ORDINARY = chunk({"content": "one"})
@@ -104,6 +121,15 @@ def test_usage_and_model_count_wherever_they_stand() -> None:
     told_usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
     _, _, said = told(chunk(ROLE), ORDINARY | {"model": "m2"}, chunk({"content": "x"}, choice={"usage": told_usage}))
     assert (said.model, said.usage_told) == ("m", told_usage)
+
+
+def test_what_an_ordinary_chunk_tells_beside_its_text_counts() -> None:
+    beside = ORDINARY | {"service_tier": "flex", "x_groq": {"usage": {"prompt_tokens": 5, "completion_tokens": 2}}}
+    left, changed, said = told(chunk(ROLE), beside, chunk({}, "stop"))
+    assert not any(changed)
+    assert left[1] == beside
+    assert said.service_tier == "flex"
+    assert said.usage_told is not None and said.usage_told["prompt_tokens"] == 5
 
 
 def test_what_lacks_its_end_and_its_counts_gets_them() -> None:

@@ -22,6 +22,7 @@ from distiller.training.methods.on_policy import OnPolicy
 from distiller.training.methods.reasoning import Reasoning, parted
 from distiller.training.outputs import answers
 from router.contracts.logprobs import Position, packed
+from router.engine.template import PromptTemplate
 from router.errors import TrainingError
 from router.policy.distillation import (
     ConfidenceSettings,
@@ -67,7 +68,7 @@ def probabilities(folder: Path, prompt: str) -> dict[str, float]:
 
 def encoded(folder: Path, texts: list[str], answer: str = "cards") -> list[EncodedRow]:
     rows = [row([{"role": "user", "content": t}], answer) for t in texts]
-    return encode(rows, AutoTokenizer.from_pretrained(folder), 100)[0]
+    return encode(rows, PromptTemplate(AutoTokenizer.from_pretrained(folder)), 100)[0]
 
 
 def test_soft_labels_bring_a_student_to_its_open_weight_teacher(tmp_path: Path) -> None:
@@ -192,25 +193,25 @@ def test_both_tasks_of_a_rationale_begin_alike_and_weigh_the_same(tmp_path: Path
     tokenizer = AutoTokenizer.from_pretrained(student(tmp_path))
     rows = [replace(row([{"role": "user", "content": "w1 w2"}], "cards", 2.0), rationale="w3 w4 w5 w6")]
     rows += [row([{"role": "user", "content": "w9"}], "travel")]
-    made, left_out = Reasoning("w0 w0", 0.5).encode(rows, tokenizer, 100)
+    made, left_out = Reasoning("w0 w0", 0.5).encode(rows, PromptTemplate(tokenizer), 100)
     said = [tokenizer.decode(m.tokens[m.start :]) for m in made]
-    assert said == ["cards </s>", "w3 w4 w5 w6 cards </s>", "travel </s>"] and left_out == 0
+    assert said == ["cards </s>", "w3 w4 w5 w6 cards </s>", "travel </s>"] and not left_out
     assert tokenizer.decode(made[1].tokens[: made[1].start]) == "<s> user w1 w2 w0 w0 </s> <s> assistant"
     direct, worked, bare = (m.weight * m.answer_tokens for m in made)
     assert worked == pytest.approx(0.5 * direct) and direct == 4.0 and bare == 2.0
     assert tokenizer.decode(made[0].tokens[: made[0].start]) == "<s> user w1 w2 </s> <s> assistant"
-    short, left_out = Reasoning("w0 w0", 0.5).encode(rows, tokenizer, 9)
-    assert len(short) == 2 and left_out == 0  # the worked one is too long, and the answer is still learnt
+    short, left_out = Reasoning("w0 w0", 0.5).encode(rows, PromptTemplate(tokenizer), 9)
+    assert len(short) == 2 and not left_out  # the worked one is too long, and the answer is still learnt
 
 
 def test_a_later_split_may_have_no_rationale(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(student(tmp_path))
     bare = row([{"role": "user", "content": "w1"}], "cards")
     method = Reasoning("w0", 1.0)
-    method.encode([replace(bare, rationale="w3")], tokenizer, 100)
-    assert len(method.encode([bare], tokenizer, 100)[0]) == 1
+    method.encode([replace(bare, rationale="w3")], PromptTemplate(tokenizer), 100)
+    assert len(method.encode([bare], PromptTemplate(tokenizer), 100)[0]) == 1
     with pytest.raises(TrainingError, match="no answer holds a rationale"):
-        Reasoning("w0", 1.0).encode([bare], tokenizer, 100)
+        Reasoning("w0", 1.0).encode([bare], PromptTemplate(tokenizer), 100)
 
 
 def test_a_student_that_learnt_reasoning_answers_at_once_unless_it_is_asked_to_think(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from distiller.training.teachers.recording import RecordedTeacher, spellings
 from distiller.training.teachers.vllm import ServedTeacher
 from distiller.training.teachers.weights import PROBE
 from router.contracts.logprobs import Position, packed
+from router.engine.template import PromptTemplate
 from router.errors import TrainingError
 from tests.distiller.tiny_student import TEMPLATE, row, student
 from tests.fakes import FakeUpstream, Script, served
@@ -51,7 +52,7 @@ def recorded(answer: str, *positions: tuple[str, dict[str, float]]) -> DatasetRo
 def known(
     teacher: RecordedTeacher, rows: list[DatasetRow], tokenizer: Any
 ) -> tuple[list[EncodedRow], list[SparseTargets | None]]:
-    made, _ = encode(rows, tokenizer, 100)
+    made, _ = encode(rows, PromptTemplate(tokenizer), 100)
     return made, teacher(rows, made, tokenizer)
 
 
@@ -158,7 +159,7 @@ def test_a_server_tells_the_likeliest_tokens_at_the_answers_positions_alone(
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(student(tmp_path))
     rows = [row(ASKED, "cards travel"), row(ASKED, "billing")]
-    made, _ = encode(rows, tokenizer, 100)
+    made, _ = encode(rows, PromptTemplate(tokenizer), 100)
     fake = vllm(tokenizer)
     monkeypatch.setenv("SCORING_KEY", "sk-secret")
     with served(fake) as url:
@@ -179,13 +180,13 @@ def test_a_server_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
     tokenizer, other = AutoTokenizer.from_pretrained(student(tmp_path)), byte_level([])
     rows = [row(ASKED, "cards")]
     with served(vllm(other)) as url, pytest.raises(TrainingError, match="is not that of teacher-7b at"):
-        ServedTeacher(f"{url}/v1", 2)(rows, encode(rows, tokenizer, 100)[0], tokenizer)
+        ServedTeacher(f"{url}/v1", 2)(rows, encode(rows, PromptTemplate(tokenizer), 100)[0], tokenizer)
 
 
 def test_a_server_that_tells_nothing_or_fails_is_said_to(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(student(tmp_path))
     rows = [row(ASKED, "cards")]
-    made = encode(rows, tokenizer, 100)[0]
+    made = encode(rows, PromptTemplate(tokenizer), 100)[0]
     for broken in ({"prompt_logprobs": None}, {"prompt_logprobs": [None, {}]}, {"prompt_logprobs": 3}):
         with served(vllm(tokenizer, **broken)) as url, pytest.raises(TrainingError, match="no prompt_logprobs as vLLM"):
             ServedTeacher(f"{url}/v1", 2)(rows, made, tokenizer)

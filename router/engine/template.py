@@ -1,0 +1,144 @@
+"""A prompt's tokens, by the model's own chat template: the same for who trains a student and for who serves it.
+
+A text that has a control token's name in it (an answer about ``<|im_end|>``, a user who would end his own turn) is
+text: only what the template writes itself is control. So every control token gets a name of its own here, which nobody
+can guess. The template's are called by it, and those in texts stay what they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from router.engine.weights import base_student, is_ready
+from router.errors import BadRequest, EngineError
+
+REFUSALS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What an expression in a template raises that meets what it was not written for."""
+
+
+class PromptTemplate:
+    """Over a Hugging Face ``tokenizer``. It is read once: what is added to it later is not seen.
+
+    Raises:
+        EngineError: the tokenizer is none of the ``tokenizers`` library.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        from tokenizers import Tokenizer
+
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise EngineError(f"the tokenizer {type(tokenizer).__name__} cannot tell control tokens from text")
+        self.tokenizer = tokenizer
+        self._key = str(secrets.randbelow(10**18))
+        found = json.loads(backend.to_str())
+        self._controls = _controls(found["added_tokens"], _source(tokenizer))
+        self._names = {content: self._named(n) for n, content in enumerate(self._controls)}
+        self._spelled = re.compile("|".join(map(re.escape, self._controls)) or r"(?!)")
+        self._hidden = re.compile(self._held(r"(\d+)"))
+        self._encoder = Tokenizer.from_str(json.dumps(_renamed(found, self._names)))
+        ids = ((self._encoder.token_to_id(name), backend.token_to_id(c)) for c, name in self._names.items())
+        self._moved = {a: b for a, b in ids if a != b and a is not None and b is not None}
+
+    def prompt(self, messages: Iterable[Mapping[str, Any]]) -> tuple[int, ...]:
+        """The tokens of a prompt, up to where its answer begins. Of a message its role and content count alone.
+
+        Raises:
+            BadRequest: the template refuses the messages, or there is none.
+        """
+        told = self._spelled.sub(lambda control: self._names[control[0]], self._written(messages))
+        return self.text(self._hidden.sub(lambda held: self._controls[int(held[1])], told))
+
+    def refuses(self, messages: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether there is no prompt for these messages: ``prompt`` would raise."""
+        try:
+            self._written(messages)
+        except BadRequest:
+            return True
+        return False
+
+    def _written(self, messages: Iterable[Mapping[str, Any]]) -> str:
+        """What the template makes of them, with places held for control tokens' names in their texts."""
+        from jinja2 import TemplateError
+
+        if self.tokenizer.chat_template is None:
+            raise BadRequest("the model has no chat template", param="model")
+        kept = [{"role": m["role"], "content": self._spelled.sub(self._hide, m["content"])} for m in messages]
+        try:
+            return str(self.tokenizer.apply_chat_template(kept, tokenize=False, add_generation_prompt=True))
+        except (TemplateError, *REFUSALS) as e:
+            raise BadRequest(f"the model's chat template refuses these messages: {e}", param="messages") from e
+
+    def text(self, text: str) -> tuple[int, ...]:
+        """A text's tokens, none of which is control."""
+        ids = self._encoder.encode(text, add_special_tokens=False).ids
+        return tuple(self._moved.get(i, i) for i in ids) if self._moved else tuple(ids)
+
+    def _hide(self, control: re.Match[str]) -> str:
+        """Holds the place of a control token's name in a text while the template works on it."""
+        return self._held(str(self._controls.index(control[0])))
+
+    def _held(self, number: str) -> str:
+        return f"\U00100000{self._key}\U00100001{number}\U00100002"
+
+    def _named(self, number: int) -> str:
+        return f"\U00100003{self._key}\U00100001{number}\U00100002"
+
+
+def kept_template(student: str, cache: Path) -> PromptTemplate | None:
+    """The student's, where its folder is at hand: who only looks does not want to wait for that."""
+    from transformers import AutoTokenizer
+
+    if not is_ready(student, cache):
+        return None
+    try:
+        return PromptTemplate(AutoTokenizer.from_pretrained(str(base_student(student, cache)), local_files_only=True))
+    except (OSError, ValueError, EngineError):  # training will say why
+        return None
+
+
+def _source(tokenizer: Any) -> str:
+    """The chat template's own text; of several, all of them."""
+    template = tokenizer.chat_template or ""
+    return "\n".join(template.values()) if isinstance(template, dict) else str(template)
+
+
+def _controls(added: Iterable[Mapping[str, Any]], source: str) -> Sequence[str]:
+    """What is control, longest first: what the tokenizer calls special, and other marks that the template writes (a
+    call's, a thought's). Tokens added for blanks or words are text."""
+    found = {
+        content
+        for token in added
+        if (content := token["content"])
+        and (token["special"] or (not content.isalnum() and content.strip() and content in source))
+    }
+    return sorted(found, key=lambda content: (-len(content), content))
+
+
+def _renamed(found: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """A tokenizer's own description with other names for some of its tokens, which keep their numbers."""
+    for token in found["added_tokens"]:
+        if (name := names.get(token["content"])) is not None:
+            token |= {"content": name, "normalized": False}
+    model = found["model"]
+    vocabulary = model.get("vocab")
+    if isinstance(vocabulary, dict):
+        model["vocab"] = {names.get(piece, piece): number for piece, number in vocabulary.items()}
+    elif isinstance(vocabulary, list):
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:
+        model["merges"] = [merge for merge in model["merges"] if names.keys().isdisjoint(_pieces(merge))]
+    return found | {"post_processor": None, "truncation": None, "padding": None}
+
+
+def _pieces(merge: str | Sequence[str]) -> tuple[str, str, str]:
+    """What a merge joins, and what it makes of them."""
+    left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+    return left, right, left + right
