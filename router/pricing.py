@@ -162,11 +162,11 @@ def _said_rates(at: Price) -> tuple[Decimal | None, ...]:
 def counterfactual_usd(usage: Usage, teacher: Price, *, cached_share: float | None = None) -> Decimal:
     """What the teacher alone would have cost for this exchange, in USD.
 
-    For an exchange the teacher answered, pass its own usage: that is what it did cost. For one that
-    only the student answered, pass the student's usage and, as ``cached_share`` (0 to 1), the share
-    of input tokens that the teacher's prompt cache last served in this conversation (0: none seen).
-    The latter is an estimate: the two tokenisers differ, and the teacher's answer might have been
-    longer or shorter; audits tell by how much. The student's own cache hits never count here, nor does its bill.
+    For an exchange the teacher answered, pass its own usage: that is what it did cost. For one that only the student
+    answered, pass the student's usage with the output that the teacher's would have had, an estimate
+    (``router.routing.lengths``), and as ``cached_share`` (0 to 1) the share of input tokens that the teacher's prompt
+    cache last served in this conversation (0: none seen). The student's own cache hits never count here, nor does its
+    bill.
     """
     if cached_share is None:
         return cost_usd(usage, teacher)

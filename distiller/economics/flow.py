@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from router.contracts.decision import Tier
@@ -41,7 +41,11 @@ class Rates:
         if self.teacher is None or not record.answers:
             return record.counterfactual_usd
         served = record.answers[0]
-        return counterfactual_usd(served.usage, self.teacher, cached_share=None if served.tier is TEACHER else 0.0)
+        if served.tier is TEACHER:
+            return counterfactual_usd(served.usage, self.teacher)
+        tokens = record.counterfactual_tokens
+        usage = served.usage if tokens is None else replace(served.usage, output_tokens=tokens)
+        return counterfactual_usd(usage, self.teacher, cached_share=0.0)
 
 
 @dataclass(slots=True)

@@ -250,11 +250,12 @@ class Round:
                 scorer, thresholds, fit = fit_bundle_scorer(
                     dev, holdout, self.policy, encoder, self.seed, on_step=self.tell.step
                 )
-                learnt = m.audited_ids(e.request_id for e in parted(dev, holdout)[0])
+                fitting, certifying = parted(dev, holdout)
+                learnt = m.audited_ids(e.request_id for e in fitting)
             else:
                 found = self._refreshed(live, holdout)
-                scorer, learnt = found.scorer, m.audited_ids(found.learnt)
-                thresholds = retuned(scorer, m.parent.thresholds, found.certifying, self.policy)
+                scorer, certifying, learnt = found.scorer, found.certifying, m.audited_ids(found.learnt)
+                thresholds = retuned(scorer, m.parent.thresholds, certifying, self.policy)
                 fit = {"kept_from": m.parent_id, **found.report}
         data = m.dataset
         return Draft(
@@ -268,7 +269,7 @@ class Round:
                 "holdout": grading.report(m.holdout, answers, grades),
                 "dev": grading.report(m.dev, answers, grades),
                 "scorer": fit,
-                "scores": Spread.of(scorer.score(e.features) for e in holdout).as_dict(),
+                "scores": Spread.of(scorer.score(e.features) for e in certifying).as_dict(),
             },
         )
 

@@ -29,7 +29,6 @@ from router.errors import BudgetSpent, UpstreamError, UpstreamRefused, UpstreamU
 from router.judges.judge import Judges
 from router.judges.soundness import AnswerSoFar, AskedForm
 from router.policy.policy import Policy
-from router.pricing import counterfactual_usd
 from router.routing.decision import RequestView, lacking, stands_in
 from router.routing.policy_state import RequestSeen, RoutingState, look_at
 from router.wire.chat import EVENT_STREAM, JSON, ChatRequest, Sink
@@ -342,10 +341,7 @@ class Cascade:
 
     def _serve(self, exchange: Exchange, answer: Answer) -> None:
         """Notes that the client gets this answer, and what the first teacher would have cost for it."""
-        teacher, cached = self.backends.prices.teacher(), None
-        if answer.tier is Tier.STUDENT:
-            cached = self._routing.cached_share(exchange.chat.conversation_id)
-        exchange.serve(answer, counterfactual_usd(answer.usage, teacher, cached_share=cached))
+        exchange.serve(answer, self._routing.alone(exchange.chat, answer))
         self.payments.settle(exchange)  # before the client has it: its next request may come at once
 
     async def _audit(self, tier: Tier, exchange: Exchange) -> Answer:

@@ -33,6 +33,7 @@ from router.metrics.metrics import Metrics
 from router.policy.policy import Policy
 from router.pricing import cost_usd
 from router.routing.budget import Reservation
+from router.routing.lengths import Alone
 from router.scoring.text.features import FEATURES_VERSION, Features
 from router.store.base import Store
 from router.wire.chat import ChatRequest, Headers
@@ -93,7 +94,7 @@ class Exchange:
     sent: int = 0
     ended: bool = False
     answers: list[Answer] = field(default_factory=list)
-    counterfactual_usd: Decimal = Decimal(0)
+    alone: Alone = field(default_factory=Alone)
     acceptance: float | None = None
     held: Reservation | None = None
     booked_usd: Decimal = Decimal(0)
@@ -180,9 +181,9 @@ class Exchange:
             return messages
         return self.owed.given_back(messages, backend.name, chat.owner or "", chat.conversation_id)
 
-    def serve(self, answer: Answer, counterfactual_usd: Decimal) -> None:
+    def serve(self, answer: Answer, alone: Alone) -> None:
         """The client gets this answer: it comes first in the record."""
-        self.tier, self.counterfactual_usd = answer.tier, counterfactual_usd
+        self.tier, self.alone = answer.tier, alone
         self.answers.insert(0, answer)
 
     def discard(self, answer: Answer) -> None:
@@ -220,7 +221,7 @@ class Exchange:
         if self.answers and self.answers[0].kind is AnswerKind.SERVED:
             spent = sum((a.cost_usd for a in self.answers[1:]), self.answers[0].cost_usd)
             found.append((b"x-locum-cost-usd", f"{spent:f}".encode()))
-            found.append((b"x-locum-saved-usd", f"{saved_usd(self.counterfactual_usd, spent):f}".encode()))
+            found.append((b"x-locum-saved-usd", f"{saved_usd(self.alone.usd, spent):f}".encode()))
         return found
 
     def record(self, policy_version: str) -> Record:
@@ -247,7 +248,9 @@ class Exchange:
             streamed=chat.streamed,
             request=dict(chat.body),
             answers=self.answers,
-            counterfactual_usd=self.counterfactual_usd,
+            counterfactual_usd=self.alone.usd,
+            counterfactual_tokens=self.alone.tokens,
+            counterfactual_by=self.alone.by,
             acceptance=self.acceptance,
             seconds=seconds,
             overhead_seconds=max(0.0, seconds - self.waited.seconds),

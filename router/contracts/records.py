@@ -48,6 +48,15 @@ class AnswerKind(StrEnum):
     EMBEDDED = "embedded"
 
 
+class LengthBasis(StrEnum):
+    """Whose lengths tell how long the teacher's answer would have been to what the student served: audits of the
+    ``task``, all audits of the ``policy``, or the ``student``'s own answer, where too few were audited."""
+
+    TASK = "task"
+    POLICY = "policy"
+    STUDENT = "student"
+
+
 class ReductionReason(StrEnum):
     """Why a record holds no texts though its policy keeps them. A closed set: it is a metric label.
 
@@ -178,6 +187,9 @@ class Record:
     ``amount``s are US dollars, times are seconds, ``created_at`` is unix time.
     ``owner`` names the client key that the request came with, and tells nothing of it; None without keys, and in
     records older than owners. The conversation is that owner's alone.
+    ``counterfactual_usd`` is what the teacher alone would have cost. Where the student served it rests on an answer of
+    ``counterfactual_tokens``, by ``counterfactual_by``; both None otherwise, and in older records, where it was the
+    student's own length.
     ``acceptance`` is the probability by which the student's answer was let out or deferred, None where it was not
     asked. ``redacted``: what shapes an answer of the request is not kept as it was said; older records do not tell.
     ``embedding``: texts were embedded; then nothing was decided, no text is kept, and only the bill counts.
@@ -206,6 +218,8 @@ class Record:
     request: dict[str, Any] | None = None
     answers: list[Answer] = field(default_factory=list)
     counterfactual_usd: Decimal = Decimal(0)
+    counterfactual_tokens: int | None = None
+    counterfactual_by: LengthBasis | None = None
     acceptance: float | None = None
     seconds: float = 0.0
     overhead_seconds: float = 0.0

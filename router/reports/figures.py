@@ -9,14 +9,20 @@ from rich.table import Table
 from rich.text import Text
 
 from router.contracts.decision import Tier
+from router.contracts.records import LengthBasis
 from router.policy.objective import Parity
 from router.policy.policy import Policy
-from router.reports.quality import Floor
+from router.reports.quality import FloorFinding
 from router.reports.spending import AXES
 from router.reports.summary import Summary, quantile
 from router.reports.terminal import BASE, milliseconds, share, table_of, usd
 
 MOST_TASKS = 12
+LENGTHS = {
+    LengthBasis.TASK: "of it student's, by its tasks' audited lengths",
+    LengthBasis.POLICY: "of it student's, by all audited lengths",
+    LengthBasis.STUDENT: "of it student's, by its own lengths: too few audits",
+}
 
 
 def figures(policy: Policy, summary: Summary, hours: float, live: str | None) -> Group:
@@ -59,6 +65,8 @@ def _money(summary: Summary) -> Table:
         table.add_row(tier.value, kind.value, usd(spent))
     table.add_row("spent", "", usd(summary.spent_usd), style="bold")
     table.add_row("teacher alone", "estimate", usd(summary.counterfactual_usd))
+    for by, alone in sorted(summary.alone_by.items()):
+        table.add_row("", LENGTHS[by], usd(alone), style="dim")
     style = "bold green" if summary.saved_usd >= 0 else "bold red"
     of = "" if summary.saved_share is None else f" ({summary.saved_share:+.1%})"
     if summary.embeddings:
@@ -119,7 +127,7 @@ def _floors(summary: Summary, floor: Parity, live: str | None) -> Table:
     return table
 
 
-def _word(at: Floor) -> str:
+def _word(at: FloorFinding) -> str:
     if at.verdict != "unknown":
         return at.verdict
     if at.more is None:

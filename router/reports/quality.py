@@ -45,7 +45,7 @@ class ParityShare:
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
+class FloorFinding:
     """A floor beside what audits show, each bound at the floor's own confidence: is it ``kept``, ``broken``, or is that
     ``unknown``? Then about how many ``more`` audits of the student's answers tell, if they are like these; None:
     more than anybody makes."""
@@ -105,15 +105,15 @@ class Quality:
         total, mine = sum(self.audits.values()), sum(served.values())
         return ParityShare(total, mine, served[False], parity(self.share, self.risk), *bounds)
 
-    def beside(self, floor: Parity) -> Floor:
+    def beside(self, floor: Parity) -> FloorFinding:
         """What is known of the floor here, taken alone."""
         both = 2 * floor.confidence - 1
         found = self.parity(both)
         if found.low >= floor.at_least:
-            return Floor("kept", found)
+            return FloorFinding("kept", found)
         if found.high < floor.at_least:
-            return Floor("broken", found)
-        return Floor("unknown", found, self._more(floor.at_least, both))
+            return FloorFinding("broken", found)
+        return FloorFinding("unknown", found, self._more(floor.at_least, both))
 
     def _more(self, least: float, confidence: float) -> int | None:
         """Audits of the student's answers until the floor is known to be kept or broken, at the rate seen; where none

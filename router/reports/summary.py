@@ -10,10 +10,10 @@ from typing import Any
 
 from router.contracts.decision import Reason, Tier
 from router.contracts.definitions import saved_share, saved_usd, student_share
-from router.contracts.records import Answer, AnswerKind, Record, Rights
+from router.contracts.records import Answer, AnswerKind, LengthBasis, Record, Rights
 from router.metrics.labels import NO_BUNDLE, TOO_HARD
 from router.policy.objective import Parity
-from router.reports.quality import Floor, Quality
+from router.reports.quality import FloorFinding, Quality
 from router.reports.spending import OTHERS, Spending
 
 UNTAGGED = "no task tag"
@@ -32,9 +32,10 @@ def quantile(values: Sequence[float], q: float) -> float | None:
 @dataclass(slots=True)
 class Summary:
     """Figures of one policy, by the definitions that all share (``router.contracts.definitions``). Amounts are US
-    dollars, times seconds. ``estimated_usd`` is among all that was spent, that on ``embeddings`` too, which is beside
-    ``spend``. ``traffic`` is what was answered by tier and reason, and neither forced nor moved by a failure;
-    ``quality`` is by bundle, and ``slices`` part it by task."""
+    dollars, times seconds. ``alone_by`` is the student's part of ``counterfactual_usd``, by whose lengths that is.
+    ``estimated_usd`` is among all that was spent, that on ``embeddings`` too, which is beside ``spend``. ``traffic`` is
+    what was answered by tier and reason, and neither forced nor moved by a failure; ``quality`` is by bundle, and
+    ``slices`` part it by task."""
 
     requests: int = 0
     unanswered: int = 0
@@ -42,6 +43,7 @@ class Summary:
     traffic: Counter[tuple[Tier, Reason]] = field(default_factory=Counter)
     spend: dict[tuple[Tier, AnswerKind], Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     counterfactual_usd: Decimal = Decimal(0)
+    alone_by: dict[LengthBasis, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     quality: dict[str | None, Quality] = field(default_factory=lambda: defaultdict(Quality))
     slices: dict[str | None, dict[str, Quality]] = field(default_factory=lambda: defaultdict(dict))
     audits: int = 0
@@ -86,7 +88,7 @@ class Summary:
     def student_share(self) -> float:
         return student_share(self.answered_traffic)
 
-    def floors(self, bundle: str | None, floor: Parity) -> dict[str, Floor]:
+    def floors(self, bundle: str | None, floor: Parity) -> dict[str, FloorFinding]:
         """What the bundle's audits show of the floor task by task, each taken alone; the most audited first."""
         found = {task: part.beside(floor) for task, part in self.slices.get(bundle, {}).items() if part.audits}
         return dict(sorted(found.items(), key=lambda item: (-item[1].found.audits, item[0])))
@@ -102,6 +104,7 @@ class Summary:
             "spend_usd": {f"{tier}/{kind}": str(usd) for (tier, kind), usd in sorted(self.spend.items())},
             "spent_usd": str(self.spent_usd),
             "teacher_alone_usd": str(self.counterfactual_usd),
+            "teacher_alone_by": {by.value: str(usd) for by, usd in sorted(self.alone_by.items())},
             "saved_usd": str(self.saved_usd),
             "saved_share": self.saved_share,
             "embeddings": self.embeddings,
@@ -120,6 +123,8 @@ class Summary:
             return
         self.requests += 1
         self.counterfactual_usd += record.counterfactual_usd
+        if record.tier is Tier.STUDENT:
+            self.alone_by[record.counterfactual_by or LengthBasis.STUDENT] += record.counterfactual_usd
         self.overhead_seconds.append(record.overhead_seconds)
         for answer in record.answers:
             self.spend[answer.tier, answer.kind] += answer.cost_usd

@@ -12,10 +12,11 @@ from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, Record
 from router.metrics.labels import TOO_HARD
 from router.policy.policy import Policy
-from router.pricing import Prices
+from router.pricing import Prices, counterfactual_usd
 from router.routing.budget import DailyBudget, Till, audit_usd, teacher_usd
 from router.routing.conversations import Conversations, Identities
 from router.routing.decision import Facts, RequestView, audit_rate, decide, drawn
+from router.routing.lengths import Alone, AuditedLengths
 from router.routing.state.base import Quantile, SharedState
 from router.scoring.prior import prior_score
 from router.scoring.scorer import Look, Scorer
@@ -53,6 +54,7 @@ class RoutingState:
         self._identities = Identities(state)
         self._shares: dict[str, Quantile] = {}
         self._pace = Pace()
+        self.lengths = AuditedLengths()
         self._state = state
         self._clock = clock
         self._share = 0.0
@@ -130,9 +132,14 @@ class RoutingState:
             share = self._share
         return followed.threshold(share)
 
-    def cached_share(self, conversation_id: str) -> float:
-        """The share of input that the teacher's prompt cache served last in this conversation, 0 to 1."""
-        return self._conversations.cached_share(conversation_id)
+    def alone(self, chat: ChatRequest, answer: Answer) -> Alone:
+        """What the first teacher alone would have cost for what this answer was given to."""
+        teacher = self._prices.teacher()
+        if answer.tier is Tier.TEACHER:
+            return Alone(counterfactual_usd(answer.usage, teacher))
+        usage, by = self.lengths.expected(chat.task, answer.usage)
+        cached = self._conversations.cached_share(chat.conversation_id)
+        return Alone(counterfactual_usd(usage, teacher, cached_share=cached), usage.output_tokens, by)
 
     def answered(self, chat: ChatRequest, message: Mapping[str, Any]) -> None:
         """Remembers what the client is about to be told, so that its next request is known to go on from there."""

@@ -31,6 +31,7 @@ from router.served.canary_split import CanarySplit
 from router.served.catalog import Catalog
 from router.served.expenses import count_before
 from router.served.guard import Guard
+from router.served.lengths import LengthWatch
 from router.settings import Settings
 from router.store.base import Records
 
@@ -202,10 +203,12 @@ class Policies:
         await split.refresh()
         judges = judges_of(policy, self._env, self.shared.tiers, partial(self._encoders, "static"))
         cascade = Cascade(policy, backends, split, routing, self.shared, judges=judges)
+        lengths = LengthWatch(policy.name, self.shared.store, routing.lengths)
         following = (
             background(watcher.run(), f"bundles of {policy.name}"),
             background(guard.run(), f"guard over {policy.name}"),
             background(split.run(), f"canaries of {policy.name}"),
+            background(lengths.run(), f"lengths of {policy.name}"),
         )
         return ServedPolicy(cascade, watcher, split, following, routing)
 

@@ -4,11 +4,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distiller.rounds.scorer import LEAST_DEV, fit_bundle_scorer
+from distiller.rounds.scorer import LEAST_DEV, fit_bundle_scorer, parted
 from router.contracts.bundles import NEVER
 from router.policy.policy import Policy
 from router.scoring.model import Example
+from router.scoring.scorer import Scorer
 from router.scoring.signals import summarise
+from router.scoring.statistics.shift import ALPHA, BLOCK, Shifts, Spread
 from router.scoring.text.features import extract
 
 TOPICS = ["card", "fee", "transfer", "limit", "integral", "patent", "theorem", "lawsuit"]
@@ -135,3 +137,28 @@ def test_a_weighted_holdout_certifies_for_the_traffic_that_it_stands_for() -> No
     assert weighted[2]["student_share"] < plain[2]["student_share"]
     assert weighted[1].evidence is not None and weighted[1].evidence.examples <= 400
     assert weighted[1].evidence.risk_bound <= 0.05
+
+
+def shifted(reference: Spread, scorer: Scorer, traffic: list[Example]) -> list[bool]:
+    """Block by block of simulated traffic."""
+    shifts, found = Shifts(reference), []
+    for n, example in enumerate(traffic, 1):
+        shifts.add(scorer.score(example.features))
+        if n % BLOCK == 0:
+            assert shifts.last is not None
+            found.append(shifts.last.shifted)
+    return found
+
+
+def test_the_scores_of_what_certified_are_those_of_the_same_traffic_and_not_of_another() -> None:
+    false_alarms, streams = 0, 8
+    for seed in range(streams):
+        dev, holdout = examples(LEAST_DEV - 20, 10 * seed), examples(600, 10 * seed + 1)
+        scorer, _, report = fit_bundle_scorer(dev, holdout, policy(PARITY), None)
+        _, certifying = parted(dev, holdout)
+        assert len(certifying) == report["certified_on"] < len(holdout)
+        reference = Spread.of(scorer.score(e.features) for e in certifying)
+        false_alarms += any(shifted(reference, scorer, examples(3 * BLOCK, 10 * seed + 2)))
+        hard = [e for e in examples(3 * BLOCK, 10 * seed + 3) if not e.acceptable]
+        assert all(shifted(reference, scorer, hard[:BLOCK]))
+    assert false_alarms / streams <= ALPHA
