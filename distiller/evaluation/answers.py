@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 LOGPROBS = {"logprobs": True}
+LONGER, LEAST_TOKENS, UNKNOWN_TOKENS = 4, 256, 1024
+"""An answer that nobody limited is ended when it is so many times as long as the teacher's, and that many tokens at
+least; at the last where it is unknown how long that was. One that goes on and on would hold up a round for hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,20 @@ class StudentQuestion:
     teacher_right: bool | None = None
     teacher_tokens: int = 0
 
+    @property
+    def patience_tokens(self) -> int | None:
+        """How long an answer may become that its client did not limit; None where it did."""
+        if self.body.get("max_tokens") is not None or self.body.get("max_completion_tokens") is not None:
+            return None
+        return max(LEAST_TOKENS, LONGER * self.teacher_tokens) if self.teacher_tokens else UNKNOWN_TOKENS
+
 
 class StudentAnswer(BaseModel):
     """What one student said to one question. ``message`` is OpenAI's assistant message.
 
     ``verdict`` is whether it is as good as the teacher's, by the judge whose label is ``judged_by``, where its
-    word is worth keeping (None: it could not tell), or by a person (``judged_by`` is None). ``right`` and
+    word is worth keeping (None: it could not tell), or by a person (``judged_by`` is None); one that was ended for its
+    length, which its client did not limit, is not as good, whoever might judge (``judged_by`` is None). ``right`` and
     ``teacher_right``: whether it and the teacher's are right, by a judge or a user who could tell without comparing.
     ``default_temperature`` is what the policy had a student answer by where the client said nothing, when it did; None
     in files of older versions, which knew of none. ``kept_back``: it never leaves, whatever the threshold, since it is
@@ -191,6 +202,8 @@ class Asker:
         asked = {**body, "model": self.model}
         if "max_completion_tokens" in asked:  # as serving spells it for students
             asked.setdefault("max_tokens", asked.pop("max_completion_tokens"))
+        if question.patience_tokens is not None:
+            asked["max_tokens"] = question.patience_tokens
         said = ""
         for attempt in range(self.retries + 1):
             await asyncio.sleep(0.25 * 2**attempt if attempt else 0)
@@ -213,6 +226,7 @@ class Asker:
         own = told[: within_answer(told, None if message.get("tool_calls") else text or "", finish_reason)]
         logprobs, texts = [t["logprob"] for t in own], [t["token"] for t in own[: self.accept.hold_tokens]]
         seen = AnswerSoFar(message, finish_reason)
+        endless = question.patience_tokens is not None and finish_reason == "length"
         return StudentAnswer(
             request_id=question.request_id,
             message=message,
@@ -220,6 +234,7 @@ class Asker:
             signals=of_answer(logprobs, text, texts, self.accept.hold_tokens),
             output_tokens=len(own) or (answer.get("usage") or {}).get("completion_tokens", 0),
             seconds=seconds,
+            verdict=False if endless else None,
             default_temperature=self.temperature,
             kept_back=structural(seen, self.judges.form(question.body, question.task)) is not None,
         )

@@ -55,7 +55,8 @@ class Handler(BaseHTTPRequestHandler):
         logprobs = {"content": [{"token": "x", "logprob": -0.25}, {"token": "y", "logprob": -0.75}]}
         drawn = body.get("temperature") == 1.0 and body["seed"] % 2 == 1
         message = {"role": "assistant", "content": "another" if drawn else text.upper()}
-        choice = {"message": message, "finish_reason": "stop", "logprobs": logprobs}
+        end = "length" if text.startswith("go on") else "stop"
+        choice = {"message": message, "finish_reason": end, "logprobs": logprobs}
         return self.answer(200, {"choices": [choice], "usage": {"completion_tokens": 2}})
 
     def answer(self, status: int, body: dict[str, Any]) -> None:
@@ -104,11 +105,22 @@ def test_every_question_is_asked_as_its_client_did_and_greedily_where_that_said_
     answers = Asker(student.url, "candidate").ask(asked, tmp_path / "kept.jsonl")
     assert [answers[f"r{i}"].message["content"] for i in range(20)] == [f"SAY {i}" for i in range(20)]
     assert {(b["temperature"], b["model"], b["logprobs"]) for b in student.bodies} == {(0, "candidate", True)}
-    assert not any("max_tokens" in b for b in student.bodies), "the client set no limit"
     signals = answers["r0"].signals
     assert signals is not None
     assert (signals.tokens, signals.sum_logprob, signals.complete) == (2, -1.0, True)
     assert signals.held is None and signals.agreement is None
+
+
+def test_an_answer_that_nobody_limited_is_ended_and_is_not_as_good_where_it_goes_on(
+    student: Student, tmp_path: Path
+) -> None:
+    endless = question(row(1, "go on", "GO ON", teacher_tokens=200))
+    limited = question(row(2, "go on there", "GO ON THERE", options={"max_tokens": 7}))
+    short, unknown = question(row(3, teacher_tokens=2)), question(row(4))
+    asked = [endless, limited, short, unknown]
+    answers = Asker(student.url, "candidate", in_flight=1).ask(asked, tmp_path / "kept.jsonl")
+    assert [b["max_tokens"] for b in student.bodies] == [800, 7, 256, 1024]
+    assert grade(asked, answers, Judges(Exact())) == {"r1": False, "r2": True, "r3": True, "r4": True}
 
 
 def test_the_beginning_that_a_stream_would_be_judged_by_is_kept_too(student: Student, tmp_path: Path) -> None:
