@@ -25,10 +25,11 @@ from distiller.data.dataset import SPLITS, TRAIN
 from distiller.data.registry import drop
 from distiller.data.rows import alias
 from distiller.evaluation.answers import keep_answers, read_answers
-from distiller.home import CURRENT, ROUND, one_round_at_a_time
+from distiller.home import ROUND, one_round_at_a_time
 from distiller.synthesis import shelf
 from distiller.synthesis.run import FOLDER as SYNTHESIS
 from distiller.synthesis.run import give_up
+from router.contracts.rounds import CURRENT
 from router.errors import DatasetError
 from router.settings import Settings
 from router.store.access import open_eraser

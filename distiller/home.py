@@ -6,20 +6,24 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from router.contracts.files import owners_alone, write_atomically
-from router.contracts.rounds import HISTORY
+from router.contracts.rounds import ABANDONED, CLOCK, CURRENT, HISTORY, RoundClock, read_clock
 from router.errors import LocumError
 from router.settings import Settings
 
-CURRENT = "current"
 ROUND = "round.json"
+OTHER = "other"
+"""What a round's seconds are told under that are in no finished stage."""
+CLOCK_SECONDS = 5.0
 
 
 class RoundRunning(LocumError):
@@ -56,13 +60,58 @@ def one_round_at_a_time(settings: Settings) -> Iterator[None]:
 class Work:
     """The folder of the round under way. Stages are named once, in the order in which they ran.
 
-    ``seconds`` tells how long each finished stage took, in whichever process.
+    ``seconds`` tells how long each finished stage took, in whichever process; ``elapsed`` is all of it, with what was
+    done again after a kill and what is in no stage.
     """
 
     def __init__(self, folder: Path, resumed: bool = False) -> None:
         self.folder = folder
         self.resumed = resumed
         self.seconds: dict[str, float] = {}
+        before = read_clock(folder)
+        self._before, self._began = before.seconds if before else 0.0, time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of this process and of those before it that worked on the round."""
+        return self._before + time.monotonic() - self._began
+
+    @property
+    def all_seconds(self) -> dict[str, float]:
+        """By stage, and what is in none: together all that went by."""
+        staged = sum(self.seconds.values())
+        return {**self.seconds, OTHER: round(max(0.0, self.elapsed - staged), 3)}
+
+    @contextmanager
+    def clocked(self, cost_usd: Callable[[float, Decimal], Decimal]) -> Iterator[None]:
+        """Keeps what has gone by all along, so that a kill loses next to nothing of it. ``cost_usd`` tells what so many
+        seconds cost, with what was paid."""
+        stop = threading.Event()
+
+        def keep() -> None:
+            paid = sum((Decimal(str(u)) for u in self._judged_usd()), Decimal(0))
+            clock = RoundClock(at=time.time(), seconds=self.elapsed, usd=cost_usd(self.elapsed, paid))
+            with suppress(FileNotFoundError):  # it has ended meanwhile
+                write_atomically(self.folder / CLOCK, clock.model_dump_json().encode())
+
+        def watch() -> None:
+            while not stop.wait(CLOCK_SECONDS):
+                keep()
+
+        thread = threading.Thread(target=watch, name="clock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            if self.folder.is_dir():
+                keep()
+
+    def _judged_usd(self) -> Iterator[object]:
+        for path in self.folder.glob("stage-*-judged.json"):
+            with suppress(OSError, ValueError, KeyError):
+                yield json.loads(path.read_bytes())["found"]["usd"]
 
     @classmethod
     def open(cls, parent: Path, key: dict[str, Any]) -> Work:
@@ -78,6 +127,9 @@ class Work:
             known = None
         if known == key:
             return cls(folder, resumed=True)
+        if (lost := read_clock(folder)) is not None:
+            told = {"kind": ABANDONED, "at": lost.at, "seconds": {OTHER: lost.seconds}, "cost_usd": str(lost.usd)}
+            remember(parent, told)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
         write_atomically(folder / ROUND, json.dumps(key).encode())

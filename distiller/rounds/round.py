@@ -93,7 +93,8 @@ def run_round(
         configs, tell = configs or Configs(), tell or SilentProgress()
         material = Material(policy, settings, kind=kind, seed=seed, configs=configs, tell=tell)
         work = Round(material, seed, encoders)
-        report = work.train() if kind is RoundKind.TRAIN else work.calibrate()
+        with material.work.clocked(lambda seconds, paid: round_cost_usd(seconds, policy, paid)):
+            report = work.train() if kind is RoundKind.TRAIN else work.calibrate()
         remember(settings.work(policy.name), report.as_dict())
         material.work.finish(keep_work)
         prune(settings.bundles(policy.name))
@@ -319,7 +320,7 @@ class Round:
         """Writes the bundle and lets it serve; the running proxy follows the pointer by itself."""
         bundles = self.material.bundles
         self.tell.stage("publish", "writing the bundle, manifest last")
-        draft = replace(draft, seconds=sum(self.work.seconds.values()), paid_usd=self.paid_usd)
+        draft = replace(draft, seconds=self.work.elapsed, paid_usd=self.paid_usd)
         found = self.work.stage("publish", lambda: {"bundle": write_bundle(bundles, self.policy, draft).bundle_id})
         bundle = str(found["bundle"])
         self._tell_in(bundles / bundle, bundle, draft, answers, before)
@@ -351,7 +352,7 @@ class Round:
         shares: tuple[float, float],
     ) -> RoundReport:
         """``answers`` and ``shares``: the candidate's, then the incumbent's."""
-        m = self.material
+        m, seconds = self.material, self.work.all_seconds
         rates = [grading.report(m.holdout, a, self._grades(a))["acceptable_rate"] if a else None for a in answers]
         return RoundReport(
             policy=self.policy.name,
@@ -366,8 +367,8 @@ class Round:
             incumbent_rate=rates[1],
             share=shares[0],
             incumbent_share=shares[1],
-            seconds=dict(self.work.seconds),
-            cost_usd=str(round_cost_usd(sum(self.work.seconds.values()), self.policy, self.paid_usd)),
+            seconds=seconds,
+            cost_usd=str(round_cost_usd(sum(seconds.values()), self.policy, self.paid_usd)),
             tally=asdict(m.tally),
             resumed=self.work.resumed,
             paid_usd=str(self.paid_usd),

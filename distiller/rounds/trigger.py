@@ -44,7 +44,7 @@ class Tally:
         usable = record.status == 200 and record.request is not None and record.is_traffic
         usable = usable and record.as_said(Tier.TEACHER)
         audited = usable and record.decision.audited
-        trainable = usable and not audited and admissible(record, policy)
+        trainable = record.usable and not audited and admissible(record, policy)
         acceptable = audited and record.audit is not None and record.audit.acceptable is True
         strange = audited and (record.decision.novelty or 0.0) >= NOVEL
         return Tally(

@@ -270,6 +270,16 @@ class Record:
         return 1 / self.decision.propensity if self.decision.propensity > 0 else 1.0
 
     @property
+    def usable(self) -> bool:
+        """Whether it can be learnt from, or measured by anew, as far as that is told without reading what was said: it
+        is answered traffic, and its request and the teacher's whole answer are kept as they were said."""
+        teacher = self.answer_of(Tier.TEACHER)
+        if self.status != 200 or not self.is_traffic or self.request is None or teacher is None:
+            return False
+        whole = teacher.message is not None and teacher.finish_reason is not None and not teacher.broken
+        return whole and self.as_said(Tier.TEACHER)
+
+    @property
     def saved_usd(self) -> Decimal:
         """Signed: what the teacher alone would have cost, less what was spent."""
         return saved_usd(self.counterfactual_usd, self.cost_usd)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from router.contracts.bundles import MANIFEST, Manifest
 
@@ -18,11 +18,15 @@ SYNTHETIC = "synthetic"
 that ended names its run (``synthetic_run``), and its own cost holds that."""
 CANARY = "canary"
 """The kind of one that tells how a canary ended."""
+ABANDONED = "abandoned"
+"""The kind of one that tells what a round cost that was interrupted, and never gone on with."""
+CURRENT, CLOCK = "current", "clock.json"
+"""The folder of the round under way, and its file that tells how long it has taken, in all processes together."""
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
     """The finished rounds of one policy, by its work folder, oldest first."""
-    return [line for line in _lines(folder) if line.get("kind") not in (SYNTHETIC, CANARY)]
+    return [line for line in _lines(folder) if line.get("kind") not in (SYNTHETIC, CANARY, ABANDONED)]
 
 
 def canaries(folder: Path) -> list[dict[str, Any]]:
@@ -43,8 +47,9 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def training_costs(bundles: Path, work: Path) -> Iterator[tuple[float, Decimal]]:
-    """(unix time, USD) of every round of one policy: those of the history, rejected ones too, with what was paid for
-    synthetic data that no round's cost holds, then bundles that it does not know. A damaged manifest counts nothing."""
+    """(unix time, USD) of every round of one policy: those of the history, rejected and abandoned ones too, with what
+    was paid for synthetic data that no round's cost holds, then bundles that it does not know, then the round that is
+    under way or was interrupted. A damaged manifest counts nothing."""
     known, lines = set(), _lines(work)
     held = {done.get("synthetic_run") for done in lines}
     for done in lines:
@@ -58,3 +63,24 @@ def training_costs(bundles: Path, work: Path) -> Iterator[tuple[float, Decimal]]
             continue
         if manifest.bundle_id not in known:
             yield manifest.created_at, Decimal(manifest.cost_usd)
+    if (clock := read_clock(work / CURRENT)) is not None:
+        yield clock.at, clock.usd
+
+
+class RoundClock(BaseModel):
+    """How long a round has taken until ``at`` (unix time), and what that costs in US dollars with what it paid to
+    judges."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: float
+    seconds: float
+    usd: Decimal
+
+
+def read_clock(folder: Path) -> RoundClock | None:
+    """The round's in this folder; None where there is none."""
+    try:
+        return RoundClock.model_validate_json((folder / CLOCK).read_bytes())
+    except (OSError, ValidationError):
+        return None

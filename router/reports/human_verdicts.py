@@ -142,8 +142,7 @@ def _line(record: Record) -> dict[str, Any]:
 def _has_pair(record: Record) -> bool:
     answers = [record.answer_of(tier) for tier in Tier]
     whole = all(a is not None and a.message is not None and a.finish_reason is not None for a in answers)
-    counts = record.decision.audited and record.is_traffic and record.as_said(*Tier)
-    return counts and record.request is not None and whole
+    return record.decision.audited and record.usable and record.as_said(Tier.STUDENT) and whole
 
 
 def _plain(message: Mapping[str, Any]) -> Any:

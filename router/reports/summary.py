@@ -10,7 +10,7 @@ from typing import Any
 
 from router.contracts.decision import Reason, Tier
 from router.contracts.definitions import saved_share, saved_usd, student_share
-from router.contracts.records import Answer, AnswerKind, LengthBasis, Record, Rights
+from router.contracts.records import AnswerKind, LengthBasis, Record, Rights
 from router.metrics.labels import NO_BUNDLE, TOO_HARD
 from router.policy.objective import Parity
 from router.reports.quality import FloorFinding, Quality
@@ -179,7 +179,7 @@ class Summary:
 
 def _trainable(record: Record, may_train: bool) -> bool:
     """A teacher's answer with its text and the right to it; what was audited is kept for evaluation."""
-    answer: Answer | None = record.answer_of(Tier.TEACHER)
-    if answer is None or answer.message is None or record.request is None or record.decision.audited:
+    answer = record.answer_of(Tier.TEACHER)
+    if answer is None or not record.usable or record.decision.audited:
         return False
-    return record.as_said(Tier.TEACHER) and (may_train or answer.training_rights is Rights.ALLOWED)
+    return may_train or answer.training_rights is Rights.ALLOWED

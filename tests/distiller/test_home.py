@@ -5,13 +5,14 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distiller.home import RoundKind, RoundRunning, Work, one_round_at_a_time, remember, unfinished
-from router.contracts.rounds import history
+from router.contracts.rounds import history, training_costs
 from router.settings import Settings
 
 KEY = {"kind": "train", "parent": None, "policy": "v1", "seed": 0}
@@ -105,3 +106,29 @@ def test_one_round_runs_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path: Path
         holder.communicate()
     with one_round_at_a_time(settings):
         pass
+
+
+def usd(seconds: float, paid: Decimal) -> Decimal:
+    return Decimal(str(seconds)) + paid
+
+
+def test_a_killed_round_costs_all_its_seconds_when_it_goes_on_and_when_it_never_does(tmp_path: Path) -> None:
+    def costs() -> list[Decimal]:
+        return [cost for _, cost in training_costs(tmp_path / "bundles", tmp_path)]
+
+    killed = Work.open(tmp_path, KEY)
+    with pytest.raises(KeyboardInterrupt), killed.clocked(usd):
+        killed.stage("evaluate-judged", lambda: {"usd": "7"})
+        raise KeyboardInterrupt
+    (so_far,) = costs()
+    assert so_far > 7
+    again = Work.open(tmp_path, KEY)
+    assert again.resumed and again.elapsed >= float(so_far - 7)
+    with again.clocked(usd):
+        again.stage("train", dict)
+    assert sum(again.all_seconds.values()) == pytest.approx(again.elapsed, abs=0.1)
+    (now,) = costs()
+    assert now >= so_far
+    Work.open(tmp_path, KEY | {"seed": 1})
+    assert costs() == [now]  # abandoned
+    assert history(tmp_path) == []
