@@ -180,7 +180,7 @@ def test_the_recording_rules_give_what_status_says(mixed: Mixed, tmp_path: Path)
         "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": near}],
     }
     (tmp_path / "unit.yml").write_text(json.dumps(unit))
-    promtool("test", "rules", str(tmp_path / "unit.yml"))
+    assert "SUCCESS" in promtool("test", "rules", str(tmp_path / "unit.yml"))
 
 
 def test_economics_and_replay_reckon_with_what_status_says(mixed: Mixed) -> None:
