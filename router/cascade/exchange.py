@@ -33,7 +33,7 @@ from router.metrics.metrics import Metrics
 from router.policy.policy import Policy
 from router.pricing import cost_usd
 from router.routing.budget import Reservation
-from router.routing.lengths import Alone
+from router.routing.lengths import AloneCost
 from router.scoring.text.features import FEATURES_VERSION, Features
 from router.store.base import Store
 from router.wire.chat import ChatRequest, Headers
@@ -94,7 +94,7 @@ class Exchange:
     sent: int = 0
     ended: bool = False
     answers: list[Answer] = field(default_factory=list)
-    alone: Alone = field(default_factory=Alone)
+    alone: AloneCost = field(default_factory=AloneCost)
     acceptance: float | None = None
     held: Reservation | None = None
     booked_usd: Decimal = Decimal(0)
@@ -181,7 +181,7 @@ class Exchange:
             return messages
         return self.owed.given_back(messages, backend.name, chat.owner or "", chat.conversation_id)
 
-    def serve(self, answer: Answer, alone: Alone) -> None:
+    def serve(self, answer: Answer, alone: AloneCost) -> None:
         """The client gets this answer: it comes first in the record."""
         self.tier, self.alone = answer.tier, alone
         self.answers.insert(0, answer)

@@ -43,7 +43,7 @@ class _Pairs:
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
+class AloneCost:
     """What the teacher alone would have cost for an answer, in US dollars; for the student's with how many output
     ``tokens``, by whose lengths."""
 

@@ -16,7 +16,7 @@ from router.pricing import Prices, counterfactual_usd
 from router.routing.budget import DailyBudget, Till, audit_usd, teacher_usd
 from router.routing.conversations import Conversations, Identities
 from router.routing.decision import Facts, RequestView, audit_rate, decide, drawn
-from router.routing.lengths import Alone, AuditedLengths
+from router.routing.lengths import AloneCost, AuditedLengths
 from router.routing.state.base import Quantile, SharedState
 from router.scoring.prior import prior_score
 from router.scoring.scorer import Look, Scorer
@@ -132,14 +132,14 @@ class RoutingState:
             share = self._share
         return followed.threshold(share)
 
-    def alone(self, chat: ChatRequest, answer: Answer) -> Alone:
+    def alone(self, chat: ChatRequest, answer: Answer) -> AloneCost:
         """What the first teacher alone would have cost for what this answer was given to."""
         teacher = self._prices.teacher()
         if answer.tier is Tier.TEACHER:
-            return Alone(counterfactual_usd(answer.usage, teacher))
+            return AloneCost(counterfactual_usd(answer.usage, teacher))
         usage, by = self.lengths.expected(chat.task, answer.usage)
         cached = self._conversations.cached_share(chat.conversation_id)
-        return Alone(counterfactual_usd(usage, teacher, cached_share=cached), usage.output_tokens, by)
+        return AloneCost(counterfactual_usd(usage, teacher, cached_share=cached), usage.output_tokens, by)
 
     def answered(self, chat: ChatRequest, message: Mapping[str, Any]) -> None:
         """Remembers what the client is about to be told, so that its next request is known to go on from there."""
