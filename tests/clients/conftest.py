@@ -144,7 +144,7 @@ def tiers(proxy: World) -> Tiers:
     began, told = time.time(), 0
 
     def fresh() -> list[str]:
-        return [str(r.tier) for r in proxy.records() if r.created_at >= began][told:]
+        return [str(r.tier) for r in proxy.records() if r.created_at >= began and not r.embedding][told:]
 
     def since(n: int) -> list[str]:
         nonlocal told
