@@ -67,7 +67,7 @@ def test_what_names_an_answer_is_put_where_it_lacks_or_is_of_another_type(lacks:
     [
         ({"prompt_tokens": 1, "completion_tokens": 2}, (1, 2, 3)),
         ({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": "3"}, (1, 2, 3)),
-        ({"prompt_tokens": -1, "completion_tokens": 2.5, "total_tokens": 9}, (0, 0, 9)),
+        ({"prompt_tokens": -1, "completion_tokens": 2.5, "total_tokens": 9}, (0, 3, 9)),
         ({"prompt_tokens": True, "completion_tokens": None, "more": {}}, (0, 0, 0)),
     ],
 )
