@@ -282,7 +282,7 @@ def _elsewhere(cell: Cell, got: Got, kept: Kept) -> dict[str, bool]:
     return _good(cell, got, other) | {
         "recorded as a fallback": kept.fallback is not None or refused,
         "the answer recorded": kept.tier == other and f"{other} served" in kept.answers,
-        "trained on where it is the teacher's": kept.trainable == (other == TEACHER),
+        "trained on only where no failure moved it": kept.trainable == refused,
     }
 
 
