@@ -45,7 +45,8 @@ def _of_calls(change: Callable[[Random, Row], None]) -> Callable[[Random, Row, R
 def _arguments(rng: Random, call: Row) -> None:
     written = call["function"].get("arguments")
     try:
-        call["function"]["arguments"] = json.loads(written) if written else rng.choice((None, ""))
+        whole = json.loads(written) if isinstance(written, str) and written else rng.choice((None, ""))
+        call["function"]["arguments"] = whole
     except ValueError:
         del call["function"]["arguments"]
 

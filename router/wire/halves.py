@@ -32,7 +32,10 @@ class Halves:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 whole = self._joined(choice) and whole
-        fresh = _sound(chunk)
+        try:
+            fresh = _sound(chunk)
+        except RecursionError:  # nested deeper than anything that is said
+            return False
         chunk.clear()
         chunk.update(fresh)
         return whole
