@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
-from distiller.replay.outlook import outlook
+from distiller.replay.outlook import MOST_AUDITS, outlook
 from distiller.replay.plans import Plan, Way, sample_of
 from distiller.replay.report import budget_threshold, candidates, certified, share_threshold
 from distiller.replay.traffic import Traffic
@@ -20,7 +20,6 @@ from router.scoring.statistics.estimates import Interval, figures
 from router.scoring.statistics.risk import most_failures
 
 Aim = Literal["parity", "share", "usd_per_day"]
-MOST_AUDITS = 1_000_000
 SCALE = 10_000
 """Thresholds are written with four decimals."""
 

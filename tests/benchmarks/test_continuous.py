@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from tests.benchmarks.conftest import Script
 
 
 @pytest.fixture
-def continuous(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    found = importlib.import_module("continuous")
+def continuous(script: Script, monkeypatch: pytest.MonkeyPatch) -> Any:
+    found = script("continuous")
     monkeypatch.setattr(found, "BEFORE", 6000)
     monkeypatch.setattr(found, "AFTER", 6000)
     return found

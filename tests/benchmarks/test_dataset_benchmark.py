@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from tests.benchmarks.conftest import Script
 
 
 @pytest.fixture
-def dataset(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("dataset")
+def dataset(script: Script) -> ModuleType:
+    found: ModuleType = script("dataset")
+    return found
 
 
 def test_the_log_holds_copies_near_copies_and_audits_and_is_the_same_each_time(dataset: ModuleType) -> None:

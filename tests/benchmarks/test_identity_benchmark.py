@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from tests.benchmarks.conftest import Script
 
 
 @pytest.fixture
-def identity(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("identity")
+def identity(script: Script) -> Any:
+    return script("identity")
 
 
 def test_no_conversation_that_can_be_told_from_others_is_joined_or_split(identity: Any) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from tests.benchmarks.conftest import Script
 
 
 @pytest.fixture
-def promise(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("promise")
+def promise(script: Script) -> Any:
+    return script("promise")
 
 
 def traffic(n: int, seed: int, digits: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from tests.benchmarks.conftest import Script
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("worth")
+def benchmark(script: Script) -> Any:
+    return script("worth")
 
 
 def test_cheap_gains_first_recover_more_for_the_same_money_and_as_much_for_all_of_it(benchmark: Any) -> None:

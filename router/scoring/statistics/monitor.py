@@ -56,10 +56,7 @@ class Gamblers:
     """
 
     def __init__(self, risks: npt.ArrayLike, odds: tuple[float, ...]) -> None:
-        null = np.asarray(risks, np.float64)[:, None]
-        multiple = np.asarray(odds) * null / (1 - null)
-        rival = multiple / (1 + multiple)
-        self._lost, self._kept = rival / null, (1 - rival) / (1 - null)  # (r, k)
+        self._lost, self._kept = payoffs(np.asarray(risks, np.float64)[:, None], odds)  # (r, k)
         self._value = np.zeros_like(self._lost)
         self._each = np.full(len(odds), 1 / len(odds))
         self._started = 0
@@ -76,6 +73,14 @@ class Gamblers:
     def wealth(self) -> Floats:
         """What all together have, of 1 at the beginning, what later starts will get included: (r,)."""
         return np.asarray(self._value @ self._each + unspent(self._started))
+
+
+def payoffs(risks: Floats, odds: tuple[float, ...]) -> tuple[Floats, Floats]:
+    """What a bet pays by which the odds of a loss are ``odds`` times those at ``risks``: where it was lost, and where
+    it was not. The stake comes back on average where the risk is as it is named."""
+    multiple = np.asarray(odds) * risks / (1 - risks)
+    rival = multiple / (1 + multiple)
+    return rival / risks, (1 - rival) / (1 - risks)
 
 
 def unspent(n: int) -> float:
@@ -138,11 +143,9 @@ class Suspicion:
 
     def __init__(self, target: float, thresholds: Floats) -> None:
         self._thresholds = thresholds
-        multiple = np.asarray(WORSE) * (1 - target) / target
-        rival = multiple / (1 + multiple)
-        self._lost, self._kept = rival / (1 - target), (1 - rival) / target
-        self._value = np.ones((len(thresholds), len(rival)))
-        self._each = np.full(len(rival), 1 / len(rival))
+        self._lost, self._kept = payoffs(np.array(1 - target), WORSE)
+        self._value = np.ones((len(thresholds), len(WORSE)))
+        self._each = np.full(len(WORSE), 1 / len(WORSE))
         self._calm, self._raised = np.ones(len(thresholds), np.bool_), np.zeros(len(thresholds), np.bool_)
 
     def update(self, lost: Bools) -> None:

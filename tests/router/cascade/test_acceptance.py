@@ -10,27 +10,13 @@ from router.cascade.acceptance import judge_answer
 from router.contracts.bundles import Thresholds
 from router.contracts.decision import Decision, Deferral, Reason, Tier
 from router.contracts.records import Signals
-from router.judges.soundness import AnswerSoFar, AskedForm
+from router.judges.soundness import AnswerSoFar
 from router.policy.policy import Policy
 from router.scoring.model import Example
 from router.scoring.scorer import Scorer
 from router.scoring.signals import summarise
 from router.scoring.text.features import extract
-
-FREE = AskedForm()
-TEAM = {
-    "type": "object",
-    "properties": {"team": {"type": "string", "enum": ["billing", "cards"]}},
-    "required": ["team"],
-    "additionalProperties": False,
-}
-JSON_TEAM = AskedForm(json=True, schema=TEAM)
-
-
-def seen(text: str | None, finish: str | None = "stop", **fields: Any) -> AnswerSoFar:
-    return AnswerSoFar(
-        {"role": "assistant", "content": text, **fields}, finish_reason=finish, complete=finish is not None
-    )
+from tests.router.answers import FREE
 
 
 def policy(objective: dict[str, Any], cascade: bool = True) -> Policy:

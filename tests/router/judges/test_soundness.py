@@ -8,22 +8,8 @@ from typing import Any
 import pytest
 
 from router.contracts.decision import Deferral
-from router.judges.soundness import AnswerSoFar, AskedForm, structural, wanted
-
-FREE = AskedForm()
-TEAM = {
-    "type": "object",
-    "properties": {"team": {"type": "string", "enum": ["billing", "cards"]}},
-    "required": ["team"],
-    "additionalProperties": False,
-}
-JSON_TEAM = AskedForm(json=True, schema=TEAM)
-
-
-def seen(text: str | None, finish: str | None = "stop", **fields: Any) -> AnswerSoFar:
-    return AnswerSoFar(
-        {"role": "assistant", "content": text, **fields}, finish_reason=finish, complete=finish is not None
-    )
+from router.judges.soundness import AskedForm, structural, wanted
+from tests.router.answers import FREE, JSON_TEAM, TEAM, seen
 
 
 @pytest.mark.parametrize(
