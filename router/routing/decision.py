@@ -223,9 +223,14 @@ def _names_control(body: Mapping[str, Any]) -> bool:
         content = message.get("content") if isinstance(message, Mapping) else None
         parts = content if isinstance(content, list) else ()
         texts = [content, *(part.get("text") for part in parts if isinstance(part, Mapping))]
-        if any(_CONTROL.search(text) for text in texts if isinstance(text, str)):
+        if any(_names_one(text) for text in texts if isinstance(text, str)):
             return True
     return False
+
+
+def _names_one(text: str) -> bool:
+    """Most texts have none of the characters that a name begins with, which is told in a tenth of the search's time."""
+    return ("<" in text or "[" in text) and _CONTROL.search(text) is not None
 
 
 def _is_prefilled(body: Mapping[str, Any]) -> bool:
