@@ -62,9 +62,7 @@ def fallback_cause(error: UpstreamError | UpstreamRefused) -> Fallback:
 
 def estimated_usage(input_tokens: int, message: Mapping[str, Any], seen_tokens: int = 0) -> Usage:
     """Token counts where the backend gave none: as many as were seen one by one, else four bytes a token."""
-    text = "".join(
-        str(v) for k, v in message.items() if v and k in ("content", "tool_calls", "reasoning_content", "refusal")
-    )
+    text = "".join(str(value) for name, value in message.items() if value and name in _SAID)
     output = seen_tokens or -(-len(text.encode()) // 4)
     return Usage(input_tokens=input_tokens, output_tokens=output, estimated=True)
 
