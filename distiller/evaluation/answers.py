@@ -225,8 +225,8 @@ class Asker:
         told, text = (choice.get("logprobs") or {}).get("content") or [], message.get("content")
         own = told[: within_answer(told, None if message.get("tool_calls") else text or "", finish_reason)]
         logprobs, texts = [t["logprob"] for t in own], [t["token"] for t in own[: self.accept.hold_tokens]]
-        seen = AnswerSoFar(message, finish_reason)
         endless = question.patience_tokens is not None and finish_reason == "length"
+        seen = AnswerSoFar(message, None if endless else finish_reason, complete=not endless)  # it would have gone on
         return StudentAnswer(
             request_id=question.request_id,
             message=message,

@@ -121,6 +121,13 @@ def test_an_answer_that_nobody_limited_is_ended_and_is_not_as_good_where_it_goes
     answers = Asker(student.url, "candidate", in_flight=1).ask(asked, tmp_path / "kept.jsonl")
     assert [b["max_tokens"] for b in student.bodies] == [800, 7, 256, 1024]
     assert grade(asked, answers, Judges(Exact())) == {"r1": False, "r2": True, "r3": True, "r4": True}
+    assert not any(a.kept_back for a in answers.values()), "served, it might have ended by itself"
+
+
+def test_an_answer_that_goes_round_in_a_loop_is_kept_back_though_it_was_ended(student: Student, tmp_path: Path) -> None:
+    looping = question(row(1, "go on " + "and on " * 40, teacher_tokens=200))
+    answer = Asker(student.url, "candidate").ask([looping], tmp_path / "kept.jsonl")["r1"]
+    assert (answer.kept_back, answer.verdict) == (True, False)
 
 
 def test_the_beginning_that_a_stream_would_be_judged_by_is_kept_too(student: Student, tmp_path: Path) -> None:
