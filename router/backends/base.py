@@ -30,7 +30,7 @@ class Backend:
     name to ask for there, ``label`` the name shown to people. ``timeout_seconds`` bounds the wait for each
     piece of an answer: the headers, and every chunk of a stream. ``lacks_key``: the environment has no
     key where the policy says one is. ``ignores``: fields of a request that are left out for it. ``prioritises``: it
-    heeds ``priority``, which others may refuse.
+    heeds ``priority``, which others may refuse. ``has_own_price``: its policy says what it costs, no price map.
     """
 
     tier: Tier
@@ -41,6 +41,7 @@ class Backend:
     key: str | None = field(default=None, repr=False)
     lacks_key: bool = False
     price: Price | None = None
+    has_own_price: bool = False
     rights: Rights = Rights.UNKNOWN
     version: str | None = None
     ignores: tuple[str, ...] = ()

@@ -44,6 +44,7 @@ class PolicyBackends:
             timeout_seconds=declared.timeout_seconds,
             **place_of(model, url, declared.api_key_env if is_first else None, self._env),
             price=self.prices.teacher(model),
+            has_own_price=is_first and declared.usd_per_million is not None,
             rights=declared.training_rights if is_first else Rights.UNKNOWN,
         )
 
@@ -80,6 +81,7 @@ class PolicyBackends:
             timeout_seconds=declared.timeout_seconds,
             key=self._env.get(declared.api_key_env) if declared.api_key_env else None,
             price=self.prices.student,
+            has_own_price=True,
             rights=Rights.ALLOWED,
             version=target.version,
             ignores=declared.may_ignore,

@@ -37,7 +37,7 @@ from router.routing.lengths import AloneCost
 from router.scoring.text.features import FEATURES_VERSION, Features
 from router.store.base import Store
 from router.wire.chat import ChatRequest, Headers
-from router.wire.usage import ToldUsage, usage_or
+from router.wire.usage import ToldUsage, unless_free, usage_or
 
 CLIENT_LEFT = 499
 """The status recorded where the client was gone before its answer (nginx's convention)."""
@@ -65,6 +65,15 @@ def estimated_usage(input_tokens: int, message: Mapping[str, Any], seen_tokens: 
     text = "".join(str(value) for name, value in message.items() if value and name in _SAID)
     output = seen_tokens or -(-len(text.encode()) // 4)
     return Usage(input_tokens=input_tokens, output_tokens=output, estimated=True)
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    """All of an answer that its model wrote, a call's arguments among it."""
+    texts = [message.get(name) for name in ("content", "reasoning_content", "refusal")]
+    for call in message.get("tool_calls") or ():
+        inside = call.get("function") or call.get("custom") or {}
+        texts += [inside.get("arguments"), inside.get("input")]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 @dataclass(slots=True)
@@ -138,10 +147,11 @@ class Exchange:
         none of its on any engine."""
         seen = signals.tokens if signals and signals.complete else 0
         used = usage_or(
-            usage,
+            unless_free(usage) if backend.has_own_price else usage,
             lambda: estimated_usage(self.features.input_tokens, message, seen),
             asked_tier=self.chat.body.get("service_tier"),
             cut=cut,
+            said=_said(message),
         )
         several = (self.chat.body.get("n") or 1) != 1
         if seen and not several and used.output_tokens - seen == (beyond or 1):

@@ -383,7 +383,7 @@ class Relay:
             message=found.message,
             finish_reason=found.finish_reason,
             usage=found.usage,
-            cut=found.finish_reason is None and not self._done,
+            cut=found.outgrown or (found.finish_reason is None and not self._done),
             model=found.model,
             seconds=time.perf_counter() - self._began,
             first_token_seconds=first_token_seconds,

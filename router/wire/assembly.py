@@ -35,12 +35,14 @@ class Piece(NamedTuple):
 
 class Assembly:
     """Puts one choice of an answer together, the first by default. ``entries``, where it is a list, gathers all that
-    is told of the tokens; ``whole`` until something came that could not be read."""
+    is told of the tokens; ``whole`` until something came that could not be read; ``outgrown``: more was said after
+    the last word of its usage."""
 
     def __init__(self, *, entries: list[Any] | None = None, choice: int = 0) -> None:
         self.finish_reason: str | None = None
         self.model: str | None = None
         self.usage_told: dict[str, Any] | None = None
+        self.outgrown = self._counted = False
         self.service_tier: str | None = None
         self.logprobs: list[float] = []
         self.tokens = 0
@@ -98,6 +100,7 @@ class Assembly:
 
     def note(self, chunk: Mapping[str, Any]) -> None:
         """Takes what a chunk tells beside its choices."""
+        self._counted = False
         if any(map(chunk.get, TELL_USAGE)):
             self._count(told_in({name: value for name, value in chunk.items() if name != "choices"}))
         if isinstance(tier := chunk.get("service_tier"), str):
@@ -121,11 +124,13 @@ class Assembly:
         pieces = self._said(said, whole=said is not delta) if said else []
         if pieces:
             self.tokens += tokens or 1
+            self.outgrown = not self._counted
         return pieces
 
     def go_on(self, choice: Mapping[str, Any]) -> None:
         """Takes a choice that has but a text for its content, as most chunks have."""
         self._texts["text"].append(choice["delta"]["content"])
+        self.outgrown = True
         self.tokens += (self._tell(choice) if choice.get("logprobs") else 0) or 1
 
     def _tell(self, choice: Mapping[str, Any]) -> int:
@@ -207,6 +212,7 @@ class Assembly:
     def _count(self, told: Any) -> None:
         if isinstance(told, dict) and told:
             self.usage_told = merged(self.usage_told, told)
+            self.outgrown, self._counted = False, True
 
 
 class BlockOrder:

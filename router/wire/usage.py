@@ -8,6 +8,7 @@ Gemini's thoughts, what Anthropic's cache served) is put into it, by the total w
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
@@ -21,6 +22,10 @@ MOST_THOUGHT_TOKENS = 2**20
 """A total with room for more than that beside the answer counts something else, or nothing at all."""
 MOST_USD = Decimal(10_000)
 """More than that no answer has cost."""
+MOST_CHARACTERS = 32
+"""More than that a token of ordinary text has on no average. Words have four to six; the longest of any vocabulary have
+some forty, and none of another script as many as Latin. Runs of one character and coded files are longer: they are
+left out."""
 LONGEST_NUMBER = 32
 """Characters of a number that is told as a text, and of a tier's name."""
 TICKS = Decimal(10**10)
@@ -39,6 +44,7 @@ _CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens"
 _WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation_tokens")
 _BY_TIME = ("cache_creation", "cache_creation_token_details")
 _SEARCHES = ("web_search_requests", "num_search_queries", "num_sources_used")
+_NO_WORDS = re.compile(r"(.)\1{3,}|data:[\w.+/-]+;base64,[\w+/=-]+", re.DOTALL)
 _BILLS = ("cost", "total_cost", "estimated_cost")
 
 
@@ -56,15 +62,23 @@ class ToldUsage:
 
 
 def usage_or(
-    told: ToldUsage | None, guessed: Callable[[], Usage], *, asked_tier: object = None, cut: bool = False
+    told: ToldUsage | None,
+    guessed: Callable[[], Usage],
+    *,
+    asked_tier: object = None,
+    cut: bool = False,
+    said: str = "",
 ) -> Usage:
     """What was told; what was not as ``guessed``. Where an answer was ``cut`` off what it told is of its beginning.
-    ``asked_tier`` was served where nothing says which one was."""
+    Fewer tokens than what was ``said`` can be are not believed, nor that nothing was read for it. ``asked_tier`` was
+    served where nothing says which one was."""
     usage = told.usage if told is not None else guessed()
-    if told is not None and (cut or not told.whole) and usage.billed_usd is None:
-        guess = guessed()
-        more = max(usage.output_tokens, guess.output_tokens) if cut or told.lacks_output else usage.output_tokens
-        read = guess.input_tokens if told.lacks_input else usage.input_tokens
+    belied = told is not None and exceeds(said, usage.output_tokens)
+    if told is not None and (cut or belied or not told.whole) and usage.billed_usd is None:
+        guess, more = guessed(), usage.output_tokens
+        if cut or belied or told.lacks_output:
+            more = max(more, guess.output_tokens)
+        read = guess.input_tokens if told.lacks_input or (belied and not usage.input_tokens) else usage.input_tokens
         if (read, more) != (usage.input_tokens, usage.output_tokens):
             usage = replace(usage, input_tokens=read, output_tokens=more, estimated=True)
     if usage.service_tier is None and asked_tier is not None and (tier := _name(asked_tier)) not in USUAL_TIERS:
@@ -72,6 +86,16 @@ def usage_or(
     if usage.service_tier in USUAL_TIERS:
         usage = replace(usage, service_tier=None)
     return usage
+
+
+def unless_free(told: ToldUsage | None) -> ToldUsage | None:
+    """The same without a bill of nothing, which is not believed of a model that has a price. None where it told no
+    more."""
+    if told is None or told.usage.billed_usd != 0:
+        return told
+    if told.lacks_input and told.lacks_output:
+        return None
+    return replace(told, usage=replace(told.usage, billed_usd=None))
 
 
 def told_in(answer: Any) -> dict[str, Any] | None:
@@ -152,6 +176,12 @@ def merged(before: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, Any
     if before is None:
         return told
     return before | told if _tokens(told) >= _tokens(before) else told | before
+
+
+def exceeds(said: str, tokens: int) -> bool:
+    """Whether a text is longer than any tokenizer's so many tokens."""
+    least = MOST_CHARACTERS * (tokens + 1)
+    return len(said) >= least and len(_NO_WORDS.sub(" ", said)) >= least
 
 
 def count(value: Any) -> int | None:

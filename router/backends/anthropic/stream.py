@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ from router.backends.anthropic.answer import (
     usage_of,
 )
 from router.backends.anthropic.errors import chat_error
+from router.wire.calls import number
 from router.wire.chat import IN_OWN_WORDS
 from router.wire.sse import LOST, UNREADABLE, encode, payload, read
 from router.wire.usage import USAGE_SO_FAR
@@ -27,7 +29,21 @@ DONE = b"data: [DONE]\n\n"
 QUIET = b": ping\n\n"
 
 _UNSAID = ("citations_delta", "compaction_delta")
-_TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
+_TEXTS = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "signature_delta": "signature",
+    "input_json_delta": "partial_json",
+}
+
+
+@dataclass(slots=True)
+class _Block:
+    """A block under way: what was told of it, the pieces of its input, and which of the calls it is."""
+
+    told: dict[str, Any] = field(default_factory=dict)
+    input: list[str] = field(default_factory=list)
+    call: int = -1
 
 
 class Chunks:
@@ -40,8 +56,7 @@ class Chunks:
         self._custom = frozenset(custom)
         self._base: dict[str, Any] = {"object": "chat.completion.chunk", "created": int(time.time())}
         self._usage: dict[str, Any] = {}
-        self._block: dict[str, Any] = {}
-        self._input: list[str] = []
+        self._blocks: dict[int | None, _Block] = {}
         self._calls = self._thoughts = 0
         self._ended = False
 
@@ -51,6 +66,8 @@ class Chunks:
         found, readable = read(event)
         if found is None:
             return b"" if readable or self._ended else UNREADABLE if payload(event) else LOST
+        if not self._ended and not self._has_place(found):
+            return UNREADABLE
         known = readable and _is_known(found)
         if found.get("type") == "message_delta":
             delta = _dict(found.get("delta"))
@@ -60,6 +77,21 @@ class Chunks:
                 event = b"event: message_delta\n" + encode(found)
         lost = b"" if known or self._ended else LOST
         return lost + self._told(found, event)
+
+    def _has_place(self, found: Mapping[str, Any]) -> bool:
+        """Whether what an event says of a block can be put there: the block was started, and a text is one. Over
+        anything else Anthropic's own clients trip."""
+        begun, said = _dict(found.get("content_block")), _dict(found.get("delta"))
+        match found.get("type"):
+            case "content_block_start":
+                kind = begun.get("type")
+                return kind not in ("text", "thinking") or isinstance(begun.get(kind), str)
+            case "content_block_delta":
+                name = _field(said)
+                return number(found.get("index")) in self._blocks and (name is None or isinstance(said.get(name), str))
+            case "content_block_stop":
+                return number(found.get("index")) in self._blocks
+        return True
 
     def _told(self, found: dict[str, Any], event: bytes) -> bytes:
         choices, more = self._read(found)
@@ -78,6 +110,7 @@ class Chunks:
         """The choices that an event adds to, and other fields of its chunk."""
         choices: list[dict[str, Any]] = []
         more: dict[str, Any] = {}
+        at = number(found.get("index"))
         match found.get("type"):
             case "message_start":
                 message = _dict(found.get("message"))
@@ -86,14 +119,17 @@ class Chunks:
                 choices = [_delta({"role": "assistant", "content": ""})]
                 more = {USAGE_SO_FAR: usage_of(self._usage)}
             case "content_block_start":
-                self.begun, choices = True, self._started(dict(_dict(found.get("content_block"))))
-            case "content_block_delta":
-                choices = self._added(_dict(found.get("delta")))
-            case "content_block_stop":
-                choices = self._stopped()
+                self.begun, self._blocks[at] = True, _Block(dict(_dict(found.get("content_block"))))
+                choices = self._started(self._blocks[at])
+            case "content_block_delta" if at in self._blocks:
+                choices = self._added(self._blocks[at], _dict(found.get("delta")))
+            case "content_block_stop" if at in self._blocks:
+                choices = self._stopped(self._blocks[at])
+                self._blocks[at] = _Block()
             case "message_delta":
                 self.begun, choices = True, [finish_of(_dict(found.get("delta")))]
                 self._usage |= {k: v for k, v in _dict(found.get("usage")).items() if v is not None}
+                more = {USAGE_SO_FAR: usage_of(self._usage)}  # it is owed, whether or not the end comes
             case "message_stop":
                 more = {"usage": usage_of(self._usage)}
             case "error":
@@ -101,55 +137,57 @@ class Chunks:
                 more = {"error": self.error}
         return choices, more
 
-    def _started(self, block: dict[str, Any]) -> list[dict[str, Any]]:
-        self._block, self._input = block, []
+    def _started(self, started: _Block) -> list[dict[str, Any]]:
+        block = started.told
         match block.get("type"):
             case "text" if isinstance(text := block.get("text"), str) and text:
                 return [_delta({"content": text})]
             case "thinking" if isinstance(thought := block.get("thinking"), str) and thought:
                 return [_delta({"reasoning_content": thought})]
             case "tool_use":
-                self._calls += 1
+                started.call, self._calls = self._calls, self._calls + 1
                 name = str(block.get("name") or "")
                 if name in self._custom:
-                    return [self._call({"id": block.get("id"), "type": "custom", "custom": {"name": name}})]
+                    return [_call(started, {"id": block.get("id"), "type": "custom", "custom": {"name": name}})]
                 function = {"name": name, "arguments": ""}
-                return [self._call({"id": block.get("id"), "type": "function", "function": function})]
+                return [_call(started, {"id": block.get("id"), "type": "function", "function": function})]
             case _:
                 return []
 
-    def _added(self, delta: Mapping[str, Any]) -> list[dict[str, Any]]:
-        kind, block = delta.get("type"), self._block
+    def _added(self, grown: _Block, delta: Mapping[str, Any]) -> list[dict[str, Any]]:
+        kind, block = delta.get("type"), grown.told
         if kind == "input_json_delta" and isinstance(part := delta.get("partial_json"), str):
-            self._input.append(part)
+            grown.input.append(part)
             if block.get("type") != "tool_use" or str(block.get("name")) in self._custom or not part:
                 return []
-            return [self._call({"function": {"arguments": part}})]
-        field = _TEXTS.get(kind) if isinstance(kind, str) else None
-        text = delta.get(field) if field else None
-        if field is None or not isinstance(text, str) or not text:
+            return [_call(grown, {"function": {"arguments": part}})]
+        name = _field(delta)
+        text = delta.get(name) if name else None
+        if name is None or not isinstance(text, str) or not text:
             return []
-        if field == "text":
+        if name == "text":
             return [_delta({"content": text})]
-        block[field] = (block.get(field) or "") + text
-        return [_delta({"reasoning_content": text})] if field == "thinking" else []
+        before = block.get(name)
+        block[name] = before + text if isinstance(before, str) else text
+        return [_delta({"reasoning_content": text})] if name == "thinking" else []
 
-    def _stopped(self) -> list[dict[str, Any]]:
-        block, self._block = self._block, {}
+    def _stopped(self, ended: _Block) -> list[dict[str, Any]]:
+        block = ended.told
         if is_signed(block):
             self._thoughts += 1  # numbered, since OpenAI's client puts no list together without
             return [_delta({"thinking_blocks": [{"index": self._thoughts - 1, **thought_of(block)}]})]
         if block.get("type") != "tool_use":
             return []
         if str(block.get("name")) in self._custom:
-            return [self._call({"custom": {"input": _custom_input("".join(self._input))}})]
+            return [_call(ended, {"custom": {"input": _custom_input("".join(ended.input))}})]
         given = block.get("input")
-        if given and not any(self._input):  # told whole, at the start
-            return [self._call({"function": {"arguments": orjson.dumps(given).decode()}})]
+        if given and not any(ended.input):  # told whole, at the start
+            return [_call(ended, {"function": {"arguments": orjson.dumps(given).decode()}})]
         return []
 
-    def _call(self, part: dict[str, Any]) -> dict[str, Any]:
-        return _delta({"tool_calls": [{"index": self._calls - 1, **part}]})
+
+def _call(block: _Block, part: dict[str, Any]) -> dict[str, Any]:
+    return _delta({"tool_calls": [{"index": block.call, **part}]})
 
 
 def _is_known(found: Mapping[str, Any]) -> bool:
@@ -159,11 +197,7 @@ def _is_known(found: Mapping[str, Any]) -> bool:
         case "content_block_start":
             return is_known(found.get("content_block"))
         case "content_block_delta":
-            kind = delta.get("type")
-            if not isinstance(kind, str):
-                return False
-            field = "partial_json" if kind == "input_json_delta" else _TEXTS.get(kind)
-            return kind in _UNSAID or (field is not None and isinstance(delta.get(field), str))
+            return delta.get("type") in _UNSAID or _field(delta) is not None
         case "message_delta":
             reason = delta.get("stop_reason")
             return reason is None or (isinstance(reason, str) and reason in FINISHES)
@@ -171,6 +205,12 @@ def _is_known(found: Mapping[str, Any]) -> bool:
             return _dict(found.get("message")).get("role") in (None, "assistant")
         case kind:
             return kind in ("content_block_stop", "message_stop", "ping", "error")
+
+
+def _field(delta: Mapping[str, Any]) -> str | None:
+    """Where a delta has its text; None for one of no known kind."""
+    kind = delta.get("type")
+    return _TEXTS.get(kind) if isinstance(kind, str) else None
 
 
 def _delta(said: dict[str, Any]) -> dict[str, Any]:

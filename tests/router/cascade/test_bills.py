@@ -94,3 +94,23 @@ def test_the_provider_s_own_bill_is_the_header_the_record_and_the_saving(tmp_pat
         if not streamed:
             assert answer.headers["x-locum-cost-usd"] == "0.0077"
             assert answer.json()["usage"]["cost"] == 0.0077
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_count_that_the_answer_belies_is_estimated_and_marked(tmp_path: Path, told: int, *, streamed: bool) -> None:
+    with world(tmp_path) as proxy:
+        proxy.teacher.always(text="word " * 400, usage={"prompt_tokens": told, "completion_tokens": told})
+        body = {**ASKED, "stream": streamed}
+        httpx.post(f"{proxy.url}/v1/chat/completions", json=body, headers=TEACHER, timeout=DEADLINE_SECONDS)
+        used = only_record(proxy).answers[0].usage
+        assert used.estimated and used.output_tokens >= 400 and used.input_tokens > 0
+
+
+def test_a_bill_of_nothing_gives_way_to_the_policy_s_own_price(tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010, "cost": 0.0}
+    with world(tmp_path) as proxy:
+        proxy.teacher.always(usage=usage)
+        httpx.post(f"{proxy.url}/v1/chat/completions", json=ASKED, headers=TEACHER, timeout=DEADLINE_SECONDS)
+        record = only_record(proxy)
+        assert record.cost_usd == Decimal("0.00103") and not record.answers[0].usage.estimated

@@ -18,6 +18,23 @@ def chunk(delta: dict[str, Any] | None = None, finish: Any = None, **more: Any) 
     return {"model": "m", "choices": [{"index": 0, "delta": delta or {}, "finish_reason": finish}], **more}
 
 
+@pytest.mark.parametrize(
+    ("chunks", "outgrown"),
+    [
+        ([chunk({"content": "a"}), chunk({"content": "b"}, usage={"completion_tokens": 2})], False),
+        ([chunk({"content": "a"}, usage={"completion_tokens": 1}), chunk({"content": "b"})], True),
+        ([chunk({"content": "a"}, usage={"completion_tokens": 1}), chunk({}, "stop")], False),
+        ([chunk(usage={"output_tokens": 1}), chunk({"content": "b"}), chunk(usage={"output_tokens": 2})], False),
+        ([chunk({"content": "a"}, usage=None), chunk({"content": "b"})], True),
+    ],
+)
+def test_what_was_said_after_the_last_usage_outgrows_it(chunks: list[dict[str, Any]], *, outgrown: bool) -> None:
+    assembly = Assembly()
+    for each in chunks:
+        assembly.add(each)
+    assert assembly.outgrown is outgrown
+
+
 def part(arguments: Any = None, name: str | None = None, **more: Any) -> dict[str, Any]:
     return {"function": {k: v for k, v in (("name", name), ("arguments", arguments)) if v is not None}, **more}
 

@@ -13,7 +13,17 @@ from router.contracts.prices import Price
 from router.contracts.records import Usage
 from router.pricing import cost_usd
 from router.wire.assembly import Assembly
-from router.wire.usage import MOST_TOKENS, ToldUsage, count, read_usage, told_in, usage_in, usage_or
+from router.wire.usage import (
+    MOST_TOKENS,
+    ToldUsage,
+    count,
+    exceeds,
+    read_usage,
+    told_in,
+    unless_free,
+    usage_in,
+    usage_or,
+)
 
 PRICE = Price.model_validate(
     {
@@ -336,6 +346,45 @@ def test_what_a_cut_stream_told_is_of_its_beginning() -> None:
     guess = Usage(input_tokens=7, output_tokens=50, estimated=True)
     assert usage_or(told, lambda: guess, cut=True) == Usage(input_tokens=1000, output_tokens=50, estimated=True)
     assert usage_or(told, lambda: guess) == Usage(input_tokens=1000, output_tokens=1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yes",
+        "x" * 40,  # some vocabularies have such tokens
+        " " * 100_000,  # runs are tokens of a hundred characters
+        "\n" * 100_000 + "-" * 100_000,
+        "data:image/png;base64," + "iVBORw0KGgo" * 10_000,
+    ],
+)
+def test_a_text_that_may_be_one_token_is_taken_for_one(text: str) -> None:
+    assert not exceeds(text, 1)
+
+
+@pytest.mark.parametrize("text", ["word " * 400, "слово " * 400, "你好世界" * 400, '{"a": 1}' * 400])
+def test_fewer_tokens_than_a_text_can_be_are_not_believed(text: str) -> None:
+    guess = Usage(input_tokens=7, output_tokens=500, estimated=True)
+    for few in (0, 1, 20):
+        told = read_usage({"prompt_tokens": few, "completion_tokens": few})
+        used = usage_or(told, lambda: guess, said=text)
+        assert used == Usage(input_tokens=few or 7, output_tokens=500, estimated=True)
+    true = read_usage({"prompt_tokens": 20, "completion_tokens": len(text) // 8})
+    assert not usage_or(true, lambda: guess, said=text).estimated
+
+
+def test_no_tokens_of_an_empty_answer_are_none() -> None:
+    told = read_usage({"prompt_tokens": 0, "completion_tokens": 0})
+    assert usage_or(told, lambda: Usage(input_tokens=7, output_tokens=9, estimated=True)) == Usage()
+
+
+def test_a_bill_of_nothing_is_taken_out_and_no_other() -> None:
+    counts = {"prompt_tokens": 20, "completion_tokens": 4}
+    free, cheap = read_usage(counts | {"cost": 0.0}), read_usage(counts | {"cost": 0.001})
+    assert unless_free(free) == read_usage(counts)
+    assert unless_free(cheap) == cheap and unless_free(None) is None
+    assert unless_free(read_usage({"cost": 0})) is None
 
 
 def test_a_bill_told_after_the_counts_is_added_to_them() -> None:

@@ -300,6 +300,24 @@ def test_an_event_that_cannot_be_read_is_a_failure(tmp_path: Path, claude: Claud
     assert failing(tmp_path, claude, {"stream": True}).status_code == 502
 
 
+def test_what_the_end_tells_is_booked_where_the_last_event_never_comes(proxy: World, claude: Claude) -> None:
+    whole = events_of(message([{"type": "text", "text": "word " * 30}]))
+    raw = whole.partition(b"event: message_stop")[0].replace(b'"output_tokens":6', b'"output_tokens":400')
+    claude.always(raw=raw, headers=EVENTS)
+    body = {"model": "locum/teacher", "max_tokens": 500, "messages": [{"role": "user", "content": "hi"}]}
+    sent = httpx.post(f"{proxy.url}/v1/messages", json=body | {"stream": True})
+    (answer,) = proxy.record(sent.headers["x-locum-request-id"]).answers
+    assert (answer.usage.output_tokens, answer.usage.estimated) == (400, False)
+
+
+@pytest.mark.parametrize("text", [None, 5])
+def test_a_piece_that_is_no_text_is_a_failure(tmp_path: Path, claude: Claude, text: Any) -> None:
+    start, at, rest = events_of(message()).partition(b"event: content_block_stop")
+    odd = event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+    claude.always(raw=start + odd + at + rest, headers=EVENTS)
+    assert failing(tmp_path, claude, {"stream": True}).status_code == 502
+
+
 def test_an_error_after_it_is_the_streams_last_event(client: Anthropic, claude: Claude) -> None:
     start = events_of(message()).partition(b"event: content_block_stop")[0]
     raw = start + event("error", error={"type": "overloaded_error", "message": "Overloaded"})

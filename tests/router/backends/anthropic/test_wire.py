@@ -282,16 +282,18 @@ def event(kind: str, **fields: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps({"type": kind, **fields}))
 
 
+STARTED = event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+
+
 @pytest.mark.parametrize(
     ("odd", "whole"),
     [
         (event("ping"), True),
         (event("content_block_delta", delta={"type": "citations_delta", "citation": {}}), True),
         (b'data: {"type": "content_block_de\n\n', False),
-        (event("content_block_delta", delta={"type": "text_delta", "text": 5}), False),
         (event("content_block_delta", delta={"type": "more_delta", "text": "so"}), False),
         (event("content_block_delta", delta=None), False),
-        (event("content_block_start", content_block={"type": "text", "text": 5}), False),
+        (event("content_block_start", content_block={"type": "picture", "text": 5}), False),
         (event("an_event_of_tomorrow"), False),
         *((event("message_delta", delta={"stop_reason": reason}), False) for reason in ("error", 5, {})),
     ],
@@ -370,7 +372,58 @@ def test_a_stream_adds_up_to_the_same_answer() -> None:
 @pytest.mark.parametrize("kind", [["text_delta"], {"a": 1}, 5, None])
 def test_an_event_whose_kind_is_no_text_is_one_that_nobody_knows(kind: Any) -> None:
     event = b"data: " + orjson.dumps({"type": "content_block_delta", "index": 0, "delta": {"type": kind}}) + b"\n\n"
-    assert LOST in Chunks(native=False).take(event)
+    told = Chunks(native=False)
+    told.take(STARTED)
+    assert LOST in told.take(event)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        event("content_block_delta", index=1, delta={"type": "text_delta", "text": "x"}),
+        event("content_block_delta", delta={"type": "text_delta", "text": "x"}),
+        event("content_block_delta", index=1, delta={"type": "delta_of_tomorrow"}),
+        event("content_block_delta", index=0, delta={"type": "text_delta", "text": None}),
+        event("content_block_delta", index=0, delta={"type": "thinking_delta"}),
+        event("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": None}),
+        event("content_block_stop", index=1),
+        event("content_block_start", index=1, content_block={"type": "text", "text": None}),
+        event("content_block_start", index=1, content_block={"type": "thinking"}),
+    ],
+)
+@pytest.mark.parametrize("native", [True, False])
+def test_what_has_no_block_to_add_to_or_no_text_to_add_is_unreadable(*, odd: bytes, native: bool) -> None:
+    told = Chunks(native=native)
+    told.take(STARTED)
+    assert told.take(odd) == UNREADABLE
+
+
+@pytest.mark.parametrize("custom", [[], ["g"]])
+def test_calls_whose_pieces_alternate_are_told_apart_by_their_index(custom: list[str]) -> None:
+    def piece(n: int, text: str) -> bytes:
+        return event("content_block_delta", index=n, delta={"type": "input_json_delta", "partial_json": text})
+
+    raw = [
+        event("content_block_start", index=n, content_block={"type": "tool_use", "id": name, "name": name, "input": {}})
+        for n, name in enumerate("fg")
+    ]
+    raw += [piece(0, '{"input":'), piece(1, '{"input":'), piece(0, '"a"}'), piece(1, '"b"}')]
+    raw += [event("content_block_stop", index=n) for n in (1, 0)]
+    told = Chunks(native=False, custom=custom)
+    first, second = collected(b"".join(map(told.take, raw))).message["tool_calls"]
+    assert first["function"] == {"name": "f", "arguments": '{"input":"a"}'}
+    assert second[second["type"]] == (
+        {"name": "g", "input": "b"} if custom else {"name": "g", "arguments": '{"input":"b"}'}
+    )
+
+
+def test_the_usage_of_an_end_counts_before_the_last_event_comes() -> None:
+    raw = event("message_start", message={"role": "assistant", "usage": {"input_tokens": 9, "output_tokens": 1}})
+    raw += STARTED + event("content_block_delta", index=0, delta={"type": "text_delta", "text": "so"})
+    raw += event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 400})
+    found = collected(b"".join(map(Chunks(native=False).take, split(raw))))
+    assert found.usage is not None and not found.outgrown
+    assert (found.usage.usage.input_tokens, found.usage.usage.output_tokens) == (9, 400)
 
 
 @pytest.mark.parametrize("name", [{"a": 1}, ["patch"], 5, None])
