@@ -69,6 +69,7 @@ class Settings:
             SettingsError: what is there cannot be.
         """
         keys, origins = (_listed(env.get(name, "")) for name in ("LOCUM_API_KEYS", "LOCUM_ORIGINS"))
+        _check_keys(env.get("LOCUM_API_KEYS", ""), keys)
         if wrong := [o for o in origins if o != "*" and not ORIGIN.fullmatch(o)]:
             raise SettingsError(
                 f"LOCUM_ORIGINS: {', '.join(wrong)} is no origin, which is like https://app.example.com"
@@ -100,6 +101,19 @@ class Settings:
     def work(self, policy: str) -> Path:
         """Where a distillation round keeps its finished stages, and the history of all rounds."""
         return self.home / "work" / policy
+
+
+def _check_keys(given: str, keys: list[str]) -> None:
+    """What was meant to ask for keys never asks for none. The message holds no key."""
+    if given and not keys:
+        raise SettingsError(
+            "LOCUM_API_KEYS is set and holds no key: write keys, separated by commas, or leave it unset to ask for none"
+        )
+    if wrong := [str(n) for n, key in enumerate(keys, 1) if not (key.isascii() and key.isprintable())]:
+        raise SettingsError(
+            f"LOCUM_API_KEYS: no client can send key {', '.join(wrong)} of the list in a header: use ASCII letters, "
+            "digits and signs"
+        )
 
 
 def _listed(text: str) -> list[str]:

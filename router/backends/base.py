@@ -3,6 +3,7 @@ which headers of that its client gets: what helps it to wait and to ask for help
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,12 @@ from router.wire.chat import Dialect
 KNOWN = frozenset({b"retry-after", b"openai-processing-ms", b"openai-version", b"x-request-id"})
 KINDS = (b"x-ratelimit-", b"anthropic-ratelimit-")
 MOST = 32
+SECRET = b"[SECRET]"
+SHORTEST_SECRET = 8
+"""A key of fewer characters than this is looked for nowhere: it may be a word of any answer, or a name in JSON."""
+LIKE_NO_WORD = 16
+"""Nor is one of fewer than this and no digit in an answer: servers without keys are given a word for one."""
+_DIGIT = re.compile(rb"\d")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 Pairs = tuple[tuple[bytes, bytes], ...]
@@ -49,9 +56,18 @@ class Backend:
     dialect: Dialect = Dialect.OPENAI
     name: str = field(init=False)
     """Identifies the backend in logs and circuit breakers; two policies that share it share its breaker."""
+    _spelled: tuple[bytes, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", f"{self.model}@{self.url}" if self.url else self.model)
+        object.__setattr__(self, "_spelled", _spelled(self.key or ""))
+
+    def without_key(self, said: bytes, *, answer: bool = False) -> bytes:
+        """What the backend said, with ``[SECRET]`` in the place of its own key, as it is or as JSON writes it."""
+        for key in self._spelled:
+            if key in said and (not answer or len(key) >= LIKE_NO_WORD or _DIGIT.search(key)):
+                said = said.replace(key, SECRET)
+        return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +144,19 @@ class Upstream(Protocol):
     async def close(self) -> None: ...
 
 
-def passed_on(headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
-    """Those that go on, names in lower case, values as the bytes that they came as."""
+def _spelled(key: str) -> tuple[bytes, ...]:
+    """The longest first: none is a part of another then."""
+    if len(key) < SHORTEST_SECRET:
+        return ()
+    escaped = json.dumps(key)[1:-1]
+    forms = {key.encode("utf-8", "surrogateescape"), escaped.encode(), escaped.replace("/", "\\/").encode()}
+    return tuple(sorted(forms, key=len, reverse=True))
+
+
+def passed_on(backend: Backend, headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
+    """Those that go on, names in lower case, values as the bytes that they came as but for the backend's key."""
     found = [
-        (name, value)
+        (name, backend.without_key(value))
         for given, value in headers
         if ((name := given.lower()) in KNOWN or name.startswith(KINDS)) and not _CONTROL.search(value)
     ]

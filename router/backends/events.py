@@ -136,6 +136,7 @@ class EventStream:
 
     def _before_error(self, events: bytes) -> bytes:
         bound(self._backend, events)
+        events = self._backend.without_key(events, answer=True)
         if _all_chunks(events) and b"event:" not in events and b"rror:" not in events and not suspicious(events):
             return events
         before: list[bytes] = []

@@ -27,6 +27,7 @@ from router.errors import (
     UpstreamUnable,
     UpstreamUnusable,
 )
+from router.store.redaction import redact, redact_json
 from router.wire.body import MOST_VALUES, holds_too_much
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -50,14 +51,28 @@ _CONTEXT = re.compile(
 _UNPAID = re.compile(
     r"insufficient[_ ](quota|balance|credit|funds)|credit balance is too low|billing[_ ](hard[_ ]limit|not[_ ]active)"
     r"|exceeded your current quota|out of credits|quota_exceeded|payment required|account_deactivated|access_terminated"
-    r"|usage limits?\. you will regain access"
+    r"|usage limits?\. you will regain access|low credit|\bspend(ing)? (limit|cap)\b|out of (credit|funds|budget)"
+    r"|(monthly|credit|budget|usage) (limit|cap) (has been |was |is )?(reached|exceeded)"
 )
 _KEY = re.compile(r"api_key_invalid|api key (not valid|expired)|invalid[_ ]api[_ ]key|incorrect api key")
+_OURS = r"(?<!['`\\])\b(?:organi[sz]ation|project|workspace|account|subscription|tenant)\b[^.:;{}]{0,80}?"
+"""The account, and what an account is part of, as the one that a sentence is about."""
+_DENIED = re.compile(
+    _OURS + r"(?:(?:has been|is|was) (?:currently |temporarily )?(?:disabled|suspended|deactivated|restricted|blocked"
+    r"|locked|not active|not verified|inactive)|(?:must|needs to|has to) be (?:verified|activated|upgraded)"
+    r"|(?:does not|doesn't|do not) have (?:access|permission)|has (?:disabled|restricted|blocked)"
+    r"|is not (?:allowed|authori[sz]ed|permitted|enabled) to (?:access|use))"
+    r"|\byou (?:do not|don't) have (?:access|permission)"
+    r"|not (?:available|enabled|supported) (?:for|in|on|to) your (?:organi[sz]ation|account|plan|tier|country|region)"
+)
+_TOO_LOW = re.compile(r"request too large for .{0,300}(\btpm\b|tokens per min|rate limit|organi[sz]ation)")
+"""A limit of the account's on what is asked in a minute, which one request is over."""
 _MODEL_GONE = re.compile(
     r"model_not_found|model_decommissioned|model_deprecated|model_not_available|not a valid model id|unknown[_ ]model"
-    r"|no such model|\bmodel\b[^.{}]{0,120}?(does not exist|not found|deprecated|decommissioned|retired|end of life"
-    r"|end-of-life|no longer (available|supported|served))"
+    r"|no such model|\b(model|deployment)\b[^.{}]{0,120}?(does not exist|not found|deprecated|decommissioned|retired"
+    r"|end[ -]of[ -]life|no longer (available|supported|served))"
 )
+_KEPT_BACK = ("secret", "email")
 _CODE = re.compile(r"[A-Za-z_]{3,48}")
 _SAYS_NOTHING = frozenset({"error", "invalid_request_error", "unknown_error"})
 _PLEASE_WAIT = (
@@ -78,29 +93,45 @@ def fault(
     """What a status of 300 or more means. ``body`` is what came with it, ``passed_on`` the headers that a client gets
     with it where the request is at fault. The message of an ``UpstreamError`` quotes nothing of it."""
     text = body[:READ_BYTES].decode("utf-8", "replace").lower()
+    said = without_secrets(backend, body)
     named, code, wait = backend.label, _code(body), wait_seconds(headers, text)
     if 400 <= status < 500 and status not in (408, 409, 425):
         if (found := _account(named, status, text, code, wait)) is not None:
-            found.said = body
+            found.said = said
             return found
+        # at any moment: for this one the limit itself is too low
+        if (status == 429 and "request too large" in text) or (status in (400, 413) and _TOO_LOW.search(text)):
+            return unable(f"{named} takes no request as long as this one ({status})", "messages", status=413)
         if status != 429:
             kind = UpstreamUnable if status in (400, 413, 422) and _CONTEXT.search(text) else UpstreamRefused
             return kind(
                 f"{named} refused the request ({status})",
                 reply_status=status,
-                reply_body=body,
+                reply_body=said,
                 reply_headers=passed_on,
             )
-        if "request too large" in text:  # at any moment: for this one the limit itself is too low
-            return unable(f"{named} takes no request as long as this one ({status})", "messages", status=413)
     if status == 429:
-        return UpstreamRateLimited(f"{named} is rate-limited (429)", wait_seconds=wait, said=body)
+        return UpstreamRateLimited(f"{named} is rate-limited (429)", wait_seconds=wait, said=said)
     if status == 408:
         return UpstreamTimeout(
-            f"{named} timed out by its own account (408)", wait_seconds=wait, passing=True, said=body
+            f"{named} timed out by its own account (408)", wait_seconds=wait, passing=True, said=said
         )
     told = status if status in (503, 504, 529) else None
-    return UpstreamError(f"{named} answered {status}", status=told, wait_seconds=wait, said=body)
+    return UpstreamError(f"{named} answered {status}", status=told, wait_seconds=wait, said=said)
+
+
+def without_secrets(backend: Backend, body: bytes) -> bytes:
+    """An error's body without the backend's key, what else looks like one, and e-mail addresses, which say whose the
+    account is. As it came where it holds none."""
+    body = backend.without_key(body)
+    try:
+        found = orjson.loads(body)
+        safe = redact_json(found, _KEPT_BACK)
+        return body if safe == found else orjson.dumps(safe)
+    except (ValueError, TypeError, RecursionError):  # no JSON, or nested too deeply
+        text = body.decode("utf-8", "surrogateescape")
+        safe = redact(text, _KEPT_BACK)
+        return body if safe == text else safe.encode("utf-8", "surrogateescape")
 
 
 def unable(why: str, param: str, *, status: int = 400) -> UpstreamUnable:
@@ -160,6 +191,8 @@ def _unusable(status: int, text: str) -> tuple[str, int]:
         return "refused the proxy's own credentials", 502
     if status in (404, 410) or (status != 429 and _MODEL_GONE.search(text)):
         return "is not there", 410 if status == 410 else 404
+    if status != 429 and _DENIED.search(text):
+        return "does not do this for the proxy's own account", 502
     return ("has no room", 503) if status == 498 else ("", 0)  # Groq: none in the tier that was paid for
 
 

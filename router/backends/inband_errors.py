@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 
 from router.backends.base import Backend
-from router.backends.faults import fault
-from router.errors import UpstreamBrokeOff, UpstreamError, UpstreamRefused
+from router.backends.faults import fault, without_secrets
+from router.errors import UpstreamBrokeOff, UpstreamError, UpstreamRefused, UpstreamUnusable
 from router.store.redaction import redact
 from router.wire.finish import finish_of
 from router.wire.json_text import loads
@@ -108,12 +108,18 @@ def told(error: Any) -> Told:
 
 def failure(backend: Backend, error: Told) -> UpstreamError | UpstreamRefused:
     """Whose fault an error is that came instead of an answer, as if its status had been told where it belongs."""
-    return fault(backend, status_of(error), orjson.dumps({"error": _without_key(backend, error)}), {})
+    return fault(backend, status_of(error), orjson.dumps({"error": error}), {})
 
 
 def broken_off(backend: Backend, error: Told) -> UpstreamBrokeOff:
-    """The same in the middle of an answer."""
-    return UpstreamBrokeOff(f"{backend.label} broke off its answer with an error", _without_key(backend, error))
+    """The same in the middle of an answer: the words are the client's to read where the account is not at fault."""
+    found = failure(backend, error)
+    words = (
+        found.body()
+        if isinstance(found, UpstreamUnusable)
+        else orjson.loads(without_secrets(backend, orjson.dumps({"error": error})))
+    )
+    return UpstreamBrokeOff(f"{backend.label} broke off its answer with an error", words["error"])
 
 
 def status_of(error: Told) -> int:
@@ -137,8 +143,3 @@ def _words(message: Any) -> str:
         except TypeError:  # nested too deeply
             message = "an error that cannot be shown"
     return redact(message[:LONGEST_CHARS], ("secret",))
-
-
-def _without_key(backend: Backend, error: Told) -> Told:
-    message = str(error["message"])
-    return {**error, "message": message.replace(backend.key, "***") if backend.key else message}

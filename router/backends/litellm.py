@@ -28,7 +28,6 @@ from router.errors import (
     UpstreamUnreachable,
     UpstreamUnusable,
 )
-from router.store.redaction import redact
 
 CHAT_ONLY = {"_skip_mcp_handler": True}
 """Of the tools' own protocol: with any tool at all litellm would import what is not here. For embeddings it
@@ -125,19 +124,19 @@ def _arguments(backend: Backend, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reply(backend: Backend, answer: Any) -> Reply:
-    content = orjson.dumps(answer.model_dump(exclude_none=True))
+    content = backend.without_key(orjson.dumps(answer.model_dump(exclude_none=True)), answer=True)
     if len(content) > LONGEST_EVENT_BYTES:
         raise too_long(backend, f"{LONGEST_EVENT_BYTES} bytes")
-    return Reply(200, content, JSON + _passed_on(answer))
+    return Reply(200, content, JSON + _passed_on(backend, answer))
 
 
-def _passed_on(answer: Any) -> Pairs:
+def _passed_on(backend: Backend, answer: Any) -> Pairs:
     """The provider's own headers, which litellm keeps beside an answer: some under OpenAI's names, all under a prefix
     of its own."""
     hidden = getattr(answer, "_hidden_params", None)
     kept = hidden.get("additional_headers") if isinstance(hidden, dict) else None
     found = {k.removeprefix("llm_provider-"): v for k, v in kept.items()} if isinstance(kept, dict) else {}
-    return passed_on((k.encode(), str(v).encode()) for k, v in found.items())
+    return passed_on(backend, ((k.encode(), str(v).encode()) for k, v in found.items()))
 
 
 class LiteLLMStream:
@@ -147,7 +146,7 @@ class LiteLLMStream:
         self, litellm: Any, backend: Backend, body: Mapping[str, Any], chunks: Any, waited: WaitingTime
     ) -> None:
         self._litellm, self._backend, self._body, self._waited = litellm, backend, body, waited
-        self._chunks, self._iterator, self.headers = chunks, aiter(chunks), _passed_on(chunks)
+        self._chunks, self._iterator, self.headers = chunks, aiter(chunks), _passed_on(backend, chunks)
         self._begun = self._done = self._said = False
         self._size = 0
 
@@ -293,7 +292,6 @@ def _is_litellms(error: BaseException) -> bool:
 def _words(backend: Backend, error: Any) -> bytes:
     """What the provider said, in OpenAI's form; a request's URL may stand in it, and in that a key."""
     text = _KEY_IN_URL.sub(r"\1...", str(error.message))
-    text = redact(text.replace(backend.key, "...") if backend.key else text, ("secret",))
     code = _CODE.search(text)
     body = {"message": text, "type": "invalid_request_error", "param": None, "code": code and code[1]}
     return orjson.dumps({"error": body})

@@ -82,7 +82,7 @@ class OpenAIWire:
             raise too_long(backend, f"{LONGEST_EVENT_BYTES} bytes")
         reading = partial(_answer, backend, content, bounded=path != EMBEDDINGS)
         answer = await aside(reading, len(content))
-        passed = _passed_on(response)
+        passed = _passed_on(backend, response)
         return Reply(response.status, answer, passed if answer is content else _as_json(passed))
 
     async def embed(self, backend: Backend, body: Mapping[str, Any], waited: WaitingTime) -> Reply:
@@ -189,7 +189,7 @@ class OpenAIStream:
     __slots__ = ("_backend", "_content", "_packed", "_response", "_waited", "headers")
 
     def __init__(self, backend: Backend, response: aiohttp.ClientResponse, waited: WaitingTime) -> None:
-        self.headers = passed_on(response.raw_headers)
+        self.headers = passed_on(backend, response.raw_headers)
         self._backend, self._response, self._content, self._waited = backend, response, response.content, waited
         self._packed = _is_packed(response)
 
@@ -219,6 +219,7 @@ def _answer(backend: Backend, content: bytes, *, bounded: bool) -> bytes:
     one where a ``bounded`` one holds more than is ever said: while it is read nobody else is served."""
     if bounded:
         bound(backend, content)
+    content = backend.without_key(content, answer=True)
     content = whole(backend, content) if is_stream(content) else content
     raise_error_in(backend, content)
     return content
@@ -281,20 +282,21 @@ async def _fault(backend: Backend, response: aiohttp.ClientResponse) -> Upstream
     """What a status means that is no answer's. Of a body that is too long (some servers repeat a request as they refuse
     it) the first words are told."""
     content, ended = await _read(response, LONGEST_ERROR_BYTES)
-    headers = _passed_on(response)
+    headers = _passed_on(backend, response)
     if not ended:
         content = orjson.dumps({"error": told(content[:READ_BYTES].decode("utf-8", "replace"))})
         headers = _as_json(headers)
-    return fault(backend, response.status, content, response.headers, passed_on=headers)
+    sorting = partial(fault, backend, response.status, content, response.headers, passed_on=headers)
+    return await aside(sorting, len(content))
 
 
 def _as_json(headers: Pairs) -> Pairs:
     return (JSON, *(header for header in headers if header[0] != JSON[0]))
 
 
-def _passed_on(response: aiohttp.ClientResponse) -> Pairs:
+def _passed_on(backend: Backend, response: aiohttp.ClientResponse) -> Pairs:
     kind = [(b"content-type", value) for name, value in response.raw_headers if name.lower() == b"content-type"]
-    return (*kind[:1], *passed_on(response.raw_headers))
+    return (*kind[:1], *passed_on(backend, response.raw_headers))
 
 
 def _named(backend: Backend, error: Exception) -> UpstreamError:

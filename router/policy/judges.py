@@ -9,6 +9,7 @@ from typing_extensions import TypeAliasType
 
 from router.contracts.prices import Price
 from router.contracts.records import USERS_WORD
+from router.policy.objective import BaseUrl
 
 
 class Spec(BaseModel):
@@ -103,7 +104,7 @@ class Llm(Spec):
     name: Literal["llm"] = "llm"
     model: str
     """A litellm model string; with ``url``, as the server there calls it."""
-    url: str | None = None
+    url: BaseUrl | None = None
     """Any OpenAI-compatible server."""
     api_key_env: str | None = None
     """The environment variable that holds its key."""

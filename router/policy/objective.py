@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Part(BaseModel):
     """A part of the policy file: unknown keys are errors, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _base_url(url: str) -> str:
+    """URLs are shown in logs and commands, and paths are added to them."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError(
+            "a URL holds no user or password: put the key into an environment variable, and its name into 'api_key_env'"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError(
+            "a base URL ends with its path, such as /v1, to which /chat/completions is added: leave out what follows "
+            "'?' or '#'; a key belongs into an environment variable, its name into 'api_key_env'"
+        )
+    return url
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+"""Where a model server is."""
 
 
 class Parity(Part):

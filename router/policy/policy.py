@@ -29,7 +29,7 @@ from router.policy.engines import (
     heeded_by,
 )
 from router.policy.judges import Judge, Normalised
-from router.policy.objective import Objective, Part
+from router.policy.objective import BaseUrl, Objective, Part
 
 
 class UnfitFor(Part):
@@ -61,7 +61,7 @@ class StudentPart(Part):
     ``q8_0`` for llama-server. The embedded engine reads ``int8`` too (a little over half the memory), llama-server
     ``q4_0`` (smaller still, and coarse). A student by URL is published as it was trained. What is live keeps the form
     that the gate saw; another one comes with the next trained student."""
-    url: str | None = None
+    url: BaseUrl | None = None
     """Any OpenAI-compatible server, such as http://vllm:8000/v1, in the place of ``engine``."""
     api_key_env: str | None = None
     """The environment variable that holds its key."""
@@ -106,7 +106,7 @@ class TeacherPart(Part):
 
     model: str
     """A litellm model string such as openai/gpt-6.1-sol; with ``url``, as the server there calls it."""
-    url: str | None = None
+    url: BaseUrl | None = None
     """Any OpenAI-compatible server."""
     api_key_env: str | None = None
     """The environment variable that holds its key. OpenAI's and Anthropic's have their usual names where none is
@@ -133,7 +133,7 @@ class EmbeddingsPart(Part):
 
     model: str
     """A litellm model string; with ``url``, as the server there calls it."""
-    url: str | None = None
+    url: BaseUrl | None = None
     """Any OpenAI-compatible server."""
     api_key_env: str | None = None
     """The environment variable that holds its key."""

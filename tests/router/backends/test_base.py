@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from router.backends.base import MOST, passed_on
+from router.backends.base import MOST, Backend, passed_on
+from router.contracts.decision import Tier
 from tests.fakes import DEADLINE_SECONDS, World, world
 
 CHAT: dict[str, Any] = {"model": "locum/teacher", "messages": [{"role": "user", "content": "hi"}]}
@@ -19,6 +21,8 @@ USEFUL = {
     "anthropic-ratelimit-input-tokens-reset": "2026-01-01T00:00:00Z",
     "openai-processing-ms": "12",
 }
+KEY = "sk-of-the-provider-123456"
+BACKEND = Backend(Tier.TEACHER, "big", "big", "http://big/v1", 1, key=KEY)
 PRIVATE = {"openai-organization": "acme", "openai-project": "p", "set-cookie": "a=b", "cf-ray": "1"}
 
 
@@ -57,5 +61,17 @@ def test_responses_and_messages_pass_it_on_too(proxy: World) -> None:
 
 def test_a_header_that_no_server_may_send_fails_nothing() -> None:
     odd = [(b"x-ratelimit-a", b"\x01"), (b"X-RateLimit-B", b"\xff\xfe"), (b"x-request-id", b"")]
-    assert passed_on(odd) == ((b"x-ratelimit-b", b"\xff\xfe"), (b"x-request-id", b""))
-    assert len(passed_on([(b"x-ratelimit-%d" % n, b"1") for n in range(1000)])) == MOST
+    assert passed_on(BACKEND, odd) == ((b"x-ratelimit-b", b"\xff\xfe"), (b"x-request-id", b""))
+    assert len(passed_on(BACKEND, [(b"x-ratelimit-%d" % n, b"1") for n in range(1000)])) == MOST
+
+
+def test_no_header_holds_the_key_it_was_asked_with() -> None:
+    names = b"x-request-id", b"x-ratelimit-key", b"retry-after"
+    told = passed_on(BACKEND, [(name, f"of {KEY}".encode()) for name in names])
+    assert told == tuple((name, b"of [SECRET]") for name in names)
+
+
+@pytest.mark.parametrize("key", ["EMPTY", "not-needed"])
+def test_an_answer_may_say_the_word_that_stands_for_no_key(key: str) -> None:
+    assert replace(BACKEND, key=key).without_key(f"it is {key}".encode(), answer=True) == f"it is {key}".encode()
+    assert b"[SECRET]" in BACKEND.without_key(f"it is {KEY}".encode(), answer=True)

@@ -183,6 +183,17 @@ async def test_no_key_leaves_with_an_errors_words() -> None:
     assert "abcdefghij" not in str(told.value.body())
 
 
+async def test_no_answer_and_no_words_about_the_account_tell_of_it() -> None:
+    reading = await Reading(chunk({"content": f"my key is {BACKEND.key}"}), chunk({}, "stop"), DONE).begin()
+    told = await reading.all()
+    assert b"my key is [SECRET]" in told and (BACKEND.key or "").encode() not in told
+    words = {"message": "Project proj_abc does not have access to it", "type": "invalid_request_error", "code": 400}
+    reading = await Reading(WORD, encode({"error": words})).begin()
+    with pytest.raises(UpstreamBrokeOff) as broken:
+        await reading.all()
+    assert "proj_abc" not in str(broken.value.body())
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -40,6 +41,9 @@ def of(status: int, message: str = "", headers: dict[str, str] | None = None, /,
         (400, {"message": "'temperature' does not support 0.2 with this model. Only the default is supported."}),
         (400, {"message": "Unsupported parameter: 'max_tokens' is not supported with this model."}),
         (400, {"message": "tool 'x' does not exist"}),
+        (400, {"message": "Invalid schema for response_format 'project': In context=(), 'foo' is not permitted."}),
+        (422, {"message": "field 'account' is disabled while 'workspace' has been disabled"}),
+        (400, {"message": "'organization' must be one of a, b"}),
     ],
 )
 def test_a_requests_own_fault_is_told_in_the_backends_words(status: int, error: dict[str, Any]) -> None:
@@ -78,6 +82,16 @@ def test_too_much_for_one_backend_may_be_little_for_another(status: int, message
         (404, {"message": "The model `big` does not exist or you do not have access to it."}, 404),
         (400, {"message": "The model `big` has been decommissioned", "code": "model_decommissioned"}, 404),
         (400, {"message": "model has been deprecated"}, 404),
+        (400, {"message": "The API deployment for this resource does not exist: https://acme.example"}, 404),
+        (400, {"message": "This organization has been disabled."}, 502),
+        (400, {"message": "This organization (acme-corp, org-9f3) has disabled model big"}, 502),
+        (400, {"message": "Your organization must be verified to stream this model. Please go to: https://x"}, 502),
+        (400, {"message": "Your account is temporarily suspended"}, 502),
+        (400, {"message": "Project proj_abc does not have access to model x"}, 502),
+        (422, {"message": "You don't have permission to use this model"}, 502),
+        (400, {"message": "This model is not available in your region"}, 502),
+        (400, {"message": "Workspace 'acme internal' spend limit reached"}, 402),
+        (400, {"message": "your key of org-acme has low credit"}, 402),
         (400, {"message": "big is not a valid model ID"}, 404),
         (410, {"message": "model retired"}, 410),
         (498, {"message": "flex tier capacity exceeded"}, 503),
@@ -124,9 +138,35 @@ def test_a_moments_fault_may_pass(status: int, kind: type, told: int) -> None:
 
 
 def test_a_limit_that_is_too_low_for_the_request_does_not_pass() -> None:
-    assert isinstance(
-        of(429, "Request too large for gpt-4 on tokens per min (TPM): Limit 1, Requested 2"), UpstreamUnable
-    )
+    words = "Request too large for organization org-acme on tokens per min (TPM): Limit 1, Requested 2"
+    for status in (400, 413, 429):
+        found = of(status, words)
+        assert isinstance(found, UpstreamUnable) and b"org-acme" not in found.reply_body
+
+
+@pytest.mark.parametrize(
+    ("key", "body"),
+    [
+        ("sk-secret", b"Authorization: Bearer sk-secret rejected param foo"),
+        ("sk-secret", b'{"detail": [{"loc": ["header"], "input": "Bearer sk-secret"}], "sk-secret": "foo"}'),
+        ('a"b/c\\secret', b'{"error": {"message": "foo", "param": "a\\"b\\/c\\\\secret"}}'),
+        ('a"b/c\\secret', b'{"error": {"message": "foo", "param": "a\\"b/c\\\\secret"}}'),
+        ("another", b"\xff foo api_key=hunter2hunter22 of who@acme.com"),
+        ("another", b'{"error": {"message": "foo sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"}}'),
+    ],
+)
+def test_a_refusal_of_any_form_is_told_without_keys(key: str, body: bytes) -> None:
+    found = fault(replace(BIG, key=key), 422, body, {})
+    assert isinstance(found, UpstreamRefused) and type(found) is UpstreamRefused
+    told = found.reply_body.decode("utf-8", "replace")
+    assert "[SECRET]" in told and "foo" in told
+    assert not any(part in told for part in ("secret", "hunter2", "acme.com", "abcdefghij"))
+
+
+def test_a_word_in_the_place_of_a_key_is_left_where_it_stands() -> None:
+    body = b'{"error": {"message": "the list is EMPTY", "param": null}}'
+    found = fault(replace(BIG, key="EMPTY"), 422, body, {})
+    assert isinstance(found, UpstreamRefused) and found.reply_body == body
 
 
 def test_googles_quota_of_a_minute_is_a_moments() -> None:

@@ -33,6 +33,21 @@ def locum(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.parametrize("part", ["student", "teacher", "embeddings", "judge"])
+@pytest.mark.parametrize("url", ["http://me:hunter2@host/v1", "http://hunter2@host/v1", "http://host/v1?key=hunter2"])
+def test_no_url_holds_a_key(tmp_path: Path, part: str, url: str) -> None:
+    price = {"input": 1, "output": 1}
+    parts: dict[str, dict[str, Any]] = {
+        "student": {"model": "m", "url": url, "usd_per_million": price},
+        "teacher": {"model": "m", "url": url, "usd_per_million": price},
+        "embeddings": {"model": "m", "url": url, "usd_per_million": 1},
+        "judge": {"name": "llm", "model": "m", "url": url, "usd_per_million": price},
+    }
+    with pytest.raises(PolicyError, match="api_key_env") as told:
+        load_policy(write(tmp_path, **{part: parts[part]}))
+    assert "hunter2" not in str(told.value)
+
+
 @pytest.mark.parametrize("file", sorted(POLICIES.glob("*.yaml")), ids=lambda f: f.name)
 def test_every_policy_we_ship_loads_and_fits_the_schema(file: Path) -> None:
     assert load_policy(file).name
