@@ -119,7 +119,7 @@ def record(i: int, messages: list[dict[str, str]], answer: str, drawn: random.Ra
         decision=Decision(tier=Tier.TEACHER, reason=Reason.SCORE, score=0.4, propensity=0.02, audited=audited),
         tier=Tier.TEACHER,
         reason=Reason.SCORE,
-        request={"model": "p", "messages": messages, "temperature": 0},
+        request={"model": "p", "messages": messages},
         answers=[said, students] if both else [said],
         audit=Audit(acceptable=drawn.random() < 0.8, judge="normalised") if audited else None,
     )

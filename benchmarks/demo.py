@@ -27,8 +27,10 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from shares import kept_share
 from workload import Task, tasks
 
+from router.contracts.bundles import read_active, read_manifest
 from router.contracts.rounds import history
 from router.store.access import open_readonly
 
@@ -44,6 +46,7 @@ class Seen:
     task: Task
     request_id: str
     tier: str
+    bundle: str
     right: bool
     seconds: float
 
@@ -77,13 +80,13 @@ async def send(client: AsyncOpenAI, task: Task) -> Seen:
         messages=[{"role": "system", "content": task.system}, {"role": "user", "content": task.prompt}],
         metadata={"task": task.kind},
         max_tokens=48,
-        temperature=0,
     )
     text = raw.parse().choices[0].message.content or ""
     return Seen(
         task=task,
         request_id=raw.headers["x-locum-request-id"],
         tier=raw.headers["x-locum-tier"],
+        bundle=raw.headers["x-locum-bundle"],
         right=text.strip() == task.answer,
         seconds=time.perf_counter() - began,
     )
@@ -133,6 +136,16 @@ def figures(locum: Running, seen: Sequence[Seen], training_usd: Decimal = Decima
     }
 
 
+def share_told(locum: Running, seen: Sequence[Seen]) -> str:
+    """What the live bundle promised of the share, and what its clients got, who say nothing of a temperature."""
+    folder = locum.settings.bundles("demo")
+    live = read_active(folder).bundle
+    if live is None:
+        return "nothing was promised, since the round's student was not taken"
+    kept = kept_share(read_manifest(folder, live), [s.tier for s in seen if s.bundle == live])
+    return "nothing was promised" if kept is None else str(kept)
+
+
 def before_and_after(before: dict[str, str], after: dict[str, str], console: Console) -> None:
     view = Table(title="What one round of distillation changed (teacher simulated)", header_style="bold")
     view.add_column("")
@@ -160,8 +173,9 @@ def demo(home: Path, keep: bool, console: Console) -> None:
         locum.locum("distill", "run", "--policy", str(locum.policy_file))
         console.print("[bold]4/4[/] Fresh traffic, never seen before")
         round_usd = sum((Decimal(r["cost_usd"]) for r in history(locum.settings.work("demo"))), Decimal(0))
-        after = figures(locum, asyncio.run(traffic(locum.url, work[BEFORE:], "     ", console)), round_usd)
-        before_and_after(before, after, console)
+        fresh = asyncio.run(traffic(locum.url, work[BEFORE:], "     ", console))
+        before_and_after(before, figures(locum, fresh, round_usd), console)
+        console.print(f"Share to the student: {share_told(locum, fresh)}")
         console.print(pointer(locum))
         if keep:
             wait(console)

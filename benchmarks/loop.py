@@ -9,7 +9,8 @@ trigger (`locum distill watch --once`) says that a round is due. The stream wait
 
 It prints, per 500 requests: share to the student, parity (agreement of what the client got with the
 teacher), teacher calls so far (audits included), net spend against all-teacher, and what random routing
-at the same share would have given.
+at the same share would have given; and per bundle, the share that was promised and the share that clients
+got, who say nothing of a temperature.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import random
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from openai import AsyncOpenAI
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from shares import KeptShare, kept_share
 
 from router.contracts.bundles import MANIFEST, Manifest
 from router.contracts.decision import Tier
@@ -87,7 +89,6 @@ async def send(client: AsyncOpenAI, row: Row) -> Served:
         model="intents",
         messages=[{"role": "system", "content": SYSTEM}, {"role": "user", "content": row["text"]}],
         max_tokens=24,
-        temperature=0,
     )
     text = raw.parse().choices[0].message.content or ""
     head = raw.headers
@@ -205,6 +206,7 @@ def table(settings: Settings, seen: Sequence[Served]) -> list[Row]:
     for path in sorted(folder.glob(f"*/{MANIFEST}")):
         made = Manifest.model_validate_json(path.read_bytes())
         evidence = made.thresholds.evidence
+        kept = kept_share(made, [s.tier for s in seen if s.bundle == made.bundle_id])
         rows.append(
             {
                 "name": f"bundle {made.bundle_id}",
@@ -214,6 +216,7 @@ def table(settings: Settings, seen: Sequence[Served]) -> list[Row]:
                 "training_usd": float(made.cost_usd),
                 "accept_threshold": made.thresholds.accept,
                 "certified": evidence.model_dump() if evidence else None,
+                "share_of_clients": asdict(kept) if kept else None,
                 "first_request": next((i for i, s in enumerate(seen) if s.bundle == made.bundle_id), None),
             }
         )
@@ -245,6 +248,9 @@ def show(rows: Sequence[Row], console: Console) -> None:
                 f"{row['random_parity_at_this_share']:.3f}",
             )
     console.print(view)
+    for row in rows:
+        if told := row.get("share_of_clients"):
+            console.print(f"{row['name']}: share to the student {KeptShare(**told)}")
 
 
 def arguments() -> argparse.Namespace:

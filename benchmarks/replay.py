@@ -116,7 +116,7 @@ async def send_all(url: str, items: Sequence[Item], label: str, console: Console
     async def worker() -> None:
         for item in source:
             raw = await client.chat.completions.with_raw_response.create(
-                model=POLICY, messages=[{"role": "user", "content": item.prompt}], temperature=0
+                model=POLICY, messages=[{"role": "user", "content": item.prompt}]
             )
             head = raw.headers
             score = float(head["x-locum-score"]) if "x-locum-score" in head else None
