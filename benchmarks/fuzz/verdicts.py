@@ -11,6 +11,8 @@ from router.wire.sse import DONE, payload, split
 
 SECRET = "sk-teacher-SECRET-20af"
 UPSTREAMS = frozenset({502, 503, 504, 529})
+OURS = "internal error"
+"""How the words begin that a client gets where the proxy itself failed."""
 SURFACES = (
     "/v1/chat/completions",
     "/v1/responses",
@@ -42,7 +44,7 @@ def of_upstream(request: Request, answer: Answer) -> str | None:
     if fault := _of_any(request, answer):
         return fault
     if answer.status >= 500:
-        if answer.status not in UPSTREAMS:
+        if answer.status not in UPSTREAMS and not _claudes(request, answer):
             return f"status {answer.status}"
         return None if _error(answer.body) or not answer.whole else "a failure without an error in its body"
     if answer.whole and answer.status == 200 and answer.is_stream:
@@ -80,6 +82,12 @@ def _stream(request: Request, answer: Answer, *, well: bool) -> str | None:
     if not any(kind in TERMINAL for kind in kinds if isinstance(kind, str)):
         return "a stream without an end"
     return "a failure, though every server is well" if well and kinds[-1] in ("error", "response.failed") else None
+
+
+def _claudes(request: Request, answer: Answer) -> bool:
+    """Whether a 500 is Claude's own failure, which a client of Claude's is told in its words: never one of ours."""
+    error = _error(answer.body) if request.native and answer.status == 500 else None
+    return bool(error) and error["type"] == "api_error" and not error["message"].startswith(OURS)
 
 
 def _error(body: bytes) -> Any:

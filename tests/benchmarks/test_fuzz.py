@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -76,6 +77,8 @@ def test_servers_that_are_well_answer_well_and_the_others_often_do_not(streamed:
 
 
 CHAT = Request(1, b"POST", "/v1/chat/completions")
+CLAUDES = Request(1, b"POST", "/v1/messages", native=True)
+OURS = b'{"type": "error", "error": {"type": "api_error", "message": "internal error; see the log"}}'
 OK = Answer(200, {"content-type": "application/json"}, b"{}", whole=True)
 EVENTS = {"content-type": "text/event-stream"}
 
@@ -91,6 +94,7 @@ def faults() -> Iterator[tuple[Request, Answer, bool]]:
         yield CHAT, Answer(500, {}, error, whole=True), side
         yield CHAT, Answer(200, {}, SECRET.encode(), whole=True), side
         yield CHAT, Answer(200, {"x-a": SECRET}, b"{}", whole=True), side
+    yield CLAUDES, Answer(500, {}, OURS, whole=True), False
     yield CHAT, Answer(502, {}, error, whole=True), True
     yield CHAT, Answer(502, {}, b"<html>", whole=True), False
     yield Request(1, b"", "/v1/chat/completions", keyed=False), OK, True
@@ -109,6 +113,9 @@ def test_refusals_and_failures_of_others_are_no_faults() -> None:
     down = Answer(503, {"content-type": "application/json"}, b'{"error": {"message": "m", "type": "t"}}', whole=True)
     assert of_client(CHAT, refused) is of_client(CHAT, OK) is None
     assert of_upstream(CHAT, refused) is of_upstream(CHAT, down) is None
+    its_own = Answer(500, {}, OURS.replace(b"internal error; see the log", b"Overloaded"), whole=True)
+    assert of_upstream(CLAUDES, its_own) is None
+    assert of_upstream(replace(CLAUDES, native=False), its_own) is not None
     left = Request(1, b"POST", "/v1/chat/completions", leaves_after=2)
     assert of_client(left, Answer()) is None
 
