@@ -93,14 +93,13 @@ def left_of(settings: Settings, *, user: str | None = None, conversation: str | 
         DatasetError: a dataset cannot be read.
     """
     traces = open_eraser(settings).find(user=user, conversation=conversation)
-    who = alias(user) if user is not None else None
-    which = alias(conversation) if conversation is not None else None
+    names = {alias(name) for name in traces.names}
     requests, shown = set(traces.request_ids), dict[str, Sequence[str]]()
     there = registry.datasets(settings.home)
     for at in there:
         for path in _splits(at.folder):
             for row in files.owners(path):
-                if (who and row.user == who) or (which and row.conversation == which):
+                if (row.conversation if user is None else row.user) in names:
                     requests.add(row.request_id)
                 if row.shown:
                     shown[row.request_id] = row.shown

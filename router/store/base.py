@@ -28,10 +28,12 @@ class ScoredRecord(NamedTuple):
 
 
 class Traces(NamedTuple):
-    """What there is of a user or of a conversation: records by id, and conversations that are nobody else's."""
+    """What there is of a user or of a conversation: records by id, and conversations that are nobody else's.
+    ``names``: by which records call them."""
 
     request_ids: tuple[str, ...] = ()
     conversations: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
 
 
 class Records(Protocol):

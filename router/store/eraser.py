@@ -12,6 +12,7 @@ from typing import TypeVar
 from router.errors import StoreError
 from router.store.base import Traces
 from router.store.connection import newer, patiently
+from router.store.pseudonyms import Pseudonyms
 from router.store.reader import BUSY_SECONDS, readable_text
 from router.store.tables import DB_VERSION
 
@@ -24,9 +25,10 @@ RESPONSES_VERSION = 1
 """Of ``router.api.responses.store``, whose file this is."""
 
 _T = TypeVar("_T")
-# ``?1`` is who is looked for. A row that is no JSON any more is theirs where it still names them.
+# ``?1`` is who is looked for, ``?4`` their pseudonym. A row that is no JSON any more is theirs where it names them.
 _NAMED = """CASE WHEN json_valid(body) THEN json_extract(body, '$.{0}')
-    WHEN instr(CAST(body AS TEXT), '"{0}":' || json_quote(?1)) THEN ?1 END"""
+    WHEN instr(CAST(body AS TEXT), '"{0}":' || json_quote(?1)) THEN ?1
+    WHEN instr(CAST(body AS TEXT), '"{0}":' || json_quote(?4)) THEN ?4 END"""
 _WHO, _WHICH = _NAMED.format("user"), _NAMED.format("conversation_id")
 
 
@@ -38,14 +40,24 @@ class SqliteEraser:
 
     def __init__(self, records: Path, responses: Path) -> None:
         self._records, self._responses = records, responses
+        self._pseudonyms = Pseudonyms(records.parent)
 
     def find(self, *, user: str | None = None, conversation: str | None = None) -> Traces:
-        return self._on(self._records, DB_VERSION, lambda db: _find(db, user, conversation)) or Traces()
+        names = self._pseudonyms.all_of(user or conversation or "")
+        column = _WHICH if user is None else _WHO
+        found = self._on(self._records, DB_VERSION, lambda db: _found(db, column, names))
+        return found or Traces(names=frozenset(names))
 
     def erase(self, traces: Traces) -> int:
-        ids, mine = traces.request_ids, sorted(traces.conversations)
-        self._on(self._responses, RESPONSES_VERSION, lambda db: _delete(db, "responses", "conversation", mine))
+        ids, mine = traces.request_ids, traces.conversations
+        self._on(self._responses, RESPONSES_VERSION, lambda db: self._forget(db, mine))
         return self._on(self._records, DB_VERSION, lambda db: _delete(db, "records", "request_id", ids)) or 0
+
+    def _forget(self, db: sqlite3.Connection, conversations: frozenset[str]) -> None:
+        """Answers are kept with their conversation as its client calls it."""
+        there = [str(name) for (name,) in db.execute("SELECT DISTINCT conversation FROM responses")]
+        theirs = [name for name in there if not conversations.isdisjoint(self._pseudonyms.all_of(name))]
+        _delete(db, "responses", "conversation", theirs)
 
     def _on(self, path: Path, version: int, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
         """None where there is no such database."""
@@ -72,23 +84,24 @@ def _opened(path: Path, version: int) -> sqlite3.Connection:
     return db
 
 
-def _find(db: sqlite3.Connection, user: str | None, conversation: str | None) -> Traces:
-    column, value = (_WHO, user) if user is not None else (_WHICH, conversation)
-    found = list(_scan(db, f"SELECT request_id, {_WHICH} FROM records WHERE {column} = ?1", value))
+def _found(db: sqlite3.Connection, column: str, names: tuple[str, ...]) -> Traces:
+    found = list(_scan(db, f"SELECT request_id, {_WHICH} FROM records WHERE {column} IN (?1, ?4)", names))
     conversations = {str(which) for _, which in found if which is not None}
-    if user is not None and conversations:
-        others = _scan(db, f"SELECT request_id, {_WHICH} FROM records WHERE {_WHO} IS NOT ?1", user)
-        conversations.difference_update([str(which) for _, which in others])
-    if conversation is not None:
-        conversations = {conversation}
-    return Traces(tuple(str(request_id) for request_id, _ in found), frozenset(conversations))
+    if column == _WHICH:
+        conversations = set(names)
+    elif conversations:
+        others = f"SELECT request_id, {_WHICH} FROM records WHERE ifnull({_WHO} NOT IN (?1, ?4), TRUE)"
+        conversations.difference_update([str(which) for _, which in _scan(db, others, names)])
+    return Traces(tuple(str(request_id) for request_id, _ in found), frozenset(conversations), frozenset(names))
 
 
-def _scan(db: sqlite3.Connection, query: str, value: object) -> Iterator[tuple[object, object]]:
+def _scan(db: sqlite3.Connection, query: str, names: tuple[str, ...]) -> Iterator[tuple[object, object]]:
     """The query over all records, some of them at a time."""
     last = db.execute("SELECT MAX(seq) FROM records").fetchone()[0] or 0
     for first in range(0, last, SCAN_ROWS):
-        yield from db.execute(f"{query} AND seq > ?2 AND seq <= ?3", (value, first, first + SCAN_ROWS)).fetchall()
+        yield from db.execute(
+            f"{query} AND seq > ?2 AND seq <= ?3", (names[0], first, first + SCAN_ROWS, names[-1])
+        ).fetchall()
 
 
 def _delete(db: sqlite3.Connection, table: str, column: str, values: Sequence[str]) -> int:

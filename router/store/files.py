@@ -7,6 +7,7 @@ into a record is only what the record itself was found to hold.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ MARK = "sha256:"
 LEFT_OUT = "[file]"
 NAMES = frozenset({"data", "file_data"})
 """Under these keys stands what a file holds, in base64 alone."""
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]*+=*\s*")
+_DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w.+-]+=[\w.+-]*)*;base64,")
 
 
 def may_hold_files(body: str) -> bool:
@@ -27,9 +30,15 @@ def may_hold_files(body: str) -> bool:
 
 
 def is_file(key: object, text: str) -> bool:
-    if len(text) < LEAST_CHARS:
-        return False
-    return text.startswith("data:") or (key in NAMES and text.isascii() and " " not in text)
+    return len(text) >= LEAST_CHARS and is_base64(key, text)
+
+
+def is_base64(key: object, text: str) -> bool:
+    """Whether it is a file and nothing else, under this key: what anybody can read in it is no file."""
+    if text.startswith("data:"):
+        begun = _DATA_URL.match(text)
+        return begun is not None and _BASE64.fullmatch(text, begun.end()) is not None
+    return key in NAMES and len(text) >= LEAST_CHARS and text.isascii() and _BASE64.fullmatch(text) is not None
 
 
 def without_files(value: Any, rule: Rule, found: dict[str, str], key: object = None) -> Any:

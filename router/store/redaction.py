@@ -4,7 +4,8 @@ A pattern finds candidates in time linear in the text (no run of characters is s
 a constant number of starts), and where form alone would take order numbers, prices, dates or hashes
 for personal data, a check decides: Luhn and the issuer's range for cards, length and mod 97 for
 IBANs, digit counts for telephone numbers, an address parser for IPv6, mixed characters for secrets.
-It lowers what leaks; it does not promise that nothing does (names and street addresses stay).
+It looks at text as written and as it reads (``router.store.escapes``). It lowers what leaks; it does not promise that
+nothing does (names and street addresses stay).
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from router.store.files import LEAST_CHARS, is_file
+from router.store.escapes import EscapedText
+from router.store.files import is_base64
 
 Found = Iterator[tuple[int, int]]
 LONG_CHARS = 8_192
 PIECE_CHARS, OVERLAP_CHARS = 32_768, 8_192
 LOOK_CHARS = 2**20
 SHORTEST_CHARS = 6
-NAMING = frozenset({"model", "role"})
-"""Keys whose values are names that the wire gives, not what anybody wrote."""
+NAMED_CHARS = 256
+"""A value as long as that at most is looked at beside its key: what a word such as "password" says of it."""
+NUMBERS = 10**7, 10**20
+"""A smaller one holds too few digits for anything personal, a larger one too many."""
 
 
 def _card_ok(match: str) -> bool:
@@ -233,11 +237,28 @@ def redact(text: str, kinds: Collection[str]) -> str:
 def _redacted(text: str, with_digits: _Plan, without: _Plan) -> str:
     if len(text) < SHORTEST_CHARS:
         return text
+    if "\\" in text or "%" in text:
+        text = _redacted_as_read(text, with_digits, without)
     steps = _steps if len(text) <= LOOK_CHARS else _steps_of_pieces
     for label, finder in steps(text, with_digits, without):
         text = _replace(text, finder.spans(text), label)
         if len(text) > LONG_CHARS:
             time.sleep(0)  # a pass holds the interpreter: let the event loop in between two
+    return text
+
+
+def _redacted_as_read(text: str, with_digits: _Plan, without: _Plan) -> str:
+    """Looked for with the escapes read, replaced as it was written: what else stands there stays as it is."""
+    read = EscapedText(text)
+    if not read:
+        return text
+    steps = _steps if len(read.text) <= LOOK_CHARS else _steps_of_pieces
+    for label, finder in steps(read.text, with_digits, without):
+        if found := [read.span(*span) for span in finder.spans(read.text)]:
+            text = _replace(text, iter(found), label)
+            read = EscapedText(text)
+        if len(text) > LONG_CHARS:
+            time.sleep(0)
     return text
 
 
@@ -305,21 +326,57 @@ def _replace(text: str, spans: Found, label: str) -> str:
 
 
 def redact_json(value: Any, kinds: Collection[str]) -> Any:
-    """The same for every string in parsed JSON, as a copy; keys stay, and so do what ``NAMING`` keys hold and
-    files."""
+    """The same for all that parsed JSON says, as a copy: strings, keys, and whole numbers as long as a card's; a value
+    also for what its key says of it. Pictures and sound stay, in base64."""
     return _redacted_json(value, *_finders(tuple(kinds)))
 
 
 def _redacted_json(value: Any, with_digits: _Plan, without: _Plan) -> Any:
     if isinstance(value, str):
-        return value if value.startswith("data:") else _redacted(value, with_digits, without)
+        return value if is_base64(None, value) else _redacted(value, with_digits, without)
     if isinstance(value, dict):
-        return {
-            key: item
-            if isinstance(item, str) and (key in NAMING or (len(item) >= LEAST_CHARS and is_file(key, item)))
-            else _redacted_json(item, with_digits, without)
-            for key, item in value.items()
-        }
+        return _redacted_items(value, with_digits, without)
     if isinstance(value, list | tuple):
         return [_redacted_json(item, with_digits, without) for item in value]
+    if isinstance(value, int | float) and NUMBERS[0] <= abs(value) < NUMBERS[1]:
+        return _redacted_number(value, "", with_digits, without)
     return value
+
+
+def _redacted_items(value: dict[Any, Any], with_digits: _Plan, without: _Plan) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    for key, item in value.items():
+        name = _redacted(key, with_digits, without) if isinstance(key, str) else key
+        if isinstance(item, str) and is_base64(key, item):
+            clean: Any = item
+        elif isinstance(item, str) and len(item) <= NAMED_CHARS and isinstance(name, str) and _tells_of(name):
+            clean = _redacted(f"{name}: {item}", with_digits, without).removeprefix(f"{name}: ")
+        elif isinstance(item, int | float) and NUMBERS[0] <= abs(item) < NUMBERS[1]:
+            clean = _redacted_number(item, f"{name}: ", with_digits, without)
+        else:
+            clean = _redacted_json(item, with_digits, without)
+        found[_free(name, found) if name != key else key] = clean
+    return found
+
+
+def _redacted_number(value: float, before: str, with_digits: _Plan, without: _Plan) -> Any:
+    if isinstance(value, float) and not value.is_integer():
+        return value
+    written = f"{before}{int(value)}"
+    clean = _redacted(written, with_digits, without)
+    return value if clean == written else clean.removeprefix(before)
+
+
+def _tells_of(key: str) -> bool:
+    """Whether a key may say of its value that it is a secret or somebody's number."""
+    lower = key.lower()
+    return _has_one(lower, _NAMED_WORDS) or _has_one(lower, _PHONE_WORDS)
+
+
+def _free(name: str, taken: Collection[Any]) -> str:
+    """Two keys may have held the same kind of thing: neither's value goes for it."""
+    found, n = name, 1
+    while found in taken:
+        n += 1
+        found = f"{name} {n}"
+    return found

@@ -11,6 +11,7 @@ import structlog
 from router.contracts.records import Audit, Record, ReductionReason
 from router.policy.policy import LogPart
 from router.store.damage import reason
+from router.store.pseudonyms import Pseudonyms
 from router.store.queue import Amendment, Drop, Losses
 from router.store.record_json import UNFIT, kept_audit, kept_record
 from router.store.repair import mended, mended_audit, reduced, reduced_audit
@@ -25,8 +26,8 @@ class RecordRows:
     """Makes the rows of one transaction by each policy's rules, and counts what they lack in ``losses``.
     ``files``: those to be kept beside them, by request and mark."""
 
-    def __init__(self, db: sqlite3.Connection, policies: Mapping[str, LogPart]) -> None:
-        self._db, self._policies = db, policies
+    def __init__(self, db: sqlite3.Connection, policies: Mapping[str, LogPart], pseudonyms: Pseudonyms) -> None:
+        self._db, self._policies, self._pseudonyms = db, policies, pseudonyms
         self.losses = Losses()
         self.files: dict[str, dict[str, str]] = {}
 
@@ -50,7 +51,8 @@ class RecordRows:
         rules = self._policies.get(record.policy)
 
         def row(form: Record) -> Row:
-            body = kept_record(form, rules, self._unspelled, self._files_of(record.request_id))
+            files = self._files_of(record.request_id)
+            body = kept_record(form, rules, self._unspelled, files, self._pseudonyms)
             return record.request_id, record.policy, record.created_at, body
 
         yield lambda: row(record)

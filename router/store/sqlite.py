@@ -26,6 +26,7 @@ from router.contracts.records import Audit, Record, ReductionReason
 from router.errors import StoreError
 from router.policy.policy import LogPart, Policy
 from router.store.connection import OwnedFile
+from router.store.pseudonyms import Pseudonyms
 from router.store.queue import Amendment, Drop, Item, Losses, WaitingRecords, resolve
 from router.store.reader import SqliteReader
 from router.store.rows import RecordRows
@@ -77,7 +78,7 @@ class SqliteStore(SqliteReader):
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(path)
-        self._policies = policies
+        self._policies, self._pseudonyms = policies, Pseudonyms(path.parent)
         self._clock = clock
         self._waiting = WaitingRecords(capacity, queue_bytes)
         self._wake = threading.Event()  # set where something may wait that the writer has not seen
@@ -236,6 +237,7 @@ class SqliteStore(SqliteReader):
         times = self._file.times_gone
         db = self._file.current()
         if self._file.times_gone != times:
+            self._pseudonyms.keep()
             self._waiting.lose(Drop.GONE, self._written)
             at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._clock()))
             self._gone = (
@@ -248,7 +250,7 @@ class SqliteStore(SqliteReader):
     def _commit_some(self, db: sqlite3.Connection, items: Sequence[Item]) -> int:
         """One transaction over the first items, and how many it took."""
         end = time.monotonic() + COMMIT_SECONDS
-        done, added, rows = 0, 0, RecordRows(db, self._policies)
+        done, added, rows = 0, 0, RecordRows(db, self._policies, self._pseudonyms)
         with db:
             db.execute("BEGIN IMMEDIATE")
             while done < len(items) and (not done or time.monotonic() < end):

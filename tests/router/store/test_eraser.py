@@ -69,10 +69,10 @@ async def test_a_conversation_is_found_by_its_id_whoever_spoke(tmp_path: Path, m
             store.append(asked(make_record, name, user, conversation))
         await store.flush()
     eraser = open_eraser(settings)
-    assert eraser.find(conversation="c1") == Traces(("a", "b"), frozenset({"c1"}))
+    assert eraser.find(conversation="c1") == Traces(("a", "b"), frozenset({"c1"}), frozenset({"c1"}))
     assert eraser.find(conversation="c3").request_ids == ()
     assert eraser.find(user="jo").conversations == {"c2"}, "c1 is somebody else's too"
-    assert eraser.find(user="%") == Traces()
+    assert eraser.find(user="%").request_ids == ()
 
 
 async def test_responses_that_were_kept_of_a_conversation_go_too(tmp_path: Path, make_record: MakeRecord) -> None:
@@ -93,6 +93,30 @@ async def test_responses_that_were_kept_of_a_conversation_go_too(tmp_path: Path,
 
 def test_where_nothing_was_recorded_nothing_is_found_or_made(tmp_path: Path) -> None:
     eraser = open_eraser(Settings(home=tmp_path))
-    assert eraser.find(user="jo") == Traces()
+    assert eraser.find(user="jo") == Traces(names=frozenset({"jo"}))
     assert eraser.erase(Traces(("a",), frozenset({"c"}))) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_whom_redaction_gave_a_pseudonym_is_found_by_name(tmp_path: Path, make_record: MakeRecord) -> None:
+    """Beside what an older Locum kept of them as it was said; and their stored responses go, which know the name."""
+    settings, who, talk = Settings(home=tmp_path), "ada@example.com", "chat-with-ada@example.com"
+    kept = KeptResponses(tmp_path / "responses.db")
+    kept.open()
+    response: dict[str, Any] = {"id": "resp-1", "previous_response_id": None, "output": [{"text": SAID}]}
+    assert await kept.put(response, [], Terms("me", "default", talk, 1000.0))
+    for redact, names in ((), ("old",)), (("email",), ("new", "newer")):
+        rules = LogPart.model_validate({"redact": redact})
+        with closing(SqliteStore(settings.records_db, {"default": rules}, clock=lambda: 1e6)) as store:
+            for name in names:
+                store.append(asked(make_record, name, who, talk))
+            store.append(asked(make_record, f"other-{len(names)}", "bob@example.com", "d"))
+            await store.flush()
+    eraser = open_eraser(settings)
+    found = eraser.find(user=who)
+    assert found.request_ids == ("old", "new", "newer")
+    assert eraser.find(conversation=talk).request_ids == found.request_ids
+    assert eraser.erase(found) == 3
+    assert await kept.get("resp-1", "me") is None
+    assert len(eraser.find(user="bob@example.com").request_ids) == 2
+    kept.close()

@@ -123,6 +123,7 @@ def test_messages_are_walked_and_left_as_they_were() -> None:
 HOSTILE = [
     "a" * 50, "a@", "1 ", "1-", "0 12 ", "+1 ", "(1", "eyJa.", "sk-", "sk-a", "::", "1.", "://a:", "token=",
     "password is ", "-----BEGIN PRIVATE KEY-----", "bearer ", "DE89 3704 ", "phone no ", "=aB3", "a.", "SG.",
+    "\\", "\\u0040", "\\u005c", "%25", "\\u005cu005c", "a\\u0040",
 ]  # fmt: skip
 
 
@@ -184,3 +185,74 @@ def test_no_look_is_at_more_than_a_piece_of_a_long_text(monkeypatch: pytest.Monk
         text = filler * (2 * LOOK_CHARS) + " anna@example.com"
         assert redact(text, KINDS) == filler * (2 * LOOK_CHARS) + " [EMAIL]"
     assert max(looked) <= LOOK_CHARS + OVERLAP_CHARS
+
+
+def twice(text: str) -> str:
+    """A text inside JSON inside JSON, with every sign that is no letter written as an escape."""
+    inner = "".join(c if c.isalnum() else f"\\u{ord(c):04x}" for c in text)
+    return json.dumps({"body": f'{{"to":"{inner}"}}'})
+
+
+ESCAPED = [
+    ("email", r'{"to":"ada\u0040example.com"}', '{"to":"[EMAIL]"}'),
+    ("email", r'{"to":"\u0061da@example\u002ecom","n":1}', '{"to":"[EMAIL]","n":1}'),
+    ("email", r'{"to":"x\nada@example.com"}', r'{"to":"x\n[EMAIL]"}'),
+    ("email", r'{"to":"ada\u0040example.com', '{"to":"[EMAIL]'),
+    ("email", r"He wrote ```{\"to\":\"ada\\u0040example.com\"}```", r"He wrote ```{\"to\":\"[EMAIL]\"}```"),
+    ("email", r"ada\u005cu0040example.com", "[EMAIL]"),
+    ("email", "https://x.example/?to=ada%40example.com&n=1", "https://x.example/?to=[EMAIL]&n=1"),
+    ("phone", r'{"text":"call\n+49 171 2345678\tnow"}', r'{"text":"call\n[PHONE]\tnow"}'),
+    ("phone", r'{"text":"\u002b49 171 2345678"}', '{"text":"[PHONE]"}'),
+    ("card", r'{"n":"4111\u00201111\u00201111\u00201111"}', '{"n":"[CARD]"}'),
+    ("secret", r'{"password"\u003a "corr3ct-horse"}', r'{"password"\u003a "[SECRET]"}'),
+    ("secret", r'{"k":"\u0073k-proj-Ab12Cd34Ef56Gh78Ij90"}', '{"k":"[SECRET]"}'),
+    ("secret", r"postgres://app:hun\ter2@db/x", "postgres://[SECRET]@db/x"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "expected"), ESCAPED)
+def test_what_is_written_in_escapes_is_replaced_and_what_stands_around_it_is_not(
+    kind: str, text: str, expected: str
+) -> None:
+    assert redact(text, {kind}) == expected
+
+
+@pytest.mark.parametrize(("kind", "text", "_"), PLANTED)
+def test_no_layer_of_json_hides_anything(kind: str, text: str, _: str) -> None:
+    hidden = twice(text)
+    clean = redact(hidden, {kind})
+    assert f"[{kind.upper()}]" in clean
+    if "cut off" not in text:  # a key without an end may go on to the end
+        json.loads(json.loads(clean)["body"])
+
+
+ESCAPES = [r"C:\new\table", "100% of 5%20", r"\u12", r"a\\b", "\\" * 5, r'{"a":"\ud83d\ude00"}']
+
+
+@pytest.mark.parametrize("text", [*INNOCENT, *ESCAPES])
+def test_escapes_of_what_only_looks_like_it_stay(text: str) -> None:
+    assert redact(text, KINDS) == text
+    assert redact(twice(text), KINDS) == twice(text)
+
+
+def test_json_is_looked_at_key_by_key() -> None:
+    body = {
+        "messages": [{"role": "ada@example.com", "content": "data: ada@example.com"}],
+        "metadata": {"ada@example.com": {"model": "bob@example.com"}, "eve@example.com": [4111111111111111]},
+        "tools": [{"function": {"name": "pay", "parameters": {"enum": ["ada@example.com", 4111111111111111.0]}}}],
+        "extra": {"password": "corr3ct-horse", "phone": 4155552671, "token_count": 4155552671, "n": [1e300, 10**30]},
+        "file": {"data": "ada@example.com," * 200},
+    }
+    assert redact_json(body, KINDS) == {
+        "messages": [{"role": "[EMAIL]", "content": "data: [EMAIL]"}],
+        "metadata": {"[EMAIL]": {"model": "[EMAIL]"}, "[EMAIL] 2": ["[CARD]"]},
+        "tools": [{"function": {"name": "pay", "parameters": {"enum": ["[EMAIL]", "[CARD]"]}}}],
+        "extra": {"password": "[SECRET]", "phone": "[PHONE]", "token_count": 4155552671, "n": [1e300, 10**30]},
+        "file": {"data": "[EMAIL]," * 200},
+    }
+
+
+def test_pictures_stay_as_they_are() -> None:
+    picture = "data:image/png;base64," + "4111111111111111" * 100
+    body = {"content": [{"image_url": {"url": picture}}, {"input_audio": {"data": "4111111111111111" * 100}}]}
+    assert redact_json(body, KINDS) == body
