@@ -14,7 +14,7 @@ from router.wire.usage import usage_in
 _INNER = ("message", "output", "response", "completion", "answer", "text", "result")
 
 
-class Said(NamedTuple):
+class LoggedAnswer(NamedTuple):
     """The first of the answers that were given, whole; ``message`` None where there is none."""
 
     message: dict[str, Any] | None
@@ -23,7 +23,7 @@ class Said(NamedTuple):
     model: str = ""
 
 
-def said_in(told: Any) -> Said:
+def said_in(told: Any) -> LoggedAnswer:
     """Reads a chat completion, a message of Anthropic's, a response of OpenAI's Responses, a list of choices or of
     messages, one message, or a text."""
     value = parsed(told)
@@ -37,7 +37,7 @@ def said_in(told: Any) -> Said:
     return _said(value, None)
 
 
-def _in_object(value: Mapping[str, Any]) -> Said:
+def _in_object(value: Mapping[str, Any]) -> LoggedAnswer:
     usage = usage_in(value)
     counted = usage.usage if usage is not None and usage.whole else None
     model = value.get("model") if isinstance(value.get("model"), str) else ""
@@ -54,24 +54,24 @@ def _in_object(value: Mapping[str, Any]) -> Said:
     ) is not None:
         return said_in(inner)
     else:  # some application's own object, such as what it parsed the answer to
-        return Said(None, usage=counted, model=str(model or ""))
+        return LoggedAnswer(None, usage=counted, model=str(model or ""))
     return found._replace(usage=counted, model=str(model or ""))
 
 
-def _said_items(items: list[Any], status: Any) -> Said:
+def _said_items(items: list[Any], status: Any) -> LoggedAnswer:
     messages = messages_of([i for i in items if mapping(i).get("type") != "reasoning"])
     texts = [m["content"] for m in messages if isinstance(m.get("content"), str)]
     calls = [call for m in messages for call in m.get("tool_calls", [])]
     return _said({"role": "assistant", "content": "\n".join(texts) or None, "tool_calls": calls}, status)
 
 
-def _said(told: Any, finish: Any) -> Said:
+def _said(told: Any, finish: Any) -> LoggedAnswer:
     found = messages_of(told)
     if not found:
-        return Said(None)
+        return LoggedAnswer(None)
     message = {name: value for name, value in found[-1].items() if value not in (None, [])}
     message = {**message, "role": "assistant", "content": message.get("content")}
     if not says_anything(message):
-        return Said(None)
+        return LoggedAnswer(None)
     usual = "tool_calls" if message.get("tool_calls") else "stop"
-    return Said(message, finish_of(finish) or usual)
+    return LoggedAnswer(message, finish_of(finish) or usual)

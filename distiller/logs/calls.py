@@ -23,7 +23,7 @@ class Source(StrEnum):
     CSV = "csv"
 
 
-class Unused(StrEnum):
+class SkipReason(StrEnum):
     """Why a line, or a call in it, is not used. A closed set; the words are for people."""
 
     BROKEN = "no JSON: broken off or damaged"
@@ -77,4 +77,4 @@ class HalfCall:
     source: Source = Source.OPENAI
 
 
-Found = LoggedCall | HalfCall | Unused
+Found = LoggedCall | HalfCall | SkipReason

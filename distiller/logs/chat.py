@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distiller.logs.answers import Said, said_in
-from distiller.logs.calls import Found, HalfCall, LoggedCall, Source, Unused
+from distiller.logs.answers import LoggedAnswer, said_in
+from distiller.logs.calls import Found, HalfCall, LoggedCall, SkipReason, Source
 from distiller.logs.messages import messages_of, says_anything
 from distiller.logs.values import dollars, first, mapping, moment, seconds_between, text, usage_of
 from router.contracts.records import Usage
@@ -54,7 +54,7 @@ def _half(line: dict[str, Any]) -> Found:
         return HalfCall(pair, "request", line)
     if "response" in line or "result" in line or "error" in line:
         return HalfCall(pair, "answer", line)
-    return Unused.UNKNOWN
+    return SkipReason.UNKNOWN
 
 
 def joined(request: Mapping[str, Any], answer: Mapping[str, Any]) -> Found:
@@ -62,9 +62,9 @@ def joined(request: Mapping[str, Any], answer: Mapping[str, Any]) -> Found:
     body = mapping(request.get("body")) or mapping(request.get("params"))
     told = mapping(answer.get("response")) or mapping(answer.get("result"))
     if answer.get("error") or told.get("type") in ("errored", "canceled", "expired"):
-        return Unused.FAILED
+        return SkipReason.FAILED
     if isinstance(status := told.get("status_code"), int) and status >= 400:
-        return Unused.FAILED
+        return SkipReason.FAILED
     said = mapping(told.get("body")) or mapping(told.get("message"))
     facts = {**said, "id": said.get("id") or told.get("request_id") or answer.get("id")}
     return call_of(Source.OPENAI, facts, body, said)
@@ -76,9 +76,9 @@ def call_of(source: Source, facts: Mapping[str, Any], body: Mapping[str, Any], a
     Where nothing else was, the last of the messages is the answer, as in examples to tune on."""
     facts = {name: value for name, value in mapping(answer).items() if name in _OF_ANSWER} | dict(facts)
     if "embedding" in str(facts.get("object", "")) or "embedding" in str(body.get("model") or facts.get("model") or ""):
-        return Unused.NO_CALL
+        return SkipReason.NO_CALL
     messages = messages_of(first(body, ("messages", "input", "prompt", "contents", "question", "instruction", "text")))
-    said = said_in(answer) if answer is not None else Said(None)
+    said = said_in(answer) if answer is not None else LoggedAnswer(None)
     if said.message is None and isinstance(facts.get("choices"), list):
         said = said_in(dict(facts))
     if said.message is None and answer is None and messages and messages[-1]["role"] == "assistant":
@@ -87,11 +87,11 @@ def call_of(source: Source, facts: Mapping[str, Any], body: Mapping[str, Any], a
     if system is not None and messages and messages[0]["role"] not in ("system", "developer"):
         messages = [*(m | {"role": "system"} for m in messages_of(system)), *messages]
     if facts.get("error") and said.message is None:
-        return Unused.FAILED
+        return SkipReason.FAILED
     if not any(m["role"] == "user" and says_anything(m) for m in messages):
-        return Unused.NO_REQUEST
+        return SkipReason.NO_REQUEST
     if said.message is None:
-        return Unused.NO_ANSWER
+        return SkipReason.NO_ANSWER
     model = text(first(facts, ("model", "model_name"))) or said.model or text(body.get("model")) or ""
     request = {"model": model, "messages": messages, **{name: body[name] for name in SHAPING if body.get(name)}}
     start, metadata = moment(first(facts, TIMES)), mapping(first(facts, ("metadata",)) or body.get("metadata"))

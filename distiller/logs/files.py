@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from distiller.logs.calls import Unused
+from distiller.logs.calls import SkipReason
 from router.errors import DatasetError
 
 STDIN = Path("-")
@@ -31,7 +31,7 @@ _WIDE = (b"\xff\xfe", b"\xfe\xff")
 _TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?P<end>"?)|[{}\[\]]', re.DOTALL)
 _BETWEEN = re.compile(rb"[\s,\[\]]*+")
 
-Content = bytes | dict[str, str] | Unused
+Content = bytes | dict[str, str] | SkipReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class LogFile:
         except (EOFError, gzip.BadGzipFile, OSError) as e:
             if isinstance(e, OSError) and not isinstance(e, gzip.BadGzipFile):
                 raise unreadable(self.path, e) from e
-            yield Line(Unused.BROKEN, self._end)
+            yield Line(SkipReason.BROKEN, self._end)
 
     def close(self) -> None:
         self._file.close()
@@ -97,8 +97,8 @@ class LogFile:
 
     def json_lines(self) -> Iterator[Line]:
         while (line := self._line()) is not None:
-            if isinstance(line, Unused) or line.strip():
-                yield Line(line if isinstance(line, Unused) else line.strip(), self._end)
+            if isinstance(line, SkipReason) or line.strip():
+                yield Line(line if isinstance(line, SkipReason) else line.strip(), self._end)
 
     def rows(self) -> Iterator[Line]:
         """CSV by its first row's names; a row may go over several lines."""
@@ -111,11 +111,11 @@ class LogFile:
             except StopIteration:
                 return
             except csv.Error:
-                yield Line(Unused.BROKEN, self._end)
+                yield Line(SkipReason.BROKEN, self._end)
                 continue
             if any(cell.strip() for cell in row):
                 whole = len(row) <= len(names)
-                yield Line(dict(zip(names, row, strict=False)) if whole else Unused.BROKEN, self._end)
+                yield Line(dict(zip(names, row, strict=False)) if whole else SkipReason.BROKEN, self._end)
 
     def objects(self) -> Iterator[Line]:
         """The elements of an array, or objects one after the other, however they are laid out."""
@@ -133,7 +133,7 @@ class LogFile:
             more = self._file.read(max(PIECE_BYTES, len(buffer) - start))
             buffer, start, at_end = (buffer[start:] + more).removeprefix(_BOM), 0, not more
         if buffer[start:].strip():
-            yield Line(Unused.BROKEN if at_end else Unused.TOO_LONG, self._end)
+            yield Line(SkipReason.BROKEN if at_end else SkipReason.TOO_LONG, self._end)
 
     def _dialect(self) -> type[csv.Dialect]:
         head = self._file.peek(HEAD_BYTES)[:HEAD_BYTES].split(b"\n")[0]
@@ -145,10 +145,10 @@ class LogFile:
 
     def _texts(self) -> Iterator[str]:
         while (line := self._line()) is not None:
-            if not isinstance(line, Unused):
+            if not isinstance(line, SkipReason):
                 yield line.decode("utf-8", "replace").replace("\x00", "")
 
-    def _line(self) -> bytes | Unused | None:
+    def _line(self) -> bytes | SkipReason | None:
         """The next line with its end; None behind the last. What is too long is read over."""
         line: bytes = self._file.readline(MOST_BYTES + 1)
         if not line:
@@ -157,7 +157,7 @@ class LogFile:
         self._take(line, len(line))
         while long and not line.endswith(b"\n") and (line := self._file.readline(PIECE_BYTES)):
             self._take(line, len(line))
-        return Unused.TOO_LONG if long else line.removeprefix(_BOM) if first else line
+        return SkipReason.TOO_LONG if long else line.removeprefix(_BOM) if first else line
 
     def _take(self, data: bytes, size: int) -> None:
         self._hash.update(data)

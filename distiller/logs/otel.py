@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from distiller.logs.calls import Found, Source, Unused
+from distiller.logs.calls import Found, SkipReason, Source
 from distiller.logs.chat import call_of
 from distiller.logs.values import first, mapping, parsed
 
@@ -60,10 +60,10 @@ def _call(span: Mapping[str, Any]) -> Found:
     operation = str(facts.get("gen_ai.operation.name") or "").lower()
     kind = str(facts.get("openinference.span.kind") or "").upper()
     if operation in _OTHERS or kind not in _CHAT_KINDS or not _of_a_model(facts):
-        return Unused.NO_CALL
+        return SkipReason.NO_CALL
     asked, said = _texts(span, facts)
     if facts.get("error.type") and not said:
-        return Unused.FAILED
+        return SkipReason.FAILED
     system = first(facts, ("gen_ai.system_instructions",))
     body: dict[str, Any] = {"messages": asked, **_parameters(facts)}
     if system is not None:

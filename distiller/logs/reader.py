@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from distiller.logs import chat, otel, tracers
-from distiller.logs.calls import Found, HalfCall, LoggedCall, Source, Unused
+from distiller.logs.calls import Found, HalfCall, LoggedCall, SkipReason, Source
 from distiller.logs.files import Content
 from distiller.logs.values import parsed
 from router.wire import json_text
@@ -29,26 +29,26 @@ _COLUMNS = {
 
 def calls_in(content: Content, only: Source | None = None) -> Iterator[Found]:
     """What a line holds: one call or several, half of one, or why it is not used. ``only``: lines of this format."""
-    if isinstance(content, Unused):
+    if isinstance(content, SkipReason):
         yield content
         return
     line = content if isinstance(content, dict) else _object(content)
-    if isinstance(line, Unused):
+    if isinstance(line, SkipReason):
         yield line
         return
     for found in _read(line, is_row=isinstance(content, dict)):
         other = only is not None and isinstance(found, LoggedCall | HalfCall) and found.source is not only
-        yield Unused.OTHER_FORMAT if other else found
+        yield SkipReason.OTHER_FORMAT if other else found
 
 
-def _object(data: bytes) -> dict[str, Any] | Unused:
+def _object(data: bytes) -> dict[str, Any] | SkipReason:
     try:
         value, _ = json_text.loads(data)
     except ValueError:
-        return Unused.BROKEN
+        return SkipReason.BROKEN
     if not isinstance(value, dict):
-        return Unused.UNKNOWN
-    return Unused.TOO_DEEP if data.count(b"[") + data.count(b"{") > DEEPEST and _is_deep(value) else value
+        return SkipReason.UNKNOWN
+    return SkipReason.TOO_DEEP if data.count(b"[") + data.count(b"{") > DEEPEST and _is_deep(value) else value
 
 
 def _is_deep(value: dict[str, Any]) -> bool:
@@ -62,7 +62,7 @@ def _is_deep(value: dict[str, Any]) -> bool:
 def _read(line: Mapping[str, Any], *, is_row: bool) -> Iterator[Found]:
     if otel.looks_like(line):
         found = list(otel.read(line))
-        yield from found or [Unused.NO_CALL]
+        yield from found or [SkipReason.NO_CALL]
     elif tracers.is_langfuse(line):
         yield from tracers.read_langfuse(line)
     elif tracers.is_litellm(line):
@@ -72,7 +72,7 @@ def _read(line: Mapping[str, Any], *, is_row: bool) -> Iterator[Found]:
     elif chat.looks_like(line):
         yield chat.read(dict(line))
     else:
-        yield Unused.UNKNOWN
+        yield SkipReason.UNKNOWN
 
 
 def _row(row: Mapping[str, Any]) -> Found:
@@ -88,7 +88,7 @@ def _row(row: Mapping[str, Any]) -> Found:
         facts["prompt"] = facts.pop("user")
     body: dict[str, Any] = {name: facts[name] for name in ("messages", "prompt", "input", "system") if name in facts}
     if not body or not {"output", "messages"} & {_COLUMNS.get(name, name) for name in named}:
-        return Unused.UNKNOWN
+        return SkipReason.UNKNOWN
     return chat.call_of(Source.CSV, facts, body, facts.get("output"))
 
 
@@ -108,15 +108,17 @@ class HalfCalls:
         if row is None:
             line = orjson.dumps(half.line, default=str)
             kept = self._db.execute("INSERT OR IGNORE INTO halves VALUES (?, ?, ?)", (half.pair, half.side, line))
-            return None if kept.rowcount else Unused.DUPLICATE
+            return None if kept.rowcount else SkipReason.DUPLICATE
         self._db.execute("DELETE FROM halves WHERE pair = ?", (half.pair,))
         partner = orjson.loads(row[0])
         return chat.joined(half.line, partner) if half.side == "request" else chat.joined(partner, half.line)
 
-    def left(self) -> Counter[Unused]:
+    def left(self) -> Counter[SkipReason]:
         """Those whose other half never came."""
         rows = self._db.execute("SELECT side, COUNT(*) FROM halves GROUP BY side ORDER BY side DESC").fetchall()
-        return Counter({Unused.NO_ANSWER if side == "request" else Unused.NO_PARTNER: count for side, count in rows})
+        return Counter(
+            {SkipReason.NO_ANSWER if side == "request" else SkipReason.NO_PARTNER: count for side, count in rows}
+        )
 
     def close(self) -> None:
         self._db.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from distiller.logs.calls import Found, LoggedCall, Source, Unused
+from distiller.logs.calls import Found, LoggedCall, SkipReason, Source
 from distiller.logs.chat import call_of
 from distiller.logs.values import dollars, first, mapping, parsed, text, usage_of
 
@@ -33,9 +33,9 @@ def read_litellm(line: Mapping[str, Any]) -> Found:
     """One row of ``LiteLLM_SpendLogs``, or a standard logging payload."""
     kind = str(line.get("call_type") or "").removeprefix("a").removesuffix("_aresponses")
     if "embedding" in kind or not any(word in kind for word in _CHAT_CALLS):
-        return Unused.NO_CALL
+        return SkipReason.NO_CALL
     if str(line.get("status") or "success").lower() not in ("success", "200"):
-        return Unused.FAILED
+        return SkipReason.FAILED
     sent = mapping(line.get("proxy_server_request"))
     body = mapping(line.get("model_parameters")) | (mapping(sent.get("body")) or sent)
     if messages := parsed(line.get("messages")):
@@ -61,7 +61,7 @@ def read_langfuse(line: Mapping[str, Any]) -> Iterator[Found]:
             yield (
                 _observation(about | {k: v for k, v in one.items() if v is not None})
                 if isinstance(one, dict)
-                else Unused.NO_CALL
+                else SkipReason.NO_CALL
             )
         return
     yield _observation(line)
@@ -69,9 +69,9 @@ def read_langfuse(line: Mapping[str, Any]) -> Iterator[Found]:
 
 def _observation(line: Mapping[str, Any]) -> Found:
     if str(line.get("type") or "GENERATION").upper() != "GENERATION":
-        return Unused.NO_CALL
+        return SkipReason.NO_CALL
     if str(line.get("level") or "").upper() == "ERROR":
-        return Unused.FAILED
+        return SkipReason.FAILED
     sent = parsed(line.get("input"))
     body = mapping(first(line, ("modelParameters", "model_parameters")))
     if isinstance(sent, dict) and "messages" in sent:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distiller.logs.calls import Unused
+from distiller.logs.calls import SkipReason
 from distiller.logs.files import MOST_BYTES, Content, LogFile
 from router.errors import DatasetError
 
@@ -80,7 +80,7 @@ def test_tables_are_read_by_their_first_row(tmp_path: Path) -> None:
         assert isinstance(first, dict)
         assert first["text"].replace("\r", "") == f'two{sign}\nlines "so"'
         assert second == {"text": "short", "label": "b"}
-        assert last is Unused.BROKEN
+        assert last is SkipReason.BROKEN
 
 
 def test_a_packed_file_that_was_cut_keeps_what_came_before(tmp_path: Path) -> None:
@@ -91,13 +91,13 @@ def test_a_packed_file_that_was_cut_keeps_what_came_before(tmp_path: Path) -> No
     path.write_bytes(packed[: len(packed) // 2])
     found = read(path)
     assert len(found) > 1000
-    assert found[-1] is Unused.BROKEN
+    assert found[-1] is SkipReason.BROKEN
 
 
 def test_an_array_that_was_cut_keeps_what_came_before(tmp_path: Path) -> None:
     path = tmp_path / "log.json"
     path.write_bytes(json.dumps(ROWS).encode()[:-20])
-    assert plain(read(path)) == [*ROWS[:4], Unused.BROKEN]
+    assert plain(read(path)) == [*ROWS[:4], SkipReason.BROKEN]
 
 
 def test_a_line_beyond_all_measure_is_passed_over(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_line_beyond_all_measure_is_passed_over(tmp_path: Path) -> None:
         file.write(b"\n" + LINES)
     found = read(path)
     assert plain(found[:5]) == plain(found[6:]) == ROWS
-    assert found[5] is Unused.TOO_LONG
+    assert found[5] is SkipReason.TOO_LONG
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe{\x00}\x00", b"PK\x03\x04\x00\x00\x00", b"\x00\x01\x02"])

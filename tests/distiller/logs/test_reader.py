@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from distiller.logs.calls import Found, LoggedCall, Source, Unused
+from distiller.logs.calls import Found, LoggedCall, SkipReason, Source
 from distiller.logs.reader import calls_in
 from tests.distiller.logs.lines import (
     ASKED,
@@ -56,12 +56,12 @@ def test_a_batch_is_joined_whichever_half_comes_first() -> None:
 
 
 def test_halves_that_stay_alone_are_counted() -> None:
-    assert found_in(BATCH, {**BATCH_ANSWER, "custom_id": "another"}) == [Unused.NO_ANSWER, Unused.NO_PARTNER]
+    assert found_in(BATCH, {**BATCH_ANSWER, "custom_id": "another"}) == [SkipReason.NO_ANSWER, SkipReason.NO_PARTNER]
 
 
 def test_a_refused_request_of_a_batch_failed() -> None:
     refused = {**BATCH_ANSWER, "response": {"status_code": 400, "body": {"error": {"message": "no"}}}}
-    assert found_in(BATCH, refused) == [Unused.FAILED]
+    assert found_in(BATCH, refused) == [SkipReason.FAILED]
 
 
 def test_sources_costs_users_and_tasks_are_read() -> None:
@@ -75,9 +75,9 @@ def test_sources_costs_users_and_tasks_are_read() -> None:
 
 
 def test_spans_that_are_no_calls_are_counted() -> None:
-    assert Unused.NO_CALL in found_in(OTLP)
-    assert found_in({**LANGFUSE, "type": "SPAN"}) == [Unused.NO_CALL]
-    assert found_in({**LITELLM, "call_type": "aembedding"}) == [Unused.NO_CALL]
+    assert SkipReason.NO_CALL in found_in(OTLP)
+    assert found_in({**LANGFUSE, "type": "SPAN"}) == [SkipReason.NO_CALL]
+    assert found_in({**LITELLM, "call_type": "aembedding"}) == [SkipReason.NO_CALL]
 
 
 def test_a_trace_with_its_observations_is_read() -> None:
@@ -91,37 +91,37 @@ def test_a_trace_with_its_observations_is_read() -> None:
     }
     found = found_in(trace)
     assert call(found).user == "ann"
-    assert found[1:] == [Unused.NO_CALL]
+    assert found[1:] == [SkipReason.NO_CALL]
 
 
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"messages": [', Unused.BROKEN),
-        (b"not json at all", Unused.BROKEN),
-        (b"[1, 2]", Unused.UNKNOWN),
-        (b'"text"', Unused.UNKNOWN),
-        (b"null", Unused.UNKNOWN),
-        (b"{}", Unused.UNKNOWN),
-        (b'{"level": "info", "msg": "started"}', Unused.UNKNOWN),
-        (b"\xff\xfe\x00", Unused.BROKEN),
-        (json.dumps({**STORED, "choices": []}).encode(), Unused.NO_ANSWER),
-        (json.dumps({**STORED, "choices": [{"message": {"content": None}}]}).encode(), Unused.NO_ANSWER),
-        (json.dumps({**PAIR, "response": None}).encode(), Unused.NO_ANSWER),
-        (json.dumps({**PAIR, "response": {}}).encode(), Unused.NO_ANSWER),
-        (json.dumps({**PAIR, "response": {"error": {"message": "overloaded"}}}).encode(), Unused.NO_ANSWER),
-        (json.dumps({"messages": ASKED}).encode(), Unused.NO_ANSWER),
-        (json.dumps({"messages": [SAID]}).encode(), Unused.NO_REQUEST),
-        (json.dumps({"messages": None, "response": COMPLETION}).encode(), Unused.NO_REQUEST),
-        (json.dumps({**LITELLM, "messages": "{}", "response": "{}"}).encode(), Unused.NO_REQUEST),
-        (json.dumps({**LITELLM, "status": "failure"}).encode(), Unused.FAILED),
-        (json.dumps({**LANGFUSE, "output": None}).encode(), Unused.NO_ANSWER),
-        (json.dumps({**LANGFUSE, "level": "ERROR"}).encode(), Unused.FAILED),
-        (b'{"messages": ' + b"[" * 5000 + b"]" * 5000 + b"}", Unused.BROKEN),
-        (b'{"messages": ' + b"[" * 400 + b"]" * 400 + b"}", Unused.TOO_DEEP),
+        (b'{"messages": [', SkipReason.BROKEN),
+        (b"not json at all", SkipReason.BROKEN),
+        (b"[1, 2]", SkipReason.UNKNOWN),
+        (b'"text"', SkipReason.UNKNOWN),
+        (b"null", SkipReason.UNKNOWN),
+        (b"{}", SkipReason.UNKNOWN),
+        (b'{"level": "info", "msg": "started"}', SkipReason.UNKNOWN),
+        (b"\xff\xfe\x00", SkipReason.BROKEN),
+        (json.dumps({**STORED, "choices": []}).encode(), SkipReason.NO_ANSWER),
+        (json.dumps({**STORED, "choices": [{"message": {"content": None}}]}).encode(), SkipReason.NO_ANSWER),
+        (json.dumps({**PAIR, "response": None}).encode(), SkipReason.NO_ANSWER),
+        (json.dumps({**PAIR, "response": {}}).encode(), SkipReason.NO_ANSWER),
+        (json.dumps({**PAIR, "response": {"error": {"message": "overloaded"}}}).encode(), SkipReason.NO_ANSWER),
+        (json.dumps({"messages": ASKED}).encode(), SkipReason.NO_ANSWER),
+        (json.dumps({"messages": [SAID]}).encode(), SkipReason.NO_REQUEST),
+        (json.dumps({"messages": None, "response": COMPLETION}).encode(), SkipReason.NO_REQUEST),
+        (json.dumps({**LITELLM, "messages": "{}", "response": "{}"}).encode(), SkipReason.NO_REQUEST),
+        (json.dumps({**LITELLM, "status": "failure"}).encode(), SkipReason.FAILED),
+        (json.dumps({**LANGFUSE, "output": None}).encode(), SkipReason.NO_ANSWER),
+        (json.dumps({**LANGFUSE, "level": "ERROR"}).encode(), SkipReason.FAILED),
+        (b'{"messages": ' + b"[" * 5000 + b"]" * 5000 + b"}", SkipReason.BROKEN),
+        (b'{"messages": ' + b"[" * 400 + b"]" * 400 + b"}", SkipReason.TOO_DEEP),
     ],
 )  # fmt: skip
-def test_every_line_that_is_not_used_says_why(line: bytes, reason: Unused) -> None:
+def test_every_line_that_is_not_used_says_why(line: bytes, reason: SkipReason) -> None:
     assert found_in(line) == [reason]
 
 
@@ -189,7 +189,7 @@ def test_the_same_call_has_the_same_key_and_others_have_others() -> None:
 
 def test_only_one_format_can_be_asked_for() -> None:
     line = json.dumps(STORED).encode()
-    assert list(calls_in(line, Source.LITELLM)) == [Unused.OTHER_FORMAT]
+    assert list(calls_in(line, Source.LITELLM)) == [SkipReason.OTHER_FORMAT]
     assert isinstance(next(calls_in(line, Source.OPENAI)), LoggedCall)
 
 
@@ -210,8 +210,8 @@ def test_rows_are_read_by_the_names_of_their_columns() -> None:
     assert (one.at, one.model) == (AT, "gpt-5")
     table = {k: v if isinstance(v, str) else json.dumps(v) for k, v in LITELLM.items()}
     assert call(list(calls_in(table))).source is Source.LITELLM
-    assert list(calls_in({"text": "hi", "label": ""})) == [Unused.NO_ANSWER]
-    assert list(calls_in({"a": "1", "b": "2"})) == [Unused.UNKNOWN]
+    assert list(calls_in({"text": "hi", "label": ""})) == [SkipReason.NO_ANSWER]
+    assert list(calls_in({"a": "1", "b": "2"})) == [SkipReason.UNKNOWN]
 
 
 def test_the_responses_form_is_read() -> None:
