@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from router.wire.sse import (
     logprobs_of,
     payload,
     read,
+    says_something,
     split,
     tokens_of,
     work,
@@ -52,6 +54,8 @@ LATER = 1
 ``Quiet`` it is needed, since that knows this worker's clients alone, and waits for a moment only."""
 LOGPROBS: Mapping[str, Any] = {"logprobs": True}
 END = b"data: [DONE]\n\n"
+LAST_EVENTS_SECONDS = 2.0
+"""How long a stream whose answer has ended is waited for: its token counts are still to come, and its end."""
 
 
 def request_for(backend: Backend, exchange: Exchange, *, streamed: bool, later: bool = False) -> dict[str, Any]:
@@ -145,15 +149,18 @@ def _read(
     exchange: Exchange, backend: Backend, kind: AnswerKind, reply: Reply, *, wish: Mapping[str, Any], began: float
 ) -> WholeAnswer:
     found, readable, strict = _parsed(backend, reply.body)
+    terms = AnswerTerms.of(exchange.chat.body, backend.label)
+    more = len(found["choices"]) > terms.choices  # than were asked for
+    found["choices"] = found["choices"][: terms.choices]
     entries = entries_of(found["choices"][0]) if kind is AnswerKind.SERVED and _recorded(exchange, backend) else None
     said = [assembled({**choice, "logprobs": None}) for choice in found["choices"]]
-    usage, changed = usage_in(found), not strict
+    usage, changed = usage_in(found), more or not strict
     if not _in_own_words(exchange, backend):
-        changed |= mended(found, said, AnswerTerms.of(exchange.chat.body, backend.label))
+        changed |= mended(found, said, terms)
     hold = exchange.policy.accept.hold_tokens
     choices = tuple(_seen(backend, choice, a, hold) for choice, a in zip(found["choices"], said, strict=True))
     first = choices[0]
-    whole = readable and reply.whole and said[0].whole and said[0].finish_reason is not None
+    whole = readable and reply.whole and not more and said[0].whole and said[0].finish_reason is not None
     if kind is AnswerKind.SERVED:
         exchange.owe(backend, (choice.message for choice in choices))
     content = reply.body
@@ -258,11 +265,24 @@ class Relay:
         self._held: Signals | None = None
         self.signalled: Signals | None = None  # by who looked closer at the whole answer than this does
         self._began = time.perf_counter()
+        self._until = 0.0
 
     @property
     def unbooked(self) -> bool:
         """Whether something was said of which no answer was made."""
         return self.collected.tokens > 0 and not self._booked
+
+    async def more(self, stream: EventStream) -> bytes:
+        """The next events, as ``stream.read``. Once all that was asked for has ended only those that come soon, since
+        some servers then leave the stream open: its counts, and that it is done."""
+        if self._repair is None or self.collected.finish_reason is None or not self._repair.over:
+            return await stream.read()
+        self._until = self._until or time.monotonic() + LAST_EVENTS_SECONDS
+        try:
+            async with asyncio.timeout(self._until - time.monotonic()):
+                return await stream.read()
+        except TimeoutError:
+            return b""
 
     def reached(self, tokens: int) -> bool:
         """Whether so many tokens have come, or all that will."""
@@ -305,10 +325,16 @@ class Relay:
         elif self._halves.waiting:
             self._note(self._halves.join(chunk))
             changed = True
-        if self._repair is None:
-            self.collected.add(chunk)
-        else:
+        said = bool(chunk.get("choices"))
+        if self._repair is not None:
             changed |= self._repair.take(chunk)
+        elif self.collected.finish_reason is not None and says_something(chunk):
+            self._note(False)
+            return b""
+        else:
+            self.collected.add(chunk)
+        if said and not chunk["choices"] and not chunk.get("usage"):
+            return b""  # what it said was not asked for, or came after the end
         changed |= chunk.pop(USAGE_SO_FAR, None) is not None
         if not self._wants_usage and is_usage_only(chunk):
             return b""

@@ -40,6 +40,7 @@ _READ_CHARS = 32_768
 """How far back from an answer's end a loop of words is looked for."""
 _WORDS_TO_TELL, _GRAM, _LEAST_DISTINCT = 60, 4, 0.35
 _BLANK_CHARS = 8
+_TEXT = frozenset({"role", "content", "reasoning", "reasoning_content", "reasoning_details"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class AskedForm:
     it, as far as that can be told. ``limited``: the client set the length itself, so an answer cut there is as asked.
     ``outside`` tells of a whole message that it is none of the answers that there are, where these are known;
     ``kinds``: personal data that it must not hold. ``closed_only``: it must be one of those, and nothing else is asked.
+    ``tools``: it may call some, which the client offered.
     """
 
     json: bool = False
@@ -58,14 +60,12 @@ class AskedForm:
     outside: Callable[[Message], bool] | None = None
     kinds: tuple[str, ...] = ()
     closed_only: bool = False
+    tools: bool = False
 
     @property
     def closed(self) -> bool:
         """Whether the answers are a closed set: such a one is short, and is looked at whole."""
         return self.schema is not None or self.outside is not None
-
-
-_FREE, _LIMITED = AskedForm(), AskedForm(limited=True)
 
 
 @dataclass(slots=True)
@@ -91,16 +91,19 @@ class AnswerSoFar:
 def wanted(body: Mapping[str, Any]) -> AskedForm:
     """Reads what the request asks of the answer's form. Malformed parts count as not asked."""
     limited = body.get("max_tokens") is not None or body.get("max_completion_tokens") is not None
+    tools = bool(body.get("tools") or body.get("functions"))
     form = body.get("response_format")
     kind = form.get("type") if isinstance(form, dict) else None
     if not isinstance(form, dict) or kind not in ("json_object", "json_schema"):
-        return _LIMITED if limited else _FREE
-    return AskedForm(json=True, schema=schema_of(body), limited=limited)
+        return AskedForm(limited=limited, tools=tools)
+    return AskedForm(json=True, schema=schema_of(body), limited=limited, tools=tools)
 
 
 def structural(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:
     """What is wrong with an answer whatever the question was; None where nothing is."""
     text, calls = seen.text, seen.message.get("tool_calls")
+    if calls and not want.tools:
+        return Deferral.OUTSIDE if want.outside else Deferral.SCHEMA
     if calls and not want.outside:
         return Deferral.SCHEMA if seen.complete and not _calls_parse(calls) else None
     if seen.message.get("refusal") or seen.finish_reason == "content_filter" or _refuses(text):
@@ -116,9 +119,22 @@ def out_of_set(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:
     """Whether a whole answer is none of a closed set, cut off or not."""
     if not seen.complete:
         return None
-    if want.outside is not None and want.outside(seen.message):
+    if want.outside is not None and (_beside(seen.message, want) or want.outside(seen.message)):
         return Deferral.OUTSIDE
-    return Deferral.SCHEMA if want.schema is not None and not _as_asked(seen.text, want.schema) else None
+    if want.schema is None:
+        return None
+    return Deferral.SCHEMA if _beside(seen.message, want) or not _as_asked(seen.text, want.schema) else None
+
+
+def _beside(message: Message, want: AskedForm) -> bool:
+    """Whether a message says anything beside its text and the thoughts before it, and calls that may be made."""
+    told = _TEXT | {"tool_calls"} if want.tools else _TEXT
+    return any(not _is_empty(value) for key, value in message.items() if key not in told)
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether nothing is said: servers name fields that they do not fill."""
+    return not value or (isinstance(value, dict) and all(map(_is_empty, value.values())))
 
 
 def _misshapen(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:

@@ -23,18 +23,20 @@ Head = dict[str, Any]
 class AnswerTerms:
     """What of a request says how its answer is told. ``model``: who is asked; ``forced``: a tool was asked for, and
     OpenAI's own answer may then end in ``stop``; ``older``: by one that knows functions and no tools; ``usage``: a
-    stream ends with token counts."""
+    stream ends with token counts; ``choices``: so many were asked for."""
 
     model: str
     forced: bool = False
     older: bool = False
     usage: bool = False
+    choices: int = 1
 
     @classmethod
     def of(cls, body: Mapping[str, Any], model: str, *, usage: bool = False) -> AnswerTerms:
         choice = body.get("tool_choice")
         forced = isinstance(choice, dict) or choice == "required"
-        return cls(model, forced, bool(body.get("functions")) and not body.get("tools"), usage)
+        older = bool(body.get("functions")) and not body.get("tools")
+        return cls(model, forced, older, usage, max(1, count(body.get("n")) or 1))
 
     def finish(self, told: Any, calls: bool, *, older: bool = False) -> str | None:
         """Why an answer ends, by what is ``told``: with calls where it has some, and only then. ``older``: it calls a

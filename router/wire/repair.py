@@ -29,7 +29,7 @@ from router.wire.form import (
     probable,
 )
 from router.wire.halves import TEXTS
-from router.wire.sse import piece_of
+from router.wire.sse import piece_of, says_something
 from router.wire.usage import TELL_USAGE
 
 _TOLD_ANEW = TEXTS | {"role", "tool_calls", "function_call"}
@@ -67,6 +67,11 @@ class Repair:
         self._head: Head = {}
         self._counted = False
 
+    @property
+    def over(self) -> bool:
+        """Whether each choice that was asked for has ended."""
+        return all((known := self._choices.get(n)) and known.ended for n in range(self._terms.choices))
+
     def take(self, chunk: dict[str, Any]) -> bool:
         """Takes a chunk, and tells it anew where that must be (changes ``chunk``). Whether it did."""
         if (choice := self._goes_on(chunk)) is not None:
@@ -84,7 +89,9 @@ class Repair:
         fresh = []
         for n, choice in enumerate(choices):
             if isinstance(choice, dict):
-                fresh.append(self._taken(n, choice))
+                at = n if (index := number(choice.get("index"))) is None else index
+                if (found := self._taken(at, choice)) is not None:
+                    fresh.append(found)
             elif choice is not None:
                 self._first.whole = False
         if [*map(id, fresh)] == [*map(id, choices)]:
@@ -101,13 +108,9 @@ class Repair:
         get = choice.get
         if type(delta := get("delta")) is not dict or len(delta) != 1 or type(text := delta.get("content")) is not str:
             return None
-        if (
-            not text
-            or type(at := get("index")) is not int
-            or at
-            or 0 not in self._choices
-            or get("finish_reason") is not None
-        ):
+        if not text or type(at := get("index")) is not int or at or get("finish_reason") is not None:
+            return None
+        if (known := self._choices.get(0)) is None or known.ended:
             return None
         if get("usage") is not None or any(map(chunk.get, TELL_USAGE)) or not is_headed(chunk):
             return None
@@ -140,9 +143,16 @@ class Repair:
                 self._counted, changed = usage is not None, True
         return changed
 
-    def _taken(self, n: int, choice: dict[str, Any]) -> dict[str, Any]:
-        at = n if (index := number(choice.get("index"))) is None else index
-        if (known := self._choices.get(at)) is None:
+    def _taken(self, at: int, choice: dict[str, Any]) -> dict[str, Any] | None:
+        """The choice as it is told. None where nobody asked for it, or it has ended: what is said then is no answer
+        that anybody looked at, but counts may be there."""
+        known = self._choices.get(at)
+        if not 0 <= at < self._terms.choices or (known is not None and known.ended):
+            self._first.note(choice)
+            if says_something({"choices": [{**choice, "finish_reason": None}]}):
+                self._first.whole = False
+            return None
+        if known is None:
             known = self._choices[at] = _Choice(Assembly(choice=at) if at else self._first)
         assembly, told = known.assembly, choice.get("finish_reason")
         pieces = assembly.add_choice(choice)

@@ -368,3 +368,34 @@ def test_nesting_that_cannot_be_written_again_breaks_nothing(proxy: World, tmp_p
                 assert "internal error" not in response.text
                 upstream.always()
     assert ask(proxy).status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("counted", [True, False])
+def test_an_answer_that_has_ended_is_not_kept_from_its_client_by_a_stream_left_open(
+    proxy: World, counted: bool, path: str
+) -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    end = chunk(finish="stop", usage=usage) if counted else chunk(finish="stop")
+    never = threading.Event()
+    proxy.teacher.always(raw=ROLE + WORDS + end, headers=EVENTS, then=(never, b""))
+    try:
+        answer = ask(proxy, path, model="locum/teacher", stream=True)
+        assert proxy.teacher.seen[-1].left.wait(30)
+    finally:
+        never.set()
+    whole = {"messages": b"event: message_stop", "responses": b"event: response.completed"}
+    assert whole.get(path, DONE) in answer.content and ENDS.get(path, b'"error"') not in answer.content
+    record = proxy.record(answer.headers["x-locum-request-id"])
+    [served] = record.answers
+    assert (record.status, served.broken, served.usage.estimated) == (200, False, not counted)
+
+
+def test_choices_that_nobody_asked_for_do_not_leave(proxy: World) -> None:
+    said = [
+        {"index": n, "message": {"role": "assistant", "content": f"no {n}"}, "finish_reason": "stop"} for n in (0, 1)
+    ]
+    answers(proxy.teacher, {"id": "x", "model": "m", "choices": said})
+    answer = ask(proxy, model="locum/teacher")
+    assert [choice["message"]["content"] for choice in answer.json()["choices"]] == ["no 0"]
+    assert proxy.record(answer.headers["x-locum-request-id"]).answers[0].broken

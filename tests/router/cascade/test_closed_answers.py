@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from distiller.evaluation.answers import Asker
 from distiller.evaluation.grading import question
 from router.judges.judge import Judges
 from router.policy.policy import load_policy
+from router.wire.sse import encode
 from tests.fakes import World, collected, until, world
 
 LABELS = ["card_arrival", "lost card", "refund"]
@@ -74,6 +76,40 @@ def test_an_answer_outside_the_set_is_the_teachers_to_give(
     assert message["content"] == "from the teacher"
     assert proxy.record(answer.headers["x-locum-request-id"]).deferral == cause
     assert counted(proxy, cause) == before + 1
+
+
+CALL = {"index": 0, "id": "c", "type": "function", "function": {"name": "remove", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "beside", [{"tool_calls": [CALL]}, {"annotations": [{"title": "other"}]}, {"audio": {"transcript": "other"}}]
+)
+def test_nor_does_a_label_with_something_beside_it(proxy: World, beside: dict[str, Any], stream: bool) -> None:
+    proxy.student.always(text="refund", message=beside, deltas=({"content": "refund"}, beside))
+    proxy.teacher.always(text="from the teacher")
+    answer = ask(proxy, stream=stream)
+    assert answer.headers["x-locum-tier"] == "teacher" and "remove" not in answer.text and "other" not in answer.text
+    assert proxy.record(answer.headers["x-locum-request-id"]).deferral == "outside"
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_nothing_leaves_after_the_label_has_ended(proxy: World, index: int) -> None:
+    """Neither of it, nor of a choice that nobody asked for, however late it comes."""
+    read, label = threading.Event(), {"index": 0, "delta": {"content": "refund"}, "finish_reason": "stop"}
+    late = {"index": index, "delta": {"content": " or lost card"}, "finish_reason": "stop"}
+    then = (read, encode({"choices": [late]}) + b"data: [DONE]\n\n")
+    proxy.student.always(raw=encode({"choices": [label]}), then=then, headers={"content-type": "text/event-stream"})
+    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    told = b""
+    with httpx.stream("POST", f"{proxy.url}/v1/chat/completions", json=body, timeout=60) as answer:
+        for piece in answer.iter_bytes():
+            told += piece
+            read.set()
+    assert collected(told).message["content"] == "refund" and b"lost card" not in told
+    assert told.endswith(b"data: [DONE]\n\n")
+    [served] = proxy.record(answer.headers["x-locum-request-id"]).answers
+    assert (served.tier, served.message["content"], served.broken) == ("student", "refund", True)
 
 
 def test_a_task_whose_answers_are_free_is_held_to_no_label(proxy: World) -> None:

@@ -11,6 +11,8 @@ from router.contracts.decision import Deferral
 from router.judges.soundness import AskedForm, structural, wanted
 from tests.router.answers import FREE, JSON_TEAM, TEAM, seen
 
+TOOLS = AskedForm(tools=True)
+
 
 @pytest.mark.parametrize(
     "text",
@@ -167,10 +169,34 @@ def call(arguments: str, name: str = "f") -> dict[str, Any]:
 
 
 def test_tool_calls_need_a_name_and_arguments_that_parse() -> None:
-    assert structural(seen(None, "tool_calls", tool_calls=[call('{"x": 1}')]), FREE) is None
+    assert structural(seen(None, "tool_calls", tool_calls=[call('{"x": 1}')]), TOOLS) is None
     for bad in (call('{"x": '), call("[1]"), call("{}", name=""), {"id": "1"}):
-        assert structural(seen(None, "tool_calls", tool_calls=[bad]), FREE) is Deferral.SCHEMA
-    assert structural(seen(None, None, tool_calls=[call('{"x": ')]), FREE) is None
+        assert structural(seen(None, "tool_calls", tool_calls=[bad]), TOOLS) is Deferral.SCHEMA
+    assert structural(seen(None, None, tool_calls=[call('{"x": ')]), TOOLS) is None
+
+
+def test_a_call_of_a_tool_that_nobody_offered_is_no_answer() -> None:
+    said = seen("It is sunny.", "tool_calls", tool_calls=[call('{"x": 1}')])
+    assert structural(said, wanted({"messages": []})) is Deferral.SCHEMA
+    for offered in ({"tools": [{"type": "function"}]}, {"functions": [{"name": "f"}]}):
+        assert structural(said, wanted(offered)) is None
+
+
+@pytest.mark.parametrize(
+    ("beside", "away"),
+    [
+        ({"annotations": [{"url": "http://x"}]}, True),
+        ({"audio": {"transcript": "more"}}, True),
+        ({"parts": [{"type": "image_url"}]}, True),
+        ({"annotations": [], "audio": None, "provider_specific_fields": {"refusal": None}}, False),
+        ({"reasoning_content": "It asks for a team.", "refusal": None}, False),
+    ],
+)
+def test_an_answer_of_a_closed_set_is_its_text_alone(beside: dict[str, Any], away: bool) -> None:
+    label, form = AskedForm(outside=lambda message: False), seen('{"team": "cards"}', **beside)
+    assert structural(seen("cards", **beside), label) is (Deferral.OUTSIDE if away else None)
+    assert structural(form, JSON_TEAM) is (Deferral.SCHEMA if away else None)
+    assert structural(seen("cards", **beside), FREE) is None
 
 
 def test_what_is_wanted_is_read_from_the_request() -> None:

@@ -110,11 +110,40 @@ def test_text_alone_says_who_speaks_where_nobody_did_before() -> None:
 
 def test_each_choice_is_told_apart() -> None:
     second = chunk({"content": "two"}, choice={"index": 1})
-    left, changed, said = told(chunk(ROLE), second, ORDINARY, chunk({}, "stop"))
+    left, changed, said = told(
+        chunk(ROLE), second, ORDINARY, chunk({}, "stop"), terms=AnswerTerms.of({"n": 2}, "label")
+    )
     assert changed == [False, True, False, False]
     assert left[1]["choices"][0]["delta"] == {"role": "assistant", "content": "two"}
     assert said.message["content"] == "one"
     assert [(c["choices"][0]["index"], c["choices"][0]["finish_reason"]) for c in left[4:]] == [(1, "stop")]
+
+
+@pytest.mark.parametrize(
+    ("late", "whole"),
+    [
+        (chunk({"content": " more"}), False),
+        (chunk({"content": " more"}, "stop"), False),
+        (chunk({"tool_calls": [call(0, "look", "{}", "a")]}, "tool_calls"), False),
+        (chunk({"audio": {"transcript": "more"}}), False),
+        (chunk({"content": "other"}, choice={"index": 1}), False),
+        (chunk({"content": "other"}, choice={"index": -1}), False),
+        (chunk({"role": "assistant", "content": ""}, "stop"), True),  # said twice, as some do
+    ],
+)
+def test_nothing_is_told_of_a_choice_that_has_ended_or_that_nobody_asked_for(late: dict[str, Any], whole: bool) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    left, _, said = told(chunk(ROLE), ORDINARY, chunk({}, "stop"), {**late, "usage": usage})
+    assert left[3:] == [{**HEAD, "choices": [], "usage": usage}]
+    assert (said.message, said.whole, said.usage_told) == ({"role": "assistant", "content": "one"}, whole, usage)
+
+
+def test_a_stream_is_over_once_each_choice_that_was_asked_for_has_ended() -> None:
+    repair = Repair(Assembly(), AnswerTerms.of({"n": 2}, "label"))
+    for at in (0, 1):
+        assert not repair.over
+        repair.take(chunk({"content": "one"}, "stop", {"index": at}))
+    assert repair.over
 
 
 def test_usage_and_model_count_wherever_they_stand() -> None:
