@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ LONGEST_EVENT_BYTES = 32 * 2**20
 """What one event may hold, and what may come before the first word: pictures come as one event of many megabytes."""
 LONGEST_UNPACKED_BYTES = 128 * 2**20
 """What a stream may hold that comes compressed (a thousand times what was sent), or through who may unpack it."""
+LAST_EVENTS_SECONDS = 2.0
+"""How long a stream is waited for whose answer has ended."""
 LARGE_PIECE_BYTES = 2**14
 """Pieces longer than this come from a server that does not wait for its own words."""
 
@@ -33,13 +36,14 @@ class EventStream:
     """``failed`` is told of each failure after ``begin``. An event that tells an error is never given out: it is
     raised once those before it were read."""
 
-    __slots__ = ("_backend", "_cutter", "_error", "_failed", "_first", "_stream", "done")
+    __slots__ = ("_backend", "_cutter", "_error", "_failed", "_first", "_stream", "_until", "done")
 
     def __init__(self, backend: Backend, stream: Stream, failed: Callable[[], None]) -> None:
         self.done = False
         self._backend, self._stream, self._failed, self._cutter = backend, stream, failed, Cutter()
         self._first = b""
         self._error: Told | None = None
+        self._until = 0.0
 
     @property
     def headers(self) -> Pairs:
@@ -85,6 +89,16 @@ class EventStream:
                 raise
         self.done = self.done or ends(events)
         return events
+
+    async def last(self) -> bytes:
+        """As ``read``, once the answer has ended: its counts, and that it is done, if they come soon. Some servers
+        then leave the stream open."""
+        self._until = self._until or time.monotonic() + LAST_EVENTS_SECONDS
+        try:
+            async with asyncio.timeout(self._until - time.monotonic()):
+                return await self.read()
+        except TimeoutError:
+            return b""
 
     def failed(self, what: str) -> UpstreamError:
         """The failure that it is where who reads on finds ``what`` the backend did."""

@@ -256,7 +256,7 @@ class Cascade:
         wish = wished(exchange, backend)
         events = await self._tiers.open(backend, body, exchange.waited, wished=wish, owner=exchange.chat.owner)
         try:
-            while batch := await relay.more(events):
+            while batch := await (events.last() if relay.over else events.read()):
                 held += await relay.passed(events, batch)
                 if not exchange.committed:
                     if hold and not relay.reached(hold):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from router.wire.sse import (
     says_something,
     split,
     tokens_of,
+    without_logprobs,
     work,
 )
 from router.wire.threads import LARGE_BYTES, aside
@@ -54,8 +54,6 @@ LATER = 1
 ``Quiet`` it is needed, since that knows this worker's clients alone, and waits for a moment only."""
 LOGPROBS: Mapping[str, Any] = {"logprobs": True}
 END = b"data: [DONE]\n\n"
-LAST_EVENTS_SECONDS = 2.0
-"""How long a stream whose answer has ended is waited for: its token counts are still to come, and its end."""
 
 
 def request_for(backend: Backend, exchange: Exchange, *, streamed: bool, later: bool = False) -> dict[str, Any]:
@@ -150,8 +148,7 @@ def _read(
 ) -> WholeAnswer:
     found, readable, strict = _parsed(backend, reply.body)
     terms = AnswerTerms.of(exchange.chat.body, backend.label)
-    more = len(found["choices"]) > terms.choices  # than were asked for
-    found["choices"] = found["choices"][: terms.choices]
+    found["choices"], more = found["choices"][: terms.choices], len(found["choices"]) > terms.choices
     entries = entries_of(found["choices"][0]) if kind is AnswerKind.SERVED and _recorded(exchange, backend) else None
     said = [assembled({**choice, "logprobs": None}) for choice in found["choices"]]
     usage, changed = usage_in(found), more or not strict
@@ -232,15 +229,6 @@ def shown(found: dict[str, Any], backend: Backend, *, logprobs: bool) -> dict[st
     return found
 
 
-def without_logprobs(found: dict[str, Any]) -> bool:
-    """Takes token probabilities out of an answer or a chunk. Whether there were any."""
-    choices, there = found.get("choices"), False
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict):
-            there |= choice.pop("logprobs", None) is not None
-    return there
-
-
 class Relay:
     """One stream on its way to the client: which events leave, in which form, and what they add up to.
 
@@ -265,24 +253,16 @@ class Relay:
         self._held: Signals | None = None
         self.signalled: Signals | None = None  # by who looked closer at the whole answer than this does
         self._began = time.perf_counter()
-        self._until = 0.0
 
     @property
     def unbooked(self) -> bool:
         """Whether something was said of which no answer was made."""
         return self.collected.tokens > 0 and not self._booked
 
-    async def more(self, stream: EventStream) -> bytes:
-        """The next events, as ``stream.read``. Once all that was asked for has ended only those that come soon, since
-        some servers then leave the stream open: its counts, and that it is done."""
-        if self._repair is None or self.collected.finish_reason is None or not self._repair.over:
-            return await stream.read()
-        self._until = self._until or time.monotonic() + LAST_EVENTS_SECONDS
-        try:
-            async with asyncio.timeout(self._until - time.monotonic()):
-                return await stream.read()
-        except TimeoutError:
-            return b""
+    @property
+    def over(self) -> bool:
+        """Whether all that was asked for has ended."""
+        return self.collected.finish_reason is not None and self._repair is not None and self._repair.over
 
     def reached(self, tokens: int) -> bool:
         """Whether so many tokens have come, or all that will."""
@@ -376,8 +356,7 @@ class Relay:
         return event if all(line.startswith(COMMENT) for line in event.splitlines() if line) else b""
 
     def _ending(self) -> bytes:
-        if self._halves.waiting:
-            self._note(False)
+        self._note(not self._halves.waiting)
         return b"".join(map(encode, self._repair.rest())) if self._repair is not None else b""
 
     def _written(self, event: bytes, chunk: dict[str, Any]) -> bytes:

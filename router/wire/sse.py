@@ -217,6 +217,15 @@ def is_usage_only(chunk: Mapping[str, Any]) -> bool:
     return not chunk.get("choices") and isinstance(chunk.get("usage"), dict)
 
 
+def without_logprobs(found: dict[str, Any]) -> bool:
+    """Takes token probabilities out of an answer or a chunk. Whether there were any."""
+    choices, there = found.get("choices"), False
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            there |= choice.pop("logprobs", None) is not None
+    return there
+
+
 def entries_of(choice: Any) -> list[Any]:
     """What one choice (of an answer or of a chunk) tells of its tokens, as it came."""
     logprobs = choice.get("logprobs") if isinstance(choice, dict) else None
