@@ -18,6 +18,7 @@ from router.errors import (
     UpstreamUnreachable,
 )
 
+LONGEST_REST_SECONDS = 60.0
 OWNERS = 256
 """So many clients are told apart by a circuit breaker; the rest counts as one."""
 
@@ -179,9 +180,13 @@ _NONE = _Counted()
 
 
 class ProcessRests:
-    """One process's ``Rests``: for ``longest_seconds`` at most, whatever a backend says."""
+    """One process's ``Rests``: for ``longest_seconds`` at most, whatever a backend says. It may have said so of one
+    request or one client alone, and then shuts out all others for no longer; where it meant everybody, one request
+    in so many seconds finds that out."""
 
-    def __init__(self, longest_seconds: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, longest_seconds: float = LONGEST_REST_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._longest_seconds, self._clock = longest_seconds, clock
         self._until: dict[Hashable, tuple[float, UpstreamError]] = {}
 

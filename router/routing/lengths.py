@@ -59,7 +59,7 @@ class AuditedLengths:
         self._all = _Pairs()
         self._tasks: dict[str, _Pairs] = {}
 
-    def add(self, record: Record) -> None:
+    def observe(self, record: Record) -> None:
         """Takes an audited record into account; one that tells nothing is passed over."""
         pair = _pair(record)
         if pair is None:

@@ -1,9 +1,8 @@
 """Holds what serves to the policy's promise: thresholds and audit rate follow the audits as they come in.
 
-One guard stands over each policy and its live bundle. It reads the audits in the order in which their verdicts
-were written down, so that every worker, and every restart, comes to the same state from the same records;
-bundles are never pooled. With a ``parity`` objective it replaces the bundle's thresholds by those that its
-``Monitor`` holds; under any other it only watches and tells.
+One guard stands over each policy and its live bundle. It follows the audits in the order in which their verdicts
+were written down; bundles are never pooled. With a ``parity`` objective it replaces the bundle's thresholds by those
+that its ``Monitor`` holds; under any other it only watches and tells.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 
 import structlog
 from pydantic import ValidationError
@@ -28,13 +26,11 @@ from router.policy.policy import Policy
 from router.routing.decision import audit_rate
 from router.scoring.scorer import Scorer
 from router.scoring.statistics.monitor import AuditedRequest, Monitor, RunningParity
+from router.served.audits import AuditReader
 from router.settings import Settings
-from router.store.base import Records
 
 log = structlog.get_logger(__name__)
 
-PAGE = 200
-"""Audits read at a time, off the event loop."""
 CONFIDENCE = 0.95
 """Of the bounds that are shown where the objective names none."""
 BY_TEACHER = frozenset({Reason.CAPABILITY, Reason.AFFINITY})
@@ -109,8 +105,8 @@ class AuditSampling:
 
 
 class BundleWatch:
-    """One bundle's audits, read so far. Without a ``parity`` objective it counts what the client got, and holds
-    nothing to it."""
+    """One bundle's audits; of its policy's it was told as many as ``seen``. Without a ``parity`` objective it counts
+    what the client got, and holds nothing to it."""
 
     def __init__(self, policy: Policy, live: LiveBundle, since: float) -> None:
         assert live.bundle and live.scorer and live.thresholds
@@ -138,6 +134,7 @@ class BundleWatch:
 
     def observe(self, record: Record) -> None:
         """Takes the next audited record of the policy into account."""
+        self.seen += 1
         if record.bundle != self.bundle:
             return
         if self.monitor is None:
@@ -156,7 +153,7 @@ class Guard:
     Args:
         base: what serves by the bundle's own word.
         canary: that is a canary's: what is found goes to a file of its own, and to no metric.
-        records: the log, read in pages off the event loop.
+        audits: the policy's, which others read along with it.
         changed: told every ``live`` that differs from the one before.
     """
 
@@ -166,17 +163,18 @@ class Guard:
         settings: Settings,
         *,
         base: Callable[[], LiveBundle],
-        records: Records,
+        audits: AuditReader,
         metrics: Metrics,
         changed: Callable[[LiveBundle], None] = lambda live: None,
         canary: bool = False,
     ) -> None:
         self._policy, self._settings = policy, settings
         self._canary = canary
-        self._base, self._records, self._metrics, self._changed = base, records, metrics, changed
+        self._base, self._audits, self._metrics, self._changed = base, audits, metrics, changed
         self._from, self._live = LiveBundle(), LiveBundle()
         self._watch: BundleWatch | None = None
         self._told: GuardReport | None = None
+        self._told_of = 0
         self._problem = ""
 
     @property
@@ -204,15 +202,18 @@ class Guard:
         base = self._base()
         try:
             if base.bundle is None or base.scorer is None or base.thresholds is None:
-                self._watch = None
+                self._leave()
                 return
             if self._watch is None or self._watch.bundle != base.bundle:
-                self._watch = await asyncio.to_thread(self._begin, base, base.bundle)
-            before = self._watch.seen
-            while await asyncio.to_thread(self._read, self._watch):
-                pass
-            if self._told is None or self._watch.seen != before or self._told.bundle != self._watch.bundle:
-                await self._publish(self._watch)
+                self._leave()
+                watch = await asyncio.to_thread(self._begin, base, base.bundle)
+                await self._audits.follow(watch, watch.since)
+                self._watch = watch
+            async with self._audits.up_to_date():
+                told, seen = self._told, self._watch.seen
+                if told is None or seen != self._told_of or told.bundle != self._watch.bundle:
+                    await self._publish(self._watch)
+                    self._told_of = seen
             self._problem = ""
         except (StoreError, OSError, ValidationError) as e:
             if str(e) != self._problem:
@@ -225,13 +226,10 @@ class Guard:
             self._policy, live, read_manifest(self._settings.bundles(self._policy.name), bundle).created_at
         )
 
-    def _read(self, watch: BundleWatch) -> bool:
-        """Takes in a page of audits; whether there may be more."""
-        page = list(islice(self._records.audits(self._policy.name, watch.seen, watch.since), PAGE))
-        for at, record in page:
-            watch.observe(record)
-            watch.seen = at
-        return len(page) == PAGE
+    def _leave(self) -> None:
+        if self._watch is not None:
+            self._audits.leave(self._watch)
+            self._watch = None
 
     def _held(self, base: LiveBundle) -> LiveBundle:
         """What the bundle says, with what its audits say instead."""

@@ -27,11 +27,11 @@ from router.policy.policy import Policy, load_policy
 from router.routing.policy_state import RoutingState
 from router.routing.state.base import SharedState
 from router.scoring.text.encoder import Encoder
+from router.served.audits import BEFORE_SECONDS, AuditReader
 from router.served.canary_split import CanarySplit
 from router.served.catalog import Catalog
 from router.served.expenses import count_before
 from router.served.guard import Guard
-from router.served.lengths import LengthWatch
 from router.settings import Settings
 from router.store.base import Records
 
@@ -42,13 +42,14 @@ Stamp = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class ServedPolicy:
-    """One policy as it is served: edits of its file replace all of it but ``routing``."""
+    """One policy as it is served: edits of its file replace all of it but ``routing`` and ``audits``."""
 
     cascade: Cascade
     watcher: BundleWatcher
     split: CanarySplit
     following: tuple[asyncio.Task[None], ...]
     routing: RoutingState
+    audits: AuditReader
 
     async def stop(self) -> None:
         for task in self.following:
@@ -115,7 +116,7 @@ class Policies:
         if self._state.alone:
             self._state.know_spending(False)
         for policy in self.policies:
-            self._served[policy.name] = await self._serve(policy, RoutingState(policy, self._state))
+            self._served[policy.name] = await self._serve(policy, *await self._begun(policy))
         self._publish()
 
     async def stop(self) -> None:
@@ -154,8 +155,8 @@ class Policies:
         wanted = self._policies | {path: policy}
         self._check(wanted)
         kept = self._served.get(policy.name)
-        routing = kept.routing if kept else RoutingState(policy, self._state)
-        fresh = await self._serve(policy, routing)
+        routing, audits = (kept.routing, kept.audits) if kept else await self._begun(policy)
+        fresh = await self._serve(policy, routing, audits)
         routing.follow(policy)
         gone = self._served.pop(old.name)
         self._policies, self._served[policy.name] = wanted, fresh
@@ -176,7 +177,13 @@ class Policies:
             PolicyBackends(policy, self._env)
             check_judges(policy, self._env)
 
-    async def _serve(self, policy: Policy, routing: RoutingState) -> ServedPolicy:
+    async def _begun(self, policy: Policy) -> tuple[RoutingState, AuditReader]:
+        """What a policy knows as long as it is served, however its file changes."""
+        routing, audits = RoutingState(policy, self._state), AuditReader(policy.name, self.shared.store)
+        await audits.follow(routing.lengths, time.time() - BEFORE_SECONDS)
+        return routing, audits
+
+    async def _serve(self, policy: Policy, routing: RoutingState, audits: AuditReader) -> ServedPolicy:
         metrics, students = self.shared.metrics, students_of(policy, self._settings, self._env)
         watcher = BundleWatcher(
             policy,
@@ -189,7 +196,7 @@ class Policies:
             policy,
             self._settings,
             base=lambda: watcher.live,
-            records=self.shared.store,
+            audits=audits,
             metrics=metrics,
             changed=lambda live: self._swapped(policy, live),
         )
@@ -197,26 +204,27 @@ class Policies:
         metrics.observe_policy(policy.name, objective=goal.kind, target=goal.target)
         self._swapped(policy, watcher.live)
         backends = PolicyBackends(policy, self._env)
-        split = self._split(policy, guard, students, backends)
+        split = self._split(policy, guard, students, backends, audits)
         await watcher.refresh()
         await guard.refresh()
         await split.refresh()
         judges = judges_of(policy, self._env, self.shared.tiers, partial(self._encoders, "static"))
         cascade = Cascade(policy, backends, split, routing, self.shared, judges=judges)
-        lengths = LengthWatch(policy.name, self.shared.store, routing.lengths)
         following = (
             background(watcher.run(), f"bundles of {policy.name}"),
             background(guard.run(), f"guard over {policy.name}"),
             background(split.run(), f"canaries of {policy.name}"),
-            background(lengths.run(), f"lengths of {policy.name}"),
+            background(audits.run(), f"audits of {policy.name}"),
         )
-        return ServedPolicy(cascade, watcher, split, following, routing)
+        return ServedPolicy(cascade, watcher, split, following, routing, audits)
 
-    def _split(self, policy: Policy, guard: Guard, students: Students, backends: PolicyBackends) -> CanarySplit:
+    def _split(
+        self, policy: Policy, guard: Guard, students: Students, backends: PolicyBackends, audits: AuditReader
+    ) -> CanarySplit:
         """What serves: the live bundle, and canaries."""
         canary = BundleWatcher(policy, self._settings, students=students, encoders=self._encoders, canary=True)
-        records, metrics, tiers = self.shared.store, self.shared.metrics, self.shared.tiers
-        trial = Guard(policy, self._settings, base=lambda: canary.live, records=records, metrics=metrics, canary=True)
+        metrics, tiers = self.shared.metrics, self.shared.tiers
+        trial = Guard(policy, self._settings, base=lambda: canary.live, audits=audits, metrics=metrics, canary=True)
         declared = policy.distil.trial
 
         def changed(bundle: str | None) -> None:

@@ -182,6 +182,29 @@ async def test_anothers_account_need_not_rest(upstream: FakeUpstream, tiers: Bac
     assert await whole(tiers, other) == 200
 
 
+WEEKS = [{"retry-after": "1e9"}, {"retry-after": "604800"}, {"retry-after-ms": "86400000"}, {}]
+
+
+@pytest.mark.parametrize("said", WEEKS)
+async def test_who_is_told_to_wait_for_days_shuts_nobody_out_for_more_than_a_minute(
+    upstream: FakeUpstream, teacher: Backend, said: dict[str, str]
+) -> None:
+    now = 1000.0
+    tiers = BackendClient(Wires(), ProcessBreakers(), ProcessRests(clock=lambda: now))
+    upstream.seen.clear()
+    upstream.always(status=429, headers=said, error={"message": "Please try again in 72h0m0s."})
+    for later, asked in ((0.0, 1), (59.0, 1), (1.5, 2)):
+        now += later
+        with pytest.raises(UpstreamRateLimited) as caught:
+            await whole(tiers, teacher)
+        assert len(upstream.seen) == asked
+        assert asked == 2 or later == 0 or int(caught.value.retry_after or 0) <= 60
+    upstream.always()
+    now += 61
+    assert await whole(tiers, teacher) == 200
+    await tiers.close()
+
+
 async def test_an_account_without_quota_is_neither_waited_for_nor_left_alone(
     upstream: FakeUpstream, tiers: BackendClient, teacher: Backend
 ) -> None:

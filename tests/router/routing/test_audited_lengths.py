@@ -31,9 +31,9 @@ def test_a_task_with_enough_audits_has_its_own_ratio_and_others_the_policys(make
     lengths = AuditedLengths()
     assert lengths.expected("label", SAID) == (SAID, LengthBasis.STUDENT)
     for _ in range(LEAST_PAIRS):
-        lengths.add(audited(make_record, 300, task="label"))
+        lengths.observe(audited(make_record, 300, task="label"))
     for _ in range(LEAST_PAIRS - 1):
-        lengths.add(audited(make_record, 20, task="rare"))
+        lengths.observe(audited(make_record, 20, task="rare"))
     assert lengths.expected("label", SAID) == (replace(SAID, output_tokens=300), LengthBasis.TASK)
     pooled = round((300 * LEAST_PAIRS + 20 * (LEAST_PAIRS - 1)) / (2 * LEAST_PAIRS - 1))
     for task in ("rare", "unheard of", None):
@@ -44,7 +44,7 @@ def test_the_newest_audits_hold(make_record: MakeRecord) -> None:
     lengths = AuditedLengths()
     for tokens in (900, 40):
         for _ in range(KEPT_PAIRS):
-            lengths.add(audited(make_record, tokens))
+            lengths.observe(audited(make_record, tokens))
     assert lengths.expected(None, SAID)[0].output_tokens == 40
 
 
@@ -63,8 +63,8 @@ def test_what_tells_nothing_of_lengths_is_passed_over(make_record: MakeRecord, c
     assert cut.audit is not None and cut.audit.answer is not None
     cut.audit.answer.finish_reason = None
     for _ in range(2 * LEAST_PAIRS):
-        lengths.add(audited(make_record, 900, **changes))
-        lengths.add(cut)
+        lengths.observe(audited(make_record, 900, **changes))
+        lengths.observe(cut)
     assert lengths.expected(None, SAID) == (SAID, LengthBasis.STUDENT)
 
 

@@ -28,6 +28,7 @@ from router.scoring.model import Example
 from router.scoring.scorer import Scorer
 from router.scoring.statistics.monitor import AuditedRequest
 from router.scoring.text.features import extract
+from router.served.audits import AuditReader
 from router.served.guard import AuditSampling, Guard, Stage
 from router.settings import Settings
 from router.store.sqlite import SqliteStore
@@ -71,7 +72,11 @@ class Home:
             publish(self.settings, bundle, BEFORE)
 
     def guard(self, **changes: Any) -> Guard:
-        values = {"base": lambda: self.base, "records": self.store, "metrics": Metrics()} | changes
+        values = {
+            "base": lambda: self.base,
+            "audits": AuditReader("default", self.store),
+            "metrics": Metrics(),
+        } | changes
         return Guard(values.pop("policy", policy()), self.settings, **values)
 
     def audit(self, outcomes: str, *, acceptance: float = 0.8, **changes: Any) -> None:
