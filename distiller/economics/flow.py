@@ -11,7 +11,7 @@ from router.contracts.decision import Tier
 from router.contracts.definitions import saved_usd, student_share
 from router.contracts.prices import Price
 from router.contracts.records import Answer, AnswerKind, Record, Usage
-from router.pricing import cost_usd, counterfactual_usd
+from router.pricing import counterfactual_usd, reckoned_usd
 
 DAY_SECONDS = 86_400
 LEAST_DAYS = 1 / 24
@@ -25,7 +25,8 @@ STUDENT, TEACHER = Tier.STUDENT, Tier.TEACHER
 @dataclass(frozen=True, slots=True)
 class Rates:
     """USD per million tokens to reckon with. ``teacher`` None, and ``student_given`` False: each answer's own cost, as
-    it was recorded. ``student`` is always needed: what the teacher answered is priced by it too."""
+    it was recorded, by its provider's own bill and tier; at a price that is given no other's bill counts. ``student``
+    is always needed: what the teacher answered is priced by it too."""
 
     student: Price
     student_given: bool = False
@@ -33,7 +34,7 @@ class Rates:
 
     def cost(self, answer: Answer) -> Decimal:
         price = self.teacher if answer.tier is TEACHER else self.student if self.student_given else None
-        return answer.cost_usd if price is None else cost_usd(answer.usage, price)
+        return answer.cost_usd if price is None else reckoned_usd(answer.usage, price)
 
     def alone(self, record: Record) -> Decimal:
         """What the teacher alone would have cost; at a price that is given no prompt cache is reckoned with for what
@@ -42,7 +43,7 @@ class Rates:
             return record.counterfactual_usd
         served = record.answers[0]
         if served.tier is TEACHER:
-            return counterfactual_usd(served.usage, self.teacher)
+            return reckoned_usd(served.usage, self.teacher)
         tokens = record.counterfactual_tokens
         usage = served.usage if tokens is None else replace(served.usage, output_tokens=tokens)
         return counterfactual_usd(usage, self.teacher, cached_share=0.0)
@@ -94,7 +95,7 @@ class Flow:
         self.tokens.input_tokens += usage.input_tokens
         self.tokens.output_tokens += usage.output_tokens
         if tier is TEACHER:
-            self.swapped += cost_usd(usage, rates.student)
+            self.swapped += reckoned_usd(usage, rates.student)
 
     @property
     def requests(self) -> int:

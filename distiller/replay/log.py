@@ -15,6 +15,7 @@ from router.contracts.records import Answer, Record, Signals, Usage, read_record
 from router.errors import StoreError
 from router.policy.policy import Policy
 from router.routing.decision import Facts, RequestView, decide
+from router.routing.lengths import audited_pair
 from router.scoring.text.features import Features, extract
 
 BEFORE_THE_SCORE = frozenset({Reason.CAPABILITY, Reason.RULE})
@@ -36,7 +37,9 @@ class LoggedRequest:
     ``settled``: for each policy the tier it goes to before any score is asked for, None where the score
     decides. ``replies`` are what serving left, by tier; ``paired`` what an audit added. ``features`` only
     where no score was recorded; else ``gain`` and ``teacher_tokens`` are as it was decided by, too. ``follow_up``: the
-    conversation had an answer before. ``judge``: whose word the audit's verdict is, and ``judge_usd`` what that cost.
+    conversation had an answer before. ``lengths``: output tokens of the student's answer, which served, and of the
+    teacher's, by an audit, where both are known. ``judge``: whose word the audit's verdict is, and ``judge_usd`` what
+    that cost.
     """
 
     bundle: str | None
@@ -55,6 +58,7 @@ class LoggedRequest:
     task: str | None
     judge: str | None
     judge_usd: float
+    lengths: tuple[int, int] | None
 
 
 def read_jsonl(path: Path) -> Iterator[Record]:
@@ -121,6 +125,7 @@ def _logged(record: Record, policies: Sequence[Policy]) -> LoggedRequest:
         task=record.task,
         judge=audit.judge if audit else None,
         judge_usd=float(audit.judge_usd) if audit else 0.0,
+        lengths=audited_pair(record),
     )
 
 

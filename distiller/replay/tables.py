@@ -118,8 +118,9 @@ def _small_print(replay: Replay) -> Text:
     said = (
         "Doubly robust from audits and their propensities; “by audits”: the audits alone. 95% intervals. "
         "The unasked tier's cost is an estimate: the "
-        f"same input, output tokens by the audited pairs' mean ratio ({traffic.output_ratio:.2f} student to teacher, "
-        f"{traffic.pairs:,} pairs), mended by what audits found. Audits and exploration are in cost and share."
+        "same input; the teacher's output tokens as for what it alone would have cost, the student's by the audited "
+        f"pairs' mean ratio ({traffic.output_ratio:.2f}, {traffic.pairs:,} pairs), mended by what audits found. "
+        "Audits and exploration are in cost and share."
     )
     if replay.policy.judge.paid or any(judge.paid for judge in replay.policy.judge.tasks.values()):
         said += " So are verdicts, by what those in this log cost."

@@ -13,10 +13,12 @@ import numpy.typing as npt
 from distiller.replay.log import LoggedReply, LoggedRequest
 from distiller.replay.third_look import ThirdLook
 from router.contracts.decision import Tier
+from router.contracts.prices import Price
 from router.contracts.records import USERS_WORD, Usage
 from router.errors import StoreError
 from router.policy.policy import Policy
-from router.pricing import Prices, cost_usd, counterfactual_usd
+from router.pricing import Prices, cost_usd, counterfactual_usd, reckoned_usd
+from router.routing.lengths import AuditedLengths
 from router.scoring.scorer import Look, Scorer
 from router.scoring.worth import Extra, worth
 
@@ -41,7 +43,8 @@ class Traffic:
         days: time from first to last request.
         verdict: what judging the pair costs by the policy's judges.
         unpriced: those of them that cost money, but gave no verdict in this log, so that nobody knows how much.
-        output_ratio: the student's output tokens over the teacher's, in audited pairs.
+        output_ratio: the student's output tokens over the teacher's, in audited pairs: how long its answers to what
+            the teacher served are taken to be. The other way round ``router.routing.lengths`` tells, as everywhere.
         scored_answers: ``accept`` looks at answers; otherwise no plan can hold one back.
         third: what samples would do, None where the policy or the bundle draws none; ``accept`` knows of those that
             the log has, as certifying does.
@@ -120,9 +123,10 @@ def traffic_of(
         )
     kept, looks = [row for row, _ in scored], [look for _, look in scored]
     scores = [look.score for look in looks]
-    prices, ratio, pairs, cached = Prices.of(policy), *_ratio(kept), _cached_share(kept)
-    student_seen, student = _columns([_costs(row, Tier.STUDENT, ratio, cached, prices) for row in kept])
-    teacher_seen, teacher = _columns([_costs(row, Tier.TEACHER, ratio, cached, prices) for row in kept])
+    prices, (ratio, pairs), cached = Prices.of(policy), _ratio(kept), _cached_share(kept)
+    lengths = _lengths(rows)
+    student_seen, student = _columns([_student_costs(row, ratio, prices.student) for row in kept])
+    teacher_seen, teacher = _columns([_teacher_costs(row, lengths, cached, prices.teacher()) for row in kept])
     third = _third(policy, scored, scorer, prices)
     accept_seen, accept = _columns([_accepts(row, look.score, scorer, third is not None) for row, look in scored])
     compared = scores if by_score else _compared(policy, kept, looks, Extra.of(prices))
@@ -232,7 +236,10 @@ def _third(
     for row, look in scored:
         reply = row.replies.get(Tier.STUDENT) or row.paired.get(Tier.STUDENT)
         usage = reply.usage if reply else Usage()
-        costs = float(cost_usd(usage, prices.student)), float(counterfactual_usd(usage, prices.teacher()))
+        costs = (
+            float(cost_usd(usage, prices.student)),
+            float(counterfactual_usd(usage, prices.teacher(), cached_share=0.0)),
+        )
         answers.append((look.score, reply.signals if reply else None, costs))
     return ThirdLook.of(head, agreement, answers)
 
@@ -280,18 +287,33 @@ def _cached_share(rows: Sequence[LoggedRequest]) -> float:
     return sum(u.cached_input_tokens for u in usages) / max(1, sum(u.input_tokens for u in usages))
 
 
-def _costs(row: LoggedRequest, tier: Tier, ratio: float, cached: float, prices: Prices) -> tuple[float, float]:
-    """USD of the tier's answer: (known or guessed from what serving left, known with the audit's help)."""
-    price = prices.student if tier is Tier.STUDENT else prices.teacher()
-    own, other = row.replies.get(tier), row.replies.get(tier.other)
-    if own is not None:
-        usd = float(cost_usd(own.usage, price))
-        return usd, usd
+def _lengths(rows: Sequence[LoggedRequest]) -> AuditedLengths:
+    found = AuditedLengths()
+    for row in rows:
+        if row.lengths is not None:
+            found.add(row.task, *row.lengths)
+    return found
+
+
+def _student_costs(row: LoggedRequest, ratio: float, price: Price) -> tuple[float, float]:
+    """USD of the student's answer: (known or guessed from what serving left, known with the audit's help)."""
+    if (own := row.replies.get(Tier.STUDENT)) is not None:
+        return (usd := float(cost_usd(own.usage, price))), usd
+    other = row.replies.get(Tier.TEACHER)
     usage = other.usage if other else Usage()
-    longer = ratio if tier is Tier.STUDENT else 1 / ratio
-    hits = 0 if tier is Tier.STUDENT else int(usage.input_tokens * cached)
-    guess = Usage(
-        input_tokens=usage.input_tokens, cached_input_tokens=hits, output_tokens=round(usage.output_tokens * longer)
-    )
-    usd, paired = float(cost_usd(guess, price)), row.paired.get(tier)
-    return usd, float(cost_usd(paired.usage, price)) if paired else usd
+    guess = Usage(input_tokens=usage.input_tokens, output_tokens=round(usage.output_tokens * ratio))
+    return _beside(row, Tier.STUDENT, float(reckoned_usd(guess, price)), price)
+
+
+def _teacher_costs(row: LoggedRequest, lengths: AuditedLengths, cached: float, price: Price) -> tuple[float, float]:
+    """The same of the teacher's, as it is told what the teacher alone would have cost."""
+    if (own := row.replies.get(Tier.TEACHER)) is not None:
+        return (usd := float(cost_usd(own.usage, price))), usd
+    other = row.replies.get(Tier.STUDENT)
+    usage, _ = lengths.expected(row.task, other.usage if other else Usage())
+    return _beside(row, Tier.TEACHER, float(counterfactual_usd(usage, price, cached_share=cached)), price)
+
+
+def _beside(row: LoggedRequest, tier: Tier, guess: float, price: Price) -> tuple[float, float]:
+    paired = row.paired.get(tier)
+    return guess, float(cost_usd(paired.usage, price)) if paired else guess

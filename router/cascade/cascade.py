@@ -341,7 +341,7 @@ class Cascade:
 
     def _serve(self, exchange: Exchange, answer: Answer) -> None:
         """Notes that the client gets this answer, and what the first teacher would have cost for it."""
-        exchange.serve(answer, self._routing.alone(exchange.chat, answer))
+        exchange.serve(answer, self._routing.alone(exchange.chat, answer, exchange.fallback))
         self.payments.settle(exchange)  # before the client has it: its next request may come at once
 
     async def _audit(self, tier: Tier, exchange: Exchange) -> Answer:

@@ -68,11 +68,16 @@ ASIDE = frozenset({Reason.OVERRIDE, Reason.FALLBACK})
 """Reasons that tell of a client's wish or of a failure, not of the traffic."""
 
 
+def is_moved(fallback: str | None) -> bool:
+    """Whether a failure moved a request to who answered it. A budget that is spent is none."""
+    return fallback not in (None, Fallback.BUDGET)
+
+
 def is_traffic(decided: str, answered: str, fallback: str | None) -> bool:
     """Whether a request tells of the traffic and of how well it is served: by the reason of its decision, the reason
     that it was answered for, and what failed on the way. What a client forced to a tier, and what a failure moved,
     count in money and nowhere else."""
-    return decided not in ASIDE and answered not in ASIDE and fallback in (None, Fallback.BUDGET)
+    return decided not in ASIDE and answered not in ASIDE and not is_moved(fallback)
 
 
 NOVEL = 0.15

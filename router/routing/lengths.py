@@ -61,11 +61,13 @@ class AuditedLengths:
 
     def observe(self, record: Record) -> None:
         """Takes an audited record into account; one that tells nothing is passed over."""
-        pair = _pair(record)
-        if pair is None:
-            return
-        for pairs in self._of(record.task):
-            pairs.add(*pair)
+        if (pair := audited_pair(record)) is not None:
+            self.add(record.task, *pair)
+
+    def add(self, task: str | None, student: int, teacher: int) -> None:
+        """The output tokens of both tiers' answers to one request."""
+        for pairs in self._of(task):
+            pairs.add(student, teacher)
 
     def _of(self, task: str | None) -> Iterator[_Pairs]:
         yield self._all
@@ -87,7 +89,7 @@ def _longer(said: Usage, pairs: _Pairs) -> Usage:
     return replace(said, output_tokens=round(said.output_tokens * pairs.teacher / pairs.student))
 
 
-def _pair(record: Record) -> tuple[int, int] | None:
+def audited_pair(record: Record) -> tuple[int, int] | None:
     """The output tokens of both tiers' whole answers to a request that the student served; None where it is no such."""
     audited = record.audit.answer if record.audit else None
     if record.counts_for is not Tier.STUDENT or audited is None or audited.tier is not Tier.TEACHER:

@@ -8,7 +8,8 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from router.bundles.watcher import LiveBundle
-from router.contracts.decision import Decision, Reason, Tier
+from router.contracts.decision import Decision, Fallback, Reason, Tier, is_moved
+from router.contracts.definitions import alone_usd
 from router.contracts.records import Answer, Record
 from router.metrics.labels import TOO_HARD
 from router.policy.policy import Policy
@@ -132,11 +133,12 @@ class RoutingState:
             share = self._share
         return followed.threshold(share)
 
-    def alone(self, chat: ChatRequest, answer: Answer) -> AloneCost:
-        """What the first teacher alone would have cost for what this answer was given to."""
+    def alone(self, chat: ChatRequest, answer: Answer, fallback: Fallback | None) -> AloneCost:
+        """What the first teacher alone would have cost for what this answer was given to; ``fallback``: what failed
+        before."""
         teacher = self._prices.teacher()
-        if answer.tier is Tier.TEACHER:
-            return AloneCost(counterfactual_usd(answer.usage, teacher))
+        if answer.tier is Tier.TEACHER or is_moved(fallback):
+            return AloneCost(alone_usd(fallback, answer.cost_usd, counterfactual_usd(answer.usage, teacher)))
         usage, by = self.lengths.expected(chat.task, answer.usage)
         cached = self._conversations.cached_share(chat.conversation_id)
         return AloneCost(counterfactual_usd(usage, teacher, cached_share=cached), usage.output_tokens, by)

@@ -15,7 +15,7 @@ from distiller.home import RoundKind, remember
 from distiller.rounds.trigger import Tally, due
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.guard_report import GuardReport
-from router.contracts.prices import Price
+from router.contracts.prices import Price, TierPrice
 from router.contracts.records import Answer, AnswerKind, Audit, Record, Usage
 from router.contracts.rounds import CANARY
 from router.policy.policy import Policy
@@ -90,6 +90,28 @@ def test_other_prices_are_reckoned_from_the_tokens() -> None:
     assert flow.alone == 10 * Decimal("0.03")
     assert flow.by_kind[AnswerKind.AUDITED] == Decimal("0.03")
     assert flow.by_kind[AnswerKind.SERVED] == 4 * Decimal("0.00015") + 6 * Decimal("0.03")
+
+
+def test_a_bill_of_the_providers_own_is_what_was_spent_and_no_other_price_is_lost_to_it() -> None:
+    """With a tier and a cache that the bill has in it already."""
+    billed = Usage(
+        input_tokens=1000, output_tokens=500, cached_input_tokens=900, service_tier="flex", billed_usd=Decimal("0.0007")
+    )
+    records = traffic()
+    for made in records:
+        if made.tier is Tier.TEACHER:
+            made.answers[0].usage, made.answers[0].cost_usd = billed, Decimal("0.0007")
+            made.counterfactual_usd = Decimal("0.0007")
+    flow = flow_of(records, RATES)
+    assert flow.own[Tier.TEACHER] == 6 * Decimal("0.0007")
+    assert flow.alone == 6 * Decimal("0.0007") + 4 * Decimal("0.003")
+    assert flow.swapped == 6 * Decimal("0.00015"), "the same tokens at the student's price, whoever billed them"
+    tiers = {"flex": TierPrice(input=Decimal("0.5"), output=Decimal(2), cached_input=Decimal("0.1"))}
+    given = Price(input=Decimal(1), output=Decimal(4), tiers=tiers)
+    other = flow_of(records, Rates(STUDENT, teacher=given))
+    each = (100 * Decimal("0.5") + 900 * Decimal("0.1") + 500 * 2) / 10**6
+    assert other.own[Tier.TEACHER] == 6 * each
+    assert other.alone == 6 * each + 4 * Decimal("0.003")
 
 
 def test_a_saving_may_be_a_loss() -> None:

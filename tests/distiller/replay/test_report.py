@@ -24,8 +24,10 @@ from distiller.replay.tables import table
 from distiller.replay.traffic import Traffic, bundle_of, traffic_of
 from router.contracts.bundles import Evidence, Thresholds
 from router.contracts.decision import Decision, Reason, Tier
-from router.contracts.records import Record
+from router.contracts.records import LengthBasis, Record
 from router.errors import StoreError
+from router.pricing import Prices, counterfactual_usd
+from router.routing.lengths import AuditedLengths
 from router.scoring.model import Example
 from router.scoring.scorer import Scorer
 from router.scoring.statistics.estimates import figures
@@ -139,6 +141,27 @@ def test_the_cost_of_the_tier_that_was_not_asked_is_told_by_the_audited_pairs() 
     assert traffic.output_ratio == pytest.approx(1 / 3)
     assert traffic.teacher_seen == pytest.approx(teacher)
     assert not np.isnan(traffic.teacher_seen).any()
+
+
+def test_how_long_the_teachers_answer_would_have_been_is_told_as_everywhere() -> None:
+    """By the audits of what the student served, of a task where it has enough of its own; by its own length before."""
+    recorded = Recorded(80, threshold=0.0, rate=1.0)
+    recorded.lengths[:], recorded.audited[:] = (30, 90), True
+    recorded.lengths[40:] = (30, 300)
+    for most in (10, 80):
+        lengths, records = AuditedLengths(), []
+        for i in range(most):
+            task = "long" if i >= 40 else "short"
+            audited = recorded.record(i, task=task)
+            lengths.observe(audited)
+            records.append(audited)
+        prices = Prices.of(policy())
+        teacher_seen = read(records, policy()).teacher_seen
+        for i, record in enumerate(records):
+            usage, by = lengths.expected(record.task, recorded.usage(i, Tier.STUDENT))
+            assert by is (LengthBasis.STUDENT if most == 10 else LengthBasis.TASK)
+            expected = float(counterfactual_usd(usage, prices.teacher(), cached_share=0.0))
+            assert teacher_seen[i] == pytest.approx(expected)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,25 @@ def test_the_next_teacher_answers_at_once(
     assert of(answer) == (200, "teacher", "override")
     assert "first" not in answer.text
     assert (len(proxy.teacher.seen), len(second.seen), cause(proxy, answer)) == (1, 1, why)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("teachers", ["one of two fails", "both fail"])
+def test_nothing_is_saved_or_lost_by_who_stood_in(
+    proxy: World, second: FakeUpstream, teachers: str, stream: bool
+) -> None:
+    """What the teacher alone would have cost stands at what was paid, in the answer, the record, and all sums."""
+    proxy.teacher.always(status=402)
+    if teachers == "both fail":
+        second.always(status=402)
+    answer = ask(proxy, stream=stream)
+    record = proxy.record(answer.headers["x-locum-request-id"])
+    assert (record.tier, record.fallback) == ("student" if teachers == "both fail" else "teacher", "unusable")
+    assert record.counterfactual_usd == record.answers[0].cost_usd > 0
+    assert (record.counterfactual_tokens, record.counterfactual_by) == (None, None)
+    assert record.saved_usd == -sum((a.cost_usd for a in record.answers[1:]), Decimal(0))
+    if not stream:
+        assert Decimal(answer.headers["x-locum-saved-usd"]) == record.saved_usd
 
 
 def test_where_no_teacher_can_the_student_does(proxy: World, second: FakeUpstream) -> None:
