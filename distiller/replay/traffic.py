@@ -123,8 +123,7 @@ def traffic_of(
         )
     kept, looks = [row for row, _ in scored], [look for _, look in scored]
     scores = [look.score for look in looks]
-    prices, (ratio, pairs), cached = Prices.of(policy), _ratio(kept), _cached_share(kept)
-    lengths = _lengths(rows)
+    prices, cached, lengths, (ratio, pairs) = Prices.of(policy), _cached_share(kept), _lengths(rows), _ratio(kept)
     student_seen, student = _columns([_student_costs(row, ratio, prices.student) for row in kept])
     teacher_seen, teacher = _columns([_teacher_costs(row, lengths, cached, prices.teacher()) for row in kept])
     third = _third(policy, scored, scorer, prices)

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from router.contracts.decision import Tier
+from router.contracts.records import Record
 from router.judges import equality
 from router.judges.base import Means, PairJudge
 from router.judges.entry_point import OwnJudge
@@ -97,6 +99,14 @@ class Judges:
     def learn(self, task: str | None, teacher: Message) -> None:
         """Takes a teacher's answer into account before anything is judged: it may be a label."""
         self._of(task).learn(teacher)
+
+    def observe(self, record: Record) -> None:
+        """The same of an audited request of the log, as far as its teacher's answer is kept as it was said."""
+        teacher = record.answer_of(Tier.TEACHER)
+        if teacher is None or teacher.message is None or teacher.finish_reason is None or teacher.broken:
+            return
+        if record.as_said(Tier.TEACHER):
+            self.learn(record.task, teacher.message)
 
     def now(self, pair: Pair) -> Verdict | None:
         """The verdict; None where a language model must be asked for it (``verdict``).

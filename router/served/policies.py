@@ -209,6 +209,7 @@ class Policies:
         await guard.refresh()
         await split.refresh()
         judges = judges_of(policy, self._env, self.shared.tiers, partial(self._encoders, "static"))
+        await audits.follow(judges, time.time() - BEFORE_SECONDS)
         cascade = Cascade(policy, backends, split, routing, self.shared, judges=judges)
         following = (
             background(watcher.run(), f"bundles of {policy.name}"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,12 @@ import pytest
 from distiller.data.rows import DatasetRow
 from distiller.evaluation.answers import Asker
 from distiller.evaluation.grading import question
+from router.contracts.decision import Tier
+from router.contracts.records import Answer, AnswerKind, Audit, Record
 from router.judges.judge import Judges
-from router.policy.policy import load_policy
+from router.judges.labels import SETTLED
+from router.policy.policy import LogPart, load_policy
+from router.store.sqlite import SqliteStore
 from router.wire.sse import encode
 from tests.fakes import World, collected, until, world
 
@@ -153,3 +160,29 @@ def test_what_never_leaves_is_measured_as_such(proxy: World, tmp_path: Path) -> 
         asker = Asker(f"{proxy.student.url}/v1", "tiny", judges=Judges(policy.judge))
         [answer] = asker.ask([question(row) for row in rows], tmp_path / said).values()
         assert answer.kept_back is kept_back
+
+
+def test_labels_that_the_logs_audits_know_are_all_there_are(tmp_path: Path, make_record: Callable[..., Record]) -> None:
+    """From the start on, where the policy names none: an invented one is the teacher's to give."""
+    with closing(SqliteStore(tmp_path / "home" / "records.db", {"default": LogPart()})) as store:
+        asked = {"messages": [{"role": "user", "content": "where is it"}]}
+        for n in range(SETTLED + len(LABELS)):
+            text = LABELS[n % len(LABELS)]
+            teacher = Answer(
+                tier=Tier.TEACHER, kind=AnswerKind.AUDITED, model="big", finish_reason="stop", message={"content": text}
+            )
+            store.append(make_record(f"r-{n}", task="intent", created_at=time.time(), request=asked, answers=[]))
+            store.amend(f"r-{n}", audit=Audit(answer=teacher, acceptable=True, judge="labels"))
+            if n % 50 == 0:
+                asyncio.run(store.flush())
+    with world(tmp_path, judge="labels") as proxy:
+        until(lambda: httpx.get(f"{proxy.url}/health/ready").json()["policies"][0]["student"]["ready"])
+        proxy.student.always(text="card_delivery")
+        proxy.teacher.always(text="refund")
+        until(lambda: ask(proxy).headers["x-locum-tier"] == "teacher")
+        for stream in (False, True):
+            answer = ask(proxy, stream=stream)
+            assert proxy.record(answer.headers["x-locum-request-id"]).deferral == "outside"
+            assert "delivery" not in answer.text
+        proxy.student.always(text="Lost card.")
+        assert ask(proxy).headers["x-locum-tier"] == "student"

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from router.errors import JudgeError, PolicyError
 from router.judges.base import Means
 from router.judges.judge import JUDGES, Judges
+from router.judges.labels import SETTLED
 from router.judges.pair import Pair, Verdict
 from router.policy.judges import NAMES, AnyJudge, Judge, Llm, by_judge
 from router.policy.policy import Policy
@@ -225,6 +226,30 @@ def test_a_task_may_have_a_judge_of_its_own() -> None:
     assert [judges.label(t) for t in (None, "other", "sum")] == ["llm:openai/gpt-5-mini"] * 2 + ["numeric"]
     assert [judges.paid(t) for t in (None, "sum")] == [True, False]
     assert [judges.immediate(t) for t in (None, "sum")] == [False, True]
+
+
+def test_learned_labels_are_all_there_are_once_nothing_new_is_said_for_long() -> None:
+    """And no longer where something is; a judgement is no second sight of the same answer."""
+    judges, names = Judges(spec("labels")), ["Refund", "lost card", "card_arrival"]
+    for n in range(SETTLED + 2):
+        assert not judges.form({}, None).closed
+        judges.learn(None, said(names[n % 3]))
+        judges.now(Pair(said("refund"), said(names[n % 3]), {}))
+    judges.learn(None, said("refund"))
+    outside = judges.form({}, None).outside
+    assert outside is not None
+    assert not outside(said("Lost card.")) and not outside(said("The label is: refund"))
+    assert outside(said("card_delivery")) and outside(said("refund or lost card")) and outside(said(""))
+    found = judges.now(Pair(said("card_delivery"), said("refund"), {}))
+    assert found is not None and (found.acceptable, found.student_acceptable) == (False, None)
+    judges.now(Pair(said("card_delivery"), said("card_delivery"), {}))  # so there is such a label
+    assert not judges.form({}, None).closed
+    for answer in ("word " * 40, ""):  # no label at all
+        for _ in range(SETTLED):
+            judges.learn(None, said("refund"))
+        assert judges.form({}, None).closed
+        judges.learn(None, said(answer))
+        assert not judges.form({}, None).closed
 
 
 def test_tasks_learn_their_labels_apart() -> None:
