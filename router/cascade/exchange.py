@@ -17,6 +17,7 @@ from router.bundles.watcher import LiveBundle
 from router.cascade.drain import Drain
 from router.contracts.decision import Decision, Deferral, Fallback, Reason, Tier
 from router.contracts.definitions import saved_usd
+from router.contracts.logprobs import without_end
 from router.contracts.records import Answer, AnswerKind, Record, Signals, Usage
 from router.errors import (
     BudgetSpent,
@@ -154,8 +155,8 @@ class Exchange:
             said=_said(message),
         )
         several = (self.chat.body.get("n") or 1) != 1
-        if seen and not several and used.output_tokens - seen == (beyond or 1):
-            used = replace(used, output_tokens=seen)  # some engines count what ended the answer
+        if not several and (own := without_end(used.output_tokens, seen, beyond)) != used.output_tokens:
+            used = replace(used, output_tokens=own)
         return Answer(
             tier=backend.tier,
             kind=kind,

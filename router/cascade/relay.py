@@ -47,6 +47,7 @@ from router.wire.sse import (
     work,
 )
 from router.wire.threads import LARGE_BYTES, aside
+from router.wire.told_tokens import ToldTokens, cut_answer, cut_chunk, without_logprobs
 from router.wire.usage import USAGE_SO_FAR, usage_in
 
 LATER = 1
@@ -151,12 +152,14 @@ def _read(
     found["choices"], more = found["choices"][: terms.choices], len(found["choices"]) > terms.choices
     entries = entries_of(found["choices"][0]) if kind is AnswerKind.SERVED and _recorded(exchange, backend) else None
     said = [assembled({**choice, "logprobs": None}) for choice in found["choices"]]
-    usage, changed = usage_in(found), more or not strict
-    if not _in_own_words(exchange, backend):
-        changed |= mended(found, said, terms)
     hold = exchange.policy.accept.hold_tokens
     choices = tuple(_seen(backend, choice, a, hold) for choice, a in zip(found["choices"], said, strict=True))
     first = choices[0]
+    if backend.tier is Tier.STUDENT:
+        cut_answer(found, [_told(choice) for choice in choices])
+    usage, changed = usage_in(found), more or not strict
+    if not _in_own_words(exchange, backend):
+        changed |= mended(found, said, terms)
     whole = readable and reply.whole and not more and said[0].whole and said[0].finish_reason is not None
     if kind is AnswerKind.SERVED:
         exchange.owe(backend, (choice.message for choice in choices))
@@ -174,12 +177,15 @@ def _read(
         model=found.get("model"),
         seconds=time.perf_counter() - began,
         signals=first.signals,
-        beyond=first.beyond,
         top_logprobs=entries or None,
         broken=not whole,
         temperature=wish.get("temperature"),
     )
     return WholeAnswer(answer, content, list(reply.headers), choices)
+
+
+def _told(choice: AnswerSoFar) -> ToldTokens:
+    return ToldTokens(choice.signals.tokens if choice.signals else 0, choice.beyond, choice.finish_reason == "stop")
 
 
 def _recorded(exchange: Exchange, backend: Backend) -> bool:
@@ -240,6 +246,7 @@ class Relay:
     def __init__(self, exchange: Exchange, backend: Backend) -> None:
         self._exchange, self._backend, chat = exchange, backend, exchange.chat
         self._wants_usage, self._wants_logprobs = chat.wants_usage, chat.wants_logprobs
+        self._several = (chat.body.get("n") or 1) != 1
         self.collected = Assembly(entries=[] if _recorded(exchange, backend) else None)
         """What has come so far."""
         self.unreadable = False
@@ -319,6 +326,7 @@ class Relay:
         if not self._wants_usage and is_usage_only(chunk):
             return b""
         if self._backend.tier is Tier.STUDENT:
+            cut_chunk(chunk, self.collected, self._several)
             shown(chunk, self._backend, logprobs=self._wants_logprobs)
             changed = True
         elif self._wished:

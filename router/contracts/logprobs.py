@@ -73,30 +73,52 @@ def within_answer(entries: Sequence[Any], text: str | None, finish_reason: str |
     ``text`` is given.
 
     What ends an answer is no token of it: the mark of its end, which some engines tell of under its name, some as an
-    empty text and some not at all, and a stop string, which is taken out of the text again. All of them where the
-    answer did not end by itself, or where its text is not what the tokens spell (a tool call, say).
+    empty text and some not at all, and a stop string, which is taken out of the text again, with the whole of a token
+    that it begins in. All of them where the answer did not end by itself, or where its text is not what the tokens
+    spell (a tool call, say).
     """
     if finish_reason != "stop" or text is None:
         return len(entries)
-    said = text.encode("utf-8", "replace")
+    said, after = text.encode("utf-8", "replace"), b""
     for beyond in range(min(len(entries), MOST_BEYOND) + 1):
         if beyond == len(entries):
             return 0 if not said else len(entries)
-        if _closes(entries[-1 - beyond], said):
+        spelled_as = _spelling(entries[-1 - beyond])
+        if spelled_as is None or _closes(said, spelled_as, after):
             return len(entries) - beyond
+        after = spelled_as
     return len(entries)
 
 
-def _closes(entry: Any, said: bytes) -> bool:
-    """Whether a text ends in this token; part of a character that an engine cannot tell may be any."""
+def without_end(tokens: int, told: int, beyond: int, ends: int = 1) -> int:
+    """How many of the ``tokens`` that an engine counts are the answer's, of which it tells ``told``, and of ``beyond``
+    more that ended it. Some engines count the mark of an end and do not tell of it: up to so many ``ends``; of several
+    answers llama-server counts one, and no fewer are there than it tells."""
+    if not told:
+        return tokens
+    untold = tokens - told if told < tokens <= told + ends else 0
+    return max(tokens - (beyond or untold), told)
+
+
+def _closes(said: bytes, token: bytes, after: bytes) -> bool:
+    """Whether a text ends in this token, or in the beginning of the one ``after`` it, which a stop string cut."""
+    return bool(token) and (said.endswith(token) or any(said.endswith(token + after[:n]) for n in range(1, len(after))))
+
+
+def _spelling(entry: Any) -> bytes | None:
+    """What a token is; None where nobody can tell: no token, or part of a character. llama-server tells a token by the
+    text that it let go, which may be none, or that of those held back before it: among the likeliest, where it is told
+    again by its number, it stands as it is."""
+    if isinstance(entry, dict) and (number := entry.get("id")) is not None:
+        again = (t for t in entry.get("top_logprobs") or () if isinstance(t, dict) and t.get("id") == number)
+        entry = next(again, entry)
     token, raw = (entry.get("token"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
     if not isinstance(token, str) or "\ufffd" in token:
-        return True
+        return None
     try:
-        spelled_as = bytes(raw) if isinstance(raw, list) else token.encode("utf-8", "replace")
+        return bytes(raw) if isinstance(raw, list) else token.encode("utf-8", "replace")
     except (TypeError, ValueError):
-        spelled_as = token.encode("utf-8", "replace")
-    return bool(spelled_as) and said.endswith(spelled_as)
+        return token.encode("utf-8", "replace")
 
 
 def _text(rows: list[list[Any]]) -> str:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+MOST_TOKENS = 1024
+"""An answer's length where the request names none: a small model that rambles would never end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Version:

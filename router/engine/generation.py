@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -44,7 +45,8 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What is new since the last one. ``finish`` is set on the last."""
+    """What is new since the last one: of the tokens those whose text has left whole, so none that a stop string took
+    away. ``finish`` is set on the last."""
 
     text: str
     tokens: tuple[Token, ...]
@@ -81,7 +83,10 @@ class BatchRow:
     cancelled: bool = False
     since: float = field(default_factory=time.monotonic)
     _text: list[str] = field(default_factory=list)
-    _tokens: list[Token] = field(default_factory=list)
+    _tokens: deque[tuple[Token, int]] = field(default_factory=deque)
+    """Those not told yet, each with how many characters the answer had with it."""
+    _said: int = 0
+    _passed: int = 0
 
     def push(self, token: Token, *, is_end: bool) -> None:
         """Takes the next token; emits what may leave, and the end where this was it."""
@@ -90,8 +95,10 @@ class BatchRow:
             finish = self._ended("stop")
         else:
             self._take(token.id)
-            self._tokens.append(token)
-            self._text.append(self.scanner.push(self.detokenizer.push(token.id)))
+            piece = self.detokenizer.push(token.id)
+            self._said += len(piece)
+            self._tokens.append((token, self._said if piece else self._said + 1))
+            self._pass(self.scanner.push(piece))
             if self.scanner.stopped:
                 finish = "stop"
             elif self.job.form is not None and self.job.form.broken:
@@ -111,9 +118,18 @@ class BatchRow:
 
     def _ended(self, finish: Finish) -> Finish:
         """Lets out what was held back."""
-        self._text.append(self.scanner.push(self.detokenizer.flush()))
-        self._text.append(self.scanner.flush())
-        return "stop" if self.scanner.stopped else finish
+        rest = self.detokenizer.flush()
+        self._said += len(rest)
+        self._pass(self.scanner.push(rest))
+        if self.scanner.stopped:
+            return "stop"
+        self._pass(self.scanner.flush())
+        self._passed = self._said + 1  # and tokens without a text
+        return finish
+
+    def _pass(self, text: str) -> None:
+        self._text.append(text)
+        self._passed += len(text)
 
     def fail(self) -> None:
         self._release("error")
@@ -122,6 +138,8 @@ class BatchRow:
         self.finished = finish is not None
         text = "".join(self._text)
         if finish or (self.job.stream and text):
-            delta = Delta(text, tuple(self._tokens), finish)
-            self._text, self._tokens = [], []
-            self.emit(delta)
+            told = []
+            while self._tokens and self._tokens[0][1] <= self._passed:
+                told.append(self._tokens.popleft()[0])
+            self._text = []
+            self.emit(Delta(text, tuple(told), finish))

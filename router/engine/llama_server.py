@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from router.engine import cpu
-from router.engine.base import Version, VersionPlace
+from router.engine.base import MOST_TOKENS, Version, VersionPlace
 from router.engine.process import ServerProcess
 from router.engine.weights import base_gguf
 from router.errors import EngineError
@@ -19,6 +19,9 @@ CONTEXT_TOKENS = 4096
 #: An open connection holds one of these until its answer is whole, and a health probe that finds none free waits: with
 #: as few as llama.cpp starts by itself, a busy server is taken for dead. As many as a worker of the proxy connects.
 HTTP_THREADS = 1024
+PLAIN_SAMPLING = ("--temp", "1", "--top-k", "0", "--top-p", "1", "--min-p", "0", "--repeat-penalty", "1")
+"""What a request does not say is as OpenAI documents it, and as the embedded engine has it: llama.cpp's own usage is to
+draw from the likeliest alone, so that answers would agree more often than the model means."""
 
 
 def binary_path(cache: Path) -> Path:
@@ -91,5 +94,5 @@ def _command(binary: Path, gguf: Path, name: str) -> Callable[[int], list[str]]:
     cores = str(cpu.cores())
     fixed = ["--model", str(gguf), "--alias", name, "--host", "127.0.0.1", "--threads", cores, "--jinja"]
     size = ["--parallel", str(PARALLEL), "--ctx-size", str(PARALLEL * CONTEXT_TOKENS)]
-    size += ["--threads-http", str(HTTP_THREADS)]
-    return lambda port: [str(binary), *fixed, *size, "--port", str(port)]
+    size += ["--threads-http", str(HTTP_THREADS), "--predict", str(MOST_TOKENS)]
+    return lambda port: [str(binary), *fixed, *size, *PLAIN_SAMPLING, "--port", str(port)]

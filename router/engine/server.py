@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from router.engine import wire
+from router.engine.base import MOST_TOKENS
 from router.engine.generation import BatchRow, Delta, Job
 from router.engine.grammar import Grammar
 from router.engine.model import Model, Precision
@@ -26,9 +27,6 @@ from router.errors import BadRequest, EngineError, LocumError
 from router.logs import log_to_stderr
 from router.settings import Settings
 from router.wire.body import json_object
-
-#: An answer's length where the request names none: a small model that rambles would never end.
-DEFAULT_MAX_TOKENS = 1024
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -49,7 +47,7 @@ class Choices:
         self.prompt_tokens = len(prompt)
         self.completion_tokens = 0
         self.who = wire.Identity.new(uuid.uuid4().hex, chat.model)
-        limit = min(chat.max_tokens or DEFAULT_MAX_TOKENS, room)
+        limit = min(chat.max_tokens or MOST_TOKENS, room)
         loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Delta]]()
         self._rows: list[BatchRow] = []
         for index in range(chat.n):
