@@ -22,7 +22,7 @@ from router.errors import EngineError
 from router.settings import Settings
 from router.wire.sse import entries_of
 from tests.fakes import World, collected, until, world
-from tests.router.engine.pairs import CASES, both, body_of, recorded
+from tests.router.engine.pairs import CASES, body_of, both, recorded
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "engines.json"
 CLOSE = 0.02
