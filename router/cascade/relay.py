@@ -47,7 +47,7 @@ from router.wire.sse import (
     work,
 )
 from router.wire.threads import LARGE_BYTES, aside
-from router.wire.told_tokens import ToldTokens, cut_answer, cut_chunk, without_logprobs
+from router.wire.told_tokens import cut_answer, cut_chunk
 from router.wire.usage import USAGE_SO_FAR, usage_in
 
 LATER = 1
@@ -91,9 +91,8 @@ def _in_own_words(exchange: Exchange, backend: Backend) -> bool:
 
 def wished(exchange: Exchange, backend: Backend) -> Mapping[str, Any]:
     """What a backend is asked beside what the client asked: a student for its tokens' probabilities, and to answer by
-    the policy's temperature where the client says none; a teacher, to learn from its answer, for the likeliest tokens,
-    where the policy records them. Not where the client has its own wish of that kind, nor where nothing could be
-    learned: of an answer with tools, or of several."""
+    the policy's temperature where the client says none; a teacher, where the policy records them, for the likeliest
+    tokens. Not where the client has its own wish of that kind, nor of an answer with tools, or of several."""
     most, body = exchange.policy.teacher.top_logprobs, exchange.chat.body
     if backend.tier is Tier.STUDENT:
         own = exchange.own_temperature
@@ -140,8 +139,7 @@ async def ask_whole(
         wish = {**wish, "temperature": 1.0, "seed": seed}
     reply = await tiers.whole(backend, body, waited, wished=wish, owner=chat.owner)
     exchange.received += len(reply.body)
-    reading = partial(_read, exchange, backend, kind, reply, wish=wish, began=began)
-    return await aside(reading, len(reply.body))
+    return await aside(partial(_read, exchange, backend, kind, reply, wish=wish, began=began), len(reply.body))
 
 
 def _read(
@@ -156,7 +154,7 @@ def _read(
     choices = tuple(_seen(backend, choice, a, hold) for choice, a in zip(found["choices"], said, strict=True))
     first = choices[0]
     if backend.tier is Tier.STUDENT:
-        cut_answer(found, [_told(choice) for choice in choices])
+        cut_answer(found, [choice.beyond for choice in choices])
     usage, changed = usage_in(found), more or not strict
     if not _in_own_words(exchange, backend):
         changed |= mended(found, said, terms)
@@ -182,10 +180,6 @@ def _read(
         temperature=wish.get("temperature"),
     )
     return WholeAnswer(answer, content, list(reply.headers), choices)
-
-
-def _told(choice: AnswerSoFar) -> ToldTokens:
-    return ToldTokens(choice.signals.tokens if choice.signals else 0, choice.beyond, choice.finish_reason == "stop")
 
 
 def _recorded(exchange: Exchange, backend: Backend) -> bool:
@@ -246,17 +240,15 @@ class Relay:
     def __init__(self, exchange: Exchange, backend: Backend) -> None:
         self._exchange, self._backend, chat = exchange, backend, exchange.chat
         self._wants_usage, self._wants_logprobs = chat.wants_usage, chat.wants_logprobs
-        self._several = (chat.body.get("n") or 1) != 1
         self.collected = Assembly(entries=[] if _recorded(exchange, backend) else None)
         """What has come so far."""
-        self.unreadable = False
+        self.unreadable = self._done = self._booked = False
         terms = AnswerTerms.of(chat.body, backend.label, usage=chat.wants_usage)
-        own = _in_own_words(exchange, backend)
-        self._repair = None if own else Repair(self.collected, terms)
+        self._several = terms.choices > 1
+        self._repair = None if _in_own_words(exchange, backend) else Repair(self.collected, terms)
         self._halves = Halves()
         wish = wished(exchange, backend)
         self._wished, self._temperature = bool(wish), wish.get("temperature")
-        self._done = self._booked = False
         self._held: Signals | None = None
         self.signalled: Signals | None = None  # by who looked closer at the whole answer than this does
         self._began = time.perf_counter()

@@ -1,39 +1,23 @@
-"""What an answer or a chunk tells of its tokens, as its client gets it: none that ended it, or nothing at all."""
+"""What a student's answer or chunk tells of its tokens, as its client gets it: of none that ended it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from router.contracts.logprobs import without_end
 from router.wire.assembly import Assembly
-from router.wire.sse import entries_of, is_usage_only
+from router.wire.sse import entries_of, is_usage_only, logprobs_of
 
 
-class ToldTokens(NamedTuple):
-    """Of one choice: how many tokens it tells that are its own, how many that ended it, and whether it ended by
-    itself."""
-
-    own: int
-    beyond: int
-    ended: bool
-
-
-def without_logprobs(found: dict[str, Any]) -> bool:
-    """Takes token probabilities out of an answer or a chunk. Whether there were any."""
-    choices, there = found.get("choices"), False
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict):
-            there |= choice.pop("logprobs", None) is not None
-    return there
-
-
-def cut_answer(found: dict[str, Any], told: Sequence[ToldTokens]) -> None:
-    """Takes what ended them out of a whole answer's choices, and out of its usage."""
-    for choice, tokens in zip(found["choices"], told, strict=True):
-        if tokens.beyond:
-            del entries_of(choice)[-tokens.beyond :]
-    _cut_usage(found, [tokens for tokens in told if tokens.own])
+def cut_answer(found: dict[str, Any], beyond: Sequence[int]) -> None:
+    """Takes what ended them out of a whole answer's choices, and out of its usage: ``beyond`` tokens of each."""
+    for choice, extra in zip(found["choices"], beyond, strict=True):
+        if extra:
+            del entries_of(choice)[-extra:]
+    choices = found["choices"]
+    own, ends = sum(len(logprobs_of(c)) for c in choices), sum(c.get("finish_reason") == "stop" for c in choices)
+    _cut_usage(found, own, sum(beyond), ends)
 
 
 def cut_chunk(chunk: dict[str, Any], so_far: Assembly, several: bool) -> None:
@@ -43,18 +27,17 @@ def cut_chunk(chunk: dict[str, Any], so_far: Assembly, several: bool) -> None:
         return
     beyond = so_far.beyond
     if is_usage_only(chunk):
-        _cut_usage(chunk, [ToldTokens(len(so_far.logprobs) - beyond, beyond, so_far.finish_reason == "stop")])
+        _cut_usage(chunk, len(so_far.logprobs) - beyond, beyond, int(so_far.finish_reason == "stop"))
     elif beyond:
         for choice in chunk.get("choices") or ():
             del entries_of(choice)[-beyond:]
 
 
-def _cut_usage(found: dict[str, Any], told: Sequence[ToldTokens]) -> None:
+def _cut_usage(found: dict[str, Any], own: int, beyond: int, ends: int) -> None:
     usage = found.get("usage")
     counted = usage.get("completion_tokens") if isinstance(usage, dict) else None
     if not isinstance(usage, dict) or type(counted) is not int:
         return
-    own, beyond = sum(t.own for t in told), sum(t.beyond for t in told)
-    usage["completion_tokens"] = without_end(counted, own, beyond, sum(t.ended for t in told))
+    usage["completion_tokens"] = without_end(counted, own, beyond, ends)
     if type(total := usage.get("total_tokens")) is int:
         usage["total_tokens"] = total - counted + usage["completion_tokens"]
