@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +59,7 @@ def build(
     prompts = [prompt for file in against for prompt in read_prompts(file)]
     with reading(settings) as log, ConsoleProgress(console) as tell:
         built = dataset.build(
-            (record for _, record in log.records(chosen.name)),
+            (record for _, record in chain(log.history(chosen.name), log.records(chosen.name))),
             chosen,
             out,
             config,

@@ -205,7 +205,7 @@ def _spelling(told: object, answer: str) -> str:
 
 def _unusable(record: Record, teacher: Answer | None) -> Skip | None:
     request = record.request
-    if record.status != 200 or not record.is_traffic or teacher is None:
+    if record.status != 200 or not record.may_teach or teacher is None:
         return _no_traffic(record) or Skip.NO_TEACHER
     if not request or teacher.message is None:
         return Skip.NO_TEXT
@@ -265,7 +265,7 @@ def _no_traffic(record: Record) -> Skip | None:
     if record.status != 200:
         return Skip.FAILED
     forced = record.decision.reason is Reason.OVERRIDE
-    return None if record.is_traffic else Skip.FORCED if forced else Skip.MOVED
+    return None if record.may_teach else Skip.FORCED if forced else Skip.MOVED
 
 
 def _uses_tools(message: Mapping[str, Any]) -> bool:

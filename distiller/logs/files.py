@@ -21,10 +21,12 @@ from distiller.logs.calls import SkipReason
 from router.errors import DatasetError
 
 STDIN = Path("-")
-MOST_BYTES = 64 * 2**20
-"""Of one line: a request with a dozen pictures in it is shorter."""
+MOST_BYTES = 32 * 2**20
+"""Of one line: as much as a proxy takes of one request."""
 HEAD_BYTES = 64 * 2**10
 PIECE_BYTES = 2**20
+NAMING_BYTES = 4096
+"""Of its beginning, by which a file is known again once it has grown."""
 _BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
@@ -70,12 +72,17 @@ class LogFile:
             )
         self._hash = hashlib.blake2b(digest_size=16)
         self._end = 0
-        self.head = hashlib.blake2b(head, digest_size=16).hexdigest()
+        self.head = hashlib.blake2b(head[:NAMING_BYTES], digest_size=16).hexdigest()
         self._lines = _kind_of(head.removeprefix(_BOM), path)
 
     @property
     def digest(self) -> str:
         return self._hash.hexdigest()
+
+    @property
+    def end(self) -> int:
+        """Behind the last line that was read, in the unpacked file."""
+        return self._end
 
     @property
     def done(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class Material:
 
         with reading(self.settings) as log:
             out = self.work.folder / DATASET
-            records = read(log.records(self.policy.name))
+            records = read(chain(log.history(self.policy.name), log.records(self.policy.name)))
             encoder = partial(kept_encoder, self.settings.cache)
             written = kept_rows(self.settings, self.policy)
             datasets.build(

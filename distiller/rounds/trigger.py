@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil, log
 from typing import Any
 
@@ -16,6 +17,7 @@ from router.contracts.guard_report import GuardReport
 from router.contracts.records import Record
 from router.policy.policy import Policy
 from router.store.base import Records
+from router.store.tables import FIRST_IMPORTED
 
 GROWTH = 1.5
 HASTE = 0.5
@@ -29,15 +31,16 @@ which on it is refreshed: what is new was judged meanwhile."""
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What the log holds up to record ``seq``: rows that may be trained on, audited ones, and those of
-    them where the student's answer was acceptable (as far as the verdict was there when it was read), and those
-    that were ``strange`` to the scorer of the time."""
+    """What the log holds up to record ``seq``, and what was imported up to ``history``: rows that may be trained on,
+    audited ones, those of them where the student's answer was acceptable (as far as the verdict was there when it was
+    read), and those that were ``strange`` to the scorer of the time."""
 
     seq: int = 0
     trainable: int = 0
     audited: int = 0
     acceptable: int = 0
     strange: int = 0
+    history: int = FIRST_IMPORTED
 
     def add(self, seq: int, record: Record, policy: Policy) -> Tally:
         """This tally with one more record."""
@@ -48,18 +51,20 @@ class Tally:
         acceptable = audited and record.audit is not None and record.audit.acceptable is True
         strange = audited and (record.decision.novelty or 0.0) >= NOVEL
         return Tally(
-            seq,
+            max(seq, self.seq),
             self.trainable + trainable,
             self.audited + audited,
             self.acceptable + acceptable,
             self.strange + strange,
+            max(seq, self.history) if seq < 0 else self.history,
         )
 
 
 def count(records: Records, policy: Policy, known: Tally = Tally()) -> Tally:
     """Counts on from ``known``: only records that came later are read."""
     tally = known
-    for seq, record in records.records(policy.name, after=known.seq):
+    imported = records.history(policy.name, after=known.history)
+    for seq, record in chain(imported, records.records(policy.name, after=known.seq)):
         tally = tally.add(seq, record, policy)
     return tally
 

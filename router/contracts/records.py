@@ -181,6 +181,14 @@ class Audit:
 
 
 @dataclass(slots=True, kw_only=True)
+class Provenance:
+    """Which system logged a request that never came through here, and when its log was imported (unix time)."""
+
+    source: str
+    at: float
+
+
+@dataclass(slots=True, kw_only=True)
 class Record:
     """One request, whole. ``answers[0]`` is what the client got, if anything.
 
@@ -193,6 +201,7 @@ class Record:
     ``acceptance`` is the probability by which the student's answer was let out or deferred, None where it was not
     asked. ``redacted``: what shapes an answer of the request is not kept as it was said; older records do not tell.
     ``embedding``: texts were embedded; then nothing was decided, no text is kept, and only the bill counts.
+    ``imported``: another system served and logged it; it may be learnt from, and counts in nothing else.
     ``overhead_seconds`` is the request's time less the time spent waiting for upstreams. ``reduced`` tells why
     money and decision are all that is left of it.
     """
@@ -228,6 +237,7 @@ class Record:
     reduced: ReductionReason | None = None
     redacted: bool = False
     embedding: bool = False
+    imported: Provenance | None = None
 
     @property
     def cost_usd(self) -> Decimal:
@@ -242,7 +252,13 @@ class Record:
     @property
     def is_traffic(self) -> bool:
         """Whether it counts in anything but money: see ``router.contracts.decision.is_traffic``."""
-        return not self.embedding and is_traffic(self.decision.reason, self.reason, self.fallback)
+        aside = self.embedding or self.imported is not None
+        return not aside and is_traffic(self.decision.reason, self.reason, self.fallback)
+
+    @property
+    def may_teach(self) -> bool:
+        """Whether it tells what is asked and answered: traffic, here or elsewhere."""
+        return self.is_traffic or self.imported is not None
 
     @property
     def estimated_usd(self) -> Decimal:
@@ -272,9 +288,10 @@ class Record:
     @property
     def usable(self) -> bool:
         """Whether it can be learnt from, or measured by anew, as far as that is told without reading what was said: it
-        is answered traffic, and its request and the teacher's whole answer are kept as they were said."""
+        is answered traffic, or was imported, and its request and the teacher's whole answer are kept as they were
+        said."""
         teacher = self.answer_of(Tier.TEACHER)
-        if self.status != 200 or not self.is_traffic or self.request is None or teacher is None:
+        if self.status != 200 or not self.may_teach or self.request is None or teacher is None:
             return False
         whole = teacher.message is not None and teacher.finish_reason is not None and not teacher.broken
         return whole and self.as_said(Tier.TEACHER)

@@ -26,6 +26,8 @@ LEAST_TIMES = 2
 """How often a value must have been there to be one."""
 CALIBRATED_SHARE = 0.25
 """Of the examples, the newest, on which the layers of the older ones are calibrated."""
+LEAST = 8
+"""Examples below which nothing is learnt."""
 AT_ONCE = 512
 """Requests that are answered together: their rows take 10 MB."""
 BOUND = 1e-6
@@ -76,15 +78,17 @@ class LabelHead:
     examples: int = 0
 
     @classmethod
-    def fit(cls, requests: Sequence[Features], answers: Sequence[Fields], encoder: Encoder | None) -> LabelHead | None:
-        """Learns from requests with the teacher's answers, oldest first; None where they have no field in common, or no
-        value comes twice."""
-        names = set.intersection(*(set(dict(a)) for a in answers)) if answers else set()
-        if not names or len(answers) < 4:
+    def fit(
+        cls, requests: Sequence[Features], answers: Sequence[Fields | None], encoder: Encoder | None
+    ) -> LabelHead | None:
+        """Learns from requests with the teacher's answers (None: one that no closed set has), oldest first. Of answers
+        with different fields the most frequent kind is learnt; None where there is none, or no value comes twice."""
+        names = _shape(answers)
+        if not names or len(answers) < LEAST:
             return None
         inputs, rows, _ = HeadInputs.fit(requests, encoder)
         older = len(answers) - max(1, int(CALIBRATED_SHARE * len(answers)))
-        layers = [_layer(rows[:older], answers[:older], name) for name in sorted(names)]
+        layers = [_layer(rows[:older], answers[:older], name) for name in names]
         trial = cls(inputs, tuple(layers))
         guesses, sureness = trial._guess(rows[older:], inputs.rows(requests[older:], encoder)[1])
         right = np.array([g == a for g, a in zip(guesses, answers[older:], strict=True)], np.bool_)
@@ -126,14 +130,20 @@ class LabelHead:
         return guesses, np.column_stack([np.log(p / (1 - p)), gaps, familiar.astype(np.float64)])
 
 
-def _layer(rows: F32, answers: Sequence[Fields], name: str, before: Layer | None = None) -> Layer:
+def _shape(answers: Sequence[Fields | None]) -> tuple[str, ...]:
+    """The fields that most answers have."""
+    shapes = Counter(tuple(name for name, _ in answer) for answer in answers if answer is not None)
+    return shapes.most_common(1)[0][0] if shapes else ()
+
+
+def _layer(rows: F32, answers: Sequence[Fields | None], name: str, before: Layer | None = None) -> Layer:
     """Fitted on those rows whose value comes often enough; from where ``before`` stands, as far as it knows them."""
-    told = [dict(a)[name] for a in answers]
-    times = Counter(told)
+    told = [dict(answer or ()).get(name) for answer in answers]
+    times = Counter(value for value in told if value is not None)
     values = tuple(value for value, n in times.most_common(MOST_LABELS) if n >= LEAST_TIMES)
     number = {value: i for i, value in enumerate(values)}
     known = np.array([value in number for value in told], np.bool_)
-    labels = np.array([number[value] for value in told if value in number], np.int64)
+    labels = np.array([number[value] for value in told if value is not None and value in number], np.int64)
     start = np.zeros((rows.shape[1] + 1, len(values)), np.float32)
     for place, value in enumerate(before.values if before is not None else ()):
         if before is not None and value in number:

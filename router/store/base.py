@@ -11,6 +11,7 @@ from router.contracts.records import Audit, Record, ReductionReason
 from router.policy.policy import Policy
 from router.store.damage import UnreadRows
 from router.store.queue import Drop
+from router.store.tables import FIRST_IMPORTED
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +52,11 @@ class Records(Protocol):
         ``after`` is the last ``seq`` already seen, ``since`` a unix time. ``seq`` only ever grows. ``embeddings``: with
         those of embeddings, which only who counts money needs.
         """
+        ...
+
+    def history(self, policy: str, after: int = FIRST_IMPORTED) -> Iterator[tuple[int, Record]]:
+        """Yields ``(seq, record)`` of what was imported, in the order written. Every ``seq`` of theirs is below 0, and
+        ``records`` has none of them: they may be learnt from, and tell nothing else."""
         ...
 
     def audits(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[tuple[int, Record]]:

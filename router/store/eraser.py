@@ -97,11 +97,17 @@ def _found(db: sqlite3.Connection, column: str, names: tuple[str, ...]) -> Trace
 
 def _scan(db: sqlite3.Connection, query: str, names: tuple[str, ...]) -> Iterator[tuple[object, object]]:
     """The query over all records, some of them at a time."""
-    last = db.execute("SELECT MAX(seq) FROM records").fetchone()[0] or 0
-    for first in range(0, last, SCAN_ROWS):
+    for first in _places(db):
         yield from db.execute(
             f"{query} AND seq > ?2 AND seq <= ?3", (names[0], first, first + SCAN_ROWS, names[-1])
         ).fetchall()
+
+
+def _places(db: sqlite3.Connection) -> Iterator[int]:
+    """The numbers behind which to look: of what was imported, then of what came through here."""
+    for where in ("seq < 0", "seq > 0"):
+        first, last = db.execute(f"SELECT MIN(seq), MAX(seq) FROM records WHERE {where}").fetchone()
+        yield from range((first or 1) - 1, last or 0, SCAN_ROWS) if first is not None else ()
 
 
 def _delete(db: sqlite3.Connection, table: str, column: str, values: Sequence[str]) -> int:

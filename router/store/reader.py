@@ -19,7 +19,7 @@ from router.store.base import ScoredRecord
 from router.store.connection import newer, patiently
 from router.store.damage import UnreadRow, UnreadRows, reason, salvaged_usd, shown
 from router.store.files import MARK, with_files
-from router.store.tables import DB_VERSION, FILES_OF
+from router.store.tables import DB_VERSION, FILES_OF, FIRST_IMPORTED
 
 PAGE_ROWS = 500
 SCORED_ROWS = 200_000
@@ -27,6 +27,7 @@ BUSY_SECONDS = 5.0
 ROW = "seq, request_id, policy, created_at, CAST(body AS BLOB)"
 # Of what is read in pages, ``{}`` is how the number that they go by is compared.
 RECORDS = f"SELECT {ROW} FROM records WHERE seq {{}} ? AND created_at >= ?{{}} ORDER BY seq LIMIT {PAGE_ROWS}"
+IMPORTED = f"SELECT {ROW} FROM records WHERE seq {{}} ? AND seq < 0 AND policy = ? ORDER BY seq LIMIT {PAGE_ROWS}"
 AUDITS = f"""SELECT a.id, CAST(a.body AS BLOB), r.seq, r.request_id, r.policy, r.created_at, CAST(r.body AS BLOB)
     FROM amendments a JOIN records r ON r.request_id = a.request_id
     WHERE a.id {{}} ? AND a.kind = 'audit' AND r.policy = ? AND a.created_at >= ? AND NOT EXISTS (
@@ -75,6 +76,14 @@ class SqliteReader:
                 for row in map(StoredRow._make, page):
                     if (record := self._record(row)) is not None and (embeddings or not record.embedding):
                         self._join(record, later.get(row.request_id, ()))
+                        yield row.seq, self._whole(db, row, record)
+
+    def history(self, policy: str, after: int = FIRST_IMPORTED) -> Iterator[tuple[int, Record]]:
+        """See ``Records``."""
+        with self._reading() as db:
+            for page in self._pages(db, "record", IMPORTED, after, (policy,)):
+                for row in map(StoredRow._make, page):
+                    if (record := self._record(row)) is not None:
                         yield row.seq, self._whole(db, row, record)
 
     def audits(self, policy: str, after: int = 0, since: float = 0.0) -> Iterator[tuple[int, Record]]:

@@ -38,10 +38,26 @@ CREATE TABLE IF NOT EXISTS file_uses (
 CREATE INDEX IF NOT EXISTS file_uses_by_mark ON file_uses (mark);
 CREATE TRIGGER IF NOT EXISTS uses_go_with_their_record AFTER DELETE ON records
 BEGIN DELETE FROM file_uses WHERE request_id = old.request_id; END;
+CREATE TABLE IF NOT EXISTS imports (
+    head TEXT NOT NULL,
+    policy TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    at REAL NOT NULL,
+    counts TEXT NOT NULL,
+    PRIMARY KEY (head, policy)
+) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS files_go_with_their_last_use AFTER DELETE ON file_uses
 WHEN NOT EXISTS (SELECT 1 FROM file_uses WHERE mark = old.mark)
 BEGIN DELETE FROM files WHERE mark = old.mark; END;
 """
+FIRST_IMPORTED = -(2**62)
+"""Imported records are numbered from here on, below 0: whoever reads what came through here, from 0 on, never sees
+one, and the numbers of those that come stay their own."""
+ADD_IMPORTED = """INSERT OR IGNORE INTO records (seq, request_id, policy, created_at, body)
+    SELECT coalesce(max(seq), ?1) + 1, ?2, ?3, ?4, ?5 FROM records WHERE seq < 0"""
+KEEP_IMPORT = "INSERT OR REPLACE INTO imports (head, policy, bytes, digest, at, counts) VALUES (?, ?, ?, ?, ?, ?)"
+IMPORT_OF = "SELECT bytes, digest, at, counts FROM imports WHERE head = ? AND policy = ?"
 ADD_RECORDS = "INSERT OR IGNORE INTO records (request_id, policy, created_at, body) VALUES "
 DROP_FEEDBACK = "DELETE FROM amendments WHERE request_id = ? AND kind = 'feedback'"  # the last word holds alone
 ADD_AMENDMENTS = "INSERT INTO amendments (request_id, kind, created_at, body) VALUES "

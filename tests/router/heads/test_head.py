@@ -56,8 +56,10 @@ def test_every_field_has_a_layer_and_all_must_be_right() -> None:
 
 def test_an_answer_that_was_never_there_is_never_given() -> None:
     requests, answers = drawn(400, 0)
-    answers = [(("", f"alone {i}"),) if i % 4 == 0 else a for i, a in enumerate(answers)]
-    head = LabelHead.fit(requests, answers, None)
+    odd: list[Fields | None] = [(("", f"alone {i}"),) if i % 8 == 0 else None for i in range(len(answers))]
+    head = LabelHead.fit(
+        requests, [o if i % 4 == 0 else a for i, (o, a) in enumerate(zip(odd, answers, strict=True))], None
+    )
     assert head is not None
     assert {f.fields[0][1] for f in head.answers(drawn(200, 1)[0], None)} <= set(THINGS.values())
     _, scores = right(head, *drawn(200, 1))

@@ -1,0 +1,173 @@
+"""A log's calls as what the report needs of them, in bounded memory: sums over all, and a uniform sample of them."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from distiller.logs.calls import LoggedCall, SkipReason, Source
+from router.heads.answers import Fields, fields_of
+from router.price_map import litellm_price
+from router.pricing import cost_usd
+from router.scoring.text.features import CONTEXT_WINDOW, USER_WINDOW, Features, extract, window
+
+MOST_ROWS = 20_000
+"""Calls that are looked at one by one; of a longer log a uniform sample."""
+SYSTEM_CHARACTERS = 4096
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What tells requests of one template from others beside their words. ``tools`` are their names; ``form`` is the
+    answer's form that is asked for, with a schema's name."""
+
+    continued: bool = False
+    images: bool = False
+    tools: tuple[str, ...] = ()
+    form: str = ""
+
+
+@dataclass(slots=True)
+class ScanRow:
+    """One call. ``at`` is unix time; ``place`` its place in the log; ``prompt`` stands for all that was asked; ``usd``
+    what it cost, None where nobody knows."""
+
+    at: float | None
+    place: int
+    features: Features
+    system: str
+    shape: Shape
+    task: str
+    fields: Fields | None
+    prompt: bytes
+    model: str
+    usd: Decimal | None
+
+
+@dataclass(slots=True)
+class ModelBill:
+    """All calls of one model; ``estimated`` of them count no tokens of their own, ``unpriced`` have no price."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: Decimal = Decimal(0)
+    estimated: int = 0
+    unpriced: int = 0
+
+
+@dataclass(slots=True)
+class LogSums:
+    """Over the whole log: ``lines`` that were read, calls by their ``sources``, and what was not used, by why."""
+
+    lines: int = 0
+    sources: Counter[Source] = field(default_factory=Counter)
+    skipped: Counter[SkipReason] = field(default_factory=Counter)
+    models: dict[str, ModelBill] = field(default_factory=dict)
+    first_at: float | None = None
+    last_at: float | None = None
+    timed: int = 0
+
+    @property
+    def calls(self) -> int:
+        return self.sources.total()
+
+    @property
+    def usd(self) -> Decimal:
+        return sum((bill.usd for bill in self.models.values()), Decimal(0))
+
+
+class RowSample:
+    """Takes calls; keeps ``most`` of them at most, each with the same chance."""
+
+    def __init__(self, most: int = MOST_ROWS) -> None:
+        self.sums = LogSums()
+        self._rows: list[ScanRow] = []
+        self._most, self._draw = most, random.Random(SEED)
+        self._keys: set[int] = set()
+
+    def skip(self, why: SkipReason, times: int = 1) -> None:
+        self.sums.skipped[why] += times
+
+    def add(self, call: LoggedCall) -> None:
+        key = int(call.key[:16], 16)
+        if key in self._keys:
+            self.skip(SkipReason.DUPLICATE)
+            return
+        self._keys.add(key)
+        usd = self._count(call)
+        place = self.sums.calls - 1
+        if place < self._most:
+            self._rows.append(row_of(call, place, usd))
+        elif (at := self._draw.randrange(place + 1)) < self._most:
+            self._rows[at] = row_of(call, place, usd)
+
+    def _count(self, call: LoggedCall) -> Decimal | None:
+        sums, usd = self.sums, usd_of(call)
+        sums.sources[call.source] += 1
+        bill = sums.models.setdefault(call.model or "unnamed", ModelBill())
+        bill.calls += 1
+        bill.input_tokens += call.usage.input_tokens
+        bill.output_tokens += call.usage.output_tokens
+        bill.estimated += call.usage.estimated
+        bill.unpriced += usd is None
+        bill.usd += usd or Decimal(0)
+        if call.at is not None:
+            sums.timed += 1
+            sums.first_at = call.at if sums.first_at is None else min(sums.first_at, call.at)
+            sums.last_at = call.at if sums.last_at is None else max(sums.last_at, call.at)
+        return usd
+
+    def rows(self) -> list[ScanRow]:
+        """Oldest first. Where calls lack a time, all are as they stand in the log."""
+        timed = self.sums.timed == self.sums.calls
+        return sorted(self._rows, key=lambda row: ((row.at or 0.0) if timed else 0.0, row.place))
+
+
+def usd_of(call: LoggedCall) -> Decimal | None:
+    """What the log says that it cost, else by the price map; None where neither tells."""
+    if call.cost_usd:
+        return call.cost_usd
+    price = litellm_price(call.model)
+    return None if price is None else cost_usd(call.usage, price)
+
+
+def row_of(call: LoggedCall, place: int, usd: Decimal | None) -> ScanRow:
+    messages = call.request["messages"]
+    body = {**call.request, "metadata": {"task": call.task or ""}}
+    features = extract(body)
+    user, context = features.last_user, features.context
+    if len(user) > 2 * USER_WINDOW or len(context) > CONTEXT_WINDOW:  # what is read of it is kept, not megabytes
+        features = replace(features, last_user=window(user, 2 * USER_WINDOW), context=features.context_window)
+    system = next((m.get("content") for m in messages if m["role"] in ("system", "developer")), "")
+    return ScanRow(
+        at=call.at,
+        place=place,
+        features=features,
+        system=window(system, SYSTEM_CHARACTERS) if isinstance(system, str) else "",
+        shape=_shape(call.request, features),
+        task=call.task or "",
+        fields=fields_of(call.message) if call.finish_reason in ("stop", "tool_calls") else None,
+        prompt=hashlib.blake2b(orjson.dumps(messages, default=str), digest_size=8).digest(),
+        model=call.model or "unnamed",
+        usd=usd,
+    )
+
+
+def _shape(request: Mapping[str, Any], features: Features) -> Shape:
+    tools = [tool for tool in request.get("tools") or () if isinstance(tool, dict)]
+    names = sorted(str((tool.get("function") or tool).get("name", "")) for tool in tools)
+    form = request.get("response_format")
+    told = form if isinstance(form, dict) else {}
+    schema = told.get("json_schema") if isinstance(told.get("json_schema"), dict) else {}
+    continued = any(m["role"] in ("assistant", "tool") for m in request["messages"])
+    word = " ".join(filter(None, (str(told.get("type") or ""), str((schema or {}).get("name") or ""))))
+    return Shape(continued, features.has_images, tuple(names), "" if word == "text" else word)
