@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from distiller.logs.calls import Source
+from router.errors import DatasetError
 from router.reports.terminal import Terminal
 from router.settings import Settings
 
@@ -30,8 +31,8 @@ def scan(
     Needs nothing but the file: no policy, no key, no network. Nothing of it is kept.
     """
     from distiller.progress import ConsoleProgress
-    from distiller.scan.reading import sample_of
     from distiller.scan.report import scan_of
+    from distiller.scan.rows import sample_of
     from distiller.scan.tables import report
     from router.scoring.text.encoder import kept_encoder
 
@@ -43,5 +44,8 @@ def scan(
     if html is not None:
         from distiller.scan.page import page
 
-        html.write_text(page(found), encoding="utf-8")
+        try:
+            html.write_text(page(found), encoding="utf-8")
+        except OSError as e:
+            raise DatasetError(f"cannot write {html}: {e.strerror}") from e
         console.print(f"{html} written")

@@ -5,14 +5,20 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import orjson
 
-from distiller.logs.calls import LoggedCall, SkipReason, Source
+from distiller.logs.calls import HalfCall, LoggedCall, SkipReason, Source
+from distiller.logs.files import LogFile
+from distiller.logs.reader import HalfCalls, calls_in
+from distiller.progress import Progress
+from router.errors import DatasetError
 from router.heads.answers import Fields, fields_of
 from router.price_map import litellm_price
 from router.pricing import cost_usd
@@ -22,6 +28,8 @@ MOST_ROWS = 20_000
 """Calls that are looked at one by one; of a longer log a uniform sample."""
 SYSTEM_CHARACTERS = 4096
 SEED = 0
+TOLD_EVERY = 500
+MEGA = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,3 +179,32 @@ def _shape(request: Mapping[str, Any], features: Features) -> Shape:
     continued = any(m["role"] in ("assistant", "tool") for m in request["messages"])
     word = " ".join(filter(None, (str(told.get("type") or ""), str((schema or {}).get("name") or ""))))
     return Shape(continued, features.has_images, tuple(names), "" if word == "text" else word)
+
+
+def sample_of(files: Sequence[Path], only: Source | None, tell: Progress, most: int = MOST_ROWS) -> RowSample:
+    """Reads all files, one line at a time.
+
+    Raises:
+        DatasetError: one cannot be read, or none holds a call; the message says why lines were not used.
+    """
+    sample, halves = RowSample(most), HalfCalls()
+    with closing(halves):
+        for path in files:
+            tell.stage("reading", str(path))
+            with closing(LogFile(path)) as file:
+                for line in file.lines():
+                    sample.sums.lines += 1
+                    if sample.sums.lines % TOLD_EVERY == 0:
+                        tell.step(file.done // MEGA, file.size // MEGA, f"MB, {sample.sums.calls:,} calls")
+                    for found in calls_in(line.content, only):
+                        joined = halves.join(found) if isinstance(found, HalfCall) else found
+                        if isinstance(joined, LoggedCall):
+                            sample.add(joined)
+                        elif isinstance(joined, SkipReason):
+                            sample.skip(joined)
+        for why, times in halves.left().items():
+            sample.skip(why, times)
+    if not sample.sums.calls:
+        reasons = "; ".join(f"{times:,} {why.value}" for why, times in sample.sums.skipped.most_common())
+        raise DatasetError(f"no call of a model in {', '.join(map(str, files))}: {reasons or 'no line at all'}")
+    return sample

@@ -15,8 +15,8 @@ from distiller.logs.calls import SkipReason
 from distiller.progress import SilentProgress
 from distiller.scan.outlook import FLOORS, share_ahead
 from distiller.scan.page import page
-from distiller.scan.reading import sample_of
 from distiller.scan.report import Scan, policy_text, scan_of
+from distiller.scan.rows import sample_of
 from distiller.scan.tables import report
 from router.contracts.records import Rights
 from router.errors import DatasetError
@@ -220,3 +220,13 @@ def test_the_command_writes_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert done.exit_code == 0, done.output
     assert "100 calls" in done.output
     assert html.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_page_that_cannot_be_written_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distiller.scan.cli import scan
+
+    monkeypatch.setenv("LOCUM_CACHE", str(tmp_path / "cache"))
+    log = tmp_path / "log.jsonl"
+    log.write_text(json.dumps(call(INTENTS, "card", "yes", 1)))
+    with pytest.raises(DatasetError, match="cannot write"):
+        scan([log], None, tmp_path / "missing" / "report.html")
