@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distiller.scan.rows import ScanRow, Shape
+from distiller.scan.rows import RequestShape, ScanRow
 from router.scoring.text.templates import Templates
 
 LEAST_ROWS = 30
@@ -26,17 +26,17 @@ class RequestTemplate:
     """A kind of requests; ``rows`` are places among the sample's, oldest first."""
 
     name: str
-    shape: Shape
+    shape: RequestShape
     rows: list[int]
 
 
 def kinds_of(rows: Sequence[ScanRow]) -> list[RequestTemplate]:
     """The kinds, the largest first, and last what is in none of them."""
-    coarse = defaultdict[tuple[str, str, Shape], list[int]](list)
+    coarse = defaultdict[tuple[str, str, RequestShape], list[int]](list)
     for place, row in enumerate(rows):
         coarse[row.task, masked(row.system), row.shape].append(place)
     coarse = _joined(coarse, rows)
-    groups = list[tuple[str, Shape, list[int]]]()
+    groups = list[tuple[str, RequestShape, list[int]]]()
     seldom: list[int] = []
     for (task, system, shape), places in coarse.items():
         for frame, some in _framed(places, rows):
@@ -47,7 +47,7 @@ def kinds_of(rows: Sequence[ScanRow]) -> list[RequestTemplate]:
     groups.sort(key=lambda group: -len(group[2]))
     seldom += [place for *_, places in groups[MOST_KINDS:] for place in places]
     found = [RequestTemplate(name, shape, some) for name, shape, some in _told_apart(groups[:MOST_KINDS])]
-    return [*found, RequestTemplate(OTHERS, Shape(), sorted(seldom))] if seldom else found
+    return [*found, RequestTemplate(OTHERS, RequestShape(), sorted(seldom))] if seldom else found
 
 
 def masked(system: str) -> str:
@@ -56,10 +56,10 @@ def masked(system: str) -> str:
 
 
 def _joined(
-    coarse: dict[tuple[str, str, Shape], list[int]], rows: Sequence[ScanRow]
-) -> defaultdict[tuple[str, str, Shape], list[int]]:
+    coarse: dict[tuple[str, str, RequestShape], list[int]], rows: Sequence[ScanRow]
+) -> defaultdict[tuple[str, str, RequestShape], list[int]]:
     """System prompts that are seldom the same as a whole (a user's name, a document in them) by how they begin."""
-    found = defaultdict[tuple[str, str, Shape], list[int]](list)
+    found = defaultdict[tuple[str, str, RequestShape], list[int]](list)
     single = {key: places for key, places in coarse.items() if len(places) < LEAST_ROWS and key[1]}
     frames = Templates.fit([key[1] for key in single])
     for key, places in coarse.items():
@@ -80,7 +80,7 @@ def _framed(places: list[int], rows: Sequence[ScanRow]) -> list[tuple[str, list[
     return list(found.items())
 
 
-def _name(task: str, system: str, frame: str, shape: Shape) -> str:
+def _name(task: str, system: str, frame: str, shape: RequestShape) -> str:
     if task:
         return task
     said = _WORDS.sub(" ", _ROLES.sub("", (system or frame).strip())).strip()
@@ -89,7 +89,7 @@ def _name(task: str, system: str, frame: str, shape: Shape) -> str:
     return ", ".join(filter(None, (words, "" if words else tools))) or "messages without a system prompt"
 
 
-def _told_apart(groups: Sequence[tuple[str, Shape, list[int]]]) -> list[tuple[str, Shape, list[int]]]:
+def _told_apart(groups: Sequence[tuple[str, RequestShape, list[int]]]) -> list[tuple[str, RequestShape, list[int]]]:
     """Each kind by a name of its own: with what is special in its shape, and else a number."""
     found, times, seen = [], Counter(name for name, *_ in groups), Counter[str]()
     for name, shape, places in groups:

@@ -33,7 +33,7 @@ MEGA = 10**6
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class RequestShape:
     """What tells requests of one template from others beside their words. ``tools`` are their names; ``form`` is the
     answer's form that is asked for, with a schema's name."""
 
@@ -52,7 +52,7 @@ class ScanRow:
     place: int
     features: Features
     system: str
-    shape: Shape
+    shape: RequestShape
     task: str
     fields: Fields | None
     prompt: bytes
@@ -170,7 +170,7 @@ def row_of(call: LoggedCall, place: int, usd: Decimal | None) -> ScanRow:
     )
 
 
-def _shape(request: Mapping[str, Any], features: Features) -> Shape:
+def _shape(request: Mapping[str, Any], features: Features) -> RequestShape:
     tools = [tool for tool in request.get("tools") or () if isinstance(tool, dict)]
     names = sorted(str((tool.get("function") or tool).get("name", "")) for tool in tools)
     form = request.get("response_format")
@@ -178,7 +178,7 @@ def _shape(request: Mapping[str, Any], features: Features) -> Shape:
     schema = told.get("json_schema") if isinstance(told.get("json_schema"), dict) else {}
     continued = any(m["role"] in ("assistant", "tool") for m in request["messages"])
     word = " ".join(filter(None, (str(told.get("type") or ""), str((schema or {}).get("name") or ""))))
-    return Shape(continued, features.has_images, tuple(names), "" if word == "text" else word)
+    return RequestShape(continued, features.has_images, tuple(names), "" if word == "text" else word)
 
 
 def sample_of(files: Sequence[Path], only: Source | None, tell: Progress, most: int = MOST_ROWS) -> RowSample:
