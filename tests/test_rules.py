@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from router.scoring.statistics.risk import wilson_interval
-
 PROMETHEUS = Path(__file__).parent.parent / "dashboards" / "prometheus"
 AUDITED = 'locum_audits_total{policy="%s",bundle="b1",served_tier="%s",result="%s"}'
 WEIGHT = 'locum_audit_weight_total{policy="%s",bundle="b1",served_tier="%s",result="%s"}'
@@ -85,7 +83,6 @@ def test_rules_and_configuration_are_valid() -> None:
 
 def test_quality_and_saving_come_out_as_reckoned_by_hand(tmp_path: Path) -> None:
     labels, bundle, audits = '{policy="a"}', '{policy="a", bundle="b1"}', 600
-    low, high = wilson_interval(0.1 * audits, audits, confidence=0.95)
     check(
         tmp_path,
         policy_under_traffic("a", unacceptable=0.1),
@@ -95,8 +92,6 @@ def test_quality_and_saving_come_out_as_reckoned_by_hand(tmp_path: Path) -> None
             "locum:student_audits:effective24h": {bundle: audits},
             "locum:selective_risk:ratio24h": {bundle: 0.1},
             "locum:parity:estimate24h": {bundle: 0.92},
-            "locum:parity:lower24h": {bundle: round(1 - 0.8 * high, 3)},
-            "locum:parity:upper24h": {bundle: round(1 - 0.8 * low, 3)},
             "locum:over_escalation:ratio24h": {bundle: 0.25},
             "locum:net_saving_usd:increase24h": {labels: 252.0},
             "3600 * locum:net_saving_usd:rate1h": {labels: 25.2},
@@ -112,7 +107,7 @@ def test_training_counts_against_the_saving(tmp_path: Path) -> None:
 
 def test_while_the_teacher_answers_everything_parity_is_one_and_the_share_zero(tmp_path: Path) -> None:
     series = [grown(TRAFFIC % ("new", tier), n) for tier, n in (("student", 0), ("teacher", 100))]
-    parity = {f"locum:parity:{which}24h": {'{policy="new", bundle="b1"}': 1.0} for which in ("estimate", "lower")}
+    parity = {"locum:parity:estimate24h": {'{policy="new", bundle="b1"}': 1.0}}
     check(tmp_path, series, {"locum:student_share:ratio24h": {'{policy="new"}': 0.0}, **parity})
 
 
@@ -121,7 +116,10 @@ def test_parity_is_unknown_where_the_student_serves_and_nothing_was_audited(tmp_
 
 
 def test_alerts_fire_for_the_policy_whose_floor_is_broken_and_for_no_other(tmp_path: Path) -> None:
+    """By the guard's own bound: Prometheus has no interval of its own."""
     series = policy_under_traffic("broken", unacceptable=0.12) + policy_under_traffic("sound", unacceptable=0.02)
+    for name, upper in (("broken", 0.93), ("sound", 0.99)):
+        series.append({"series": f'locum_parity{{policy="{name}",bound="upper"}}', "values": f"{upper}x600"})
     firing = 'count by (alertname, policy) (ALERTS{alertstate="firing"})'
     alerts = ("LocumParityBelowFloor", "LocumParityAtRisk")
     check(tmp_path, series, {firing: {f'{{alertname="{a}", policy="broken"}}': 1 for a in alerts}})
