@@ -64,7 +64,7 @@ def _joined(
     frames = Templates.fit([key[1] for key in single])
     for key, places in coarse.items():
         task, system, shape = key
-        found[(task, frames.split(system)[1], shape) if key in single else key] += places
+        found[(task, frames.split(system)[1] or system, shape) if key in single else key] += places
     for places in found.values():
         places.sort()
     return found

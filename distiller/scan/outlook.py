@@ -26,7 +26,7 @@ LEAST_ROWS, LEAST_LEARNT = 60, 40
 MOST_UNSEEN = 0.35
 """The chance of an answer that was never there, from which on answers are open."""
 CURVE_POINTS = 200
-MOST_LEARNT = 8000
+MOST_LEARNT = 6000
 """Examples that a head learns from: the newest."""
 
 Floats = npt.NDArray[np.float64]

@@ -148,4 +148,5 @@ def _layer(rows: F32, answers: Sequence[Fields | None], name: str, before: Layer
     for place, value in enumerate(before.values if before is not None else ()):
         if before is not None and value in number:
             start[:, number[value]] = before.weights[:, place]
-    return Layer(name, values, softmax.fit(rows[known], labels, len(values), start))
+    fitted = rows if known.all() else rows[known]  # no copy of a hundred megabytes where all are known
+    return Layer(name, values, softmax.fit(fitted, labels, len(values), start))

@@ -54,7 +54,6 @@ class ImportStore:
         )
         self._policy, self._path = policy, path
         self._pseudonyms = Pseudonyms(path.parent)
-        self._pseudonyms.keep()
 
     def __enter__(self) -> Self:
         return self
