@@ -53,7 +53,7 @@ class TrainConfig:
     weights. ``patience``: after so many measurements of the dev loss that were no better than the best one,
     the run ends, and the weights of the best one are kept; ``evaluations`` of them are spread over
     the whole run. 0: the whole run, its last weights. ``tokens_per_pass`` None is what fills the
-    device; ``packing`` and ``compile`` None are what pays there: both on a GPU, neither on a CPU.
+    device; ``packing``, ``compile`` and ``cuda_graphs`` None are what pays there: all on a GPU, none on a CPU.
     ``activation_checkpointing`` computes activations twice and holds few. ``launcher``: who starts
     the ``processes``, one a device. ``track``: where losses are sent beside the report.
     """
@@ -80,6 +80,7 @@ class TrainConfig:
     evaluations: int = 10
     packing: bool | None = None
     compile: bool | None = None
+    cuda_graphs: bool | None = None
     activation_checkpointing: bool = False
     launcher: Launcher = "none"
     processes: int = 1

@@ -29,11 +29,14 @@ def suits(model: Any) -> bool:
 
 def use(model: Any) -> None:
     """Lets the model attend in this way."""
+    import torch
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     if model.config._attn_implementation != NAME:
-        AttentionInterface.register(NAME, attend)
+        # What is written out for rows of any length is no one shape, and so nothing to compile.
+        apart: Any = torch.compiler.disable
+        AttentionInterface.register(NAME, attend if model.device.type == "cuda" else apart(attend))
         AttentionMaskInterface.register(NAME, sdpa_mask)
         model.set_attn_implementation(NAME)
 
@@ -98,13 +101,11 @@ def _packed(states: States, starts: Tensor, longest: int, scale: float) -> Tenso
     import torch
 
     if not states[0].is_cuda:
-        lengths = starts.diff().tolist()
-        split = (torch.split(t, lengths, dim=2) for t in states)
-        return torch.cat([written_out(own, None, scale) for own in zip(*split, strict=True)], dim=1)
-    from torch.nn.attention.varlen import varlen_attn
-
+        split = (torch.split(t, starts.diff().tolist(), dim=2) for t in states)
+        rows = [own for own in zip(*split, strict=True) if own[0].shape[2]]
+        return torch.cat([written_out(own, None, scale) for own in rows], dim=1)
     q, k, v = (t.squeeze(0).transpose(0, 1) for t in states)  # (length, heads, width)
-    grouped = q.shape[1] != k.shape[1]
-    out = varlen_attn(q, k, v, starts, starts, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=grouped)
-    assert not isinstance(out, tuple)  # nothing beside the output was asked for
+    # torch's own wrapper of it refuses, in some versions, what it does well: query heads that share a key head.
+    flash = torch.ops.aten._flash_attention_forward
+    out: Tensor = flash(q, k, v, starts, starts, longest, longest, 0.0, True, False, scale=scale)[0]
     return out.unsqueeze(0)

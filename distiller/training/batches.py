@@ -3,8 +3,7 @@
 Prompts of one application begin alike (the template's head, the system prompt). A causal model
 sees that beginning the same in every row, so a pass computes it once and lets all its rows attend
 to it; the gradient is the same as if each row had carried it. Other rows of like length sit together,
-so that little is padded; or, where attention to rows of any length costs no more (a GPU), one behind
-the other, so that nothing is.
+so that little is padded. A GPU is quicker with rows one behind the other, in passes of one shape (``shapes``).
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from distiller.data.rows import DatasetRow, Skip
@@ -26,9 +24,6 @@ if TYPE_CHECKING:
 
 SHORTEST_PREFIX = 8
 """Tokens that rows must share before computing them apart is worth a pass."""
-
-SAVING = 0.25
-"""Where rows can be packed, the share of a group's tokens from which on computing its beginning once saves more."""
 
 _FEWEST_ALIKE = 4
 _BUCKET_STEPS = 8
@@ -54,7 +49,8 @@ class EncodedRow:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Where packed rows begin. positions: (1, length), each row's from 0. starts: (rows + 1,) int32, the end too."""
+    """Where packed rows begin. positions: (1, length), each row's from 0. starts: (rows + 1,) int32, the end too; what
+    is behind it is the end again."""
 
     positions: Tensor
     starts: Tensor
@@ -112,11 +108,14 @@ def end_of_turn(tokenizer: Any) -> int:
     return int(after[0] if after else tokenizer.eos_token_id)
 
 
-def plan(rows: Sequence[EncodedRow], epochs: float, batch_size: int, seed: int) -> list[list[int]]:
+def plan(
+    rows: Sequence[EncodedRow], epochs: float, batch_size: int, seed: int, by_length: bool = True
+) -> list[list[int]]:
     """The rows' indices of every step of the run, in order; the same seed gives the same plan.
 
-    Each epoch is shuffled, then sorted by length within stretches of a few steps, so that a step's
-    rows are alike in length and still vary between epochs. The last epoch may be a part.
+    Each epoch is shuffled, then sorted ``by_length`` within stretches of a few steps, so that a step's
+    rows are alike in length and still vary between epochs; else all steps are about as long. The last epoch may be a
+    part.
     """
     drawn = random.Random(seed)
     wanted = max(1, round(epochs * len(rows) / batch_size))
@@ -126,27 +125,21 @@ def plan(rows: Sequence[EncodedRow], epochs: float, batch_size: int, seed: int) 
         stretch = batch_size * _BUCKET_STEPS
         epoch: list[list[int]] = []
         for first in range(0, len(order), stretch):
-            bucket = sorted(order[first : first + stretch], key=lambda i: len(rows[i].tokens))
+            bucket = order[first : first + stretch]
+            if by_length:
+                bucket.sort(key=lambda i: len(rows[i].tokens))
             epoch += [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
         drawn.shuffle(epoch)
         steps += epoch
     return steps[:wanted]
 
 
-def passes(
-    rows: Sequence[EncodedRow], tokens_per_pass: int, device: str, packing: bool = False, sharing: bool = True
-) -> Iterator[Pass]:
+def passes(rows: Sequence[EncodedRow], tokens_per_pass: int, device: str, sharing: bool = True) -> Iterator[Pass]:
     """The step's rows in passes of at most ``tokens_per_pass`` computed tokens (a longer row goes alone).
 
-    ``packing``: put rows one behind the other where that computes less. ``sharing``: compute what rows begin with once.
+    ``sharing``: compute what rows begin with once.
     """
-    groups = _alike(rows) if sharing else [list(rows)]
-    if packing:
-        worth = [sharing and _saved(g) >= SAVING for g in groups]
-        lone = [r for g, shares in zip(groups, worth, strict=True) if not shares for r in g]
-        yield from packed_passes(lone, tokens_per_pass, device)
-        groups = [g for g, shares in zip(groups, worth, strict=True) if shares]
-    for group in groups:
+    for group in _alike(rows) if sharing else [list(rows)]:
         waiting: list[EncodedRow] = []
         for row in sorted(group, key=lambda r: len(r.tokens)):
             if waiting and (len(waiting) + 1) * len(row.tokens) > tokens_per_pass:
@@ -156,46 +149,19 @@ def passes(
         yield tensors(waiting, device, sharing)
 
 
-def packed_passes(rows: Sequence[EncodedRow], tokens_per_pass: int, device: str) -> Iterator[Pass]:
-    """The rows one behind the other, in their order, in as few passes as that order allows."""
-    waiting: list[EncodedRow] = []
-    for row in rows:
-        if waiting and sum(len(r.tokens) for r in waiting) + len(row.tokens) > tokens_per_pass:
-            yield packed(waiting, device)
-            waiting = []
-        waiting.append(row)
-    if waiting:
-        yield packed(waiting, device)
-
-
 def tensors(rows: Sequence[EncodedRow], device: str, share: bool = True) -> Pass:
     """One pass over these rows; ``share`` False computes every row's beginning for itself."""
     shared = shared_prefix(rows) if share else 0
     length = max(len(r.tokens) for r in rows) - shared
     tokens = [[*r.tokens[shared:], *[0] * (length - len(r.tokens) + shared)] for r in rows]  # (rows, length)
     firsts = [i * length - shared for i in range(len(rows))]
-    return _pass(rows, firsts, tokens, device, prefix=rows[0].tokens[:shared])
+    return _pass(rows, firsts, tokens, device, rows[0].tokens[:shared])
 
 
-def packed(rows: Sequence[EncodedRow], device: str) -> Pass:
-    """One pass over these rows with nothing padded; attention ends where a row does."""
-    import torch
-
-    starts = [0, *accumulate(len(r.tokens) for r in rows)]
-    documents = Documents(
-        positions=_there([[i for r in rows for i in range(len(r.tokens))]], device),
-        starts=_there(starts, device, torch.int32),
-        longest=max(len(r.tokens) for r in rows),
-    )
-    return _pass(rows, starts[:-1], [[t for r in rows for t in r.tokens]], device, documents=documents)
-
-
-def idle(row: EncodedRow, device: str, shared: bool, packing: bool) -> Pass:
+def idle(row: EncodedRow, device: str, shared: bool) -> Pass:
     """A pass of the kind asked for, over a row that counts for nothing: for a process that has no such pass itself."""
     row = replace(row, weight=0.0)
-    if not shared:
-        return packed([row], device) if packing else tensors([row], device)
-    return _pass([row], [-1], [row.tokens[1:]], device, prefix=row.tokens[:1])
+    return _pass([row], [-1], [row.tokens[1:]], device, row.tokens[:1]) if shared else tensors([row], device)
 
 
 def _pass(
@@ -203,9 +169,7 @@ def _pass(
     firsts: Sequence[int],
     tokens: Sequence[Sequence[int]],
     device: str,
-    *,
-    prefix: Sequence[int] = (),
-    documents: Documents | None = None,
+    prefix: Sequence[int],
 ) -> Pass:
     """``firsts``: where each row's first token is, or would be, among the flattened outputs."""
     ends = [first + len(row.tokens) - 1 for first, row in zip(firsts, rows, strict=True)]
@@ -217,16 +181,15 @@ def _pass(
         targets=_there([t for r in rows for t in r.tokens[r.start :]], device),
         weights=_there([r.weight for r in rows for _ in range(r.answer_tokens)], device),
         real_tokens=sum(len(r.tokens) for r in rows),
-        documents=documents,
         known=joined([(r.known, r.answer_tokens) for r in rows], device),
     )
 
 
-def _there(values: Sequence[Any], device: str, dtype: Any = None) -> Tensor:
+def _there(values: Sequence[Any], device: str) -> Tensor:
     """The values as a tensor on the device, without waiting for a GPU to have them."""
     import torch
 
-    tensor = torch.tensor(values, dtype=dtype)
+    tensor = torch.tensor(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
 
 
@@ -238,11 +201,6 @@ def shared_prefix(rows: Sequence[EncodedRow]) -> int:
     first, last = min(r.tokens for r in rows), max(r.tokens for r in rows)
     shared = next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
     return shared if shared >= SHORTEST_PREFIX else 0
-
-
-def _saved(rows: Sequence[EncodedRow]) -> float:
-    """The share of the rows' tokens that need not be computed if their beginning is computed once."""
-    return shared_prefix(rows) * (len(rows) - 1) / sum(len(r.tokens) for r in rows)
 
 
 def _alike(rows: Sequence[EncodedRow]) -> list[list[EncodedRow]]:

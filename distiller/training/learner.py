@@ -7,8 +7,9 @@ to it. The student is unchanged by that, and small updates show in the share of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,13 @@ from distiller.training.batches import EncodedRow, Pass, idle, passes
 from distiller.training.methods.base import Method
 from distiller.training.outputs import answers
 from distiller.training.place import ProcessPlace, forget_cached, halved, out_of_memory
+from distiller.training.replay import MOST_WEIGHTS, Replay
+from distiller.training.shapes import Shape, cut, filled, fitting
+from distiller.training.shapes import idle as idle_filled
 from distiller.training.sharding import blocks, clip, gathered, sharded, whole
 from distiller.training.student import finished, has_bf16, in_bfloat16, load, spread
 from router.errors import TrainingError
+from router.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +71,8 @@ class Learner:
             own.data = own.data.to(self.device)
         self.learning = {**self.weights, **{f"method.{n}": p for n, p in method.parameters.items()}}
         self.optimizer = _optimizer(self.learning, config)
+        self.shape: Shape | None = None
+        self._expected: Sequence[Sequence[EncodedRow]] = ()
         self._prepare(kind)
 
     def _prepare(self, kind: str) -> None:
@@ -77,9 +84,29 @@ class Learner:
         self.packing = ours and _pays(config.packing, kind)
         if config.activation_checkpointing:
             self.model.activation_checkpointing_enable()
-        if _pays(config.compile, kind):
-            for block in blocks(self.model):
-                block.compile()
+        self._compiled = _pays(config.compile, kind)
+        if self._compiled:
+            self._compile()
+        weights = sum(p.numel() for p in self.model.parameters())
+        small = self.packing and weights < MOST_WEIGHTS and not config.activation_checkpointing
+        self._replay: Replay | None = None
+        if kind == "cuda" and small and self.place.processes == 1 and _pays(config.cuda_graphs, kind):
+            self._replay = Replay(self._backward)
+        self._stream: Any = None
+
+    def _compile(self) -> None:
+        """Compiles the layers, all to one code."""
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Settings.from_env().cache.absolute() / "compiled"))
+        embeddings = self.model.get_input_embeddings()
+        if not embeddings.weight.requires_grad and not self.config.freeze_layers:
+            # So that the first layer takes a gradient as all others do, and is not compiled by itself.
+            embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_(True))
+        for block in blocks(self.model):
+            block.compile(dynamic=False if self.packing else None)
+
+    def expect(self, steps: Sequence[Sequence[EncodedRow]]) -> None:
+        """What the run's steps will learn from, as far as it is known: where passes have one shape, it suits these."""
+        self._expected, self.shape = [rows[self.place.rank :: self.place.processes] for rows in steps], None
 
     def step(self, rows: Sequence[EncodedRow], learning_rate: float, step: int) -> float:
         """Optimiser step number ``step`` over these rows; returns the mean loss in nats per answer token.
@@ -91,15 +118,16 @@ class Learner:
         """
         mine = self._chosen(rows[self.place.rank :: self.place.processes], step)
         total = self.place.total(sum(r.weight * r.answer_tokens for r in mine))
-        loss = self._graded(mine, rows[0], total)
-        self.place.average([p.grad for p in self.method.parameters.values() if p.grad is not None])
-        clip(list(self.learning.values()), self.config.clip_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=False)
-        self.renew()
-        return self.place.total(loss)
+        with self._apart():
+            loss = self._graded(mine, rows[0], total)
+            self.place.average([p.grad for p in self.method.parameters.values() if p.grad is not None])
+            clip(list(self.learning.values()), self.config.clip_norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=False)
+            self.renew()
+        return self.place.total(loss.item())
 
     def renew(self) -> None:
         """Makes the bfloat16 copy anew from the weights behind it."""
@@ -116,7 +144,7 @@ class Learner:
         if not rows:
             return None
         mine = rows[self.place.rank :: self.place.processes]
-        with torch.no_grad():
+        with torch.no_grad(), self._as_written():
             summed = sum(self._summed(p).item() for p in self._passes(mine, rows[0]))
         return self.place.total(summed) / sum(r.weight * r.answer_tokens for r in rows)
 
@@ -131,14 +159,17 @@ class Learner:
 
     def _chosen(self, rows: Sequence[EncodedRow], step: int) -> Sequence[EncodedRow]:
         """The method's choice of rows. One that looks at a split student gets it whole."""
-        if self.place.processes == 1 or type(self.method).rows is Method.rows:
+        if type(self.method).rows is Method.rows:
             return self.method.rows(rows, step, self.model)
-        found: Sequence[EncodedRow] = self._within(
-            lambda: gathered(self.model, lambda: self.method.rows(rows, step, self.model))
-        )
-        return found
+        with self._as_written():
+            if self.place.processes == 1:
+                return self.method.rows(rows, step, self.model)
+            found: Sequence[EncodedRow] = self._within(
+                lambda: gathered(self.model, lambda: self.method.rows(rows, step, self.model))
+            )
+            return found
 
-    def _graded(self, rows: Sequence[EncodedRow], spare: EncodedRow, total: float) -> float:
+    def _graded(self, rows: Sequence[EncodedRow], spare: EncodedRow, total: float) -> Tensor:
         """Adds up the gradients of the rows' loss over ``total``; returns that loss. Halves passes that don't fit."""
         import torch
 
@@ -146,11 +177,9 @@ class Learner:
             loss = torch.zeros((), device=self.device)  # read once: a GPU is not waited for after each pass
             try:
                 for part in self._passes(rows, spare):
-                    mean = self._summed(part) / total
-                    # Several processes' gradients are averaged, and theirs is a sum.
-                    (mean * self.place.processes).backward()  # type: ignore[no-untyped-call]
-                    loss += mean.detach()
-                return loss.item()
+                    recorded = self._replay is not None and part.known is None
+                    loss += self._replay(part, total) if self._replay and recorded else self._backward(part, total)
+                return loss
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -161,22 +190,68 @@ class Learner:
                     ) from error
                 self.tokens_per_pass = halved(self.tokens_per_pass, rows)
             log.warning("out_of_memory", tokens_per_pass=self.tokens_per_pass)
+            self.shape = None
+            if self._replay:
+                self._replay.forget()
             self.optimizer.zero_grad(set_to_none=False)
             for parameter in self._rounded:
                 parameter.grad = None
             forget_cached(self.device)
 
-    def _passes(self, rows: Sequence[EncodedRow], spare: EncodedRow) -> list[Pass]:
+    def _backward(self, part: Pass, total: float | Tensor) -> Tensor:
+        """Adds up the gradients of the pass's loss over ``total``; returns that loss."""
+        mean = self._summed(part) / total
+        # Several processes' gradients are averaged, and theirs is a sum.
+        (mean * self.place.processes).backward()  # type: ignore[no-untyped-call]
+        return mean.detach()
+
+    def _passes(self, rows: Sequence[EncodedRow], spare: EncodedRow) -> Iterable[Pass]:
         """The rows' passes. Of several processes all take as many of each kind, since they gather layers together."""
-        sharing = not self.config.activation_checkpointing  # which computes a layer twice, but its keys once
-        parts = list(passes(rows, self.tokens_per_pass, self.device, self.packing, sharing)) if rows else []
-        if self.place.processes == 1:
+        alone = self.place.processes == 1
+        if self.packing:
+            shape = self._shaped(rows or [spare])
+            found = (filled(part, shape, self.device) for part in cut(rows, shape))
+            if alone:
+                return found  # made one by one, while a GPU computes the last
+            parts = list(found)
+            most = max(count for (count,) in self.place.everybodys([len(parts)]))
+            return parts + [idle_filled(spare, shape, self.device) for _ in range(int(most) - len(parts))]
+        # Checkpointing computes a layer twice, but its keys once; and with keys at hand a layer is compiled anew.
+        sharing = not self.config.activation_checkpointing and not self._compiled
+        parts = list(passes(rows, self.tokens_per_pass, self.device, sharing)) if rows else []
+        if alone:
             return parts
         kinds = [[p for p in parts if (p.prefix is not None) == shared] for shared in (True, False)]
-        most = [max(c) for c in zip(*self.place.everybodys([len(k) for k in kinds]), strict=True)]
-        for shared, (kind, count) in enumerate(zip(kinds, most, strict=True)):
-            kind += [idle(spare, self.device, not shared, self.packing) for _ in range(int(count) - len(kind))]
+        counts = [max(c) for c in zip(*self.place.everybodys([len(k) for k in kinds]), strict=True)]
+        for shared, (kind, count) in enumerate(zip(kinds, counts, strict=True)):
+            kind += [idle(spare, self.device, not shared) for _ in range(int(count) - len(kind))]
         return [p for kind in kinds for p in kind]
+
+    def _shaped(self, rows: Sequence[EncodedRow]) -> Shape:
+        """The run's shape, which changes for a row alone that it doesn't hold."""
+        shape = self.shape or fitting(self._expected or [rows], self.tokens_per_pass)
+        self.shape = shape if shape.holds(rows) else shape.grown(rows)
+        return self.shape
+
+    @contextmanager
+    def _apart(self) -> Iterator[None]:
+        """On a stream of its own, where passes are recorded: torch records on no other."""
+        import torch
+
+        if self._replay is None:
+            yield
+            return
+        self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            yield
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def _as_written(self) -> AbstractContextManager[Any]:
+        """For what is computed now and then, without gradients: it is not worth another compiling."""
+        import torch
+
+        return torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
 
     def _summed(self, part: Pass) -> Tensor:
         """The pass's weighted loss, summed over its answer tokens."""

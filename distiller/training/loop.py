@@ -132,8 +132,9 @@ class _Run:
         if resumed is not None:
             learner.renew()
             learner.tokens_per_pass = resumed.tokens_per_pass
+        self.steps = plan(rows, config.epochs, config.batch_size, config.seed, by_length=not learner.packing)
+        learner.expect([[rows[i] for i in step] for step in self.steps])
         self.progress = resumed or RunState(dev_loss_before=learner.loss(dev))
-        self.steps = plan(rows, config.epochs, config.batch_size, config.seed)
         self.measured = measured_after(len(self.steps), config.evaluations) if config.patience and dev else frozenset()
         self.stopped_early = self._stop()
 

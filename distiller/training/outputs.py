@@ -42,7 +42,7 @@ def answers(model: Any, part: Pass, output_weight: Tensor, layers: tuple[int, ..
         )
     else:
         out = decoder(part.tokens, use_cache=False, output_hidden_states=bool(layers))
-    hidden = out.last_hidden_state.flatten(0, 1)[part.at]  # of (rows, length, width)
+    hidden = out.last_hidden_state.flatten(0, 1).index_select(0, part.at)  # of (rows, length, width)
     if part.prefix is not None and _sharded(decoder):
         # Of the last layer only keys and values are used here, and a sharded layer makes its weights whole again for
         # the backward pass when the gradient of its output comes: there has to be one.
@@ -50,7 +50,7 @@ def answers(model: Any, part: Pass, output_weight: Tensor, layers: tuple[int, ..
     return Outputs(
         hidden=hidden,
         output_weight=output_weight,
-        layers={i: out.hidden_states[i].flatten(0, 1)[part.at] for i in layers},
+        layers={i: out.hidden_states[i].flatten(0, 1).index_select(0, part.at) for i in layers},
     )
 
 

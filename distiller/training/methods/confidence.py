@@ -7,6 +7,7 @@ cascade it matters less how often the small model is right than that its own pro
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from typing import TYPE_CHECKING
 
 from distiller.training.batches import Pass
@@ -52,7 +53,7 @@ def confidence_loss(
         wrong = logits.argmax(-1) != answer
         log_q = torch.log_softmax(logits, -1, dtype=at_least_float32(logits))  # (positions, vocabulary)
         shares = doubt * wrong.to(log_q)  # (positions,)
-        to_uniform = -log_q.mean(-1) - torch.log(log_q.new_tensor(outcomes))
+        to_uniform = -log_q.mean(-1) - log(outcomes)
         losses = (1 - shares) * cross_entropy(log_q, answer) + shares * to_uniform
         if not gradient:
             return losses, None

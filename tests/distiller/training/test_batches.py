@@ -1,4 +1,4 @@
-"""Rows packed one behind the other: the same loss and gradients as each row by itself."""
+"""How a step is computed: what is left out, shared or computed again changes nothing."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from distiller.config import TrainConfig
-from distiller.training.attention import NAME, suits, written_out
-from distiller.training.batches import EncodedRow, idle, packed, passes, tensors
+from distiller.training.attention import suits, written_out
+from distiller.training.batches import EncodedRow, idle
 from distiller.training.learner import Learner
 from distiller.training.methods.hard import HardLabel
 from tests.distiller.tiny_student import student
 
-CONFIG = TrainConfig(precision="fp32", device="cpu", threads=1, freeze_embeddings=False, packing=True)
+CONFIG = TrainConfig(precision="fp32", device="cpu", threads=1, freeze_embeddings=False)
 
 
 def row(n: int, prompt: int, answer: int, weight: float = 1.0) -> EncodedRow:
@@ -34,48 +34,10 @@ def graded(learner: Learner, parts: list) -> tuple[float, dict[str, torch.Tensor
     return sum(loss.item() for loss in losses), grads
 
 
-def test_a_packed_pass_has_the_loss_and_gradients_of_its_rows_one_by_one(tmp_path: Path) -> None:
-    learner = Learner(CONFIG, student(tmp_path), HardLabel())
-    together, grads = graded(learner, [packed(ROWS, "cpu")])
-    learner.model.set_attn_implementation("eager")
-    apart, expected = graded(learner, [tensors([r], "cpu") for r in ROWS])
-    assert together == pytest.approx(apart, rel=1e-5) and grads.keys() == expected.keys()
-    assert all(torch.allclose(g, grads[n], atol=1e-4, rtol=1e-4) for n, g in expected.items())
-
-
-def test_what_another_row_says_does_not_reach_a_packed_one(tmp_path: Path) -> None:
-    learner = Learner(CONFIG, student(tmp_path), HardLabel())
-    said = [learner._summed(packed([first, replace(ROWS[2])], "cpu")) for first in (ROWS[0], row(9, 9, 3))]
-    alone = [learner._summed(packed([first], "cpu")) for first in (ROWS[0], row(9, 9, 3))]
-    assert torch.allclose(said[0] - alone[0], said[1] - alone[1], atol=1e-4)
-
-
-def test_packing_is_left_to_rows_that_have_nothing_to_share(tmp_path: Path) -> None:
-    learner = Learner(CONFIG, student(tmp_path), HardLabel())
-    assert learner.packing and learner.model.config._attn_implementation == NAME
-    alike = [EncodedRow((*range(40), 50 + i, 60 + i), 41, 1.0) for i in range(6)]
-    parts = list(passes([*alike, *ROWS], 1000, "cpu", packing=True))
-    assert [p.prefix is None for p in parts] == [True, False]
-    assert parts[0].tokens.shape == (1, sum(len(r.tokens) for r in ROWS)) and len(parts[1].tokens) == 6
-    mixed, grads = graded(learner, parts)
-    learner.model.set_attn_implementation("eager")
-    apart, expected = graded(learner, [tensors([r], "cpu") for r in [*alike, *ROWS]])
-    assert mixed == pytest.approx(apart, rel=1e-5)
-    assert all(torch.allclose(g, grads[n], atol=1e-4, rtol=1e-4) for n, g in expected.items())
-
-
-def test_packed_passes_keep_the_budget_and_every_row() -> None:
-    rows = [row(i, 3 + i, 2) for i in range(12)]
-    parts = list(passes(rows, 40, "cpu", packing=True))
-    assert sum(p.real_tokens for p in parts) == sum(len(r.tokens) for r in rows) == sum(p.tokens.numel() for p in parts)
-    assert all(p.tokens.numel() <= 40 for p in parts)
-
-
-@pytest.mark.parametrize("packing", [False, True])
-def test_an_idle_pass_adds_nothing(tmp_path: Path, packing: bool) -> None:
+def test_an_idle_pass_adds_nothing(tmp_path: Path) -> None:
     learner = Learner(CONFIG, student(tmp_path), HardLabel())
     for shared in (False, True):
-        part = idle(ROWS[0], "cpu", shared, packing)
+        part = idle(ROWS[0], "cpu", shared)
         assert (part.prefix is not None) == shared
         loss, grads = graded(learner, [part])
         assert loss == 0 and all(not g.any() for g in grads.values())
@@ -93,7 +55,7 @@ def test_activations_computed_twice_change_no_gradient(tmp_path: Path) -> None:
     moved = []
     for again in (False, True):
         learner = Learner(
-            replace(CONFIG, packing=False, activation_checkpointing=again), student(tmp_path), HardLabel()
+            replace(CONFIG, activation_checkpointing=again), student(tmp_path), HardLabel()
         )
         loss = learner.step(rows, 1e-3, 0)
         moved.append((loss, [w.detach().clone() for w in learner.weights.values()]))
