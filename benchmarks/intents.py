@@ -20,6 +20,7 @@ from distiller.evaluation.engine import NAME, serving
 from distiller.evaluation.grading import question
 from router.contracts.decision import Decision, Reason, Tier
 from router.contracts.records import Answer, AnswerKind, Record, Rights
+from router.judges.judge import Judges
 from router.policy.policy import Policy
 
 SYSTEM = "Name the intent of the customer's message."
@@ -68,7 +69,8 @@ def answers(
 
 def rows_of(records: Sequence[Record]) -> list[DatasetRow]:
     """The records as a dataset would hold them."""
-    return [row for r in records if isinstance(row := row_of(r, policy()), DatasetRow)]
+    asked, judges = policy(), Judges(policy().judge)
+    return [row for r in records if isinstance(row := row_of(r, asked, judges), DatasetRow)]
 
 
 def rightness(said: Sequence[StudentAnswer], rows: Sequence[Row]) -> NDArray[np.bool_]:

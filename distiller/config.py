@@ -43,7 +43,8 @@ class DatasetConfig:
 class TrainConfig:
     """How a student is trained. Lengths are tokens of prompt and answer together; longer rows are left out.
 
-    ``method``: what a step minimises. ``precision``: ``auto`` is bfloat16 where the
+    ``method``: what a step minimises. ``tuning``: all weights or adapters, which ``auto`` takes from a billion weights
+    on. ``precision``: ``auto`` is bfloat16 where the
     hardware multiplies it natively, else float32; the weights that the optimiser moves are float32
     either way. ``freeze_layers``: that many of the lowest layers stay as they are. ``threads`` None
     leaves torch's choice. A checkpoint is written every ``checkpoint_seconds``, and every
@@ -54,12 +55,13 @@ class TrainConfig:
     the run ends, and the weights of the best one are kept; ``evaluations`` of them are spread over
     the whole run. 0: the whole run, its last weights. ``tokens_per_pass`` None is what fills the
     device; ``packing``, ``compile`` and ``cuda_graphs`` None are what pays there: all on a GPU, none on a CPU.
-    ``activation_checkpointing`` computes activations twice and holds few. ``launcher``: who starts
+    ``activation_checkpointing`` computes activations twice and holds few; None: in as many layers as a GPU's memory
+    makes needful, nowhere on a CPU. ``launcher``: who starts
     the ``processes``, one a device. ``track``: where losses are sent beside the report.
     """
 
     method: MethodSettings = field(default_factory=HardLabelSettings)
-    tuning: Literal["full", "lora"] = "full"
+    tuning: Literal["auto", "full", "lora"] = "auto"
     epochs: float = 3.0
     soup: int = 1
     learning_rate: float = 2e-4
@@ -81,7 +83,7 @@ class TrainConfig:
     packing: bool | None = None
     compile: bool | None = None
     cuda_graphs: bool | None = None
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | None = None
     launcher: Launcher = "none"
     processes: int = 1
     track: Tracker | None = None

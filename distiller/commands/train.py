@@ -66,7 +66,7 @@ Out = Annotated[Path, typer.Option(help="Folder for the trained student, its rep
 
 MethodName = Annotated[str | None, _how("hard-label (the default), reasoning, soft-label, on-policy, feature, …")]
 With = Annotated[list[str], _how("A setting of the method; repeat: --with teacher=DIR --with temperature=2", "--with")]
-Tuning = Annotated[TuningName | None, _how("All weights, or adapters merged in at the end.")]
+Tuning = Annotated[TuningName | None, _how("All weights, or adapters merged in at the end (from 1B on, unless said).")]
 Epochs = Annotated[float | None, _how("How often each row is seen; 0.5 is half of them.", min=0.001)]
 Soup = Annotated[int | None, _how("Train so often in different orders, take the mean of the weights (1).", min=1)]
 Rate = Annotated[float | None, _how("Its peak: warm-up before, half a cosine after.", "--learning-rate", "--lr")]
@@ -82,14 +82,18 @@ Batch = Annotated[int | None, _how("Rows a step.", "--batch", min=1)]
 Longest = Annotated[int | None, _how("Longer rows, prompt and answer together, are left out.", min=2)]
 
 AtOnce = Annotated[
-    int | None, _much("Computed at once (2048; 8192 on a GPU); halved where memory does not suffice.", min=1)
+    int | None, _much("Computed at once (2048; on a GPU by its memory); halved where that does not suffice.", min=1)
 ]
 Precision = Annotated[Numbers | None, _much("bf16 where the hardware multiplies it, unless said.")]
 Device = Annotated[str | None, _much("cuda, cuda:1 or cpu; else a GPU where there is one.")]
 Threads = Annotated[int | None, _much("CPU threads.", min=1)]
-Twice = Annotated[bool | None, _much("Hold few activations, compute them twice.", "--checkpoint-activations")]
+Twice = Annotated[
+    bool | None,
+    _much("Compute activations twice, hold few (by need, unless said).", "--checkpoint-activations"),
+]
 Packing = Annotated[bool | None, _much("Rows one behind the other, nothing padded (on a GPU, unless said).")]
 Compile = Annotated[bool | None, _much("Compile the layers (on a GPU, unless said).")]
+Graphs = Annotated[bool | None, _much("Record a small student's passes (on a GPU, unless said).")]
 
 Launcher = Annotated[Starter | None, _many("torchrun: on this machine. ray: on a cluster, RAY_ADDRESS.")]
 Processes = Annotated[int | None, _many("One a GPU; each holds a part of the weights.", min=1)]
@@ -123,6 +127,7 @@ def train(
     activation_checkpointing: Twice = None,
     packing: Packing = None,
     compile: Compile = None,
+    cuda_graphs: Graphs = None,
     launcher: Launcher = None,
     processes: Processes = None,
     track: Track = None,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from distiller.config import TrainConfig
-from distiller.training import attention, lean_backward
+from distiller.training import attention, lean_backward, memory
 from distiller.training.batches import EncodedRow, Pass, idle, passes
 from distiller.training.methods.base import Method
 from distiller.training.outputs import answers
@@ -25,7 +25,7 @@ from distiller.training.replay import MOST_WEIGHTS, Replay
 from distiller.training.shapes import Shape, cut, filled, fitting
 from distiller.training.shapes import idle as idle_filled
 from distiller.training.sharding import blocks, clip, gathered, sharded, whole
-from distiller.training.student import finished, has_bf16, in_bfloat16, load, spread
+from distiller.training.student import finished, has_bf16, in_bfloat16, load, spread, tuned
 from router.errors import TrainingError
 from router.settings import Settings
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 TOKENS_PER_PASS = {"cpu": 2048, "cuda": 8192}
-"""What fills the hardware: more only takes memory."""
+"""What fills the hardware: more only takes memory. By itself a GPU takes what its memory has room for."""
 
 
 class Learner:
@@ -48,13 +48,14 @@ class Learner:
     """
 
     def __init__(self, config: TrainConfig, student: Path, method: Method, place: ProcessPlace | None = None) -> None:
-        self.config, self.method, self._folder = config, method, student
+        self.config, self.method, self._folder = tuned(config, student), method, student
+        config = self.config
         self.place = place or ProcessPlace(config.device)
         self.device = self.place.device
         self.bf16 = config.precision == "bf16" or (config.precision == "auto" and has_bf16(self.device))
         kind = self.device.split(":", maxsplit=1)[0]
         self.tokens_per_pass = config.tokens_per_pass or TOKENS_PER_PASS.get(kind, TOKENS_PER_PASS["cuda"])
-        loaded = load(config, student, self.device)
+        loaded = load(config, student, self.device, narrow=self.bf16 and kind == "cuda")
         self.model = loaded.model
         if not _pays(config.compile, kind):  # compiling spares as much by itself
             lean_backward.use(self.model)
@@ -82,17 +83,29 @@ class Learner:
         if ours:
             attention.use(self.model)
         self.packing = ours and _pays(config.packing, kind)
-        if config.activation_checkpointing:
-            self.model.activation_checkpointing_enable()
+        twice = int(bool(config.activation_checkpointing))
+        if kind == "cuda" and self.place.processes == 1 and config.tokens_per_pass is None:
+            self.tokens_per_pass, twice = self._roomy()
+        if twice:
+            self.model.activation_checkpointing_enable(every_n_layers=twice)
+        self._twice = bool(twice)
         self._compiled = _pays(config.compile, kind)
         if self._compiled:
             self._compile()
         weights = sum(p.numel() for p in self.model.parameters())
-        small = self.packing and weights < MOST_WEIGHTS and not config.activation_checkpointing
+        small = self.packing and weights < MOST_WEIGHTS and not twice
         self._replay: Replay | None = None
         if kind == "cuda" and small and self.place.processes == 1 and _pays(config.cuda_graphs, kind):
             self._replay = Replay(self._backward)
         self._stream: Any = None
+
+    def _roomy(self) -> tuple[int, int]:
+        """How many tokens a pass may have, and every how manieth layer computes its activations twice."""
+        import torch
+
+        free, asked = torch.cuda.mem_get_info(self.device)[0], self.config.activation_checkpointing
+        tokens, twice = memory.fitting(self.model, self.weights, free, self.config.max_tokens, kept=asked is False)
+        return tokens, 1 if asked else twice
 
     def _compile(self) -> None:
         """Compiles the layers, all to one code."""
@@ -217,7 +230,7 @@ class Learner:
             most = max(count for (count,) in self.place.everybodys([len(parts)]))
             return parts + [idle_filled(spare, shape, self.device) for _ in range(int(most) - len(parts))]
         # Checkpointing computes a layer twice, but its keys once; and with keys at hand a layer is compiled anew.
-        sharing = not self.config.activation_checkpointing and not self._compiled
+        sharing = not self._twice and not self._compiled
         parts = list(passes(rows, self.tokens_per_pass, self.device, sharing)) if rows else []
         if alone:
             return parts

@@ -6,7 +6,8 @@ step: what is trained is what will be served, and nothing is cast within a pass.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ from distiller.config import TrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+ADAPTED_FROM = 1_000_000_000
+"""Weights from which on adapters learn, unless the configuration says otherwise."""
 
 SIGNIFICANT_BITS = 8
 """Of a bfloat16, the implicit one included."""
@@ -28,10 +32,23 @@ class Student:
     adapted: Any | None
 
 
-def load(config: TrainConfig, folder: Path, device: str) -> Student:
+def tuned(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The configuration with what is to learn in the student in this folder, all weights or adapters."""
+    from safetensors import safe_open
+
+    if config.tuning != "auto":
+        return config
+    weights = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as held:
+            weights += sum(prod(held.get_slice(name).get_shape()) for name in held.keys())  # noqa: SIM118
+    return replace(config, tuning="lora" if weights >= ADAPTED_FROM else "full")
+
+
+def load(config: TrainConfig, folder: Path, device: str, narrow: bool = False) -> Student:
     """The student in the folder, in float32, adapters in it if they are what learns.
 
-    Adapters are drawn from torch's generator.
+    Adapters are drawn from torch's generator. ``narrow``: what only adapters change is not made wide first.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -40,7 +57,7 @@ def load(config: TrainConfig, folder: Path, device: str) -> Student:
     logging.disable_progress_bar()  # a run shows its own
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
-        dtype=torch.float32,
+        dtype=torch.bfloat16 if narrow and config.tuning == "lora" else torch.float32,
         # torch's fused attention on a CPU has a slow backward pass, where ours does not suit either
         attn_implementation="eager" if device == "cpu" else "sdpa",
     )

@@ -219,8 +219,8 @@ class Distil(BaseModel):
     patience: int = Field(0, ge=0)
     """A training ends after so many dev losses that were no better than the best one, whose weights are kept; 0: never
     early."""
-    tuning: Literal["full", "lora"] = "full"
-    """All weights, or adapters that are merged into them."""
+    tuning: Literal["auto", "full", "lora"] = "auto"
+    """All weights, or adapters that are merged into them; ``auto``: adapters from a billion weights on."""
     method: MethodSettings = HardLabelSettings()
     """How the student learns from the teacher, with that method's own settings."""
     replay: float = Field(0.1, ge=0, le=1)

@@ -29,6 +29,10 @@ def answer_cross_entropy(
     def measure(logits: Tensor, piece: slice, gradient: bool) -> tuple[Tensor, Tensor | None]:
         import torch
 
+        if logits.is_cuda:
+            from distiller.training.losses import kernels
+
+            return kernels.cross_entropy(logits, targets[piece], gradient)
         log_q = torch.log_softmax(logits, -1, dtype=at_least_float32(logits))  # (positions, vocabulary)
         return cross_entropy(log_q, targets[piece]), minus_one_hot(log_q.exp_(), targets[piece]) if gradient else None
 

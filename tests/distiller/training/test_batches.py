@@ -54,9 +54,7 @@ def test_activations_computed_twice_change_no_gradient(tmp_path: Path) -> None:
     rows = [EncodedRow((*range(20), 50 + i, 60 + i), 21, 1.0) for i in range(6)]
     moved = []
     for again in (False, True):
-        learner = Learner(
-            replace(CONFIG, activation_checkpointing=again), student(tmp_path), HardLabel()
-        )
+        learner = Learner(replace(CONFIG, activation_checkpointing=again), student(tmp_path), HardLabel())
         loss = learner.step(rows, 1e-3, 0)
         moved.append((loss, [w.detach().clone() for w in learner.weights.values()]))
     assert moved[0][0] == pytest.approx(moved[1][0], rel=1e-5)

@@ -85,7 +85,7 @@ def test_an_idle_pass_adds_nothing(tmp_path: Path) -> None:
 def test_all_passes_of_a_run_have_one_shape_and_every_row_is_in_one(budget: int) -> None:
     steps = [[MANY[i] for i in step] for step in plan(MANY, 2, 16, seed=0, by_length=False)]
     shape = fitting(steps, budget)
-    assert shape.tokens <= max(budget, max(len(r.tokens) for r in MANY))
+    assert shape.tokens <= max(budget, *(len(r.tokens) for r in MANY))
     for rows in steps:
         parts = list(cut(rows, shape))
         assert [r for part in parts for r in part] == rows
@@ -95,7 +95,7 @@ def test_all_passes_of_a_run_have_one_shape_and_every_row_is_in_one(budget: int)
         for part in made:
             assert part.documents is not None
             lengths = part.documents.starts.diff()
-            assert lengths.sum() == shape.tokens and 0 <= lengths.min() and lengths.max() <= shape.longest
+            assert lengths.sum() == shape.tokens and lengths.min() >= 0 and lengths.max() <= shape.longest
 
 
 def test_little_of_a_shape_is_padding() -> None:
