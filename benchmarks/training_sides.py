@@ -41,7 +41,7 @@ def locum(job: Job) -> list[float]:
     from distiller.training.methods.factory import make
     from router.policy.distillation import HardLabelSettings, SoftLabelSettings
 
-    soft = SoftLabelSettings(teacher=job["teacher"], divergence="forward", mix=1.0)
+    soft = SoftLabelSettings(teacher=job["teacher"] or "none", divergence="forward", mix=1.0)
     config = TrainConfig(
         method=soft if job["kind"] == "soft" else HardLabelSettings(),
         tuning=job.get("tuning", "full"),

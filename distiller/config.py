@@ -54,7 +54,8 @@ class TrainConfig:
     weights. ``patience``: after so many measurements of the dev loss that were no better than the best one,
     the run ends, and the weights of the best one are kept; ``evaluations`` of them are spread over
     the whole run. 0: the whole run, its last weights. ``tokens_per_pass`` None is what fills the
-    device; ``packing``, ``compile`` and ``cuda_graphs`` None are what pays there: all on a GPU, none on a CPU.
+    device; ``packing``, ``compile`` and ``cuda_graphs`` None are what pays there: all on a GPU, compiling in a long run
+    alone, none on a CPU.
     ``activation_checkpointing`` computes activations twice and holds few; None: in as many layers as a GPU's memory
     makes needful, nowhere on a CPU. ``launcher``: who starts
     the ``processes``, one a device. ``track``: where losses are sent beside the report.

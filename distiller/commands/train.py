@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 class TuningName(StrEnum):
+    AUTO = "auto"
     FULL = "full"
     LORA = "lora"
 

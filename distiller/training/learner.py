@@ -7,6 +7,7 @@ to it. The student is unchanged by that, and small updates show in the share of 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -39,6 +40,10 @@ TOKENS_PER_PASS = {"cpu": 2048, "cuda": 8192}
 """What fills the hardware: more only takes memory. By itself a GPU takes what its memory has room for."""
 
 
+COMPILED_FROM = 1e15
+"""Tokens times weights of a run, from which on a GPU has won back by compiled layers what it takes to compile them."""
+
+
 class Learner:
     """The student while it learns: the model, what of it moves, and one optimiser step.
 
@@ -47,7 +52,15 @@ class Learner:
     being made, and later only if the method does.
     """
 
-    def __init__(self, config: TrainConfig, student: Path, method: Method, place: ProcessPlace | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        student: Path,
+        method: Method,
+        place: ProcessPlace | None = None,
+        tokens: float = math.inf,
+    ) -> None:
+        """``tokens``: that the whole run will learn from, as far as that is known."""
         self.config, self.method, self._folder = tuned(config, student), method, student
         config = self.config
         self.place = place or ProcessPlace(config.device)
@@ -57,7 +70,9 @@ class Learner:
         self.tokens_per_pass = config.tokens_per_pass or TOKENS_PER_PASS.get(kind, TOKENS_PER_PASS["cuda"])
         loaded = load(config, student, self.device, narrow=self.bf16 and kind == "cuda")
         self.model = loaded.model
-        if not _pays(config.compile, kind):  # compiling spares as much by itself
+        much = tokens * sum(p.numel() for p in self.model.parameters()) >= COMPILED_FROM
+        self._compiled = kind == "cuda" and much if config.compile is None else config.compile
+        if not self._compiled:  # compiling spares as much by itself
             lean_backward.use(self.model)
         if self.bf16 and config.tuning == "full":
             spread(loaded)
@@ -89,7 +104,6 @@ class Learner:
         if twice:
             self.model.activation_checkpointing_enable(every_n_layers=twice)
         self._twice = bool(twice)
-        self._compiled = _pays(config.compile, kind)
         if self._compiled:
             self._compile()
         weights = sum(p.numel() for p in self.model.parameters())

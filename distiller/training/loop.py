@@ -105,7 +105,7 @@ def run(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> Trai
         raise TrainingError(f"no training row of at most {config.max_tokens} tokens; left out: {why or 'none'}")
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        learner = Learner(config, student, method, place)
+        learner = Learner(config, student, method, place, tokens=config.epochs * sum(len(r.tokens) for r in rows))
         torch.manual_seed(config.seed + place.rank)  # what a method draws for its rows, each process draws for its own
         loop = _Run(learner, rows, dev[:DEV_ROWS], out, fingerprint(config, student, dataset, place.processes))
         loop.go()
