@@ -19,11 +19,11 @@ import structlog
 from distiller.config import TrainConfig
 from distiller.training import attention, lean_backward, memory
 from distiller.training.batches import EncodedRow, Pass, idle, passes
+from distiller.training.capture import MOST_WEIGHTS, RecordedPass
 from distiller.training.methods.base import Method
 from distiller.training.outputs import answers
 from distiller.training.place import ProcessPlace, forget_cached, halved, out_of_memory
-from distiller.training.replay import MOST_WEIGHTS, Replay
-from distiller.training.shapes import Shape, cut, filled, fitting
+from distiller.training.shapes import PassShape, cut, filled, fitting
 from distiller.training.shapes import idle as idle_filled
 from distiller.training.sharding import blocks, clip, gathered, sharded, whole
 from distiller.training.student import finished, has_bf16, in_bfloat16, load, spread, tuned
@@ -87,7 +87,7 @@ class Learner:
             own.data = own.data.to(self.device)
         self.learning = {**self.weights, **{f"method.{n}": p for n, p in method.parameters.items()}}
         self.optimizer = _optimizer(self.learning, config)
-        self.shape: Shape | None = None
+        self.shape: PassShape | None = None
         self._expected: Sequence[Sequence[EncodedRow]] = ()
         self._prepare(kind)
 
@@ -108,9 +108,9 @@ class Learner:
             self._compile()
         weights = sum(p.numel() for p in self.model.parameters())
         small = self.packing and weights < MOST_WEIGHTS and not twice
-        self._replay: Replay | None = None
+        self._recorded: RecordedPass | None = None
         if kind == "cuda" and small and self.place.processes == 1 and _pays(config.cuda_graphs, kind):
-            self._replay = Replay(self._backward)
+            self._recorded = RecordedPass(self._backward)
         self._stream: Any = None
 
     def _roomy(self) -> tuple[int, int]:
@@ -204,8 +204,8 @@ class Learner:
             loss = torch.zeros((), device=self.device)  # read once: a GPU is not waited for after each pass
             try:
                 for part in self._passes(rows, spare):
-                    recorded = self._replay is not None and part.known is None
-                    loss += self._replay(part, total) if self._replay and recorded else self._backward(part, total)
+                    recorded = self._recorded is not None and part.known is None
+                    loss += self._recorded(part, total) if self._recorded and recorded else self._backward(part, total)
                 return loss
             except RuntimeError as error:
                 if not out_of_memory(error):
@@ -218,8 +218,8 @@ class Learner:
                 self.tokens_per_pass = halved(self.tokens_per_pass, rows)
             log.warning("out_of_memory", tokens_per_pass=self.tokens_per_pass)
             self.shape = None
-            if self._replay:
-                self._replay.forget()
+            if self._recorded:
+                self._recorded.forget()
             self.optimizer.zero_grad(set_to_none=False)
             for parameter in self._rounded:
                 parameter.grad = None
@@ -254,7 +254,7 @@ class Learner:
             kind += [idle(spare, self.device, not shared) for _ in range(int(count) - len(kind))]
         return [p for kind in kinds for p in kind]
 
-    def _shaped(self, rows: Sequence[EncodedRow]) -> Shape:
+    def _shaped(self, rows: Sequence[EncodedRow]) -> PassShape:
         """The run's shape, which changes for a row alone that it doesn't hold."""
         shape = self.shape or fitting(self._expected or [rows], self.tokens_per_pass)
         self.shape = shape if shape.holds(rows) else shape.grown(rows)
@@ -265,7 +265,7 @@ class Learner:
         """On a stream of its own, where passes are recorded: torch records on no other."""
         import torch
 
-        if self._replay is None:
+        if self._recorded is None:
             yield
             return
         self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -28,7 +28,7 @@ _SPLITS, _TRIED_STEPS = 8, 200
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class PassShape:
     """What a pass is filled up to. documents: rows, those of padding among them. longest: tokens of a row, at most."""
 
     tokens: int
@@ -40,7 +40,7 @@ class Shape:
         """Whether each of the rows fits into such a pass."""
         return all(len(r.tokens) <= self.longest and r.answer_tokens <= self.answers for r in rows)
 
-    def grown(self, rows: Sequence[EncodedRow]) -> Shape:
+    def grown(self, rows: Sequence[EncodedRow]) -> PassShape:
         """One that holds them: what is too small is doubled, so that a run's shapes are few."""
         longest, answers = self.longest, self.answers
         while longest < max(len(r.tokens) for r in rows):
@@ -48,10 +48,10 @@ class Shape:
         while answers < max(r.answer_tokens for r in rows):
             answers *= 2
         tokens = max(self.tokens, longest)
-        return Shape(tokens, max(self.documents, _padding(tokens, longest) + 1), answers, longest)
+        return PassShape(tokens, max(self.documents, _padding(tokens, longest) + 1), answers, longest)
 
 
-def fitting(steps: Sequence[Sequence[EncodedRow]], tokens_per_pass: int) -> Shape:
+def fitting(steps: Sequence[Sequence[EncodedRow]], tokens_per_pass: int) -> PassShape:
     """The shape in which these steps' rows cost least, of at most so many tokens (a longer row's, if there is one)."""
     lengths = [[len(r.tokens) for r in rows] for rows in steps[:: 1 + len(steps) // _TRIED_STEPS]]
     most, row = max(map(sum, lengths)), max(len(r.tokens) for rows in steps for r in rows)
@@ -64,14 +64,14 @@ def fitting(steps: Sequence[Sequence[EncodedRow]], tokens_per_pass: int) -> Shap
         for spare in (0, longest)
     }
     tokens = min(sorted(lengths_of), key=lambda n: (n + OVERHEAD) * sum(_count(step, n) for step in lengths))
-    roomy = Shape(tokens, 2**31, 2**31, longest)
+    roomy = PassShape(tokens, 2**31, 2**31, longest)
     made = [part for rows in steps for part in cut(rows, roomy)]
     documents = max(len(p) + _padding(tokens - sum(len(r.tokens) for r in p), longest) for p in made)
     answers = max(sum(r.answer_tokens for r in p) for p in made)
-    return Shape(tokens, _up(max(documents, _padding(tokens, longest) + 1), 8), _up(answers, 64), longest)
+    return PassShape(tokens, _up(max(documents, _padding(tokens, longest) + 1), 8), _up(answers, 64), longest)
 
 
-def cut(rows: Iterable[EncodedRow], shape: Shape) -> Iterator[list[EncodedRow]]:
+def cut(rows: Iterable[EncodedRow], shape: PassShape) -> Iterator[list[EncodedRow]]:
     """The rows in their order, in as few passes of this shape as that order allows."""
     waiting: list[EncodedRow] = []
     tokens = answers = 0
@@ -86,7 +86,7 @@ def cut(rows: Iterable[EncodedRow], shape: Shape) -> Iterator[list[EncodedRow]]:
         yield waiting
 
 
-def filled(rows: Sequence[EncodedRow], shape: Shape, device: str) -> Pass:
+def filled(rows: Sequence[EncodedRow], shape: PassShape, device: str) -> Pass:
     """One pass over these rows, filled up; attention ends where a row does."""
     import numpy as np
 
@@ -118,7 +118,7 @@ def filled(rows: Sequence[EncodedRow], shape: Shape, device: str) -> Pass:
     )
 
 
-def idle(row: EncodedRow, shape: Shape, device: str) -> Pass:
+def idle(row: EncodedRow, shape: PassShape, device: str) -> Pass:
     """A pass over a row that counts for nothing: for a process that has none itself."""
     return filled([replace(row, weight=0.0)], shape, device)
 

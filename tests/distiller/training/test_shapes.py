@@ -15,11 +15,11 @@ from distiller.training.attention import NAME
 from distiller.training.batches import EncodedRow, passes, plan, tensors
 from distiller.training.learner import Learner
 from distiller.training.methods.hard import HardLabel
-from distiller.training.shapes import Shape, cut, filled, fitting, idle
+from distiller.training.shapes import PassShape, cut, filled, fitting, idle
 from tests.distiller.tiny_student import student
 
 CONFIG = TrainConfig(precision="fp32", device="cpu", threads=1, freeze_embeddings=False, packing=True)
-SHAPE = Shape(tokens=96, documents=12, answers=24, longest=24)
+SHAPE = PassShape(tokens=96, documents=12, answers=24, longest=24)
 
 
 def row(n: int, prompt: int, answer: int, weight: float = 1.0) -> EncodedRow:
@@ -128,7 +128,6 @@ def test_a_shape_grows_seldom_for_rows_that_were_not_foreseen() -> None:
     [
         ({}, "inductor"),
         ({"freeze_embeddings": True}, "aot_eager"),
-        ({"tuning": "lora"}, "aot_eager"),
         ({"tuning": "lora", "activation_checkpointing": True}, "aot_eager"),
     ],
 )
@@ -143,7 +142,7 @@ def test_layers_are_compiled_in_the_first_step_and_never_again(
     base = student(tmp_path)
     torch.manual_seed(0)  # for adapters
     learner = Learner(config, base, HardLabel())
-    steps = [[MANY[i] for i in step] for step in plan(MANY, 2, 11, seed=0, by_length=False)]
+    steps = [[MANY[i] for i in step] for step in plan(MANY, 1, 11, seed=0, by_length=False)]
     learner.expect(steps)
     torch.manual_seed(0)
     plain = Learner(replace(config, compile=False), tmp_path, HardLabel())
@@ -153,4 +152,4 @@ def test_layers_are_compiled_in_the_first_step_and_never_again(
         assert learner.loss(MANY[:20]) is not None
         assert loss == pytest.approx(plain.step(rows, 1e-3, n), rel=1e-3)
         compiled.append(counters["stats"]["unique_graphs"])
-    assert compiled[0] == compiled[-1] > 0 and len(steps) > 6
+    assert compiled[0] == compiled[-1] > 0 and len(steps) > 4

@@ -51,7 +51,7 @@ def test_recorded_passes_learn_what_computed_ones_do(tmp_path: Path, how: dict[s
     folder = base(tmp_path)
     expected, _ = learnt(folder, replace(PLAIN, **{**how, "compile": False}), method)
     found, learner = learnt(folder, replace(PLAIN, packing=True, cuda_graphs=True, **how), method)
-    assert learner._replay is not None and learner._replay.works and learner._replay._graph is not None
+    assert learner._recorded is not None and learner._recorded.works and learner._recorded._graph is not None
     assert found == pytest.approx(expected, rel=5e-3)
 
 

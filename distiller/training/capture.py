@@ -27,7 +27,7 @@ UNRECORDED = 3
 """Passes computed first, which compile, and make what is later only added to."""
 
 
-class Replay:
+class RecordedPass:
     """Computes passes by ``work``, given a pass and a number, a scalar on its device: it returns the loss, adds up
     gradients in tensors that stay where they are, draws nothing and never waits for the device.
 
