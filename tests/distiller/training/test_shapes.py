@@ -128,7 +128,6 @@ def test_a_shape_grows_seldom_for_rows_that_were_not_foreseen() -> None:
     [
         ({}, "inductor"),
         ({"freeze_embeddings": True}, "aot_eager"),
-        ({"tuning": "lora", "activation_checkpointing": True}, "aot_eager"),
     ],
 )
 def test_layers_are_compiled_in_the_first_step_and_never_again(
