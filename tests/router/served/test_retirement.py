@@ -222,7 +222,7 @@ def test_what_is_no_list_of_models_says_nothing(body: bytes) -> None:
     assert shutdown_dates(body) == {}
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999/v1", "no url", "ftp://127.0.0.1/v1"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999/v1", "no url", "ftp://127.0.0.1/v1"])
 def test_a_place_where_nobody_can_be_asked_is_no_matter_here(url: str) -> None:
     teacher = {"model": "big", "url": url, "api_key_env": "TEACHER_KEY", "usd_per_million": PRICE}
     policy = Policy.model_validate(of(Lister(), teacher=teacher))
