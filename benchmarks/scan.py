@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.table import Table
 
 from distiller.logs.calls import LoggedCall, Source
-from distiller.scan.kinds import kinds_of
+from distiller.scan.kinds import RequestKinds
 from distiller.scan.outlook import AHEAD, FLOORS, HeadOutlook, outlook_of
 from distiller.scan.rows import ScanRow, row_of
 from router.scoring.text.encoder import Encoder, load_encoder
 from router.settings import Settings
 
-LENGTHS = (600, 1500, 3000)
+LENGTHS = (600, 1500)
 SEEDS = (0, 1)
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -91,11 +91,12 @@ def stream(asked: Sequence[Asked], seed: int, count: int) -> list[ScanRow]:
     return rows
 
 
-def later(outlook: HeadOutlook, rows: Sequence[ScanRow], encoder: Encoder) -> Later:
-    """Each request is for the head of its kind: in these logs one system prompt is one kind."""
+def later(outlook: HeadOutlook, kinds: RequestKinds, rows: Sequence[ScanRow], encoder: Encoder) -> Later:
+    """Each request is for the head of its kind."""
+    of = [kinds.of(row) for row in rows]
     scores, right = np.full(len(rows), -1.0), np.zeros(len(rows), np.bool_)
     for one in outlook.kinds:
-        mine = [i for i, row in enumerate(rows) if one.head is not None and one.kind.name.startswith(row.system[:12])]
+        mine = [place for place, key in enumerate(of) if key == one.kind.key]
         if one.head is not None and mine:
             found = one.head.answers([rows[i].features for i in mine], encoder)
             scores[mine] = [answer.score for answer in found]
@@ -121,8 +122,9 @@ def cells(name: str, data: Path, encoder: Encoder) -> Iterator[Row]:
             if length + AHEAD > len(asked):
                 continue
             rows = stream(asked, seed, length + AHEAD)
-            outlook = outlook_of(rows[:length], kinds_of(rows[:length]), encoder)
-            came = later(outlook, rows[length:], encoder)
+            kinds = RequestKinds.fit(rows[:length])
+            outlook = outlook_of(rows[:length], kinds.parted(rows[:length]), encoder)
+            came = later(outlook, kinds, rows[length:], encoder)
             for carried in outlook.carried:
                 share, parity = came.carried(carried.threshold)
                 point_share, point_parity = came.carried(by_point_estimate(outlook, carried.floor))

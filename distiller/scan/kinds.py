@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from distiller.scan.rows import RequestShape, ScanRow
 from router.scoring.text.templates import Templates
@@ -18,36 +19,63 @@ OTHERS = "all others"
 _NUMBERS = re.compile(r"\d+")
 _IDS = re.compile(r"\b[0-9a-fA-F]{8}(?:-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}\b")
 _WORDS = re.compile(r"\s+")
+KindKey = tuple[str, str, str, RequestShape]
+"""Task, system prompt, frame around the message, shape."""
 _ROLES = re.compile(r"^(?:you are |act as |your task is to |please )(?:an? |the )?", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class RequestTemplate:
-    """A kind of requests; ``rows`` are places among the sample's, oldest first."""
+    """A kind of requests; ``rows`` are places among the sample's, oldest first; ``key`` is None of all others."""
 
     name: str
-    shape: RequestShape
+    key: KindKey | None
     rows: list[int]
 
 
-def kinds_of(rows: Sequence[ScanRow]) -> list[RequestTemplate]:
-    """The kinds, the largest first, and last what is in none of them."""
-    coarse = defaultdict[tuple[str, str, RequestShape], list[int]](list)
-    for place, row in enumerate(rows):
-        coarse[row.task, masked(row.system), row.shape].append(place)
-    coarse = _joined(coarse, rows)
-    groups = list[tuple[str, RequestShape, list[int]]]()
-    seldom: list[int] = []
-    for (task, system, shape), places in coarse.items():
-        for frame, some in _framed(places, rows):
-            if len(some) < LEAST_ROWS:
-                seldom += some
-            else:
-                groups.append((_name(task, system, frame, shape), shape, some))
-    groups.sort(key=lambda group: -len(group[2]))
-    seldom += [place for *_, places in groups[MOST_KINDS:] for place in places]
-    found = [RequestTemplate(name, shape, some) for name, shape, some in _told_apart(groups[:MOST_KINDS])]
-    return [*found, RequestTemplate(OTHERS, RequestShape(), sorted(seldom))] if seldom else found
+@dataclass(frozen=True, slots=True)
+class RequestKinds:
+    """Tells kinds apart: by the task, the system prompt (what seldom is the same as a whole by how it begins) and the
+    shape, and among those by the frame around the message."""
+
+    beginnings: Templates
+    whole: frozenset[tuple[str, str, RequestShape]]
+    frames: Mapping[tuple[str, str, RequestShape], Templates]
+
+    @classmethod
+    def fit(cls, rows: Sequence[ScanRow]) -> Self:
+        times = Counter(_key(row) for row in rows)
+        whole = frozenset(key for key, n in times.items() if n >= LEAST_ROWS)
+        beginnings = Templates.fit([key[1] for key in times if key not in whole and key[1]])
+        found = cls(beginnings, whole, {})
+        texts = defaultdict[tuple[str, str, RequestShape], list[str]](list)
+        for row in rows:
+            texts[found.prompt_of(row)].append(row.features.last_user)
+        often = {key: Templates.fit(some) for key, some in texts.items() if len(some) >= LEAST_ROWS}
+        return cls(beginnings, whole, often)
+
+    def prompt_of(self, row: ScanRow) -> tuple[str, str, RequestShape]:
+        """Its task, system prompt and shape."""
+        task, system, shape = key = _key(row)
+        return key if key in self.whole else (task, self.beginnings.split(system)[1] or system, shape)
+
+    def of(self, row: ScanRow) -> KindKey:
+        """Which kind a request is of, whether or not it was among those that kinds were learnt from."""
+        task, system, shape = prompt = self.prompt_of(row)
+        frames = self.frames.get(prompt)
+        return task, system, frames.split(row.features.last_user)[1] if frames is not None else "", shape
+
+    def parted(self, rows: Sequence[ScanRow]) -> list[RequestTemplate]:
+        """The kinds of these, the largest first, and last what is in none of them."""
+        groups = defaultdict[KindKey, list[int]](list)
+        for place, row in enumerate(rows):
+            groups[self.of(row)].append(place)
+        often = sorted((key for key in groups if len(groups[key]) >= LEAST_ROWS), key=lambda key: -len(groups[key]))
+        often = often[:MOST_KINDS]
+        names = _told_apart(often)
+        found = [RequestTemplate(name, key, groups[key]) for name, key in zip(names, often, strict=True)]
+        seldom = sorted(place for key, places in groups.items() if key not in often for place in places)
+        return [*found, RequestTemplate(OTHERS, None, seldom)] if seldom else found
 
 
 def masked(system: str) -> str:
@@ -55,29 +83,8 @@ def masked(system: str) -> str:
     return _NUMBERS.sub("0", _IDS.sub("0", system)).strip()
 
 
-def _joined(
-    coarse: dict[tuple[str, str, RequestShape], list[int]], rows: Sequence[ScanRow]
-) -> defaultdict[tuple[str, str, RequestShape], list[int]]:
-    """System prompts that are seldom the same as a whole (a user's name, a document in them) by how they begin."""
-    found = defaultdict[tuple[str, str, RequestShape], list[int]](list)
-    single = {key: places for key, places in coarse.items() if len(places) < LEAST_ROWS and key[1]}
-    frames = Templates.fit([key[1] for key in single])
-    for key, places in coarse.items():
-        task, system, shape = key
-        found[(task, frames.split(system)[1] or system, shape) if key in single else key] += places
-    for places in found.values():
-        places.sort()
-    return found
-
-
-def _framed(places: list[int], rows: Sequence[ScanRow]) -> list[tuple[str, list[int]]]:
-    """The same rows by the frame that their messages share."""
-    texts = [rows[place].features.last_user for place in places]
-    frames = Templates.fit(texts) if len(places) >= LEAST_ROWS else Templates()
-    found = defaultdict[str, list[int]](list)
-    for place, text in zip(places, texts, strict=True):
-        found[frames.split(text)[1]].append(place)
-    return list(found.items())
+def _key(row: ScanRow) -> tuple[str, str, RequestShape]:
+    return row.task, masked(row.system), row.shape
 
 
 def _name(task: str, system: str, frame: str, shape: RequestShape) -> str:
@@ -89,10 +96,11 @@ def _name(task: str, system: str, frame: str, shape: RequestShape) -> str:
     return ", ".join(filter(None, (words, "" if words else tools))) or "messages without a system prompt"
 
 
-def _told_apart(groups: Sequence[tuple[str, RequestShape, list[int]]]) -> list[tuple[str, RequestShape, list[int]]]:
-    """Each kind by a name of its own: with what is special in its shape, and else a number."""
-    found, times, seen = [], Counter(name for name, *_ in groups), Counter[str]()
-    for name, shape, places in groups:
+def _told_apart(kinds: Sequence[KindKey]) -> list[str]:
+    """A name for each: with what is special in its shape where others have the same, and else a number."""
+    plain = [_name(*key) for key in kinds]
+    times, seen, found = Counter(plain), Counter[str](), []
+    for name, (_, _, _, shape) in zip(plain, kinds, strict=True):
         about = [
             *(["going on"] if shape.continued else []),
             *(["with pictures"] if shape.images else []),
@@ -101,5 +109,5 @@ def _told_apart(groups: Sequence[tuple[str, RequestShape, list[int]]]) -> list[t
         ]
         whole = f"{name} ({'; '.join(about)})" if about and times[name] > 1 else name
         seen[whole] += 1
-        found.append((f"{whole} #{seen[whole]}" if seen[whole] > 1 else whole, shape, places))
+        found.append(f"{whole} #{seen[whole]}" if seen[whole] > 1 else whole)
     return found

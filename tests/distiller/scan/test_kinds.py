@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from distiller.logs.calls import LoggedCall, Source
-from distiller.scan.kinds import OTHERS, kinds_of, masked
+from distiller.scan.kinds import OTHERS, RequestKinds, RequestTemplate, masked
 from distiller.scan.rows import ScanRow, row_of
 
 FRAME = "Answer with the sentiment of this review of a product, as one word. Review: "
@@ -11,6 +11,18 @@ def row(place: int, system: str, asked: str, **more: object) -> ScanRow:
     messages = [{"role": "system", "content": system}] if system else []
     request = {"messages": [*messages, {"role": "user", "content": asked}], **more}
     return row_of(LoggedCall(source=Source.OPENAI, request=request, message={"content": "x"}), place, None)
+
+
+def kinds_of(rows: list[ScanRow]) -> list[RequestTemplate]:
+    return RequestKinds.fit(rows).parted(rows)
+
+
+def test_a_request_that_comes_later_is_of_the_kind_that_it_would_have_been_in() -> None:
+    rows = [row(n, "", f"{FRAME}words {n * 7} of it" if n % 2 else f"tell me {n * 13}") for n in range(200)]
+    kinds = RequestKinds.fit(rows)
+    framed = next(kind for kind in kinds.parted(rows) if kind.name.startswith("Answer"))
+    assert kinds.of(row(0, "", f"{FRAME}words about something new")) == framed.key
+    assert kinds.of(row(0, "", "tell me more")) != framed.key
 
 
 def test_a_prompt_with_a_clock_or_an_id_in_it_is_one_kind() -> None:
