@@ -163,12 +163,14 @@ class Repair:
             if finish_of(told) in PROMISES and not assembly.calls:
                 assembly.whole = False
         if finish == told and choice.get("index") == at and self._is_right(known, choice, pieces):
+            for key, value in choice["delta"].items():
+                _placed(known, key, value)
             return choice
         return self._anew(known, at, choice, pieces, finish)
 
     def _is_right(self, known: _Choice, choice: Mapping[str, Any], pieces: Sequence[Piece]) -> bool:
         delta, ended = choice.get("delta"), choice.get("finish_reason") is not None
-        if type(delta) is not dict or not _is_plain(delta) or not are_probable(choice.get("logprobs")):
+        if type(delta) is not dict or not _is_plain(delta, known.listed) or not are_probable(choice.get("logprobs")):
             return False
         if delta.get("role") != (None if known.role else "assistant"):
             return False
@@ -251,8 +253,9 @@ def _is_message(given: Mapping[str, Any], said: Assembly) -> bool:
     )
 
 
-def _is_plain(delta: Mapping[str, Any]) -> bool:
-    """Whether its texts are texts, and lists that only some providers send have places for their entries."""
+def _is_plain(delta: Mapping[str, Any], listed: Mapping[str, int]) -> bool:
+    """Whether its texts are texts, and lists that only some providers send, and that go on with ones told before, have
+    places for their entries."""
     for key, value in delta.items():
         if key in TEXTS:
             if type(value) not in (str, NoneType):
@@ -260,7 +263,7 @@ def _is_plain(delta: Mapping[str, Any]) -> bool:
         elif key == "function_call":
             if value is not None:
                 return False
-        elif key != "tool_calls" and type(value) is list and not all(map(_has_place, value)):
+        elif key != "tool_calls" and type(value) is list and key in listed and not all(map(_has_place, value)):
             return False
     return True
 
@@ -341,9 +344,12 @@ def _has_place(entry: Any) -> bool:
 
 
 def _placed(known: _Choice, key: str, value: Any) -> Any:
-    """A list whose entries have their places, without which OpenAI's client puts none together."""
-    if type(value) is not list or all(map(_has_place, value)):
+    """A list that goes on with one told before, whose entries have their places: without them OpenAI's client puts
+    the two together not at all."""
+    if type(value) is not list or key == "tool_calls":
         return value
     first = known.listed.get(key, 0)
     known.listed[key] = first + len(value)
+    if not first or all(map(_has_place, value)):
+        return value
     return [{**entry, "index": n} if isinstance(entry, dict) else entry for n, entry in enumerate(value, first)]

@@ -170,6 +170,14 @@ def test_what_lacks_its_end_and_its_counts_gets_them() -> None:
     }  # fmt: skip
 
 
+def test_a_list_of_a_providers_own_leaves_as_it_came_and_what_goes_on_with_it_gets_its_places() -> None:
+    one, two, three = ({"type": "image_url", "n": n} for n in range(3))
+    left, changed, _ = told(chunk(ROLE), chunk({"images": [one]}), chunk({"images": [two, three]}))
+    assert changed == [False, False, True]
+    assert left[1]["choices"][0]["delta"] == {"images": [one]}
+    assert left[2]["choices"][0]["delta"]["images"] == [two | {"index": 1}, three | {"index": 2}]
+
+
 def test_two_calls_of_one_index_get_each_its_own() -> None:
     first, second = call(0, "look", '{"x":1}', "a"), call(0, "look", '{"x":2}', "b")
     left, changed, _ = told(chunk(ROLE), chunk({"tool_calls": [first]}), chunk({"tool_calls": [second]}))
