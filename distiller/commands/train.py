@@ -186,11 +186,13 @@ def _learn(config: TrainConfig, policy: Policy | None, student: str | None, data
     from distiller.data.dataset import load
     from distiller.training.loop import PLOT, REPORT
     from distiller.training.run import trained
+    from distiller.training.student import tuned
     from router.engine.weights import base_student
 
     name = student or (policy.student.model if policy else "")
-    report = trained(config, base_student(name, Settings.from_env().cache), load(dataset), out)
-    console.print(_table(config, report))
+    start = base_student(name, Settings.from_env().cache)
+    report = trained(config, start, load(dataset), out)
+    console.print(_table(tuned(config, start), report))
     console.print(f"{out} · {out / REPORT} · {out / PLOT}")
 
 

@@ -97,7 +97,8 @@ class Learner:
         ours = attention.suits(self.model)
         if ours:
             attention.use(self.model)
-        self.packing = ours and _pays(config.packing, kind)
+        flash = kind != "cuda" or self.bf16  # which a GPU's attention of packed rows takes alone
+        self.packing = ours and flash and _pays(config.packing, kind)
         twice = int(bool(config.activation_checkpointing))
         if kind == "cuda" and self.place.processes == 1 and config.tokens_per_pass is None:
             self.tokens_per_pass, twice = self._roomy()

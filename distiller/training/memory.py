@@ -27,9 +27,9 @@ def fitting(model: Any, moving: dict[str, Tensor], free: int, longest: int, kept
         model: as it lies on the device. moving: its weights that learn, with their gradients there.
         free: bytes that are left there. longest: tokens that a row may have. kept: whether none may be computed twice.
     """
-    layers, width = model.config.num_hidden_layers, model.config.hidden_size
-    number = next(model.parameters()).element_size()
-    of_layer = number * _numbers(model.config)
+    config, number = model.config.get_text_config(), next(model.parameters()).element_size()
+    layers, width = config.num_hidden_layers, config.hidden_size
+    of_layer = number * _numbers(config)
     optimizer = 2 * sum(w.numel() * w.element_size() for w in moving.values())
     output = model.get_output_embeddings().weight
     head = 8 * output.numel() * output.requires_grad + 2 * number * ELEMENTS["cuda"]
@@ -38,7 +38,7 @@ def fitting(model: Any, moving: dict[str, Tensor], free: int, longest: int, kept
     for every in _CHECKPOINTED[: 1 if kept else None]:
         twice = layers // every if every else 0
         each = (layers - twice) * of_layer + twice * number * width + bool(twice) * of_layer
-        tokens = min(PAYS, int(room / each))
+        tokens = min(max(PAYS, longest), int(room / each))
         if tokens >= needed:
             return tokens, every
     return max(tokens, 1), 0 if kept else 1

@@ -1,4 +1,4 @@
-"""Recorded passes learn what computed ones do. Only a GPU records."""
+"""Recorded passes learn what computed ones do. Only a GPU records; elsewhere that is refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from distiller.config import TrainConfig
 from distiller.training.batches import EncodedRow
+from distiller.training.capture import UNRECORDED, RecordedPass
 from distiller.training.learner import Learner
 from distiller.training.methods.confidence import Confidence
 from distiller.training.methods.hard import HardLabel
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 ROWS = [EncodedRow(tuple((7 * n + 3 * i) % 1000 for i in range(12 + n % 40)), 6, 1.0) for n in range(240)]
 STEPS = [ROWS[i : i + 40] for i in range(0, 240, 40)]
@@ -43,6 +44,25 @@ def learnt(folder: Path, config: TrainConfig, method: Any) -> tuple[list[float],
     return [learner.step(rows, 1e-3, n) for n, rows in enumerate(STEPS)], learner
 
 
+def test_a_pass_that_cannot_be_recorded_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    for name in ("CUDAGraph", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", refused)
+    folder, config = base(tmp_path), replace(PLAIN, device="cpu", packing=True, precision="fp32", threads=1)
+    expected, learner = learnt(folder, config, HardLabel())
+    again = RecordedPass(learner._backward)
+    losses = []
+    for rows in STEPS:
+        parts = list(learner._passes(rows, rows[0]))
+        losses.append([again(part, 2.0).item() - learner._backward(part, 2.0).item() for part in parts])
+    assert not again.works and len(losses) > UNRECORDED and not any(any(found) for found in losses)
+    assert len(expected) == len(STEPS)
+
+
+@on_a_gpu
 @pytest.mark.parametrize("method", [HardLabel(), Confidence(doubt=0.1)])
 @pytest.mark.parametrize(
     "how", [{}, {"compile": True}, {"freeze_embeddings": True}, {"tuning": "lora"}, {"compile": True, "tuning": "lora"}]
@@ -55,6 +75,7 @@ def test_recorded_passes_learn_what_computed_ones_do(tmp_path: Path, how: dict[s
     assert found == pytest.approx(expected, rel=5e-3)
 
 
+@on_a_gpu
 def test_activations_computed_twice_change_nothing(tmp_path: Path) -> None:
     folder, config = base(tmp_path), replace(PLAIN, packing=True, compile=True)
     once, twice = (learnt(folder, replace(config, activation_checkpointing=a), HardLabel())[0] for a in (False, True))

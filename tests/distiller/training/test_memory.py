@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from distiller.config import TrainConfig
 from distiller.training import memory
+from distiller.training.student import tuned
+from tests.distiller import tiny_student
 
 GB = 10**9
 
@@ -32,6 +37,10 @@ def test_what_is_left_decides_over_tokens_and_over_what_is_computed_twice() -> N
     assert shares == sorted(shares, reverse=True) and len(set(shares)) > 2  # less memory, more of it twice
 
 
+def test_a_row_may_be_longer_than_pays() -> None:
+    assert memory.fitting(large(), {}, 10_000 * GB, 100_000, kept=False) == (100_000, 0)
+
+
 def test_where_nothing_may_be_computed_twice_passes_are_short() -> None:
     model = large()
     short, none = memory.fitting(model, {}, 24 * GB, 8192, kept=True)
@@ -50,3 +59,13 @@ def test_a_configuration_that_does_not_say_all_is_guessed(missing: str) -> None:
     model = large()
     setattr(model.config, missing, None)
     assert memory.fitting(model, {}, 64 * GB, 1024, kept=False)[0] >= 1024
+
+
+def test_a_large_students_adapters_learn_unless_all_weights_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_student.student(tmp_path)
+    assert tuned(TrainConfig(), base).tuning == "full"
+    monkeypatch.setattr("distiller.training.student.ADAPTED_FROM", 10_000)
+    assert tuned(TrainConfig(), base).tuning == "lora"
+    assert tuned(TrainConfig(tuning="full"), base).tuning == "full"
