@@ -34,7 +34,7 @@ from distiller.scan.rows import ScanRow, row_of
 from router.scoring.text.encoder import Encoder, load_encoder
 from router.settings import Settings
 
-LENGTHS = (600, 1500)
+LENGTHS = (600, 1500, 3000)
 SEEDS = (0, 1)
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
