@@ -47,7 +47,7 @@ def kinds(scan: Scan) -> Table:
     table = table_of("kind of requests", "requests", "money", "answers", "unseen", *floor, title="Kinds of requests")
     total = sum(scan.kind_usd, Decimal(0))
     for one, usd in zip(scan.outlook.kinds, scan.kind_usd, strict=True):
-        carried = [limits(c.share) if c.share.estimate else "none" for c in one.carried] or [one.why, "", ""]
+        carried = [share(c.share.estimate) if c.share.estimate else "none" for c in one.carried] or [one.why, "", ""]
         distinct = f"{one.answers.distinct:,}" if one.answers.distinct else "none"
         money_share = share(float(usd / total)) if total else ""
         count = len(one.kind.rows)
@@ -81,6 +81,7 @@ def notes(scan: Scan) -> str:
         "word, white space and JSON's layout aside. A kind's columns hold the floor for its own requests alone; the "
         "table below holds it for all requests together.",
         "Unseen: the chance that the next answer is a new one (Good and Turing).",
+        "This version serves no heads yet: the figures say what one would carry.",
     ]
     if scan.agreement is not None:
         said.append(
@@ -100,9 +101,9 @@ def limits(interval: Interval) -> str:
 
 def money(scan: Scan) -> Table:
     month = scan.month_usd
-    title = (
-        "Money" if month is None else f"Money: {month:,.2f} USD a month at {scan.requests_per_day:,.0f} requests a day"
-    )
+    volume = f": {month:,.2f} USD a month at {scan.requests_per_day:,.0f} requests a day" if month is not None else ""
+    unpriced = sum(bill.unpriced for bill in scan.sums.models.values())
+    title = f"Money{volume}" + (f", without {unpriced:,} calls that no price is known for" if unpriced else "")
     table = table_of("model", "calls", "tokens read", "tokens said", "USD in the log", title=title)
     ranked = sorted(scan.sums.models.items(), key=lambda item: (-item[1].usd, -item[1].calls))
     for model, bill in ranked[:MOST_MODELS]:
