@@ -61,7 +61,7 @@ def _in_object(value: Mapping[str, Any]) -> LoggedAnswer:
 def _said_items(items: list[Any], status: Any) -> LoggedAnswer:
     messages = messages_of([i for i in items if mapping(i).get("type") != "reasoning"])
     texts = [m["content"] for m in messages if isinstance(m.get("content"), str)]
-    calls = [call for m in messages for call in m.get("tool_calls", [])]
+    calls = [call for m in messages if isinstance(m.get("tool_calls"), list) for call in m["tool_calls"]]
     return _said({"role": "assistant", "content": "\n".join(texts) or None, "tool_calls": calls}, status)
 
 

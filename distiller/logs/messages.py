@@ -101,7 +101,7 @@ def _parts(content: list[Any]) -> tuple[str | list[Any], list[dict[str, Any]], l
         part = {"type": "text", "text": one} if isinstance(one, str) else one
         if not isinstance(part, dict):
             continue
-        kind = part.get("type")
+        kind = part.get("type") if isinstance(part.get("type"), str) else None
         if kind == "tool_use":
             calls.append(_call(part.get("id"), part.get("name"), part.get("input")))
         elif kind == "tool_result":

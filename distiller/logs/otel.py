@@ -19,6 +19,10 @@ _ROLE_EVENTS = {
 }  # fmt: skip
 _OTHERS = ("embeddings", "execute_tool", "create_agent", "invoke_agent", "retrieval")
 _CHAT_KINDS = ("LLM", "")
+_OUTER = (
+    "resourceSpans", "resource_spans", "resourceLogs", "resource_logs", "scopeSpans", "scope_spans", "scopeLogs",
+    "scope_logs", "spans", "logRecords", "log_records",
+)  # fmt: skip
 
 
 def looks_like(line: Mapping[str, Any]) -> bool:
@@ -41,13 +45,7 @@ def read(line: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def _spans(line: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    inner = [
-        one
-        for outer in ("resourceSpans", "resource_spans", "resourceLogs", "resource_logs", "scopeSpans", "scope_spans",
-                      "scopeLogs", "scope_logs", "spans", "logRecords", "log_records")
-        for one in (line.get(outer) or [])
-        if isinstance(line.get(outer), list) and isinstance(one, dict)
-    ]  # fmt: skip
+    inner = [one for name in _OUTER if isinstance(line.get(name), list) for one in line[name] if isinstance(one, dict)]
     if inner:
         for one in inner:
             yield from _spans(one)

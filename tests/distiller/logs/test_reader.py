@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -216,3 +217,32 @@ def test_rows_are_read_by_the_names_of_their_columns() -> None:
 
 def test_the_responses_form_is_read() -> None:
     assert call(found_in(RESPONSES)).call_id == "resp_1"
+
+
+ODD: list[Any] = [
+    None, True, -1, 1e308, 2**70, "", "x", "[]", "[1]", [], {}, [None], [[]], {"role": 1}, {"tool_calls": 5}, ["a"],
+    {"content": [1, None, {"type": "text"}, {"type": {}}, {"type": "image", "source": 3}]}, {"messages": 5},
+    [{"tool_calls": [1]}], {"parts": [1, {"type": "tool_call"}]}, {"choices": [5]}, [{"type": "function_call"}],
+    {"stringValue": 3}, {"arrayValue": {"values": [{"kvlistValue": 5}]}},
+]  # fmt: skip
+
+
+def spoilt(value: Any, draw: random.Random) -> Any:
+    """The same with something odd at some place."""
+    if not isinstance(value, dict | list) or not value or draw.random() < 0.2:
+        return draw.choice(ODD)
+    at = draw.choice(list(value) if isinstance(value, dict) else range(len(value)))
+    copied = value.copy()
+    copied[at] = spoilt(value[at], draw)
+    return copied
+
+
+def test_whatever_stands_somewhere_a_line_is_read_or_says_why_not() -> None:
+    draw, found = random.Random(0), list[Found]()
+    for _ in range(3000):
+        line = draw.choice([*EVERY.values(), BATCH, BATCH_ANSWER])
+        for _ in range(draw.randint(1, 3)):
+            line = spoilt(line, draw)
+        found += list(calls_in(json.dumps(line).encode()))
+    assert len(found) >= 3000
+    assert len({one.key for one in found if isinstance(one, LoggedCall)}) > 100
