@@ -7,9 +7,15 @@ It is no parser: what was cut off in the middle, or stands in prose, reads alike
 from __future__ import annotations
 
 import re
+import time
+from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
 
 MOST_ROUNDS = 8
+PIECE_CHARS = 65_536
+LONGEST_CHARS = 6
+"""Of an escape, but for its backslashes."""
 _SAID = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _ESCAPE = re.compile(r"(?<!\\)\\++(?:u([0-9a-fA-F]{4})|([\"/bfnrt]))|%([2-7][0-9a-fA-F])")
 
@@ -21,7 +27,7 @@ class EscapedText:
 
     def __init__(self, written: str) -> None:
         self.text = written
-        self._rounds: list[tuple[list[int], list[int]]] = []
+        self._rounds: list[tuple[array[int], array[int]]] = []
         while len(self._rounds) < MOST_ROUNDS and self._read():
             pass
 
@@ -37,27 +43,51 @@ class EscapedText:
 
     def _read(self) -> bool:
         """One layer of escapes, if there is one."""
-        here, there, pieces = [0], [0], list[str]()
+        if "\\" not in self.text and "%" not in self.text:
+            return False
+        here, there, read, pieces = array("Q", [0]), array("Q", [0]), list[str](), list[str]()
         length = done = 0
-        for found in _ESCAPE.finditer(self.text):
+        for found in _escapes(self.text):
             start, end = found.span()
             pieces += (self.text[done:start], _character(*found.groups()))
             length += start - done
-            here += (length, length + 1)
-            there += (start, end)
+            here.extend((length, length + 1))
+            there.extend((start, end))
             length, done = length + 1, end
-        if not pieces:
+            if len(pieces) > PIECE_CHARS:
+                read.append("".join(pieces))
+                pieces.clear()
+        if len(here) == 1:
             return False
-        self.text = "".join((*pieces, self.text[done:]))
+        self.text = "".join((*read, *pieces, self.text[done:]))
         self._rounds.append((here, there))
         return True
+
+
+def _escapes(text: str) -> Iterator[re.Match[str]]:
+    """All of them, looked for piece by piece, since each search holds the interpreter; one that a piece's end cuts is
+    looked for again from its first backslash, in a longer piece."""
+    at, size = 0, PIECE_CHARS
+    while at < len(text):
+        end = at + size
+        if (found := _ESCAPE.search(text, at, end)) is not None:
+            yield found
+            at, size = found.end(), PIECE_CHARS
+            continue
+        if end >= len(text):
+            return
+        behind = end - LONGEST_CHARS
+        while behind > at and text[behind - 1] == "\\":
+            behind -= 1
+        at, size = behind, PIECE_CHARS if behind > at else 2 * size
+        time.sleep(0)  # lets the event loop in
 
 
 def _character(code: str | None, name: str | None, percent: str | None) -> str:
     return chr(int(code or percent or "", 16)) if name is None else _SAID.get(name, name)
 
 
-def _moved(place: int, here: list[int], there: list[int]) -> int:
+def _moved(place: int, here: array[int], there: array[int]) -> int:
     """The place before this layer was read: as far behind the last known place as it is now."""
     at = bisect_right(here, place) - 1
     return there[at] + place - here[at]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
@@ -45,6 +46,8 @@ _WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation
 _BY_TIME = ("cache_creation", "cache_creation_token_details")
 _SEARCHES = ("web_search_requests", "num_search_queries", "num_sources_used")
 _NO_WORDS = re.compile(r"(.)\1{3,}|data:[\w.+/-]+;base64,[\w+/=-]+", re.DOTALL)
+_LETTERS = re.compile(r"[\w+/=-]+")
+PIECE_CHARS, OVERLAP_CHARS = 65_536, 256
 _BILLS = ("cost", "total_cost", "estimated_cost")
 
 
@@ -181,7 +184,25 @@ def merged(before: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, Any
 def exceeds(said: str, tokens: int) -> bool:
     """Whether a text is longer than any tokenizer's so many tokens."""
     least = MOST_CHARACTERS * (tokens + 1)
-    return len(said) >= least and len(_NO_WORDS.sub(" ", said)) >= least
+    return len(said) >= least and _are_words(said, least)
+
+
+def _are_words(said: str, least: int) -> bool:
+    """Whether that many characters stand there beside runs of one of them and files, each of which counts for one. It
+    is looked at piece by piece, since each look holds the interpreter, and no further than need be."""
+    found = at = 0
+    while found < least and at < len(said):
+        end = at + PIECE_CHARS
+        if (run := _NO_WORDS.search(said, at, end)) is not None:
+            found, at = found + run.start() - at + 1, run.end()
+            is_file = said.startswith("data:", run.start())
+            while is_file and at == end and (more := _LETTERS.match(said, at, end := end + PIECE_CHARS)):
+                at = more.end()
+        else:
+            behind = end - OVERLAP_CHARS if end < len(said) else len(said)
+            found, at = found + behind - at, behind
+            time.sleep(0)  # lets the event loop in
+    return found >= least
 
 
 def count(value: Any) -> int | None:

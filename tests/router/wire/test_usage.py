@@ -357,6 +357,7 @@ def test_what_a_cut_stream_told_is_of_its_beginning() -> None:
         " " * 100_000,  # runs are tokens of a hundred characters
         "\n" * 100_000 + "-" * 100_000,
         "data:image/png;base64," + "iVBORw0KGgo" * 10_000,
+        *(" " * (65_536 - n) + "data:image/png;base64," + "iVBORw0KGgo" * 20_000 for n in (3, 10, 22, 30)),
     ],
 )
 def test_a_text_that_may_be_one_token_is_taken_for_one(text: str) -> None:
