@@ -186,7 +186,7 @@ def sample_pairs(
 
 def whole() -> typer.Typer:
     """The command with learning's joined to it. Call it once."""
-    for command in entry_points(group="locum.commands"):
+    for command in sorted(entry_points(group="locum.commands")):
         _join(command.name, command.load())
     return app
 
