@@ -46,8 +46,8 @@ $(CLIENTS): $(READY) requirements/clients.txt requirements/apart.txt
 $(NODE)/node_modules/.package-lock.json: $(NODE)/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --silent && touch $@; fi
 
-test: setup $(CLIENTS) $(NODE)/node_modules/.package-lock.json ## Run the tests, a file to each core
-	$(BIN)/python -m pytest -n auto --dist loadfile --durations 15
+test: setup $(CLIENTS) $(NODE)/node_modules/.package-lock.json ## Run the tests
+	$(BIN)/python -m pytest
 
 check: setup ## Run what CI runs: ruff, mypy, import rules, tests
 	$(BIN)/ruff check .
