@@ -99,7 +99,11 @@ def ask(proxy: Command) -> None:
 LOSSES: dict[str, Callable[[Path], object]] = {
     "deleted": shutil.rmtree,
     "moved": lambda home: home.rename(home.with_name("moved")),
-    "replaced": lambda home: (home.rename(home.with_name("moved")), shutil.copytree(home.with_name("moved"), home)),
+    "replaced": lambda home: (
+        shutil.copytree(home, home.with_name("copy")),
+        home.rename(home.with_name("moved")),
+        home.with_name("copy").rename(home),
+    ),
 }
 
 
