@@ -9,11 +9,10 @@ from pathlib import Path
 
 from distiller.economics.report import Economics
 from distiller.economics.tables import Rows, sections
-from distiller.pages import styled
+from distiller.pages import framed
 
 TEACHER, NOW, NEXT, GREY = "#6b7280", "#2563eb", "#059669", "#9aa1ad"
-TEMPLATE = Path(__file__).with_name("page.html")
-HOLE = "<!--BODY-->"
+STYLE = Path(__file__).with_name("page.css")
 
 
 def plot(found: Economics, path: Path) -> Path | None:
@@ -55,7 +54,7 @@ def page(policy: str, found: Economics, picture: Path | None) -> str:
         image = f'<img alt="USD a month by requests a day" src="data:image/png;base64,{data}">'
         parts.append(f'<section class="card">{image}</section>')
     parts += [_section(name, rows) for name, rows in sections(found).items()]
-    return styled(TEMPLATE.read_text(encoding="utf-8")).replace(HOLE, "\n".join(parts))
+    return framed("Locum economics", STYLE, parts)
 
 
 def _section(name: str, rows: Rows) -> str:

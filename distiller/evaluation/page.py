@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from distiller.evaluation.charts import COLOURS, IntervalLine, curves, intervals, percent, reliability
-from distiller.pages import styled
+from distiller.pages import framed
 
-TEMPLATE = Path(__file__).with_name("page.html")
-HOLE = "<!--BODY-->"
+STYLE = Path(__file__).with_name("page.css")
 LOOKS = {"score": "Before the answer", "accept": "With the answer seen"}
 SIGNALS = {"score": "the scorer, before the answer", "accept": "the second look"}
 
@@ -33,7 +32,7 @@ def page(report: Values) -> str:
         _training(report.get("training")),
         _footer(report),
     ]
-    return styled(TEMPLATE.read_text(encoding="utf-8")).replace(HOLE, "\n".join(filter(None, parts)))
+    return framed("Locum evaluation", STYLE, parts)
 
 
 def _header(report: Values) -> str:

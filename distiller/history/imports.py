@@ -101,10 +101,9 @@ class LogImport:
 
     def _take(self, found: LoggedCall | HalfCall | SkipReason, batch: _Batch, *, again: bool) -> None:
         """``again``: it was settled by an earlier import, but for halves of calls."""
-        is_half = isinstance(found, HalfCall)
-        if again and not is_half:
+        if again and not isinstance(found, HalfCall):
             return
-        joined = self._halves.join(found) if isinstance(found, HalfCall) else found
+        joined = self._halves.joined(found)
         if isinstance(joined, LoggedCall):
             (batch.again if again else batch.records).append(record_of(joined, self._policy, time.time()))
         elif isinstance(joined, SkipReason) and not again:

@@ -101,8 +101,11 @@ class HalfCalls:
             "CREATE TABLE halves (pair TEXT, side TEXT, line BLOB, PRIMARY KEY (pair, side)) WITHOUT ROWID"
         )
 
-    def join(self, half: HalfCall) -> Found | None:
-        """The call, or why it is none, once both halves are there; None until then."""
+    def joined(self, found: Found) -> Found | None:
+        """What was found; of half a call the whole, or why it is none, once both halves are there; None until then."""
+        return self._join(found) if isinstance(found, HalfCall) else found
+
+    def _join(self, half: HalfCall) -> Found | None:
         other = "answer" if half.side == "request" else "request"
         row = self._db.execute("SELECT line FROM halves WHERE pair = ? AND side = ?", (half.pair, other)).fetchone()
         if row is None:

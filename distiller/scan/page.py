@@ -7,14 +7,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from distiller.pages import styled
+from distiller.pages import framed
 from distiller.scan import tables
 from distiller.scan.outlook import FLOORS
 from distiller.scan.report import Scan, language_model_line, next_steps, policy_text
 from router.logs import shown
 
-TEMPLATE = Path(__file__).with_name("page.html")
-HOLE = "<!--BODY-->"
+STYLE = Path(__file__).with_name("page.css")
 WIDTH, HEIGHT, LEFT, BOTTOM, ROW = 640, 280, 44, 34, 26
 MIDDLE = 1
 """The floor that the bars are of."""
@@ -34,7 +33,7 @@ def page(scan: Scan) -> str:
         _card("What to do next", _steps(scan), f"<pre><code>{_text(policy_text(scan))}</code></pre>"),
         _card("What was read", _table(tables.reading(scan))),
     ]
-    return styled(TEMPLATE.read_text(encoding="utf-8")).replace(HOLE, "\n".join(parts))
+    return framed("What the log tells", STYLE, parts)
 
 
 def _text(said: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from distiller.logs.calls import HalfCall, LoggedCall, SkipReason, Source
+from distiller.logs.calls import LoggedCall, SkipReason, Source
 from distiller.logs.files import LogFile
 from distiller.logs.reader import HalfCalls, calls_in
 from distiller.progress import Progress
@@ -197,7 +197,7 @@ def sample_of(files: Sequence[Path], only: Source | None, tell: Progress, most: 
                     if sample.sums.lines % TOLD_EVERY == 0:
                         tell.step(file.done // MEGA, file.size // MEGA, f"MB, {sample.sums.calls:,} calls")
                     for found in calls_in(line.content, only):
-                        joined = halves.join(found) if isinstance(found, HalfCall) else found
+                        joined = halves.joined(found)
                         if isinstance(joined, LoggedCall):
                             sample.add(joined)
                         elif isinstance(joined, SkipReason):

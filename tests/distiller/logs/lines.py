@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from distiller.logs.calls import Found, HalfCall
+from distiller.logs.calls import Found
 from distiller.logs.reader import HalfCalls, calls_in
 
 ASKED = [{"role": "system", "content": "Name the intent."}, {"role": "user", "content": "Where is my card?"}]
@@ -138,7 +138,7 @@ def found_in(*lines: Any) -> list[Found]:
     halves, found = HalfCalls(), list[Found]()
     for line in lines:
         for one in calls_in(line if isinstance(line, bytes) else json.dumps(line).encode()):
-            joined = halves.join(one) if isinstance(one, HalfCall) else one
+            joined = halves.joined(one)
             found += [] if joined is None else [joined]
     found += halves.left().elements()
     halves.close()
