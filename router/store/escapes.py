@@ -43,8 +43,6 @@ class EscapedText:
 
     def _read(self) -> bool:
         """One layer of escapes, if there is one."""
-        if "\\" not in self.text and "%" not in self.text:
-            return False
         here, there, read, pieces = array("Q", [0]), array("Q", [0]), list[str](), list[str]()
         length = done = 0
         for found in _escapes(self.text):

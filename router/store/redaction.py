@@ -239,8 +239,7 @@ def _redacted(text: str, with_digits: _Plan, without: _Plan) -> str:
         return text
     if "\\" in text or "%" in text:
         text = _redacted_as_read(text, with_digits, without)
-    steps = _steps if len(text) <= LOOK_CHARS else _steps_of_pieces
-    for label, finder in steps(text, with_digits, without):
+    for label, finder in _steps(text, with_digits, without):
         text = _replace(text, finder.spans(text), label)
         if len(text) > LONG_CHARS:
             time.sleep(0)  # a pass holds the interpreter: let the event loop in between two
@@ -252,8 +251,7 @@ def _redacted_as_read(text: str, with_digits: _Plan, without: _Plan) -> str:
     read = EscapedText(text)
     if not read:
         return text
-    steps = _steps if len(read.text) <= LOOK_CHARS else _steps_of_pieces
-    for label, finder in steps(read.text, with_digits, without):
+    for label, finder in _steps(read.text, with_digits, without):
         if found := [read.span(*span) for span in finder.spans(read.text)]:
             text = _replace(text, iter(found), label)
             read = EscapedText(text)
@@ -263,7 +261,16 @@ def _redacted_as_read(text: str, with_digits: _Plan, without: _Plan) -> str:
 
 
 def _steps(text: str, with_digits: _Plan, without: _Plan) -> _Plan:
-    """Those that may find anything."""
+    """Those that may find anything. A long text is looked at piece by piece: each look holds the interpreter."""
+    if len(text) <= LOOK_CHARS:
+        return _steps_of_piece(text, with_digits, without)
+    found: set[tuple[str, _Finder]] = set()
+    for at in range(0, len(text), LOOK_CHARS):
+        found.update(_steps_of_piece(text[at : at + LOOK_CHARS + OVERLAP_CHARS], with_digits, without))
+    return [step for step in with_digits if step in found]
+
+
+def _steps_of_piece(text: str, with_digits: _Plan, without: _Plan) -> _Plan:
     if text.isalpha():
         return ()
     lower = text.lower()
@@ -272,14 +279,6 @@ def _steps(text: str, with_digits: _Plan, without: _Plan) -> _Plan:
         return ()
     plan = with_digits if has_digit else without
     return [step for step in plan if _has_one(lower, step[1].needs) and _has_one(lower, step[1].beside)]
-
-
-def _steps_of_pieces(text: str, with_digits: _Plan, without: _Plan) -> _Plan:
-    """The same for a long text, looked at piece by piece: each look at a whole one would hold the interpreter."""
-    found: set[tuple[str, _Finder]] = set()
-    for at in range(0, len(text), LOOK_CHARS):
-        found.update(_steps(text[at : at + LOOK_CHARS + OVERLAP_CHARS], with_digits, without))
-    return [step for step in with_digits if step in found]
 
 
 def _has_one(lower: str, pieces: tuple[str, ...]) -> bool:
@@ -338,9 +337,7 @@ def _redacted_json(value: Any, with_digits: _Plan, without: _Plan) -> Any:
         return _redacted_items(value, with_digits, without)
     if isinstance(value, list | tuple):
         return [_redacted_json(item, with_digits, without) for item in value]
-    if isinstance(value, int | float) and NUMBERS[0] <= abs(value) < NUMBERS[1]:
-        return _redacted_number(value, "", with_digits, without)
-    return value
+    return _redacted_number(value, "", with_digits, without) if isinstance(value, int | float) else value
 
 
 def _redacted_items(value: dict[Any, Any], with_digits: _Plan, without: _Plan) -> dict[Any, Any]:
@@ -351,7 +348,7 @@ def _redacted_items(value: dict[Any, Any], with_digits: _Plan, without: _Plan) -
             clean: Any = item
         elif isinstance(item, str) and len(item) <= NAMED_CHARS and isinstance(name, str) and _tells_of(name):
             clean = _redacted(f"{name}: {item}", with_digits, without).removeprefix(f"{name}: ")
-        elif isinstance(item, int | float) and NUMBERS[0] <= abs(item) < NUMBERS[1]:
+        elif isinstance(item, int | float):
             clean = _redacted_number(item, f"{name}: ", with_digits, without)
         else:
             clean = _redacted_json(item, with_digits, without)
@@ -360,7 +357,7 @@ def _redacted_items(value: dict[Any, Any], with_digits: _Plan, without: _Plan) -
 
 
 def _redacted_number(value: float, before: str, with_digits: _Plan, without: _Plan) -> Any:
-    if isinstance(value, float) and not value.is_integer():
+    if not NUMBERS[0] <= abs(value) < NUMBERS[1] or (isinstance(value, float) and not value.is_integer()):
         return value
     written = f"{before}{int(value)}"
     clean = _redacted(written, with_digits, without)

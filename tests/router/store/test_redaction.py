@@ -174,13 +174,13 @@ def test_a_secret_longer_than_a_piece_goes_whole() -> None:
 
 def test_no_look_is_at_more_than_a_piece_of_a_long_text(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
-    look = store_redact._steps
+    look = store_redact._steps_of_piece
 
     def noted(text: str, *plans: Any) -> Any:
         looked.append(len(text))
         return look(text, *plans)
 
-    monkeypatch.setattr(store_redact, "_steps", noted)
+    monkeypatch.setattr(store_redact, "_steps_of_piece", noted)
     for filler in ("a", "ab1. ", "漢é "):
         text = filler * (2 * LOOK_CHARS) + " anna@example.com"
         assert redact(text, KINDS) == filler * (2 * LOOK_CHARS) + " [EMAIL]"
