@@ -14,24 +14,9 @@ from distiller.training.batches import EncodedRow, idle
 from distiller.training.learner import Learner
 from distiller.training.methods.hard import HardLabel
 from tests.distiller.tiny_student import student
+from tests.distiller.training.graded_rows import ROWS, graded
 
 CONFIG = TrainConfig(precision="fp32", device="cpu", threads=1, freeze_embeddings=False)
-
-
-def row(n: int, prompt: int, answer: int, weight: float = 1.0) -> EncodedRow:
-    return EncodedRow(tuple((7 * n + 3 * i) % 200 for i in range(prompt + answer)), prompt, weight)
-
-
-ROWS = [row(1, 9, 3), row(2, 4, 1, 0.5), row(3, 17, 6), row(4, 2, 2, 3.0)]
-
-
-def graded(learner: Learner, parts: list) -> tuple[float, dict[str, torch.Tensor]]:  # type: ignore[type-arg]
-    losses = [learner._summed(part) for part in parts]
-    for loss in losses:
-        loss.backward()
-    grads = {n: w.grad.clone() for n, w in learner.weights.items() if w.grad is not None}
-    learner.optimizer.zero_grad()
-    return sum(loss.item() for loss in losses), grads
 
 
 def test_an_idle_pass_adds_nothing(tmp_path: Path) -> None:

@@ -17,27 +17,14 @@ from distiller.training.learner import Learner
 from distiller.training.methods.hard import HardLabel
 from distiller.training.shapes import PassShape, cut, filled, fitting, idle
 from tests.distiller.tiny_student import student
+from tests.distiller.training.graded_rows import ROWS, graded, row
 
 CONFIG = TrainConfig(precision="fp32", device="cpu", threads=1, freeze_embeddings=False, packing=True)
 SHAPE = PassShape(tokens=96, documents=12, answers=24, longest=24)
 
 
-def row(n: int, prompt: int, answer: int, weight: float = 1.0) -> EncodedRow:
-    return EncodedRow(tuple((7 * n + 3 * i) % 200 for i in range(prompt + answer)), prompt, weight)
-
-
-ROWS = [row(1, 9, 3), row(2, 4, 1, 0.5), row(3, 17, 6), row(4, 2, 2, 3.0)]
 ALIKE = [EncodedRow((*range(18), 50 + i, 60 + i), 19, 1.0) for i in range(6)]
 MANY = [row(i, 3 + 5 * i % 17, 1 + i % 4) for i in range(60)]
-
-
-def graded(learner: Learner, parts: list) -> tuple[float, dict[str, torch.Tensor]]:  # type: ignore[type-arg]
-    losses = [learner._summed(part) for part in parts]
-    for loss in losses:
-        loss.backward()
-    grads = {n: w.grad.clone() for n, w in learner.weights.items() if w.grad is not None}
-    learner.optimizer.zero_grad()
-    return sum(loss.item() for loss in losses), grads
 
 
 def same(one: tuple[float, dict[str, torch.Tensor]], other: tuple[float, dict[str, torch.Tensor]]) -> bool:
