@@ -28,9 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 from distiller.logs.calls import LoggedCall, Source
-from distiller.scan.kinds import RequestKinds
+from distiller.scan.kinds import kinds_of, parted
 from distiller.scan.outlook import AHEAD, FLOORS, HeadOutlook, outlook_of
 from distiller.scan.rows import ScanRow, row_of
+from router.heads.kinds import RequestKinds
 from router.scoring.text.encoder import Encoder, load_encoder
 from router.settings import Settings
 
@@ -93,12 +94,12 @@ def stream(asked: Sequence[Asked], seed: int, count: int) -> list[ScanRow]:
 
 def later(outlook: HeadOutlook, kinds: RequestKinds, rows: Sequence[ScanRow], encoder: Encoder) -> Later:
     """Each request is for the head of its kind."""
-    of = [kinds.of(row) for row in rows]
+    of = [kinds.of(row.outline) for row in rows]
     scores, right = np.full(len(rows), -1.0), np.zeros(len(rows), np.bool_)
     for one in outlook.kinds:
         mine = [place for place, key in enumerate(of) if key == one.kind.key]
         if one.head is not None and mine:
-            found = one.head.answers([rows[i].features for i in mine], encoder)
+            found = one.head.answers([rows[i].features for i in mine], one.head.inputs.reader(encoder))
             scores[mine] = [answer.score for answer in found]
             right[mine] = [answer.fields == rows[i].fields for answer, i in zip(found, mine, strict=True)]
     return Later(scores, right)
@@ -122,8 +123,8 @@ def cells(name: str, data: Path, encoder: Encoder) -> Iterator[Row]:
             if length + AHEAD > len(asked):
                 continue
             rows = stream(asked, seed, length + AHEAD)
-            kinds = RequestKinds.fit(rows[:length])
-            outlook = outlook_of(rows[:length], kinds.parted(rows[:length]), encoder)
+            kinds = kinds_of(rows[:length])
+            outlook = outlook_of(rows[:length], parted(kinds, rows[:length]), encoder)
             came = later(outlook, kinds, rows[length:], encoder)
             for carried in outlook.carried:
                 share, parity = came.carried(carried.threshold)

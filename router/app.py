@@ -33,6 +33,7 @@ from router.backends.client import BackendClient, Wires
 from router.cascade.drain import Drain
 from router.cascade.exchange import Services
 from router.errors import BadRequest, LocumError
+from router.heads.shelf import HeadShelf
 from router.metrics.files import MetricFiles
 from router.metrics.metrics import Metrics
 from router.policy.engines import EncoderKind
@@ -99,7 +100,8 @@ def create_app(
     metrics, keys, drain = Metrics(files=files), ClientKeys(settings.client_keys), drain or Drain()
     encoders = encoders or cache(partial(load_encoder, settings.cache, threads=1))
     static, state = partial(encoders, "static"), state or MachineState()
-    served, retirements = Policies(policies, settings, env, encoders, state), Retirements(env)
+    shelf = HeadShelf(encoders)
+    served, retirements = Policies(policies, settings, env, encoders, state, shelf), Retirements(env)
     kept, identity = KeptResponses(settings.home / "responses.db"), Identities(state)
     claim = ClaimWatch(settings.run, os.getpid() if state.alone else os.getppid(), metrics.observe_home)
 
@@ -108,7 +110,7 @@ def create_app(
         store = open_store(settings, served.policies)
         metrics.watch(store)
         kept.open()
-        client = BackendClient(wires := Wires(), state.breakers, state.rests)
+        client = BackendClient(wires := Wires(shelf), state.breakers, state.rests)
         await served.start(Services(client, store, metrics, drain))
         beside = {
             "policy files": served.follow(),

@@ -91,6 +91,10 @@ class StudentAnswer(BaseModel):
     kept_back: bool = False
 
 
+AnswersHere = Callable[[StudentQuestion, Mapping[str, Any]], dict[str, Any] | None]
+"""A chat completion to a question, asked with a body; None where there is none."""
+
+
 def keep_answers(path: Path, answers: Iterable[StudentAnswer]) -> None:
     """Appends answers to a JSON-lines file, each on a new line: one that a kill cut off spoils no other."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +125,8 @@ class Asker:
     ``accept`` is the policy's: the signals of as many tokens as a stream's acceptance sees are kept beside the whole
     answer's, and as many samples as it may draw are compared with the answer, as ``judges`` see it.
 
+    ``here`` answers instead, where the student is in this process.
+
     A question that the student's engine refuses (too long for it, say) counts as answered with
     nothing; one on which it fails is asked again ``retries`` times.
     """
@@ -134,6 +140,7 @@ class Asker:
     temperature: float = 0.0
     judges: Judges = field(default_factory=lambda: Judges(Normalised()))
     api_key: str | None = field(default=None, repr=False)
+    here: AnswersHere | None = None
     on_answer: Callable[[int, int], None] = lambda done, of: None
 
     def ask(self, questions: Sequence[StudentQuestion], kept: Path) -> dict[str, StudentAnswer]:
@@ -199,6 +206,8 @@ class Asker:
         """One answer's body; None where the engine refuses the question. Raises EngineError after the retries."""
         from aiohttp import ClientError
 
+        if self.here is not None:
+            return self.here(question, body)
         asked = {**body, "model": self.model}
         if "max_completion_tokens" in asked:  # as serving spells it for students
             asked.setdefault("max_tokens", asked.pop("max_completion_tokens"))

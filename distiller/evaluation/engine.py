@@ -7,15 +7,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from distiller.bundles import StudentFiles
 from distiller.config import EvaluateConfig
-from distiller.evaluation.answers import Asker
+from distiller.evaluation.answers import AnswersHere, Asker, StudentQuestion
 from router.errors import EngineError
+from router.heads.files import load
+from router.heads.wire import completion
 from router.judges.base import Means
 from router.judges.judge import Judges
 from router.policy.policy import Policy
@@ -33,7 +36,8 @@ def way_to(
     config: EvaluateConfig,
     on_answer: Callable[[int, int], None],
 ) -> Iterator[Asker]:
-    """Where the student answers: an engine started for it, or the policy's URL for what stands there already."""
+    """Where the student answers: an engine started for it, the policy's URL for what stands there already, or here,
+    where it is label heads. Raises BundleError where these cannot be read."""
     at = policy.student
     judges = Judges(policy.judge, Means(encoder=lambda: load_encoder(settings.cache)))
     asker = partial(
@@ -49,8 +53,22 @@ def way_to(
         key = os.environ.get(at.api_key_env) if at.api_key_env else None
         yield asker(at.url, at.model, api_key=key)
         return
+    if not at.traits.generates:
+        yield asker("", NAME, here=_heads_in(student.folder, settings))
+        return
     with serving(student, at.engine, settings.logs / "evaluate.log", config.start_seconds) as url:
         yield asker(url, NAME)
+
+
+def _heads_in(folder: Path | str, settings: Settings) -> AnswersHere:
+    """What label heads answer; to nothing where there are none, as before the first round (``folder`` is a name)."""
+    heads = load(folder, partial(load_encoder, settings.cache)) if isinstance(folder, Path) else None
+
+    def answer(question: StudentQuestion, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        asked = {**body, "metadata": {"task": question.task or ""}}
+        return completion(heads, asked, NAME) if heads is not None else None
+
+    return answer
 
 
 @contextmanager

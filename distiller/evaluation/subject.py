@@ -15,6 +15,7 @@ from distiller.forms.export import export
 from router.contracts.bundles import INT8_WEIGHTS, FormName, Manifest, read_manifest
 from router.contracts.files import weights_of
 from router.errors import BundleError, EngineError
+from router.heads.files import NUMBERS
 from router.policy.policy import Policy
 from router.scoring.scorer import Scorer
 from router.scoring.text.encoder import load_encoder
@@ -106,6 +107,8 @@ def of_path(path: Path, policy: Policy, work: Path, tell: Callable[[str], None])
         part = policy.student.model_copy(update={"engine": "llama-server", "url": None, "form": "auto"})
         served = policy.model_copy(update={"student": part})
         return Subject(str(path), served, StudentFiles(policy.student.model, path), "gguf", on_disk=True)
+    if not policy.student.traits.generates and (path / NUMBERS).is_file():
+        return Subject(str(path), policy, StudentFiles(path), policy.student.served_form, on_disk=True)
     if not (path / "config.json").is_file():
         raise EngineError(f"{path} is no student: give a Hugging Face folder (it has a config.json) or a .gguf file")
     wanted: FormName = policy.student.served_form

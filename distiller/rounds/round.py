@@ -46,6 +46,7 @@ from distiller.rounds.scorer import fit_bundle_scorer, parted
 from distiller.rounds.trigger import nothing_to_tune
 from distiller.rounds.tuning import retuned, share_of
 from distiller.synthesis.run import synthesize
+from distiller.training.heads import heads_of
 from distiller.training.run import trained
 from router.contracts.bundles import DatasetRef, FormName, activate, begin_canary, read_active
 from router.engine.weights import base_student
@@ -209,8 +210,10 @@ class Round:
         self.synthetic_run = run
 
     def _trained(self) -> tuple[Path, dict[str, Any]]:
-        """The candidate's Hugging Face folder, and the training's own report."""
+        """The candidate's folder, a Hugging Face one or that of label heads, and the training's own report."""
         m, out = self.material, self.folder / STUDENT
+        if not self.policy.student.traits.generates:
+            return out, self._with_heads(out)
         config = replace(m.configs.train or TrainConfig.from_policy(self.policy), seed=self.seed)
         start = m.own(STUDENT) or base_student(self.policy.student.model, self.settings.cache)
         self.tell.stage("train", f"{m.dataset.counts['train']} rows, {m.dataset.new} of them new")
@@ -222,6 +225,11 @@ class Round:
         self.left_out = found["left_out"]
         self.work.seconds["train"] = round(found["seconds"], 3)  # of a resumed run, all of it
         return out, found
+
+    def _with_heads(self, out: Path) -> dict[str, Any]:
+        dataset, encoder = self.material.dataset, self._encoder(self.policy.scorer.encoder)
+        self.tell.stage("train", f"label heads on {dataset.counts['train']} rows, {dataset.new} of them new")
+        return self.work.stage("train", lambda: heads_of(dataset, out, encoder, self.tell.step))
 
     def _exported(self, student: Path) -> tuple[Path | None, Path | None]:
         """The candidate in eight bits, where the policy says so, and as a GGUF, where its base student's own is

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from distiller.scan.kinds import OTHERS, RequestTemplate
 from distiller.scan.rows import ScanRow
-from router.heads.answers import AnswerSet, Fields
+from router.heads.answers import AnswerSet
+from router.heads.fit import LEAST_LEARNT, MOST_LEARNT, OPEN, is_open
 from router.heads.head import LabelHead
 from router.scoring.statistics.estimates import Interval
 from router.scoring.statistics.thresholds import for_parity
@@ -21,13 +22,9 @@ CONFIDENCE = 0.95
 AHEAD = 1000
 """Requests that a promise, and a share's interval, are for."""
 LEARNT_SHARE = 2 / 3
-LEAST_ROWS, LEAST_LEARNT = 60, 40
-"""Requests of a kind below which no head is tried, and those of them that it learns from."""
-MOST_UNSEEN = 0.35
-"""The chance of an answer that was never there, from which on answers are open."""
+LEAST_ROWS = 60
+"""Requests of a kind below which no head is tried."""
 CURVE_POINTS = 200
-MOST_LEARNT = 6000
-"""Examples that a head learns from: the newest."""
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -102,31 +99,19 @@ def _kind(kind: RequestTemplate, rows: Sequence[ScanRow], cut: int, encoder: Enc
     found = KindOutlook(kind, answers)
     if kind.name == OTHERS or len(kind.rows) < LEAST_ROWS or len(older) < LEAST_LEARNT or not newer:
         found.why = "too few requests"
-    elif unseen_value([rows[place].fields for place in older]) > MOST_UNSEEN:
-        found.why = "open answers"
+    elif is_open([rows[place].fields for place in older]):
+        found.why = OPEN
     else:
         learnt = [rows[place] for place in older]
         found.head = LabelHead.fit([r.features for r in learnt], [r.fields for r in learnt], encoder)
         found.why = "" if found.head else "no answer comes twice"
     if found.head is not None:
-        said = found.head.answers([rows[place].features for place in newer], encoder)
+        said = found.head.answers([rows[place].features for place in newer], found.head.inputs.reader(encoder))
         found.newer, found.scores = newer, np.array([one.score for one in said])
         found.right = np.array([one.fields == rows[place].fields for one, place in zip(said, newer, strict=True)])
         usd = np.array([float(rows[place].usd or 0) for place in newer])
         found.carried = carried_at(found.scores, found.right, usd)
     return found
-
-
-def unseen_value(answers: Sequence[Fields | None]) -> float:
-    """The chance that the next answer has a value that its field never had: of the field where that is likeliest."""
-    names = {name for fields in answers if fields is not None for name, _ in fields}
-    if len(names) > MOST_UNSEEN * len(answers):
-        return 1.0
-    by_field = (
-        AnswerSet.of(next(((pair,) for pair in fields or () if pair[0] == name), None) for fields in answers)
-        for name in names
-    )
-    return max((found.unseen for found in by_field), default=1.0)
 
 
 def carried_at(scores: Floats, right: Bools, usd: Floats) -> tuple[Carried, ...]:

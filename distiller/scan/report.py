@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distiller.logs.terms import rights_of, why
-from distiller.scan.kinds import RequestKinds
+from distiller.scan.kinds import kinds_of, parted
 from distiller.scan.outlook import CONFIDENCE, Carried, HeadOutlook, KindOutlook, outlook_of
 from distiller.scan.rows import LogSums, RowSample, ScanRow
 from router.contracts.records import Rights
@@ -76,7 +76,7 @@ class Scan:
 def scan_of(sample: RowSample, files: Sequence[str], encoder: Encoder | None) -> Scan:
     """Everything from what was read; the time goes into the heads."""
     rows, sums = sample.rows(), sample.sums
-    found = outlook_of(rows, RequestKinds.fit(rows).parted(rows), encoder)
+    found = outlook_of(rows, parted(kinds_of(rows), rows), encoder)
     timed = sums.timed == sums.calls
     return Scan(
         files=tuple(files),

@@ -20,27 +20,16 @@ from distiller.logs.reader import HalfCalls, calls_in
 from distiller.progress import Progress
 from router.errors import DatasetError
 from router.heads.answers import Fields, fields_of
+from router.heads.kinds import RequestOutline
 from router.price_map import litellm_price
 from router.pricing import cost_usd
 from router.scoring.text.features import CONTEXT_WINDOW, USER_WINDOW, Features, extract, window
 
 MOST_ROWS = 20_000
 """Calls that are looked at one by one; of a longer log a uniform sample."""
-SYSTEM_CHARACTERS = 4096
 SEED = 0
 TOLD_EVERY = 500
 MEGA = 10**6
-
-
-@dataclass(frozen=True, slots=True)
-class RequestShape:
-    """What tells requests of one template from others beside their words. ``tools`` are their names; ``form`` is the
-    answer's form that is asked for, with a schema's name."""
-
-    continued: bool = False
-    images: bool = False
-    tools: tuple[str, ...] = ()
-    form: str = ""
 
 
 @dataclass(slots=True)
@@ -51,9 +40,7 @@ class ScanRow:
     at: float | None
     place: int
     features: Features
-    system: str
-    shape: RequestShape
-    task: str
+    outline: RequestOutline
     fields: Fields | None
     prompt: bytes
     model: str
@@ -149,36 +136,21 @@ def usd_of(call: LoggedCall) -> Decimal | None:
 
 
 def row_of(call: LoggedCall, place: int, usd: Decimal | None) -> ScanRow:
-    messages = call.request["messages"]
     body = {**call.request, "metadata": {"task": call.task or ""}}
     features = extract(body)
     user, context = features.last_user, features.context
     if len(user) > 2 * USER_WINDOW or len(context) > CONTEXT_WINDOW:  # what is read of it is kept, not megabytes
         features = replace(features, last_user=window(user, 2 * USER_WINDOW), context=features.context_window)
-    system = next((m.get("content") for m in messages if m["role"] in ("system", "developer")), "")
     return ScanRow(
         at=call.at,
         place=place,
         features=features,
-        system=window(system, SYSTEM_CHARACTERS) if isinstance(system, str) else "",
-        shape=_shape(call.request, features),
-        task=call.task or "",
+        outline=RequestOutline.of(body, features),
         fields=fields_of(call.message) if call.finish_reason in ("stop", "tool_calls") else None,
-        prompt=hashlib.blake2b(orjson.dumps(messages, default=str), digest_size=8).digest(),
+        prompt=hashlib.blake2b(orjson.dumps(call.request["messages"], default=str), digest_size=8).digest(),
         model=call.model or "unnamed",
         usd=usd,
     )
-
-
-def _shape(request: Mapping[str, Any], features: Features) -> RequestShape:
-    tools = [tool for tool in request.get("tools") or () if isinstance(tool, dict)]
-    names = sorted(str((tool.get("function") or tool).get("name", "")) for tool in tools)
-    form = request.get("response_format")
-    told = form if isinstance(form, dict) else {}
-    schema = told.get("json_schema") if isinstance(told.get("json_schema"), dict) else {}
-    continued = any(m["role"] in ("assistant", "tool") for m in request["messages"])
-    word = " ".join(filter(None, (str(told.get("type") or ""), str((schema or {}).get("name") or ""))))
-    return RequestShape(continued, features.has_images, tuple(names), "" if word == "text" else word)
 
 
 def sample_of(files: Sequence[Path], only: Source | None, tell: Progress, most: int = MOST_ROWS) -> RowSample:

@@ -25,12 +25,14 @@ from router.backends.breakers import (
 )
 from router.backends.events import EventStream
 from router.backends.faults import surely_unpaid
+from router.backends.heads import HeadWire
 from router.backends.litellm import LiteLLMWire
 from router.backends.openai import OpenAIWire
 from router.backends.refusals import PLAIN, Spelling
 from router.contracts.decision import Tier
 from router.contracts.records import Usage
 from router.errors import UpstreamError, UpstreamRefused, UpstreamUnusable
+from router.heads.shelf import SCHEME, HeadShelf
 from router.pricing import cost_usd
 from router.wire.assembly import assembled
 from router.wire.chat import Dialect
@@ -38,9 +40,11 @@ from router.wire.usage import usage_in
 
 
 class Wires:
-    """One of each kind, over one pool of connections. Build it inside a running event loop."""
+    """One of each kind, over one pool of connections; label heads are taken from ``shelf``. Build it inside a running
+    event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, shelf: HeadShelf | None = None) -> None:
+        self._heads: Upstream | None = HeadWire(shelf) if shelf is not None else None
         self.openai = OpenAIWire()
         self._anthropic: Upstream = AnthropicWire(self.openai)
         self._litellm: Upstream = LiteLLMWire()
@@ -49,6 +53,8 @@ class Wires:
         """What speaks to the backend."""
         if backend.url is None:
             return self._litellm
+        if self._heads is not None and backend.url.startswith(SCHEME):
+            return self._heads
         return self._anthropic if backend.dialect is Dialect.ANTHROPIC else self.openai
 
     async def close(self) -> None:

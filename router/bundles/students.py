@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from router.contracts.bundles import Manifest
+from router.heads.shelf import SCHEME, HeadShelf
 from router.policy.policy import Policy, StudentPart
 from router.settings import Settings
 
@@ -22,8 +24,8 @@ BASE = "base"
 
 @dataclass(frozen=True, slots=True)
 class StudentTarget:
-    """Where one student version answers: an OpenAI base URL (ending in /v1), the model name to ask
-    for there, and the version: "base" or the bundle's id."""
+    """Where one student version answers: an OpenAI base URL (ending in /v1), or ``head:`` and the folder of label heads;
+    the model name to ask for there, and the version: "base" or the bundle's id."""
 
     url: str
     model: str
@@ -41,12 +43,31 @@ def version_of(manifest: Manifest | None) -> str:
     return BASE if manifest is None or manifest.student.path is None else manifest.bundle_id
 
 
-def students_of(policy: Policy, settings: Settings, env: Mapping[str, str]) -> Students:
-    """Where the policy's students are found. A key comes from ``env``, by the name that the policy gives."""
+def students_of(policy: Policy, settings: Settings, env: Mapping[str, str], shelf: HeadShelf) -> Students:
+    """Where the policy's students are found. A key comes from ``env``, by the name that the policy gives; label heads
+    are read onto ``shelf``."""
     student = policy.student
+    if student.engine == "head":
+        return LabelHeadsHere(settings.bundles(policy.name), student.model, shelf)
     if student.url is not None:
         return ServedByUrl(student, student.url, env.get(student.api_key_env) if student.api_key_env else None)
     return StartedHere(settings.run / f"{policy.name}.student.json")
+
+
+class LabelHeadsHere:
+    """Students that are label heads: ready once this process has read their bundle's. There is no base student."""
+
+    def __init__(self, bundles: Path, model: str, shelf: HeadShelf) -> None:
+        self._bundles, self._model, self._shelf = bundles, model, shelf
+
+    async def find(self, manifest: Manifest | None) -> StudentTarget | None:
+        """Raises BundleError and EngineError where the heads cannot be read."""
+        if manifest is None or manifest.student.path is None:
+            return None
+        folder = self._bundles / manifest.bundle_id / manifest.student.path
+        if not self._shelf.has(folder):
+            await asyncio.to_thread(self._shelf.at, folder)
+        return StudentTarget(f"{SCHEME}{folder}", self._model, manifest.bundle_id)
 
 
 class Ready(BaseModel):

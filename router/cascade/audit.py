@@ -189,7 +189,8 @@ class Auditor(Generic[Request]):
                 await self._judged(audit, pair)
         except (UpstreamError, UpstreamRefused) as e:
             log.info("audit_missed", request_id=record.request_id, tier=other, error=str(e))
-            audit.missed = MissReason.UPSTREAM_ERROR
+            unable = other is Tier.STUDENT and isinstance(e, UpstreamRefused)
+            audit.missed = MissReason.CAPABILITY if unable else MissReason.UPSTREAM_ERROR
         except JudgeError as e:
             log.warning("audit_unjudged", request_id=record.request_id, error=str(e))
             audit.missed, audit.judge_usd, audit.judge_estimated = MissReason.JUDGE_FAILED, e.usd, e.usd > 0

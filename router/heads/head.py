@@ -19,6 +19,7 @@ from router.heads.inputs import HeadInputs
 from router.scoring import linear
 from router.scoring.text.encoder import Encoder
 from router.scoring.text.features import Features
+from router.scoring.text.reader import Reader
 
 MOST_LABELS = 256
 """Values of one field that a head tells apart: the most frequent."""
@@ -90,7 +91,7 @@ class LabelHead:
         older = len(answers) - max(1, int(CALIBRATED_SHARE * len(answers)))
         layers = [_layer(rows[:older], answers[:older], name) for name in names]
         trial = cls(inputs, tuple(layers))
-        guesses, sureness = trial._guess(rows[older:], inputs.rows(requests[older:], encoder)[1])
+        guesses, sureness = trial._guess(rows[older:], inputs.rows(requests[older:], inputs.reader(encoder))[1])
         right = np.array([g == a for g, a in zip(guesses, answers[older:], strict=True)], np.bool_)
         weights, bias = linear.nonnegative(sureness, right, np.ones(len(right)))
         calibration = Calibration((weights[0], weights[1], weights[2]), bias)
@@ -99,11 +100,11 @@ class LabelHead:
             return None
         return cls(inputs, tuple(whole), calibration, len(answers))
 
-    def answers(self, requests: Sequence[Features], encoder: Encoder | None) -> list[HeadAnswer]:
-        """What it would answer to each."""
+    def answers(self, requests: Sequence[Features], reader: Reader) -> list[HeadAnswer]:
+        """What it would answer to each, as ``inputs.reader`` reads them."""
         found: list[HeadAnswer] = []
         for start in range(0, len(requests), AT_ONCE):
-            guesses, sureness = self._guess(*self.inputs.rows(requests[start : start + AT_ONCE], encoder))
+            guesses, sureness = self._guess(*self.inputs.rows(requests[start : start + AT_ONCE], reader))
             scores = self.calibration(sureness).tolist()
             found += [HeadAnswer(fields, score) for fields, score in zip(guesses, scores, strict=True)]
         return found

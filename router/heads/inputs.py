@@ -47,9 +47,12 @@ class HeadInputs:
         found = cls(templates, usual, blocks.mean, blocks.scale, blocks.squared_idf, familiarity)
         return found, found._rows(readings), np.ones(len(requests), np.float32)
 
-    def rows(self, requests: Sequence[Features], encoder: Encoder | None) -> tuple[F32, F32]:
+    def reader(self, encoder: Encoder | None) -> Reader:
+        """What reads requests for ``rows``, by the encoder that was there when they were fitted. It remembers."""
+        return Reader(encoder, self.templates, self.usual)
+
+    def rows(self, requests: Sequence[Features], reader: Reader) -> tuple[F32, F32]:
         """float32, (n, width), and how familiar each request is, from 0 to 1 (as what was learnt): (n,)."""
-        reader = Reader(encoder, self.templates, self.usual)
         readings = [reader(f) for f in requests]
         return self._rows(readings), np.array([self._familiar(r) for r in readings], np.float32)
 

@@ -16,7 +16,7 @@ GGUF_FORMS: tuple[GgufForm, ...] = get_args(GgufForm)
 EncoderKind = Literal["static", "transformer"]
 """``static``: a table of token vectors, distilled from all-MiniLM-L6-v2; ``transformer``: that model itself."""
 
-EngineName = Literal["embedded", "llama-server"]
+EngineName = Literal["embedded", "llama-server", "head"]
 
 UNSAYING = frozenset(
     {
@@ -44,13 +44,15 @@ class EngineTraits:
     """What is to know of an engine before any runs. ``forms`` of weights that it reads, the first is what ``auto``
     means; ``heeds``: fields of a request, None where that is its server's matter; ``gguf``: it serves a file of that
     kind, else a folder; ``prioritises``: it heeds ``priority``; ``literal``: a control token's name in a text is text
-    to it, where others let a client end its own turn with it."""
+    to it, where others let a client end its own turn with it; ``generates``: it is a language model, which a process of
+    its own serves."""
 
     forms: tuple[FormName, ...]
     heeds: frozenset[str] | None
     gguf: bool = False
     prioritises: bool = False
     literal: bool = False
+    generates: bool = True
 
 
 ENGINES: Mapping[EngineName | None, EngineTraits] = {
@@ -64,9 +66,16 @@ ENGINES: Mapping[EngineName | None, EngineTraits] = {
         },
         gguf=True,
     ),
+    "head": EngineTraits(
+        ("f32",),
+        _SHARED - {"logprobs", "top_logprobs"} | SAMPLING | {"functions", "reasoning_effort", "tools", "verbosity"},
+        literal=True,
+        generates=False,
+    ),
     None: EngineTraits(("bf16",), None),
 }  # fmt: skip
-"""A row each; None: a student by URL. llama-server's fields are by its documentation; newer ones answer ``n``, older
+"""A row each; None: a student by URL. ``head``: label heads, whose answers are those that the teacher gave, so that
+how an answer is drawn and how long is thought about it says nothing to them. llama-server's fields are by its documentation; newer ones answer ``n``, older
 ones fail. Who starts each is in ``router.engine.supervisor``."""
 
 

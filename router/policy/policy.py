@@ -53,9 +53,11 @@ class StudentPart(Part):
     """The student tier: exactly one of ``engine`` and ``url`` says where it is."""
 
     model: str
-    """Its name: a base student that Locum knows, a Hugging Face folder, or as the server at ``url`` calls it."""
+    """Its name: a base student that Locum knows, a Hugging Face folder, or as the server at ``url`` calls it; of label
+    heads any, ``label-head`` without one."""
     engine: EngineName | None = None
-    """What starts it here: ``embedded`` (torch) or ``llama-server``."""
+    """What starts it here: ``embedded`` (torch) or ``llama-server``. ``head``: no language model but label heads, which
+    answer in the proxy itself, for kinds of requests whose answers are a closed set."""
     form: FormChoice = "auto"
     """What a round makes of a trained student, evaluates and serves. ``auto``: ``bf16`` for the embedded engine,
     ``q8_0`` for llama-server. The embedded engine reads ``int8`` too (a little over half the memory), llama-server
@@ -66,7 +68,8 @@ class StudentPart(Part):
     api_key_env: str | None = None
     """The environment variable that holds its key."""
     usd_per_million: Price
-    """What its tokens cost you: the machine's hour, spread over what it answers."""
+    """What its tokens cost you: the machine's hour, spread over what it answers; of label heads nothing, unless you say
+    otherwise."""
     unfit_for: UnfitFor = UnfitFor()
     """What it is declared unable to do."""
     may_ignore: tuple[str, ...] = ()
@@ -77,6 +80,13 @@ class StudentPart(Part):
     one that it was certified by. It is asked so wherever it is measured, and header and record tell of it."""
     timeout_seconds: float = Field(60.0, gt=0)
     """How long one wait for it may take, in seconds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def heads_have_defaults(cls, said: Any) -> Any:
+        if isinstance(said, dict) and said.get("engine") == "head":
+            return {"model": "label-head", "usd_per_million": {"input": 0, "output": 0}, **said}
+        return said
 
     @model_validator(mode="after")
     def one_place(self) -> Self:

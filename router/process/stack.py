@@ -41,7 +41,7 @@ def run(policy_paths: Sequence[Path], *, host: str, port: int, settings: Setting
     def show(line: str) -> None:
         console.print(line, soft_wrap=True)
 
-    served = [p for p in map(load_policy, policy_paths) if p.student.engine]
+    served = [p for p in map(load_policy, policy_paths) if p.student.engine and p.student.traits.generates]
     students = [Supervisor(p, settings, engine_of(p, settings), report) for p in served]
     proxy = Proxy(policy_paths, host, port, settings, workers, report=report, show=show) if workers else None
     asyncio.run(_run(students, proxy, settings, console))

@@ -21,6 +21,7 @@ from router.cascade.cascade import Cascade
 from router.cascade.exchange import Services
 from router.contracts.rounds import HISTORY, training_costs
 from router.errors import PolicyError
+from router.heads.shelf import HeadShelf
 from router.judges.models import check_judges, judges_of
 from router.policy.engines import EncoderKind
 from router.policy.policy import Policy, load_policy
@@ -74,10 +75,12 @@ class Policies:
         env: Mapping[str, str],
         encoders: Callable[[EncoderKind], Encoder | None],
         state: SharedState,
+        shelf: HeadShelf,
     ) -> None:
         if not paths:
             raise PolicyError("no policy file given")
         self._settings, self._env, self._encoders, self._state = settings, env, encoders, state
+        self._shelf = shelf
         self._stamps = {path: _stamp(path) for path in paths}
         self._policies = {path: load_policy(path) for path in paths}
         self._served: dict[str, ServedPolicy] = {}
@@ -184,7 +187,7 @@ class Policies:
         return routing, audits
 
     async def _serve(self, policy: Policy, routing: RoutingState, audits: AuditReader) -> ServedPolicy:
-        metrics, students = self.shared.metrics, students_of(policy, self._settings, self._env)
+        metrics, students = self.shared.metrics, students_of(policy, self._settings, self._env, self._shelf)
         watcher = BundleWatcher(
             policy,
             self._settings,

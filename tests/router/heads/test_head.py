@@ -28,7 +28,7 @@ def drawn(count: int, seed: int) -> tuple[list[Features], list[Fields]]:
 
 
 def right(head: LabelHead, requests: Sequence[Features], answers: Sequence[Fields]) -> tuple[np.ndarray, np.ndarray]:
-    found = head.answers(requests, None)
+    found = head.answers(requests, head.inputs.reader(None))
     good = np.array([f.fields == a for f, a in zip(found, answers, strict=True)])
     return good, np.array([f.score for f in found])
 
@@ -61,7 +61,7 @@ def test_an_answer_that_was_never_there_is_never_given() -> None:
         requests, [o if i % 4 == 0 else a for i, (o, a) in enumerate(zip(odd, answers, strict=True))], None
     )
     assert head is not None
-    assert {f.fields[0][1] for f in head.answers(drawn(200, 1)[0], None)} <= set(THINGS.values())
+    assert {f.fields[0][1] for f in head.answers(drawn(200, 1)[0], head.inputs.reader(None))} <= set(THINGS.values())
     _, scores = right(head, *drawn(200, 1))
     assert scores.mean() < 0.85
 
@@ -85,8 +85,8 @@ def test_what_has_nothing_in_common_has_no_head() -> None:
 def test_strange_requests_score_lower() -> None:
     head = LabelHead.fit(*drawn(600, 0), None)
     assert head is not None
-    usual = np.mean([a.score for a in head.answers(drawn(100, 1)[0], None)])
+    usual = np.mean([a.score for a in head.answers(drawn(100, 1)[0], head.inputs.reader(None))])
     strange = extract(
         {"messages": [{"role": "user", "content": "Schreib mir bitte ein Gedicht über den Herbst am See."}]}
     )
-    assert head.answers([strange], None)[0].score < usual
+    assert head.answers([strange], head.inputs.reader(None))[0].score < usual
