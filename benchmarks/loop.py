@@ -2,8 +2,9 @@
 
 Customer messages go one by one, in a fixed shuffled order, through a running `locum up`, as "name the
 intent" requests from the `openai` client. A replay server plays the teacher with the recorded label;
-SmolLM2-135M-Instruct is the student and is truly distilled on this machine whenever the policy's own
-trigger (`locum distill watch --once`) says that a round is due. The stream waits while a round runs.
+SmolLM2-135M-Instruct (or, with `--engine head`, label heads without a language model) is the student and is truly
+distilled on this machine whenever the policy's own trigger (`locum distill watch --once`) says that a round is due.
+The stream waits while a round runs.
 
     python benchmarks/loop.py --data ../shared/data --out benchmarks/results/loop.json
 
@@ -41,6 +42,16 @@ from router.store.access import open_readonly
 
 SYSTEM = "Name the intent of the customer's message."
 WINDOW = 500
+STUDENTS: dict[str, Row] = {
+    "embedded": {
+        "model": "smollm2-135m-instruct",
+        "engine": "embedded",
+        "usd_per_million": {"input": 0.02, "output": 0.06},
+    },
+    "head": {"engine": "head"},
+}
+ROUND_SIZES = {"head": 200}
+"""New trainable records that start a round, where not the usual 800: a head is fitted in seconds."""
 LAST = 2000
 """Requests at the end of the stream over which the floor is promised, and counted."""
 
@@ -60,11 +71,8 @@ def policy(teacher_url: str, args: argparse.Namespace) -> Row:
     """The loop's policy: a parity floor, nothing hand-set but the audit rate and the size of a round."""
     return {
         "name": "intents",
-        "student": {
-            "model": "smollm2-135m-instruct",
-            "engine": args.engine,
-            "usd_per_million": {"input": 0.02, "output": 0.06},
-        },
+        "student": STUDENTS.get(args.engine) or STUDENTS["embedded"] | {"engine": args.engine},
+        "scorer": {"encoder": args.encoder},
         "teacher": {
             "model": "recorded-labels",
             "url": teacher_url,
@@ -260,16 +268,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, help="send only the first N of the shuffled stream")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--concurrency", type=int, default=8, help="requests in flight")
-    parser.add_argument("--engine", choices=["embedded", "llama-server"], default="embedded")
+    parser.add_argument("--engine", choices=["embedded", "llama-server", "head"], default="embedded")
+    parser.add_argument("--encoder", choices=["static", "transformer"], default="static", help="what scorer and heads read with")
     parser.add_argument("--parity", type=float, default=0.95, help="the floor")
     parser.add_argument("--audit-rate", type=float, default=0.08)
     parser.add_argument("--warmup-rate", type=float, default=0.3, help="share held out before the student serves")
-    parser.add_argument("--round-size", type=int, default=800, help="new trainable records that start a round")
+    parser.add_argument("--round-size", type=int, help="new trainable records that start a round (800; heads: 200)")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--watch-every", type=int, default=250, help="requests between looks at the trigger")
     parser.add_argument("--home", type=Path, help="keep the installation here instead of in a temporary folder")
     parser.add_argument("--report", action="store_true", help="send nothing: the table of what --home has recorded")
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.round_size = args.round_size or ROUND_SIZES.get(args.engine, 800)
+    return args
 
 
 def main() -> None:
@@ -296,7 +307,11 @@ def main() -> None:
         **about,
         stream=f"Banking77, fixed shuffle: {len(seen)} of {len(rows)} requests",
         teacher="simulated: the recorded gold label, replayed; prices of 1.25 and 10 USD per million tokens assumed",
-        student="SmolLM2-135M-Instruct; 0.02 and 0.06 USD per million tokens assumed, training at 0.10 USD an hour",
+        student=(
+            f"label heads, {args.encoder} encoder, no price; the round's machine at 0.10 USD an hour"
+            if args.engine == "head"
+            else "SmolLM2-135M-Instruct; 0.02 and 0.06 USD per million tokens assumed, training at 0.10 USD an hour"
+        ),
         note="the stream waits while a round runs; teacher tokens are words times 1.3",
     )
     write_result(args.out, "loop", where, made)

@@ -101,7 +101,7 @@ def create_app(
     encoders = encoders or cache(partial(load_encoder, settings.cache, threads=1))
     static, state = partial(encoders, "static"), state or MachineState()
     shelf = HeadShelf(encoders)
-    served, retirements = Policies(policies, settings, env, encoders, state, shelf), Retirements(env)
+    served, retirements = Policies(policies, settings, env, encoders, state, shelf=shelf), Retirements(env)
     kept, identity = KeptResponses(settings.home / "responses.db"), Identities(state)
     claim = ClaimWatch(settings.run, os.getpid() if state.alone else os.getppid(), metrics.observe_home)
 

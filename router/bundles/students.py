@@ -24,8 +24,8 @@ BASE = "base"
 
 @dataclass(frozen=True, slots=True)
 class StudentTarget:
-    """Where one student version answers: an OpenAI base URL (ending in /v1), or ``head:`` and the folder of label heads;
-    the model name to ask for there, and the version: "base" or the bundle's id."""
+    """Where one student version answers: an OpenAI base URL (ending in /v1), or ``head:`` and the folder of label
+    heads; the model name to ask for there, and the version: "base" or the bundle's id."""
 
     url: str
     model: str

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from router.contracts.files import write_atomically
 
 FormName = Literal["bf16", "int8", "q8_0", "q4_0", "f32"]
-"""``bf16``: as it was trained; ``f32``: the same of label heads. ``int8``: eight bits a weight, one scale for each row. ``q8_0`` and ``q4_0``: GGUF's
-blocks of 32 weights at 8.5 and 4.5 bits a weight."""
+"""``bf16``: as it was trained; ``f32``: the same of label heads. ``int8``: eight bits a weight, one scale for each row.
+``q8_0`` and ``q4_0``: GGUF's blocks of 32 weights at 8.5 and 4.5 bits a weight."""
 
 
 INT8_WEIGHTS = "int8.safetensors"

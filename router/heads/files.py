@@ -81,8 +81,7 @@ def _head(n: int, told: Mapping[str, Any], arrays: Mapping[str, Any], encoder: E
     templates = Templates(*map(tuple, told["templates"]))
     inputs = HeadInputs(templates=templates, familiarity=Familiarity(**told["familiarity"]), **own)
     layers = tuple(
-        Layer(layer["name"], tuple(layer["values"]), arrays[f"{n}.layer.{m}"])
-        for m, layer in enumerate(told["layers"])
+        Layer(layer["name"], tuple(layer["values"]), arrays[f"{n}.layer.{m}"]) for m, layer in enumerate(told["layers"])
     )
     width = Reader(encoder, templates, ANY_STRUCTURE).width
     shapes = [own[name].shape for name in _INPUTS]

@@ -74,9 +74,9 @@ ENGINES: Mapping[EngineName | None, EngineTraits] = {
     ),
     None: EngineTraits(("bf16",), None),
 }  # fmt: skip
-"""A row each; None: a student by URL. ``head``: label heads, whose answers are those that the teacher gave, so that
-how an answer is drawn and how long is thought about it says nothing to them. llama-server's fields are by its documentation; newer ones answer ``n``, older
-ones fail. Who starts each is in ``router.engine.supervisor``."""
+"""A row each; None: a student by URL. ``head``: label heads, whose answers are the teacher's own, so that how one is
+drawn or thought about says nothing to them. llama-server's fields are by its documentation; newer ones answer ``n``,
+older ones fail. Who starts each is in ``router.engine.supervisor``."""
 
 
 def form_of(engine: EngineName | None, choice: FormChoice) -> FormName:

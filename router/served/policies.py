@@ -75,6 +75,7 @@ class Policies:
         env: Mapping[str, str],
         encoders: Callable[[EncoderKind], Encoder | None],
         state: SharedState,
+        *,
         shelf: HeadShelf,
     ) -> None:
         if not paths:

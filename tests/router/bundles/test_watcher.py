@@ -15,6 +15,7 @@ from router.bundles.students import ServedByUrl, StudentTarget, students_of
 from router.bundles.watcher import BundleWatcher, LiveBundle, verify
 from router.contracts.bundles import MANIFEST, Evidence, Manifest, StudentRef, Thresholds, activate, rollback
 from router.errors import BundleError, EngineError
+from router.heads.shelf import HeadShelf
 from router.policy.policy import Policy
 from router.scoring.model import Example
 from router.scoring.scorer import Scorer
@@ -68,7 +69,9 @@ class Home:
 
     def watcher(self, **options: Any) -> BundleWatcher:
         options = {"policy": policy(), "encoders": lambda kind: None, "retry_seconds": 0.0} | options
-        options = {"students": students_of(options["policy"], self.settings, {})} | options
+        options = {
+            "students": students_of(options["policy"], self.settings, {}, HeadShelf(lambda kind: None))
+        } | options
         return BundleWatcher(options.pop("policy"), self.settings, **options)
 
 
@@ -482,7 +485,7 @@ async def test_a_students_key_comes_from_the_proxys_environment_by_the_policys_n
     runner = await server.start()
     try:
         away = policy(url=server.url, api_key_env="STUDENT_KEY")
-        await students_of(away, home.settings, {"STUDENT_KEY": "k"}).find(None)
+        await students_of(away, home.settings, {"STUDENT_KEY": "k"}, HeadShelf(lambda kind: None)).find(None)
         assert server.key == "Bearer k"
     finally:
         await runner.cleanup()
