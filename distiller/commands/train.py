@@ -189,11 +189,31 @@ def _learn(config: TrainConfig, policy: Policy | None, student: str | None, data
     from distiller.training.student import tuned
     from router.engine.weights import base_student
 
+    if policy is not None and student is None and not policy.student.traits.generates:
+        _fit_heads(policy, dataset, out)
+        return
     name = student or (policy.student.model if policy else "")
     start = base_student(name, Settings.from_env().cache)
     report = trained(config, start, load(dataset), out)
     console.print(_table(tuned(config, start), report))
     console.print(f"{out} · {out / REPORT} · {out / PLOT}")
+
+
+def _fit_heads(policy: Policy, dataset: Path, out: Path) -> None:
+    from distiller.data.dataset import load
+    from distiller.progress import ConsoleProgress
+    from distiller.training.heads import heads_of
+    from router.scoring.text.encoder import load_encoder
+
+    encoder = load_encoder(Settings.from_env().cache, policy.scorer.encoder)
+    with ConsoleProgress(console) as tell:
+        found = heads_of(load(dataset), out, encoder, tell.step)
+    table = Table("kind", "requests", "answers", "new next", "", title="label heads", title_justify="left")
+    for kind in found["kinds"]:
+        row = kind["name"], f"{kind['requests']:,}", str(kind["distinct"]), f"{kind['unseen']:.0%}"
+        table.add_row(*row, kind["why"] or "a head")
+    console.print(table)
+    console.print(f"{out} · {found['rows']:,} rows in {found['seconds']:.0f} s")
 
 
 def _table(config: TrainConfig, report: TrainReport) -> Table:
