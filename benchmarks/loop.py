@@ -269,7 +269,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--concurrency", type=int, default=8, help="requests in flight")
     parser.add_argument("--engine", choices=["embedded", "llama-server", "head"], default="embedded")
-    parser.add_argument("--encoder", choices=["static", "transformer"], default="static", help="what scorer and heads read with")
+    parser.add_argument("--encoder", choices=["static", "transformer"], default="static", help="of scorer and heads")
     parser.add_argument("--parity", type=float, default=0.95, help="the floor")
     parser.add_argument("--audit-rate", type=float, default=0.08)
     parser.add_argument("--warmup-rate", type=float, default=0.3, help="share held out before the student serves")

@@ -59,7 +59,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--url-file", type=Path, help="file that gets the address once requests are answered")
-    parser.add_argument("--engine", choices=[name for name, traits in ENGINES.items() if name and traits.generates], default="embedded")
+    started = [name for name, traits in ENGINES.items() if name and traits.generates]
+    parser.add_argument("--engine", choices=started, default="embedded")
     parser.add_argument("--gguf", type=Path, help="for llama-server: the file to serve instead of the base student's")
     given = parser.parse_args()
     settings = Settings.from_env()

@@ -11,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from router.scoring.text.encoder import Encoder
-from router.scoring.text.features import Features
+from router.scoring.text.features import STRUCTURE, Features
 from router.scoring.text.ngrams import BUCKETS
 from router.scoring.text.reader import Blocks, Familiarity, Reader, Reading, usual_structure
 from router.scoring.text.templates import Templates
 
 F32 = npt.NDArray[np.float32]
 
+STRUCTURE_WEIGHT, GRAMS_WEIGHT = 0.2, 0.7
+"""What lengths and signs, and n-grams, count beside an embedding: by how many of 77 intents are told apart from few
+examples (1,337 of Banking77: .79 to .83 carried at parity .95)."""
 COLUMNS = 4096
 """Of all n-grams, folded with signs that keep inner products as they are on average (Weinberger et al. 2009, arXiv
 0902.2206)."""
@@ -61,10 +64,11 @@ class HeadInputs:
         rows = np.zeros((len(readings), width + COLUMNS), np.float32)
         for row, reading in zip(rows, readings, strict=True):
             row[:width] = (reading.dense - self.mean) * self.scale
+            row[: len(STRUCTURE)] *= STRUCTURE_WEIGHT
             buckets = np.concatenate([reading.message.buckets, reading.around.buckets])
             times = np.concatenate([reading.message.times, reading.around.times])
             squared = self.squared_idf[buckets]
-            values = np.sqrt(squared) * times / max(math.sqrt(float(squared @ times)), 1e-6)
+            values = GRAMS_WEIGHT * np.sqrt(squared) * times / max(math.sqrt(float(squared @ times)), 1e-6)
             signed = np.where(buckets & _SIGN, -values, values)
             row[width:] = np.bincount(buckets & (COLUMNS - 1), signed, COLUMNS)
         return rows

@@ -9,7 +9,7 @@ F32 = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 STEPS, TOLERANCE = 40, 1e-4
-STRENGTH = 10.0
+STRENGTH = 100.0
 """The inverse of the penalty on squared weights, for all examples together."""
 
 
