@@ -175,7 +175,7 @@ class _Building:
         self._slips = self._spool.finish()
 
     def _refused(self, row: DatasetRow) -> Skip | None:
-        return Skip.TEMPLATE if self._template is not None and self._template.refuses(row.messages) else None
+        return row.refused_by(self._template) if self._template is not None else None
 
     def sift(self, against: EvaluationPrompts, known: NDArray[np.uint64]) -> None:
         slips = self._slips

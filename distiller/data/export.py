@@ -3,7 +3,8 @@
 ``trl``: conversational prompt and completion, of which TRL's SFTTrainer learns the completion alone. ``axolotl``:
 ``messages`` for its chat_template datasets. ``openai``: ``messages`` for fine-tuning jobs, and nothing else. Earlier
 answers within a prompt are marked as not to be learnt where the format can say so, since only the last is the
-teacher's as recorded. What a row counts (its weight) none of them can say. A student's chat template goes with them,
+teacher's as recorded. Tools stand beside the messages where a row has some. What a row counts (its weight) none of
+them can say. A student's chat template goes with them,
 for trainers of open models: what was trained by another answers worse by its own.
 """
 
@@ -49,15 +50,19 @@ def write(dataset: Dataset, split: str, form: str, out: Path) -> int:
 
 
 def _trl(row: DatasetRow) -> dict[str, Any]:
-    return {"prompt": row.messages, "completion": row.conversation[-1:]}
+    return {"prompt": row.messages, "completion": [row.said], **_tools(row)}
 
 
 def _axolotl(row: DatasetRow) -> dict[str, Any]:
-    return {"messages": [*_marked(row, "training", False), row.conversation[-1]]}
+    return {"messages": [*_marked(row, "training", False), row.said], **_tools(row)}
 
 
 def _openai(row: DatasetRow) -> dict[str, Any]:
-    return {"messages": [*_marked(row, "weight", 0), row.conversation[-1]]}
+    return {"messages": [*_marked(row, "weight", 0), row.said], **_tools(row)}
+
+
+def _tools(row: DatasetRow) -> dict[str, Any]:
+    return {"tools": tools} if (tools := row.tools) else {}
 
 
 def _marked(row: DatasetRow, key: str, value: object) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A dataset's Parquet files: one a split, one row a request, in the ``messages`` form that TRL and others read.
 
-``messages`` ends with the teacher's answer. What has no type of its own in Parquet (a request's options) is JSON text.
+``messages`` ends with the teacher's answer. What has no type of its own in Parquet (a request's options, calls of
+tools) is JSON text.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any, NamedTuple
 import orjson
 
 from distiller.data.rows import FIELDS, DatasetRow
+from distiller.data.turns import Turn
 from router.errors import DatasetError
 
 ROWS_AT_ONCE = 1024
 """Rows in memory while a file is read or written, and in one of its row groups."""
 
 _JSON = frozenset({"options"})
-_COLUMNS = tuple(name for name in FIELDS if name != "answer")
+_TURN = ("role", "content", "tool_calls", "tool_call_id")
+_COLUMNS = tuple(name for name in FIELDS if name not in ("answer", "calls"))
 
 
 def read(path: Path) -> list[DatasetRow]:
@@ -33,7 +36,8 @@ def scan(path: Path) -> Iterator[DatasetRow]:
     """The rows of one split's file, a few of them in memory at a time. Raises DatasetError as ``read`` does."""
     for batch in _batches(path, None):
         for values in batch.to_pylist():
-            values["answer"] = values["messages"].pop()["content"]
+            *values["messages"], said = map(_unpacked, values["messages"])
+            values["answer"], values["calls"] = said["content"], said.get("tool_calls", [])
             for name in _JSON.intersection(values):
                 values[name] = orjson.loads(values[name])
             yield DatasetRow(**{name: value for name, value in values.items() if name in FIELDS})
@@ -97,6 +101,19 @@ def _batches(path: Path, columns: list[str] | None) -> Iterator[Any]:
         raise DatasetError(f"the dataset's file {path} cannot be read: {e}; build the dataset again") from e
 
 
+def _packed(turn: Turn) -> dict[str, str]:
+    return {name: value if isinstance(value, str) else orjson.dumps(value).decode() for name, value in turn.items()}
+
+
+def _unpacked(turn: dict[str, str | None]) -> Turn:
+    """Older files have no column for tools."""
+    return {
+        name: orjson.loads(value) if name == "tool_calls" else value
+        for name, value in turn.items()
+        if value is not None and name in _TURN
+    }
+
+
 def _table(rows: list[DatasetRow]) -> Any:
     import pyarrow as pa
 
@@ -104,7 +121,7 @@ def _table(rows: list[DatasetRow]) -> Any:
     columns = []
     for name in _COLUMNS:
         if name == "messages":
-            values: list[Any] = [row.conversation for row in rows]
+            values: list[Any] = [[_packed(turn) for turn in row.conversation] for row in rows]
         elif name in _JSON:
             values = [orjson.dumps(getattr(row, name)).decode() for row in rows]
         else:
@@ -121,6 +138,6 @@ def _schema() -> Any:
     other = {
         "created_at": pa.float64(), "weight": pa.float64(), "teacher_tokens": pa.int64(),
         "student_ok": pa.bool_(), "teacher_right": pa.bool_(), "streamed": pa.bool_(), "synthetic": pa.bool_(),
-        "messages": pa.list_(pa.struct([("role", text), ("content", text)])), "shown": pa.list_(text),
+        "messages": pa.list_(pa.struct([(name, text) for name in _TURN])), "shown": pa.list_(text),
     }  # fmt: skip
     return pa.schema([(name, other.get(name, text)) for name in _COLUMNS])

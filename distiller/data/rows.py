@@ -11,15 +11,18 @@ from typing import Any
 import orjson
 
 from distiller.data.rights import right_to
+from distiller.data.turns import Turn, calls_of, offers_functions, plain, spoken, text, uses_tools
 from router.contracts.decision import Reason, Tier
 from router.contracts.logprobs import spelled, unpacked
 from router.contracts.records import Answer, Record
+from router.engine.template import PromptTemplate
 from router.judges.judge import Judges
 from router.judges.pair import Pair
 from router.policy.policy import Policy
 from router.store.redaction import redact, redact_json
 from router.wire.finish import finish_of
 from router.wire.rationale import AnswerParts, asked_in, parted, thoughts_of
+from router.wire.tools import shown
 
 NO_RIGHT = "none"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -46,6 +49,7 @@ class Skip(StrEnum):
     TEMPLATE = "refused_by_chat_template"
     TOO_LONG = "too_long_to_train_on"
     TOOLS = "tools"
+    CALL_FORM = "calls_that_template_cannot_read_back"
     NOT_TEXT = "not_only_text"
     SEVERAL = "several_answers"
     NO_RIGHT = "no_right_to_train"
@@ -68,7 +72,8 @@ class Skip(StrEnum):
 class DatasetRow:
     """A prompt and the teacher's answer to it, redacted.
 
-    ``messages`` are the prompt's, content as one string each. ``rights`` is the right by which the
+    ``messages`` are the prompt's, content as one string each, with calls of tools and whose results they are; ``calls``
+    are the answer's own, whose text may be "" then. ``rights`` is the right by which the
     row may be trained on, ``none`` where there is none (such a row only measures). ``student_ok``
     is whether the student live at that time was as good, ``teacher_right`` whether the answer is right
     by a judge or a user who could tell without comparing; None where that is not known.
@@ -87,7 +92,7 @@ class DatasetRow:
     request_id: str
     conversation_id: str
     created_at: float
-    messages: list[dict[str, str]]
+    messages: list[Turn]
     answer: str
     teacher: str
     rights: str
@@ -107,6 +112,12 @@ class DatasetRow:
     language: str | None = None
     cluster: str | None = None
     owner: str | None = None
+    calls: list[Turn] = field(default_factory=list)
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tools that a student is shown with the prompt."""
+        return shown(self.options)
 
     @property
     def trainable(self) -> bool:
@@ -115,19 +126,30 @@ class DatasetRow:
     @property
     def prompt(self) -> str:
         """The whole prompt as one text, for comparing prompts."""
-        return "\n".join(f"{m['role']}: {m['content']}" for m in self.messages)
+        return "\n".join(f"{m['role']}: {spoken(m)}" for m in self.messages)
 
     @property
     def turns(self) -> tuple[str, str]:
         """The prompt as two texts: all before the last user turn, and that turn with what follows it."""
         last = max((i for i, m in enumerate(self.messages) if m["role"] == "user"), default=0)
-        said = [f"{m['role']}: {m['content']}" for m in self.messages]
+        said = [f"{m['role']}: {spoken(m)}" for m in self.messages]
         return "\n".join(said[:last]), "\n".join(said[last:])
 
     @property
-    def conversation(self) -> list[dict[str, str]]:
+    def said(self) -> Turn:
+        """The answer as a message."""
+        return {"role": "assistant", "content": self.answer, **({"tool_calls": self.calls} if self.calls else {})}
+
+    @property
+    def conversation(self) -> list[Turn]:
         """The prompt's messages and the answer as the last: the ``messages`` form that TRL and others read."""
-        return [*self.messages, {"role": "assistant", "content": self.answer}]
+        return [*self.messages, self.said]
+
+    def refused_by(self, template: PromptTemplate) -> Skip | None:
+        """Why a student with this chat template cannot learn the row; None where it can."""
+        if (self.tools or self.calls) and (template.calls is None or template.calls.mark in self.answer):
+            return Skip.CALL_FORM
+        return Skip.TEMPLATE if template.refuses(self.messages, self.tools, self.calls) else None
 
     def to_json(self) -> bytes:
         """One line without its end, the same for the same row."""
@@ -151,23 +173,23 @@ def row_of(record: Record, policy: Policy, judges: Judges) -> DatasetRow | Skip:
     """The record as a row, whatever split it will be in, or why it can be in none. ``judges`` are the policy's, made
     once for many records."""
     teacher = record.answer_of(Tier.TEACHER)
-    reason = _unusable(record, teacher)
+    reason = _unusable(record, teacher, policy)
     if reason or teacher is None or teacher.message is None or record.request is None:
         return reason or Skip.NO_TEACHER
     kinds = policy.log.kinds(record.task)
     asked = asked_in(record.request["messages"])
-    messages = [_plain(m, asked) for m in record.request["messages"]]
-    answer = _text(teacher.message.get("content"))
-    if answer is None or any(m is None for m in messages):
-        return Skip.NOT_TEXT
+    messages = [plain(m, asked) for m in record.request["messages"]]
+    answer, calls = text(teacher.message.get("content")), calls_of(teacher.message, record.request)
+    if answer is None or calls is None or any(m is None for m in messages):
+        return Skip.TOOLS if calls is None else Skip.NOT_TEXT
     prompt = [m["content"] for m in messages if m]
     said = parted(answer, asked)
     options = _shaping(record.request, policy)
-    if (odd := _odd(said, answer, prompt)) is not None:
+    if (odd := _odd(said, answer, prompt, calls=bool(calls))) is not None:
         return odd
-    if not _is_writable((options, record.task, teacher.message)):
+    if not _is_writable((messages, options, record.task, teacher.message)):
         return Skip.NOT_UNICODE
-    learnt = [messages, answer, options]
+    learnt = [messages, answer, options, calls]
     if not record.as_said(Tier.TEACHER) or redact_json(learnt, kinds) != learnt:
         return Skip.REDACTED
     return DatasetRow(
@@ -186,8 +208,9 @@ def row_of(record: Record, policy: Policy, judges: Judges) -> DatasetRow | Skip:
         streamed=record.streamed,
         teacher_right=record.right(Tier.TEACHER),
         teacher_tokens=teacher.usage.output_tokens,
-        top_logprobs=_spelling(teacher.top_logprobs, said.answer),
+        top_logprobs="" if calls else _spelling(teacher.top_logprobs, said.answer),
         rationale=redact("\n\n".join(filter(None, (thoughts_of(teacher.message), said.rationale))), kinds),
+        calls=calls,
     )
 
 
@@ -203,7 +226,7 @@ def _spelling(told: object, answer: str) -> str:
     return told if isinstance(told, str) and spelled(unpacked(told)).startswith(answer.encode()) else ""
 
 
-def _unusable(record: Record, teacher: Answer | None) -> Skip | None:
+def _unusable(record: Record, teacher: Answer | None, policy: Policy) -> Skip | None:
     request = record.request
     if record.status != 200 or not record.may_teach or teacher is None:
         return _no_traffic(record) or Skip.NO_TEACHER
@@ -212,12 +235,12 @@ def _unusable(record: Record, teacher: Answer | None) -> Skip | None:
     messages = request.get("messages")
     if not messages or not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         return Skip.NO_TEXT
-    return _unfinished(teacher) or _unlearnable(request, [*messages, teacher.message])
+    return _unlearnable(request, [*messages, teacher.message], policy) or _unfinished(teacher)
 
 
-def _unlearnable(request: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> Skip | None:
+def _unlearnable(request: Mapping[str, Any], turns: Sequence[Mapping[str, Any]], policy: Policy) -> Skip | None:
     """Why what was asked is nothing that a student learns to answer. ``turns``: the prompt's, and the answer."""
-    if request.get("tools") or request.get("functions") or any(map(_uses_tools, turns)):
+    if not offers_functions(request) or (uses_tools(request, turns) and not policy.student.may_call):
         return Skip.TOOLS
     if turns[-2].get("role") == "assistant":
         return Skip.PREFILL
@@ -228,25 +251,25 @@ def _unfinished(teacher: Answer) -> Skip | None:
     """Why the answer is not whole. One of which a part could not be read is not, whatever it ended for; what a filter
     took away is no refusal of the model's own."""
     finish = finish_of(teacher.finish_reason)
-    if finish in ("tool_calls", "function_call"):
+    if finish == "function_call" or (finish == "tool_calls" and not (teacher.message or {}).get("tool_calls")):
         return Skip.TOOLS
     if finish == "content_filter":
         return Skip.FILTERED
     if finish in (None, "length", "error"):
         return Skip.UNFINISHED
-    return Skip.BROKEN if teacher.broken else None if finish == "stop" else Skip.UNKNOWN_END
+    return Skip.BROKEN if teacher.broken else None if finish in ("stop", "tool_calls") else Skip.UNKNOWN_END
 
 
-def _odd(said: AnswerParts, content: str, prompt: Sequence[str]) -> Skip | None:
+def _odd(said: AnswerParts, content: str, prompt: Sequence[str], *, calls: bool) -> Skip | None:
     """Why a whole answer's text cannot be learnt. What cannot be written as UTF-8 has lost a part on its way, and so
     has an answer in which a replacement character stands that nobody asked with."""
-    if not content.strip():
+    if not content.strip() and not calls:
         return Skip.EMPTY
     if not _is_writable((content, *prompt)):
         return Skip.NOT_UNICODE
     if REPLACEMENT in content and not any(REPLACEMENT in text for text in prompt):
         return Skip.NOT_UNICODE
-    if not said.answer.strip():
+    if not said.answer.strip() and not calls:
         return Skip.ONLY_THOUGHTS
     return Skip.MIXED_THOUGHTS if said.mixed else None
 
@@ -266,31 +289,6 @@ def _no_traffic(record: Record) -> Skip | None:
         return Skip.FAILED
     forced = record.decision.reason is Reason.OVERRIDE
     return None if record.may_teach else Skip.FORCED if forced else Skip.MOVED
-
-
-def _uses_tools(message: Mapping[str, Any]) -> bool:
-    called = message.get("tool_calls") or message.get("function_call")
-    return bool(called) or message.get("role") in ("tool", "function")
-
-
-def _plain(message: Mapping[str, Any], asked: Sequence[str]) -> dict[str, str] | None:
-    """Role and text alone, without what a model thought; ``developer`` is what newer clients call ``system``."""
-    text = _text(message.get("content"))
-    role = {"developer": "system"}.get(str(message.get("role")), str(message.get("role")))
-    if text is not None and role == "assistant":
-        text = parted(text, asked).answer
-    return None if text is None or role not in ("system", "user", "assistant") else {"role": role, "content": text}
-
-
-def _text(content: Any) -> str | None:
-    """A message's content as one string; None where it is anything but text."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
-        return "\n".join(p["text"] for p in content)
-    return None
 
 
 def _student_ok(record: Record, teacher: Answer, judges: Judges) -> bool | None:

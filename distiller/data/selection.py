@@ -27,6 +27,7 @@ from router.contracts.records import Record, verdict_of
 from router.judges.judge import Judges
 from router.judges.pair import Pair, text
 from router.judges.schema import fits, schema_of
+from router.judges.soundness import called_as_offered
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,8 @@ def fault(record: Record, judges: Judges) -> Skip | None:
         return Skip.BAD_FEEDBACK
     if record.right(Tier.TEACHER) is False:
         return Skip.JUDGED_WRONG
+    if teacher.message.get("tool_calls"):
+        return None if called_as_offered(teacher.message, record.request or {}) else Skip.BREAKS_SCHEMA
     alone = Pair(teacher.message, teacher.message, record.request, record.task, record.request_id)
     if _breaks_schema(record, text(alone.teacher)):
         return Skip.BREAKS_SCHEMA

@@ -15,6 +15,7 @@ from rich.text import Text
 from distiller.data.dataset import SPLITS, Dataset, scan
 from distiller.data.failures import FailingKind
 from distiller.data.rows import DatasetRow
+from distiller.data.turns import spoken
 
 QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 NONE = "–"
@@ -39,8 +40,8 @@ def profile(dataset: Dataset) -> Profile:
         for row in scan(getattr(dataset, split)):
             for what, name in (("task", row.task), ("language", row.language), ("failing kind", row.cluster)):
                 found.slices[what][split][name or NONE] += 1
-            prompts.append(sum(len(m["content"]) for m in row.messages))
-            answers.append(len(row.answer))
+            prompts.append(sum(len(spoken(m)) for m in row.messages))
+            answers.append(len(spoken(row.said)))
             if row.teacher_tokens:
                 tokens.append(row.teacher_tokens)
         parts = {"prompt, characters": prompts, "answer, characters": answers, "answer, tokens": tokens}
@@ -97,7 +98,7 @@ def failing_table(failing: Sequence[FailingKind]) -> Table:
 
 def row_panel(row: DatasetRow) -> Panel:
     """One row as it would be learnt."""
-    said = [Text(f"{m['role']}: {m['content']}") for m in row.conversation]
+    said = [Text(f"{m['role']}: {spoken(m)}") for m in row.conversation]
     facts = [row.teacher, row.rights, *(f"{k} {v}" for k, v in _facts(row).items() if v)]
     return Panel(Group(*said), title=Text(" · ".join(facts)), title_align="left")
 

@@ -17,6 +17,7 @@ from distiller.data.copies import Ints
 from distiller.data.rows import DatasetRow, Skip
 from distiller.data.shingles import digest, normalise
 from distiller.data.spool import Slips, code
+from distiller.data.turns import spoken
 from router.judges.judge import Judges
 from router.judges.pair import Pair
 
@@ -59,7 +60,7 @@ class Votes:
         said = np.zeros(len(slips), np.uint64)
         if len(slips) < 3:  # of two none is outvoted
             return said
-        said[:] = [digest(normalise(self._row(slip).answer)) for slip in slips]
+        said[:] = [digest(normalise(spoken(self._row(slip).said))) for slip in slips]
         if len(np.unique(said[voters])) < 2:
             return said
         places: defaultdict[int, list[int]] = defaultdict(list)
@@ -78,6 +79,5 @@ class Votes:
     def _agree(self, one: DatasetRow, other: DatasetRow) -> bool:
         if not self._judges.immediate(other.task):
             return False
-        said, known = ({"role": "assistant", "content": row.answer} for row in (one, other))
-        found = self._judges.now(Pair(said, known, {**other.options, "messages": other.messages}, other.task))
+        found = self._judges.now(Pair(one.said, other.said, {**other.options, "messages": other.messages}, other.task))
         return found is not None and found.acceptable is True

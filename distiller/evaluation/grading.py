@@ -26,7 +26,7 @@ def question(row: DatasetRow, weight: float = 1.0) -> StudentQuestion:
     return StudentQuestion(
         request_id=row.request_id,
         body=body,
-        teacher={"role": "assistant", "content": row.answer},
+        teacher=row.said,
         features=features,
         slices=slices_of(features, row.task),
         task=row.task,

@@ -1,4 +1,4 @@
-"""The groups of requests that a student is judged on apart from the whole: task, language, length, rarity."""
+"""The groups of requests that a student is judged on apart from the whole: task, language, length, tools, rarity."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def slices_of(features: Features, task: str | None) -> tuple[str, ...]:
     length = next((name for limit, name in LENGTHS if features.input_tokens <= limit), "long")
     task_slice = (f"task={task}",) if task else ()
     language = (f"language={features.language}",) if features.language else ()
-    return (*task_slice, *language, f"length={length}")
+    tools = ("tools=offered",) if features.has_tools else ()
+    return (*task_slice, *language, f"length={length}", *tools)
 
 
 def with_rarity(questions: Sequence[StudentQuestion], scorer: Scorer | None) -> list[StudentQuestion]:

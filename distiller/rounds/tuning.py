@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from router.contracts.bundles import NEVER, Thresholds
+from router.contracts.bundles import NEVER, Evidence, Thresholds
 from router.contracts.records import Usage
 from router.policy.policy import Policy
 from router.price_map import litellm_price
 from router.pricing import cost_usd
+from router.routing.decision import proves_tools
 from router.scoring.model import Example
 from router.scoring.scorer import Scorer
 from router.scoring.statistics.thresholds import for_parity, with_evidence
@@ -24,6 +25,7 @@ LEAST_WORTH = 0.10
 CONFIDENCE = 0.95
 """Of the bound that is shown where the objective names none."""
 MEASURED = "declared objective, measured on the holdout"
+WITH_TOOLS = "of the holdout's requests with tools alone"
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -32,7 +34,7 @@ Bools = npt.NDArray[np.bool_]
 @dataclass(frozen=True, slots=True)
 class ScoredSample:
     """Judged requests as a scorer sees them, (n,) each; ``accepts`` is None without the cascade's second look,
-    and -1 for what is kept back whatever the threshold.
+    and -1 for what is kept back whatever the threshold. ``tools``: those with tools.
     ``compared`` is what routing holds against its threshold: the scores, or for a share the worths."""
 
     scores: Floats
@@ -40,6 +42,7 @@ class ScoredSample:
     accepts: Floats | None
     acceptable: Bools
     weights: Floats
+    tools: Bools
 
     @classmethod
     def seen_by(cls, scorer: Scorer, examples: Sequence[Example], policy: Policy) -> Self:
@@ -54,7 +57,30 @@ class ScoredSample:
             pairs = zip(scores.tolist(), examples, strict=True)
             accepts = np.array([-1.0 if e.kept_back else scorer.accept(p, e.judged) for p, e in pairs], np.float64)
         acceptable = np.array([e.acceptable for e in examples], np.bool_)
-        return cls(scores, compared, accepts, acceptable, np.array([e.weight for e in examples], np.float64))
+        weights = np.array([e.weight for e in examples], np.float64)
+        tools = np.array([e.features.has_tools for e in examples], np.bool_)
+        return cls(scores, compared, accepts, acceptable, weights, tools)
+
+    def only(self, which: Bools) -> Self:
+        """Those requests alone."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{name: value if value is None else value[which] for name, value in values.items()})
+
+    def with_tools(self, thresholds: Thresholds, policy: Policy) -> Evidence | None:
+        """What the thresholds do to the requests with tools; None where there are none."""
+        if not self.tools.any():
+            return None
+        goal, part = policy.objective.floor, self.only(self.tools)
+        found = with_evidence(
+            thresholds,
+            part.compared,
+            part.accepts,
+            part.acceptable,
+            confidence=goal.confidence if goal else CONFIDENCE,
+            method=WITH_TOOLS,
+            weights=part.weights,
+        )
+        return found.evidence
 
     @property
     def shown(self) -> Floats:
@@ -103,6 +129,25 @@ def share_of(thresholds: Thresholds, policy: Policy) -> float:
 
 
 def tuned(scorer: Scorer, known: Bools, holdout: ScoredSample, policy: Policy) -> Thresholds:
+    """By the policy's objective, for what the student may be asked; see ``_with_tools`` and ``_tuned``."""
+    return _with_tools(lambda sample: _tuned(scorer, known, sample, policy), holdout, policy)
+
+
+def _with_tools(certified: Callable[[ScoredSample], Thresholds], holdout: ScoredSample, policy: Policy) -> Thresholds:
+    """Thresholds that are ``certified`` on the holdout, and whether they hold for its requests with tools alone.
+
+    Where they don't these stay the teacher's, as what no student is asked, and the others are certified without them:
+    neither do failures with tools make the threshold of the others stricter, nor do requests that the student never
+    gets make its failures rarer.
+    """
+    found = certified(holdout)
+    told = holdout.with_tools(found, policy)
+    if told is None or policy.student.unfit_for.tools is False or proves_tools(policy, told):
+        return found.model_copy(update={"tools": told})
+    return certified(holdout.only(~holdout.tools)).model_copy(update={"tools": told})
+
+
+def _tuned(scorer: Scorer, known: Bools, holdout: ScoredSample, policy: Policy) -> Thresholds:
     """By the policy's objective; ``known`` are the outcomes that the scorer was fitted on, in its order.
 
     A share is tracked online and a budget spent online, so for them the route threshold is where the
@@ -132,8 +177,9 @@ def retuned(scorer: Scorer, thresholds: Thresholds, holdout: Sequence[Example], 
     """
     sample = ScoredSample.seen_by(scorer, holdout, policy)
     if policy.objective.floor is None:
-        return sample.measure(thresholds)
-    return sample.certify(policy, thresholds.route if policy.accept.routing and thresholds.route <= 1 else 0.0)
+        return _with_tools(lambda part: part.measure(thresholds), sample, policy)
+    route = thresholds.route if policy.accept.routing and thresholds.route <= 1 else 0.0
+    return _with_tools(lambda part: part.certify(policy, route), sample, policy)
 
 
 def _share_start(compared: Floats, share: float) -> float:

@@ -148,7 +148,8 @@ def _forms(rows: Sequence[DatasetRow]) -> tuple[AnswerFormat, ...]:
     turn would have to fit what was said before."""
     alike: dict[str, list[DatasetRow]] = defaultdict(list)
     for row in rows:
-        if row.messages and row.messages[-1]["role"] == "user" and len(_roles(row)) == len(row.messages):
+        opens = row.messages and row.messages[-1]["role"] == "user" and len(_roles(row)) == len(row.messages)
+        if opens and not row.tools:  # what a tool would answer nobody writes
             alike[repr((row.messages[:-1], sorted(row.options.items()), row.task))].append(row)
     enough = [found for found in alike.values() if len(found) >= LEAST_SHOWN]
     return tuple(

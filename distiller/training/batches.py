@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from distiller.data.rows import DatasetRow, Skip
 from distiller.training.losses.sparse_labels import SparseTargets, joined
 from router.engine.template import PromptTemplate
-from router.errors import BadRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,12 +86,11 @@ def encode(
     encoded: list[EncodedRow] = []
     left_out: Counter[Skip] = Counter()
     for row in rows:
-        try:
-            prompt = prompts.prompt(row.messages)
-        except BadRequest:
-            left_out[Skip.TEMPLATE] += 1
+        if (refused := row.refused_by(prompts)) is not None:
+            left_out[refused] += 1
             continue
-        tokens = (*prompt, *prompts.text(row.answer), end)
+        prompt = prompts.prompt(row.messages, row.tools)
+        tokens = (*prompt, *prompts.answer(row.answer, row.calls), end)
         if len(tokens) > max_tokens:
             left_out[Skip.TOO_LONG] += 1
         else:

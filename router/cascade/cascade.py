@@ -29,7 +29,7 @@ from router.errors import BudgetSpent, UpstreamError, UpstreamRefused, UpstreamU
 from router.judges.judge import Judges
 from router.judges.soundness import AnswerSoFar, AskedForm
 from router.policy.policy import Policy
-from router.routing.decision import RequestView, lacking, stands_in
+from router.routing.decision import RequestView, lacking, stands_in, unable
 from router.routing.policy_state import RequestSeen, RoutingState, look_at
 from router.wire.chat import EVENT_STREAM, JSON, ChatRequest, Sink
 from router.wire.sse import encode
@@ -143,7 +143,7 @@ class Cascade:
             await self._settle(exchange)
 
     def _unfit(self, exchange: Exchange) -> bool:
-        """Whether the student cannot do what is asked, whoever decided and whatever for."""
+        """Whether the student cannot do what is asked, so that no audit asks it."""
         return lacking(self.policy, RequestView(exchange.features, exchange.chat.body)) is not None
 
     async def _fail(self, exchange: Exchange, sink: Sink, error: UpstreamError) -> None:
@@ -225,11 +225,12 @@ class Cascade:
         """Whether the student answers, unjudged and marked, since no teacher can. Not where it just failed itself,
         nor what it is unfit for, nor where the policy refuses what it has no money for or lets no such student in."""
         outside = exchange.deferral in (Deferral.OUTSIDE, Deferral.SCHEMA)  # it would say it again
-        if exchange.reason in (Reason.CAPABILITY, Reason.FALLBACK) or outside or self._unfit(exchange):
+        asked, thresholds = RequestView(exchange.features, exchange.chat.body), exchange.live.thresholds
+        if exchange.reason in (Reason.CAPABILITY, Reason.FALLBACK) or outside or unable(self.policy, asked, thresholds):
             return False
         if isinstance(failed, BudgetSpent):
             return not self.policy.objective.refuses
-        return stands_in(self.policy, exchange.live.thresholds)
+        return stands_in(self.policy, thresholds)
 
     async def _whole(self, backend: Backend, exchange: Exchange, sink: Sink, want: AskedForm | None) -> None:
         """One whole answer, judged whole."""

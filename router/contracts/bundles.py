@@ -90,13 +90,15 @@ class Evidence(BaseModel):
 
 class Thresholds(BaseModel):
     """``route``: score from which on the student is asked. ``accept``: probability from which on its
-    answer leaves. Either above 1 means never (``NEVER``)."""
+    answer leaves. Either above 1 means never (``NEVER``). ``tools``: what they do to the requests with tools alone;
+    None where none was measured, as in bundles older than that."""
 
     model_config = STRICT
 
     route: Annotated[float, Field(ge=0, le=NEVER)]
     accept: Annotated[float, Field(ge=0, le=NEVER)]
     evidence: Evidence | None = None
+    tools: Evidence | None = None
 
 
 class DatasetRef(BaseModel):

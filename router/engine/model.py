@@ -67,13 +67,13 @@ class Model:
         forms = Grammars(tokenizer, int(config.vocab_size), ends)
         return cls(name, network, PromptTemplate(tokenizer), ends, _context(config), shape, forms)
 
-    def encode(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    def encode(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         """The prompt's token ids by the model's own chat template.
 
         Raises:
-            BadRequest: the template refuses the messages, or there is none.
+            BadRequest: the template refuses the messages or the tools, or there is none.
         """
-        return self.prompts.prompt(messages)
+        return self.prompts.prompt(messages, tools)
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.prompts.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from router.engine import wire
 from router.engine.base import MOST_TOKENS
+from router.engine.call_reader import CallReader
 from router.engine.generation import BatchRow, Delta, Job
 from router.engine.grammar import Grammar
 from router.engine.model import Model, Precision
@@ -37,7 +38,7 @@ class Choices:
     def __init__(self, scheduler: Scheduler, chat: wire.Chat, form: Grammar | None) -> None:
         self.chat = chat
         self.model = scheduler.model(chat.model)
-        prompt = self.model.encode(chat.messages)
+        prompt = self.model.encode(chat.messages, chat.shown)
         room = self.model.context - len(prompt)
         if room < 1:
             raise BadRequest(
@@ -49,6 +50,8 @@ class Choices:
         self.who = wire.Identity.new(uuid.uuid4().hex, chat.model)
         limit = min(chat.max_tokens or MOST_TOKENS, room)
         loop, self._queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Delta]]()
+        calls = self.model.prompts.calls if chat.tools else None
+        self._readers = [CallReader(calls) for _ in range(chat.n)] if calls else []
         self._rows: list[BatchRow] = []
         for index in range(chat.n):
             own = form.fresh() if form is not None else None
@@ -87,8 +90,27 @@ class Choices:
     async def whole(self) -> dict[str, Any]:
         """The body of an unstreamed answer."""
         last = {i: d async for i, d in self.deltas()}
-        choices = [wire.choice(i, d.text, d.finish or "stop", self.logprobs(d)) for i, d in sorted(last.items())]
+        choices = [self._choice(index, delta) for index, delta in sorted(last.items())]
         return wire.completion(self.who, choices, self.usage)
+
+    def _choice(self, index: int, delta: Delta) -> dict[str, Any]:
+        message = wire.said(delta.text)
+        if self._readers:
+            self._read(index, delta)
+            message = self._readers[index].message
+        return wire.choice(index, message, self._finish(index, delta) or "stop", self.logprobs(delta))
+
+    def _read(self, index: int, delta: Delta) -> list[dict[str, Any]]:
+        """The parts of a message that a delta adds."""
+        if not self._readers:
+            return [{"content": delta.text}] if delta.text or delta.tokens else []
+        reader = self._readers[index]
+        parts = [*reader.push(delta.text), *(reader.flush() if delta.finish else ())]
+        return parts or ([{}] if delta.tokens and self.chat.logprobs else [])
+
+    def _finish(self, index: int, delta: Delta) -> str | None:
+        calls = bool(self._readers and self._readers[index].calls)
+        return "tool_calls" if calls and delta.finish == "stop" else delta.finish
 
     async def events(self) -> AsyncIterator[bytes]:
         """The events of a streamed answer. A failure on the way is an event too: the status has left."""
@@ -96,11 +118,12 @@ class Choices:
             yield wire.event(wire.chunk(self.who, index, {"role": "assistant", "content": ""}))
         try:
             async for index, delta in self.deltas():
-                if delta.text or delta.tokens:
-                    content = wire.chunk(self.who, index, {"content": delta.text}, None, self.logprobs(delta))
-                    yield wire.event(content)
+                told = self.logprobs(delta)
+                for part in self._read(index, delta):
+                    yield wire.event(wire.chunk(self.who, index, part, None, told))
+                    told = None  # once
                 if delta.finish:
-                    yield wire.event(wire.chunk(self.who, index, {}, delta.finish))
+                    yield wire.event(wire.chunk(self.who, index, {}, self._finish(index, delta)))
         except EngineError as e:
             yield wire.event(e.body())
             return
@@ -131,8 +154,8 @@ class EngineServer:
 
     async def chat(self, request: Request) -> Response:
         chat = wire.parse(await request.body())
-        forms = self._scheduler.model(chat.model).forms
-        form = None if chat.schema is None else await asyncio.to_thread(forms.of, chat.schema)
+        model = self._scheduler.model(chat.model)
+        form = await asyncio.to_thread(_form, model, chat) if chat.tools or chat.schema is not None else None
         answer = Choices(self._scheduler, chat, form)
         if answer.chat.stream:
             return StreamingResponse(
@@ -168,6 +191,13 @@ class EngineServer:
         (version,) = _fields(await request.body(), "version")
         self._scheduler.remove(version)
         return _json({"versions": self._scheduler.versions})
+
+
+def _form(model: Model, chat: wire.Chat) -> Grammar | None:
+    """What the answer is held to. Raises BadRequest where it cannot be."""
+    if chat.tools is not None and (calls := model.prompts.calls) is not None:
+        return model.forms.calling(chat.tools, calls, chat.schema)
+    return model.forms.of(chat.schema) if chat.schema is not None else None
 
 
 def _shown(handler: Handler) -> Handler:

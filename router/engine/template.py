@@ -11,9 +11,11 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from router.engine.calls import HERMES, CallForm, form_of, in_words, shows_tools
 from router.engine.weights import base_student, is_ready
 from router.errors import BadRequest, EngineError
 
@@ -45,39 +47,137 @@ class PromptTemplate:
         ids = ((self._encoder.token_to_id(name), backend.token_to_id(c)) for c, name in self._names.items())
         self._moved = {a: b for a, b in ids if a != b and a is not None and b is not None}
 
-    def prompt(self, messages: Iterable[Mapping[str, Any]]) -> tuple[int, ...]:
-        """The tokens of a prompt, up to where its answer begins. Of a message its role and content count alone.
+    def prompt(self, messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
+        """The tokens of a prompt, up to where its answer begins. Of a message its role, content, calls of tools and
+        which one's result it is count alone.
 
         Raises:
-            BadRequest: the template refuses the messages, or there is none.
+            BadRequest: the template refuses the messages, or there is none; or it has tools, and writes their calls in
+                a form that nobody could read back.
         """
-        told = self._spelled.sub(lambda control: self._names[control[0]], self._written(messages))
-        return self.text(self._hidden.sub(lambda held: self._controls[int(held[1])], told))
+        return self._tokens(self._written(messages, tools))
 
-    def refuses(self, messages: Iterable[Mapping[str, Any]]) -> bool:
-        """Whether there is no prompt for these messages: ``prompt`` would raise."""
+    def answer(self, said: str, calls: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
+        """The tokens of an answer without its end, with the calls of tools that it ends in.
+
+        Raises:
+            BadRequest: the template has no such answer.
+        """
+        if not calls:
+            return self.text(said)
+        made = [(call["function"]["name"], call["function"]["arguments"]) for call in self._calls(calls)]
         try:
-            self._written(messages)
+            return self._tokens(self._calling.written(self._hidden_in(said), made))
+        except ValueError as e:
+            raise BadRequest(str(e), param="messages") from e
+
+    def refuses(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        calls: Sequence[Mapping[str, Any]] = (),
+    ) -> bool:
+        """Whether there is no prompt for these messages, or no answer with these calls."""
+        try:
+            self._written(messages, tools)
+            self.answer("", calls)
         except BadRequest:
             return True
         return False
 
-    def _written(self, messages: Iterable[Mapping[str, Any]]) -> str:
-        """What the template makes of them, with places held for control tokens' names in their texts."""
-        from jinja2 import TemplateError
+    @cached_property
+    def calls(self) -> CallForm | None:
+        """The form in which calls of tools are written: the template's own, or Hermes's where it shows no tools; None
+        where nobody could read back what it writes."""
+        if not self._shows_tools:
+            return HERMES
+        form = form_of(self._sketched)
+        if form is None:
+            return None
+        written = form.written("", [("name", {})])
+        told = self.tokenizer.decode(
+            self._tokens(written), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return form if told == written else None  # else its marks are none that an answer's text shows
 
+    @cached_property
+    def _shows_tools(self) -> bool:
+        return shows_tools(self._sketched)
+
+    @property
+    def _calling(self) -> CallForm:
+        if self.calls is None:
+            raise BadRequest(
+                "the model's chat template writes calls of tools in a form that is not read", param="tools"
+            )
+        return self.calls
+
+    def _written(self, messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
+        """What the template makes of them, with places held for control tokens' names in their texts."""
         if self.tokenizer.chat_template is None:
             raise BadRequest("the model has no chat template", param="model")
-        kept = [{"role": m["role"], "content": self._spelled.sub(self._hide, m["content"])} for m in messages]
+        kept, listed = [self._kept(m) for m in messages], self._hidden_in(list(tools))
+        if listed or any("tool_calls" in m or m["role"] == "tool" for m in kept):
+            self._calling  # noqa: B018  (refuses what could not be read)
+            if not self._shows_tools:
+                kept, listed = in_words(kept, listed), []
+        return self._applied(kept, listed)
+
+    def _applied(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], **more: Any) -> str:
+        from jinja2 import TemplateError
+
+        options = {"add_generation_prompt": True, **({"tools": list(tools)} if tools else {}), **more}
         try:
-            return str(self.tokenizer.apply_chat_template(kept, tokenize=False, add_generation_prompt=True))
+            return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
         except (TemplateError, *REFUSALS) as e:
             raise BadRequest(f"the model's chat template refuses these messages: {e}", param="messages") from e
+
+    def _sketched(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str | None:
+        try:
+            return self._applied(messages, tools, add_generation_prompt=False)
+        except BadRequest:
+            return None
+
+    def _kept(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """What a template is shown of a message."""
+        kept = {name: message[name] for name in ("role", "content")}
+        if message["role"] == "tool":
+            kept["tool_call_id"] = message.get("tool_call_id") or ""
+        kept = self._hidden_in(kept)
+        return {**kept, "tool_calls": self._calls(calls)} if (calls := message.get("tool_calls")) else kept
+
+    def _calls(self, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Calls as templates read them: arguments as values."""
+        found = []
+        for call in calls:
+            function = call["function"]
+            try:
+                arguments = json.loads(function.get("arguments") or "{}")
+            except ValueError as e:
+                raise BadRequest(f"the arguments of a call of {function['name']} are no JSON", param="messages") from e
+            inner = {"name": function["name"], "arguments": self._hidden_in(arguments)}
+            found.append({"id": call.get("id") or "", "type": "function", "function": inner})
+        return found
+
+    def _tokens(self, written: str) -> tuple[int, ...]:
+        """The tokens of what the template, or a form of its calls, wrote."""
+        told = self._spelled.sub(lambda control: self._names[control[0]], written)
+        return self.text(self._hidden.sub(lambda held: self._controls[int(held[1])], told))
 
     def text(self, text: str) -> tuple[int, ...]:
         """A text's tokens, none of which is control."""
         ids = self._encoder.encode(text, add_special_tokens=False).ids
         return tuple(self._moved.get(i, i) for i in ids) if self._moved else tuple(ids)
+
+    def _hidden_in(self, value: Any) -> Any:
+        """The same with places held for control tokens' names in all of its texts."""
+        if isinstance(value, str):
+            return self._spelled.sub(self._hide, value)
+        if isinstance(value, list):
+            return [self._hidden_in(item) for item in value]
+        if isinstance(value, dict):
+            return {self._hidden_in(key): self._hidden_in(item) for key, item in value.items()}
+        return value
 
     def _hide(self, control: re.Match[str]) -> str:
         """Holds the place of a control token's name in a text while the template works on it."""

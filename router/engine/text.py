@@ -57,7 +57,7 @@ class StopScanner:
         if cuts:
             self.stopped, self.held = True, ""
             return text[: min(cuts)]
-        keep = max((_overlap(text, s) for s in self.stops), default=0)
+        keep = max((overlap(text, s) for s in self.stops), default=0)
         self.held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -66,7 +66,7 @@ class StopScanner:
         return text
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Length of the longest end of ``text`` that ``stop`` begins with."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

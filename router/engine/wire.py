@@ -13,25 +13,29 @@ from router.engine.generation import Sampling, Token
 from router.errors import BadRequest
 from router.policy.engines import heeded_by
 from router.wire.body import json_object, model_of
+from router.wire.tools import OfferedTools, shown
 
 HEEDED = heeded_by("embedded")
 MAX_CHOICES = 16
 MAX_TOP = 20
 MAX_STOPS = 16
-ROLES = frozenset({"assistant", "system", "user"})
-UNREAD = ("audio", "function_call", "tool_calls")
+ROLES = frozenset({"assistant", "system", "tool", "user"})
+UNREAD = ("audio", "function_call")
 """What no template of a text model would show of a message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
     """What a request asks for. ``max_tokens`` is None where it names no limit, ``schema`` the JSON schema that
-    the answer must fit, None where it may be any text. ``yields``: nobody waits for the answer (a ``priority``
+    the answer must fit, None where it may be any text. ``tools``: those that it may call, and ``shown`` those that its
+    prompt names. ``yields``: nobody waits for the answer (a ``priority``
     above 0, as vLLM counts it: lower begins earlier)."""
 
     model: str
     messages: tuple[Mapping[str, Any], ...]
     schema: Mapping[str, Any] | None
+    tools: OfferedTools | None
+    shown: tuple[Mapping[str, Any], ...]
     sampling: Sampling
     stops: tuple[str, ...]
     max_tokens: int | None
@@ -82,6 +86,8 @@ def parse(raw: bytes) -> Chat:
         model=model,
         messages=_messages(body.get("messages")),
         schema=_schema(body.get("response_format")),
+        tools=_tools(body),
+        shown=tuple(shown(body)),
         sampling=Sampling(
             temperature=_number(body, "temperature", 1.0, 0.0, 2.0),
             top_p=_number(body, "top_p", 1.0, 0.0, 1.0),
@@ -143,6 +149,13 @@ def _schema(form: object) -> Mapping[str, Any] | None:
     return schema
 
 
+def _tools(body: Mapping[str, Any]) -> OfferedTools | None:
+    tools = OfferedTools.of(body)
+    if tools is not None and None in tools.parameters.values():
+        raise BadRequest("this student calls functions, and no custom tools", param="tools")
+    return tools
+
+
 def _messages(messages: object) -> tuple[Mapping[str, Any], ...]:
     if not isinstance(messages, list) or not messages:
         raise BadRequest("messages must be a non-empty list", param="messages")
@@ -154,8 +167,18 @@ def _message(message: object, where: str) -> dict[str, Any]:
         raise BadRequest(f"{where} must be an object with a role", param=where)
     role = "system" if message["role"] == "developer" else message["role"]
     if role not in ROLES or any(message.get(field) for field in UNREAD):
-        raise BadRequest(f"{where}: this student neither calls tools nor reads of any, nor hears", param=where)
+        raise BadRequest(f"{where}: this student reads texts and calls of tools, and hears nothing", param=where)
+    calls = message.get("tool_calls") or []
+    if calls and (role != "assistant" or not isinstance(calls, list) or not all(map(_is_call, calls))):
+        raise BadRequest(f"{where}.tool_calls must be an assistant's calls of functions", param=f"{where}.tool_calls")
     return {**message, "role": role, "content": _content(message.get("content"), f"{where}.content")}
+
+
+def _is_call(call: object) -> bool:
+    function = call.get("function") if isinstance(call, dict) and call.get("type", "function") == "function" else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        return False
+    return isinstance(function.get("arguments"), str | None) and isinstance(call.get("id"), str | None)
 
 
 def _content(content: object, where: str) -> str:
@@ -195,8 +218,7 @@ def completion(who: Identity, choices: list[dict[str, Any]], used: dict[str, Any
     return {**who.head("chat.completion"), "choices": choices, "usage": used}
 
 
-def choice(index: int, text: str, finish: str, probabilities: dict[str, Any] | None) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text, "refusal": None}
+def choice(index: int, message: dict[str, Any], finish: str, probabilities: dict[str, Any] | None) -> dict[str, Any]:
     return {"index": index, "message": message, "logprobs": probabilities, "finish_reason": finish}
 
 
@@ -209,6 +231,11 @@ def chunk(
 ) -> dict[str, Any]:
     part = {"index": index, "delta": delta, "logprobs": probabilities, "finish_reason": finish}
     return {**who.head("chat.completion.chunk"), "choices": [part]}
+
+
+def said(text: str) -> dict[str, Any]:
+    """An assistant's message of text alone."""
+    return {"role": "assistant", "content": text, "refusal": None}
 
 
 def event(body: Mapping[str, Any]) -> bytes:

@@ -12,8 +12,10 @@ import orjson
 
 from router.contracts.decision import Deferral
 from router.contracts.records import Signals
+from router.errors import BadRequest
 from router.judges.pair import Message
 from router.judges.schema import fits, schema_of
+from router.wire.tools import OfferedTools
 
 _CANNOT = r"(?:can't|cannot|can not|won't be able to|(?:am|'m) (?:unable|not able) to|(?:do not|don't) have)"
 REFUSALS = (
@@ -51,7 +53,7 @@ class AskedForm:
     it, as far as that can be told. ``limited``: the client set the length itself, so an answer cut there is as asked.
     ``outside`` tells of a whole message that it is none of the answers that there are, where these are known;
     ``kinds``: personal data that it must not hold. ``closed_only``: it must be one of those, and nothing else is asked.
-    ``tools``: it may call some, which the client offered.
+    ``tools``: it may call these, which the client offered, or must.
     """
 
     json: bool = False
@@ -60,12 +62,13 @@ class AskedForm:
     outside: Callable[[Message], bool] | None = None
     kinds: tuple[str, ...] = ()
     closed_only: bool = False
-    tools: bool = False
+    tools: OfferedTools | None = None
 
     @property
     def closed(self) -> bool:
-        """Whether the answers are a closed set: such a one is short, and is looked at whole."""
-        return self.schema is not None or self.outside is not None
+        """Whether an answer is looked at whole: one of a closed set is short, and a call that was let go cannot be
+        taken back, wherever in an answer it comes."""
+        return self.schema is not None or self.outside is not None or self.tools is not None
 
 
 @dataclass(slots=True)
@@ -91,7 +94,7 @@ class AnswerSoFar:
 def wanted(body: Mapping[str, Any]) -> AskedForm:
     """Reads what the request asks of the answer's form. Malformed parts count as not asked."""
     limited = body.get("max_tokens") is not None or body.get("max_completion_tokens") is not None
-    tools = bool(body.get("tools") or body.get("functions"))
+    tools = _offered(body)
     form = body.get("response_format")
     kind = form.get("type") if isinstance(form, dict) else None
     if not isinstance(form, dict) or kind not in ("json_object", "json_schema"):
@@ -99,13 +102,20 @@ def wanted(body: Mapping[str, Any]) -> AskedForm:
     return AskedForm(json=True, schema=schema_of(body), limited=limited, tools=tools)
 
 
+def _offered(body: Mapping[str, Any]) -> OfferedTools | None:
+    try:
+        return OfferedTools.of(body)
+    except BadRequest:
+        return None
+
+
 def structural(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:
     """What is wrong with an answer whatever the question was; None where nothing is."""
     text, calls = seen.text, seen.message.get("tool_calls")
-    if calls and not want.tools:
-        return Deferral.OUTSIDE if want.outside else Deferral.SCHEMA
+    if miscalled := _miscalled(seen, want):
+        return miscalled
     if calls and not want.outside:
-        return Deferral.SCHEMA if seen.complete and not _calls_parse(calls) else None
+        return None
     if seen.message.get("refusal") or seen.finish_reason == "content_filter" or _refuses(text):
         return Deferral.REFUSAL
     if not text.strip():
@@ -116,12 +126,14 @@ def structural(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:
 
 
 def out_of_set(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:
-    """Whether a whole answer is none of a closed set, cut off or not."""
+    """Whether a whole answer is none of a closed set, or calls what it may not, cut off or not."""
     if not seen.complete:
         return None
+    if want.tools is not None and (miscalled := _miscalled(seen, want)):
+        return miscalled
     if want.outside is not None and (_beside(seen.message, want) or want.outside(seen.message)):
         return Deferral.OUTSIDE
-    if want.schema is None:
+    if want.schema is None or seen.message.get("tool_calls"):
         return None
     return Deferral.SCHEMA if _beside(seen.message, want) or not _as_asked(seen.text, want.schema) else None
 
@@ -192,15 +204,42 @@ def _as_asked(text: str, schema: Mapping[str, Any] | None) -> bool:
     return isinstance(value, dict) if schema is None else fits(value, schema) is not False
 
 
-def _calls_parse(calls: object) -> bool:
-    """Whether every tool call names a function and carries an object as its arguments."""
-    for call in calls if isinstance(calls, list) else [None]:
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not function.get("name"):
-            return False
-        try:
-            if not isinstance(orjson.loads(function.get("arguments") or "{}"), dict):
-                return False
-        except orjson.JSONDecodeError:
-            return False
-    return True
+def _miscalled(seen: AnswerSoFar, want: AskedForm) -> Deferral | None:
+    """Whether an answer calls what nobody offered or, once it is whole, what it may not."""
+    calls = seen.message.get("tool_calls")
+    if want.tools is None:
+        return None if not calls else Deferral.OUTSIDE if want.outside else Deferral.SCHEMA
+    return Deferral.SCHEMA if seen.complete and not _called_as_offered(calls, want.tools) else None
+
+
+def called_as_offered(message: Message, body: Mapping[str, Any]) -> bool:
+    """Whether an answer calls what a request lets it call, with arguments that fit, and as many as it must."""
+    offered = _offered(body)
+    return _called_as_offered(message.get("tool_calls"), offered) if offered else not message.get("tool_calls")
+
+
+def _called_as_offered(calls: object, tools: OfferedTools) -> bool:
+    """Whether an answer calls what it may, and as many as it must."""
+    if not calls:
+        return not tools.must
+    if not isinstance(calls, list) or (tools.single and len(calls) > 1):
+        return False
+    return all(isinstance(call, dict) and _is_offered(call, tools) for call in calls)
+
+
+def _is_offered(call: Mapping[str, Any], tools: OfferedTools) -> bool:
+    """Whether a call names a tool that was offered, with arguments that do not break its schema, as far as that can be
+    told."""
+    kind = "custom" if isinstance(call.get("custom"), dict) else "function"
+    function = call.get(kind)
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str) or name not in tools.parameters:
+        return False
+    schema = tools.parameters[name]
+    if schema is None or kind == "custom":
+        return schema is None and kind == "custom"
+    try:
+        value = orjson.loads(function.get("arguments") or "{}")
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(value, dict) and fits(value, schema) is not False

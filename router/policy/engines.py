@@ -35,7 +35,7 @@ UNSHAPING = UNSAYING | {"logprobs", "messages", "n", "priority", "top_logprobs"}
 
 _SHARED = UNSAYING | {
     "frequency_penalty", "logprobs", "max_completion_tokens", "max_tokens", "messages", "presence_penalty",
-    "response_format", "seed", "stop", "temperature", "top_logprobs", "top_p",
+    "response_format", "seed", "stop", "temperature", "tools", "top_logprobs", "top_p",
 }  # fmt: skip
 
 
@@ -56,13 +56,15 @@ class EngineTraits:
 
 
 ENGINES: Mapping[EngineName | None, EngineTraits] = {
-    "embedded": EngineTraits(("bf16", "int8"), _SHARED | {"n", "priority"}, prioritises=True, literal=True),
+    "embedded": EngineTraits(
+        ("bf16", "int8"), _SHARED | {"n", "priority", "tool_choice"}, prioritises=True, literal=True
+    ),
     "llama-server": EngineTraits(
         GGUF_FORMS,
         _SHARED | {
             "chat_template_kwargs", "dynatemp_exponent", "dynatemp_range", "grammar", "json_schema", "min_p",
             "mirostat", "mirostat_eta", "mirostat_tau", "repeat_last_n", "repeat_penalty",
-            "tools", "top_k", "typical_p",
+            "top_k", "typical_p",
         },
         gguf=True,
     ),

@@ -37,8 +37,9 @@ class UnfitFor(Part):
 
     images: bool = True
     """Requests with images."""
-    tools: bool = True
-    """Requests with tools."""
+    tools: bool | None = None
+    """Requests with tools. Without a word they are the teacher's until a bundle has proven on audited ones that its
+    student calls what the teacher calls; ``false`` lets it try before, ``true`` never."""
     json_schema: bool = False
     """Requests that ask for an answer by a JSON schema."""
     context_tokens_over: int = Field(4096, gt=0)
@@ -104,6 +105,11 @@ class StudentPart(Part):
     def traits(self) -> EngineTraits:
         """What is to know of its engine."""
         return ENGINES[self.engine]
+
+    @property
+    def may_call(self) -> bool:
+        """Whether it may ever be asked with tools, so that it learns and is measured with them."""
+        return not self.unfit_for.tools and self.heeded.unheeded({"tools": [{}]}) is None
 
     @cached_property
     def heeded(self) -> HeededFields:

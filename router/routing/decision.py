@@ -22,13 +22,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from router.contracts.bundles import NEVER, Thresholds
+from router.contracts.bundles import NEVER, Evidence, Thresholds
 from router.contracts.decision import ASIDE, Decision, Reason, Tier
 from router.policy.engines import ENGINES
 from router.policy.policy import Policy
 from router.scoring.text.features import Features
 
 PRIOR_THRESHOLD = 0.5
+UNPROVEN_TOOLS = "tools, with which it has proven nothing yet"
+LEAST_WITH_TOOLS = 30
+"""Audited requests with tools that prove a student where the policy promises no parity that they could be held to."""
 
 
 @dataclass(slots=True)
@@ -122,6 +125,17 @@ def stands_in(policy: Policy, thresholds: Thresholds | None) -> bool:
     return policy.fallback != "none"
 
 
+def proves_tools(policy: Policy, found: Evidence | None) -> bool:
+    """Whether a student may be asked with tools, by what was ``found`` of its bundle's thresholds on audited requests
+    with tools: that the promise holds among them alone."""
+    if found is None or not found.served:
+        return False
+    goal = policy.objective.floor
+    if goal is None:
+        return found.examples >= LEAST_WITH_TOOLS
+    return found.risk_bound <= 1 - goal.at_least and found.confidence >= goal.confidence
+
+
 def audit_rate(policy: Policy, thresholds: Thresholds | None, wary: bool = False) -> float:
     """The probability with which a request is drawn for audit now: the warm-up's while nothing serves, and while
     what serves is looked at closely (``wary``), if that is more."""
@@ -141,12 +155,12 @@ def decide(policy: Policy, view: RequestView, state: Facts) -> Decision:
     """
     verdict = (
         _override(view)
-        or _capability(policy, view)
+        or _capability(policy, view, state)
         or _rule(policy, view)
         or _affinity(policy, state)
         or _explored(policy, state, _budget(policy, state) or _score(policy, state))
     )
-    if verdict.tier is Tier.TEACHER and state.student_ready and lacking(policy, view) is None:
+    if verdict.tier is Tier.TEACHER and state.student_ready and _capability(policy, view, state) is None:
         verdict = _budget(policy, state, instead_of=verdict) or verdict
     if verdict.tier is Tier.STUDENT and not state.student_ready:
         why = f"student not ready ({verdict.reason})"
@@ -175,9 +189,18 @@ def _override(view: RequestView) -> Ruling | None:
     return Ruling(view.tier, Reason.OVERRIDE, "asked for by the client") if view.tier else None
 
 
-def _capability(policy: Policy, view: RequestView) -> Ruling | None:
-    what = lacking(policy, view)
+def _capability(policy: Policy, view: RequestView, state: Facts) -> Ruling | None:
+    what = unable(policy, view, state.thresholds)
     return Ruling(Tier.TEACHER, Reason.CAPABILITY, what) if what else None
+
+
+def unable(policy: Policy, view: RequestView, thresholds: Thresholds | None) -> str | None:
+    """What keeps a client's request from the student: what it is ``lacking``, or has not proven yet that it can. Of the
+    latter it is asked in audits, which are what proves it."""
+    what = lacking(policy, view)
+    if what is None and view.features.has_tools and policy.student.unfit_for.tools is None:
+        return None if proves_tools(policy, thresholds.tools if thresholds else None) else UNPROVEN_TOOLS
+    return what
 
 
 def lacking(policy: Policy, view: RequestView) -> str | None:

@@ -79,7 +79,7 @@ def _spoke(decision: Decision, decided: Reason) -> str:
         case Reason.OVERRIDE:
             return f"the client asked for the {decision.tier.value}"
         case Reason.CAPABILITY:
-            return f"the student is declared unfit for this: {decision.detail}"
+            return f"the student is unfit for this: {decision.detail}"
         case Reason.SCORE:
             return _by_score(decision)
         case Reason.COLD_START:

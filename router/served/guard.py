@@ -45,13 +45,14 @@ class Stage:
         self.cascade = policy.accept.cascade and thresholds.accept > 0
         self.start = thresholds.accept if self.cascade else max(thresholds.route, thresholds.accept)
         self._route = thresholds.route if thresholds.route <= 1 else 0.0
+        self._tools = thresholds.tools
 
     def final(self, record: Record) -> float | None:
         """The score that decided in the end, or would have; -1 where no threshold lets the student serve, None
         where none was asked."""
         decision = record.decision
         by_rule = Reason.RULE in (decision.reason, record.reason)  # the policy's own word, not a threshold's
-        if decision.score is None or by_rule or not record.is_traffic:
+        if decision.score is None or by_rule or not record.is_traffic or decision.reason is Reason.CAPABILITY:
             return None
         broken = record.deferral not in (None, Deferral.CONFIDENCE)
         if broken or {decision.reason, record.reason} & BY_TEACHER:
@@ -72,9 +73,9 @@ class Stage:
         """What routes and lets out by this threshold, certified by audits alone."""
         if threshold > 1:
             return Thresholds(route=NEVER, accept=NEVER)
-        return (
-            Thresholds(route=self._route, accept=threshold) if self.cascade else Thresholds(route=threshold, accept=0)
-        )
+        if self.cascade:
+            return Thresholds(route=self._route, accept=threshold, tools=self._tools)
+        return Thresholds(route=threshold, accept=0, tools=self._tools)
 
 
 class AuditSampling:

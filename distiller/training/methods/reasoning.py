@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from distiller.data.rows import DatasetRow, Skip
+from distiller.data.turns import Turn
 from distiller.training.batches import EncodedRow, encode
 from distiller.training.methods.hard import HardLabel
 from router.engine.template import PromptTemplate
@@ -83,7 +84,7 @@ def parted(row: DatasetRow) -> tuple[str, str]:
     return (worked.strip(), final[0]) if final and worked.strip() else ("", row.answer)
 
 
-def marked(messages: list[dict[str, str]], marker: str) -> list[dict[str, str]]:
+def marked(messages: list[Turn], marker: str) -> list[Turn]:
     """The prompt with the mark behind the last thing said. There, since not every template has system messages, and
     since a prompt's two tasks then begin alike."""
     *before, last = messages

@@ -192,7 +192,6 @@ PREFILLED = [{"role": "user", "content": "p"}, {"role": "assistant", "content": 
         (changed(record(1, "p", "x"), request={"messages": PREFILLED}), Skip.PREFILL),
         (changed(record(1, "p", "x"), answer={"finish_reason": "tool_calls"}), Skip.TOOLS),
         (changed(record(1, "p", "x"), request={"tools": [{"type": "function"}]}), Skip.TOOLS),
-        (changed(record(1, "p", "x"), request={"messages": [{"role": "tool", "content": "1"}]}), Skip.TOOLS),
         (changed(record(1, "p", "x"), request={"n": 2}), Skip.SEVERAL),
         (
             changed(record(1, "p", "x"), request={"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),

@@ -8,7 +8,8 @@ import pytest
 
 from distiller.rounds.tuning import retuned, share_of
 from router.contracts.bundles import Evidence, Thresholds
-from router.policy.policy import Policy
+from router.policy.policy import Policy, UnfitFor
+from router.routing.decision import proves_tools
 from router.scoring.model import Example
 from router.scoring.scorer import Scorer
 from router.scoring.statistics.risk import most_failures
@@ -68,3 +69,45 @@ def test_other_objectives_keep_their_thresholds_and_are_measured_by_weight() -> 
     plain, weighted = (retuned(scorer, given, part, policy({"threshold": 0.6})) for part in (rows, heavy))
     assert (plain.route, weighted.route) == (0.6, 0.6)
     assert share_of(weighted, policy({"threshold": 0.6})) < share_of(plain, policy({"threshold": 0.6})) - 0.2
+
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def with_tools(n: int, good: float, seed: int) -> list[Example]:
+    """Requests with tools, right so often, whatever they say."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(n):
+        messages = [{"role": "user", "content": f"greet number {rng.integers(999)}"}]
+        features = extract({"messages": messages, "tools": [TOOL]})
+        found.append(Example(features, None, bool(rng.uniform() < good)))
+    return found
+
+
+def declared(told: bool | None) -> Policy:
+    floor = policy({"parity": {}})
+    student = floor.student.model_copy(update={"unfit_for": UnfitFor(tools=told)})
+    return floor.model_copy(update={"student": student})
+
+
+def test_requests_with_tools_are_certified_apart_and_cost_the_others_nothing() -> None:
+    plain = examples(1500, 1)
+    scorer = Scorer.fit([*examples(300, 0), *with_tools(100, 0.97, 2)], None)
+    start = Thresholds(route=0.9, accept=0)
+    alone = retuned(scorer, start, plain, declared(None))
+    assert alone.tools is None
+    good = retuned(scorer, start, [*plain, *with_tools(400, 1.0, 3)], declared(None))
+    assert good.tools is not None and proves_tools(declared(None), good.tools) and good.tools.examples == 400
+    bad = retuned(scorer, start, [*plain, *with_tools(400, 0.5, 4)], declared(None))
+    assert bad.tools is not None and not proves_tools(declared(None), bad.tools)
+    assert bad.model_copy(update={"tools": None}) == alone
+    few = retuned(scorer, start, [*plain, *with_tools(40, 1.0, 5)], declared(None))
+    assert few.tools is not None and not proves_tools(declared(None), few.tools), "too few to prove anything"
+
+
+def test_a_policy_that_says_its_student_is_fit_has_them_certified_with_the_rest() -> None:
+    scorer = Scorer.fit([*examples(300, 0), *with_tools(100, 0.97, 2)], None)
+    rows = [*examples(1500, 1), *with_tools(400, 0.5, 4)]
+    found = retuned(scorer, Thresholds(route=0.9, accept=0), rows, declared(False))
+    assert found.evidence is not None and found.evidence.examples == len(rows)

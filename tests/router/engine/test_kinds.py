@@ -17,6 +17,7 @@ import pytest
 from router.bundles.students import StartedHere
 from router.contracts.bundles import StudentRef, activate
 from router.engine.weights import base_gguf
+from router.judges.soundness import called_as_offered
 from tests.manifests import complete
 from tests.router.engine.conftest import STUDENT, Student
 
@@ -123,14 +124,52 @@ async def test_an_answer_fits_the_schema_that_is_asked_for(student: Student) -> 
 async def test_what_the_engine_would_drop_it_refuses_by_name(student: Student) -> None:
     if student.kind == "llama-server":
         pytest.skip("llama-server drops what it does not know: the proxy keeps such requests from it")
-    tool: Any = {"type": "function", "function": {"name": "f", "parameters": {}}}
-    for field, value in (("tools", [tool]), ("a_field_of_tomorrow", {"x": 1}), ("reasoning_effort", "high")):
+    beyond = {"functions": [{"name": "f"}], "a_field_of_tomorrow": {"x": 1}, "reasoning_effort": "high"}
+    for field, value in beyond.items():
         with pytest.raises(openai.BadRequestError) as refused:
             await ask(student, CAPITAL, extra_body={field: value})
         assert refused.value.param == field
-    called = {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": {}}]}
-    with pytest.raises(openai.BadRequestError, match="neither calls tools"):
-        await ask(student, [*CAPITAL, called, {"role": "tool", "tool_call_id": "a", "content": "x"}])
+    called = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    with pytest.raises(openai.BadRequestError, match="reads texts and calls of tools"):
+        await ask(student, [*CAPITAL, called])
+
+
+def tool(name: str, **properties: Any) -> Any:
+    schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+    return {"type": "function", "function": {"name": name, "description": f"The {name}.", "parameters": schema}}
+
+
+TOOLS = [tool("weather", city={"enum": ["Oslo", "Rome"]}, days={"type": "integer"}), tool("clock", zone={"const": "x"})]
+
+
+async def test_it_must_call_what_it_is_told_to_with_arguments_that_fit(student: Student) -> None:
+    named = {"type": "function", "function": {"name": "weather"}}
+    for choice in ("required", *([named] if student.kind != "llama-server" else [])):
+        answer = await ask(student, CAPITAL, tools=TOOLS, tool_choice=choice, max_tokens=80)
+        assert answer.choices[0].finish_reason == "tool_calls" and not answer.choices[0].message.content
+        message = answer.choices[0].message.model_dump()
+        assert called_as_offered(message, {"tools": TOOLS, "tool_choice": choice})
+        assert len({call["id"] for call in message["tool_calls"]}) == len(message["tool_calls"])
+
+
+async def test_a_stream_of_calls_is_the_same_in_pieces(student: Student) -> None:
+    asked: Any = {"tools": [TOOLS[0]], "tool_choice": "required", "max_tokens": 80}
+    whole = (await ask(student, CAPITAL, **asked)).choices[0].message.tool_calls
+    chunks = [c async for c in await ask(student, CAPITAL, stream=True, **asked)]
+    parts = [p for c in chunks if c.choices for p in c.choices[0].delta.tool_calls or ()]
+    names = [p.function.name for p in parts if p.function.name]
+    assert names == [call.function.name for call in whole]
+    assert "".join(p.function.arguments or "" for p in parts if p.index == 0) == whole[0].function.arguments
+    assert [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason] == ["tool_calls"]
+
+
+async def test_calls_and_their_results_are_read(student: Student) -> None:
+    called = {"id": "abcdefghi", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+    said = [{"role": "assistant", "content": None, "tool_calls": [called]}]
+    result = {"role": "tool", "tool_call_id": "abcdefghi", "content": "It is 4 degrees in Oslo."}
+    answer = await ask(student, [*CAPITAL, *said, result], tools=TOOLS, tool_choice="none")
+    assert answer.choices[0].message.content and not answer.choices[0].message.tool_calls
+    assert answer.usage.prompt_tokens > 40
 
 
 async def test_several_choices_are_several_answers(student: Student) -> None:

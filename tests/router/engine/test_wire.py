@@ -37,7 +37,7 @@ def test_a_priority_above_zero_yields_as_vllms_does(priority: int | None, yields
     "fields",
     [
         {"user": "u", "metadata": {"a": "b"}, "store": True, "service_tier": "flex", "prompt_cache_key": "k"},
-        {"tools": None, "tool_choice": "none", "n": None, "logit_bias": {}, "modalities": ["text"]},
+        {"tools": None, "tool_choice": None, "n": None, "logit_bias": {}, "modalities": ["text"]},
         {"response_format": {"type": "text"}, "parallel_tool_calls": True, "verbosity": "medium"},
     ],
 )
@@ -48,9 +48,9 @@ def test_what_says_nothing_about_the_answer_is_let_through(fields: dict[str, Any
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tools", [{"type": "custom", "custom": {"name": "f"}}]),
         ("functions", [{"name": "f"}]),
-        ("tool_choice", "required"),
+        ("tool_choice", "sometimes"),
         ("logit_bias", {"50256": -100}),
         ("modalities", ["text", "audio"]),
         ("reasoning_effort", "high"),
@@ -79,9 +79,11 @@ def test_what_it_does_not_do_is_refused_by_name(field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        {"role": "tool", "tool_call_id": "a", "content": "x"},
         {"role": "function", "name": "f", "content": "x"},
         {"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]},
+        {"role": "user", "content": "x", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "custom", "custom": {"name": "f"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": {}}}]},
         {"role": "assistant", "content": None, "function_call": {"name": "f"}},
         {"role": "assistant", "content": None, "audio": {"id": "a"}},
         {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},

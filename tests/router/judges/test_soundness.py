@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 from router.contracts.decision import Deferral
-from router.judges.soundness import AskedForm, structural, wanted
+from router.judges.soundness import AskedForm, out_of_set, structural, wanted
 from tests.router.answers import FREE, JSON_TEAM, TEAM, seen
 
-TOOLS = AskedForm(tools=True)
+WEATHER = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"]}
+OFFER = [
+    {"type": "function", "function": {"name": "weather", "parameters": WEATHER}},
+    {"type": "function", "function": {"name": "now"}},
+]
+TOOLS = wanted({"tools": OFFER})
 
 
 @pytest.mark.parametrize(
@@ -164,22 +169,69 @@ def test_a_clients_regular_expression_is_not_run() -> None:
     assert structural(seen('{"a": "' + "a" * 64 + '!"}'), AskedForm(json=True, schema=slow)) is None
 
 
-def call(arguments: str, name: str = "f") -> dict[str, Any]:
+def call(arguments: str, name: str = "weather") -> dict[str, Any]:
     return {"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def test_tool_calls_need_a_name_and_arguments_that_parse() -> None:
-    assert structural(seen(None, "tool_calls", tool_calls=[call('{"x": 1}')]), TOOLS) is None
-    for bad in (call('{"x": '), call("[1]"), call("{}", name=""), {"id": "1"}):
-        assert structural(seen(None, "tool_calls", tool_calls=[bad]), TOOLS) is Deferral.SCHEMA
-    assert structural(seen(None, None, tool_calls=[call('{"x": ')]), TOOLS) is None
+OSLO = call('{"city": "Oslo"}')
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        call('{"city": '),
+        call('["Oslo"]'),
+        call('{"city": "Paris"}'),
+        call("{}"),
+        call('{"x": 1}', name="now"),
+        call('{"city": "Oslo"}', name=""),
+        call('{"city": "Oslo"}', name="wether"),
+        {"id": "1"},
+        {"id": "1", "type": "custom", "custom": {"name": "weather", "input": "Oslo"}},
+        None,
+    ],
+)
+def test_calls_are_of_tools_that_were_offered_with_arguments_that_fit(bad: Any) -> None:
+    assert structural(seen(None, "tool_calls", tool_calls=[OSLO, call("{}", "now"), call("", "now")]), TOOLS) is None
+    for calls in ([bad], [OSLO, bad]):
+        said = seen(None, "tool_calls", tool_calls=calls)
+        assert structural(said, TOOLS) is Deferral.SCHEMA and out_of_set(said, TOOLS) is Deferral.SCHEMA
+
+
+def test_a_call_under_way_may_become_one_and_one_cut_off_is_none() -> None:
+    begun = [call('{"city": "Os')]
+    assert structural(seen(None, None, tool_calls=begun), TOOLS) is None
+    assert structural(seen(None, "length", tool_calls=begun), TOOLS) is Deferral.SCHEMA
+    assert TOOLS.closed, "so that no call of a stream leaves before it was looked at"
+
+
+def test_a_choice_among_the_tools_is_kept() -> None:
+    text, one = seen("It is sunny."), seen(None, "tool_calls", tool_calls=[OSLO])
+    several = seen(None, "tool_calls", tool_calls=[OSLO, OSLO])
+    named = {"type": "function", "function": {"name": "now"}}
+    calls = [one, several]
+    for choice, allowed in (("auto", [text, *calls]), ("required", calls), ("none", [text]), (named, [])):
+        form = wanted({"tools": OFFER, "tool_choice": choice})
+        assert [said for said in (text, *calls) if structural(said, form) is None] == allowed
+    single = wanted({"tools": OFFER, "parallel_tool_calls": False})
+    assert structural(one, single) is None and structural(several, single) is Deferral.SCHEMA
 
 
 def test_a_call_of_a_tool_that_nobody_offered_is_no_answer() -> None:
-    said = seen("It is sunny.", "tool_calls", tool_calls=[call('{"x": 1}')])
-    assert structural(said, wanted({"messages": []})) is Deferral.SCHEMA
-    for offered in ({"tools": [{"type": "function"}]}, {"functions": [{"name": "f"}]}):
-        assert structural(said, wanted(offered)) is None
+    said = seen("It is sunny.", "tool_calls", tool_calls=[OSLO])
+    for offered in ({"messages": []}, {"tools": [{"type": "function"}]}, {"tools": "all"}):
+        assert structural(said, wanted(offered)) is Deferral.SCHEMA
+    assert structural(said, wanted({"functions": [{"name": "weather", "parameters": WEATHER}]})) is None
+    custom = {"id": "1", "type": "custom", "custom": {"name": "note", "input": "any text"}}
+    form = wanted({"tools": [{"type": "custom", "custom": {"name": "note"}}]})
+    assert structural(seen(None, "tool_calls", tool_calls=[custom]), form) is None
+
+
+def test_an_answer_by_a_schema_may_be_a_call_instead() -> None:
+    form = wanted({"tools": OFFER, "response_format": {"type": "json_schema", "json_schema": {"schema": TEAM}}})
+    called = seen(None, "tool_calls", tool_calls=[OSLO])
+    assert structural(called, form) is None and out_of_set(called, form) is None
+    assert structural(seen("cards"), form) is Deferral.SCHEMA
 
 
 @pytest.mark.parametrize(

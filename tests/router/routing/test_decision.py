@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from router.contracts.bundles import Thresholds
+from router.contracts.bundles import Evidence, Thresholds
 from router.contracts.decision import Decision, Reason, Tier
 from router.policy.policy import Policy
 from router.routing.decision import Facts, RequestView, audit_rate, decide, drawn, lacking, look_up, student_serves
+from router.scoring.statistics.risk import clopper_pearson_upper
 from router.scoring.text.features import extract
 
 STUDENT, TEACHER = Tier.STUDENT, Tier.TEACHER
@@ -108,7 +109,6 @@ def test_where_it_is_known_what_escalating_gains_for_its_cost_a_share_and_money_
 @pytest.mark.parametrize(
     ("fields", "detail"),
     [
-        ({"tools": [TOOL]}, "tools"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "images"),
         ({"messages": [{"role": "user", "content": "word " * 9000}]}, "context over 4096 tokens"),
         ({"messages": [{"role": "user", "content": "Привет, как у тебя сегодня дела?"}]}, "language"),
@@ -118,6 +118,43 @@ def test_what_the_student_is_declared_unfit_for_goes_to_the_teacher(fields: dict
     unfit = policy(student={"unfit_for": {"languages": ["ru"]}})
     decision = decide(unfit, view(ask(**fields)), SURE)
     assert (*said(decision), decision.detail) == (TEACHER, Reason.CAPABILITY, detail)
+
+
+def measured(served: int, unacceptable: int, examples: int = 200, **more: Any) -> Thresholds:
+    risk = clopper_pearson_upper(unacceptable, examples, 0.95)
+    told = {"target": 0.0, "confidence": 0.95, "examples": examples, "method": "m", "risk_bound": risk, **more}
+    return Thresholds(route=0.5, accept=0, tools=Evidence(served=served, unacceptable=unacceptable, **told))
+
+
+@pytest.mark.parametrize(
+    ("declared", "found", "tier"),
+    [
+        (None, None, TEACHER),
+        (None, measured(0, 0), TEACHER),
+        (None, measured(90, 12), TEACHER),
+        (None, measured(90, 2), STUDENT),
+        (None, measured(40, 0, examples=40), TEACHER),
+        (False, None, STUDENT),
+        (True, measured(90, 2), TEACHER),
+    ],
+)
+def test_requests_with_tools_are_the_teachers_until_a_student_has_proven_itself(
+    declared: bool | None, found: Thresholds | None, tier: Tier
+) -> None:
+    asked = policy({"parity": {}}, student={"unfit_for": {"tools": declared}})
+    state = replace(SURE, thresholds=found or TUNED)
+    decision = decide(asked, view(ask(tools=[TOOL])), state)
+    reason = Reason.SCORE if tier is STUDENT else Reason.CAPABILITY
+    assert said(decision) == (tier, reason)
+    assert decision.detail.startswith("tools" if tier is TEACHER else "")
+    assert said(decide(asked, view(), state)) == (STUDENT, Reason.SCORE)
+    assert lacking(asked, view(ask(tools=[TOOL]))) == ("tools" if declared else None), "it is audited all the same"
+
+
+def test_where_no_parity_is_promised_a_student_with_tools_needs_only_to_be_measured() -> None:
+    for examples, tier in ((29, TEACHER), (30, STUDENT)):
+        state = replace(SURE, thresholds=measured(9, 9, examples=examples))
+        assert decide(policy({"threshold": 0.5}), view(ask(tools=[TOOL])), state).tier is tier
 
 
 def by_engine(engine: str | None, **student: Any) -> Policy:
@@ -197,7 +234,8 @@ def test_a_field_that_the_engine_would_drop_goes_to_the_teacher(engine: str, fie
 @pytest.mark.parametrize(
     ("engine", "fields", "tier"),
     [
-        ("embedded", {"tools": [TOOL]}, TEACHER),
+        ("embedded", {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}, STUDENT),
+        ("embedded", {"functions": [{"name": "f"}]}, TEACHER),
         ("embedded", {"n": 3, "temperature": 1}, STUDENT),
         ("embedded", {"n": 3}, TEACHER),
         ("embedded", {"top_k": 5}, TEACHER),
@@ -238,7 +276,7 @@ def test_what_the_student_lacks_can_be_asked_apart_from_who_was_asked_for() -> N
     """A client that asks for the teacher by name is told nothing of it, but a student must not stand in."""
     asked = view(ask(tools=[TOOL]), tier=TEACHER)
     assert said(decide(policy(), asked, SURE)) == (TEACHER, Reason.OVERRIDE)
-    assert lacking(policy(), asked) == "tools"
+    assert lacking(policy(student={"unfit_for": {"tools": True}}), asked) == "tools"
     assert lacking(policy(), view()) is None
 
 

@@ -1,0 +1,236 @@
+"""Right calls of tools: a label head, a 135M student before and after training, and who copies the nearest message.
+
+    python benchmarks/tools.py --out benchmarks/results/tools.json [--work FOLDER]
+
+The workload is synthetic (``benchmarks/six_tools.py``): six tools and messages that call none. The teacher is simulated
+by the written truth, so its answers are right by construction. Head and student learn from the same messages; an
+answer is right where name and arguments are the truth's as JSON values, or where no tool is called and the text is the
+truth's. The student (SmolLM2-135M-Instruct, whose template shows no tools) is trained by the product's own code and
+answers through the embedded engine, held to the tools' schemas.
+
+Shares: a threshold is certified on half of the messages for a parity of .95 at a confidence of .95 (exact bound), and
+put to the other half: what share of the requests with tools is then carried, and how many of all are right. Without
+tools (``unfit_for: {tools: true}``) that share is 0. What is under way is kept in ``--work``, and goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import intents
+import numpy as np
+import numpy.typing as npt
+from harness import Row, conditions, write_result
+from rich.console import Console
+from rich.table import Table
+from six_tools import KINDS, TOOLS, WrittenMessage, apart, written
+
+from distiller.bundles import StudentFiles
+from distiller.config import TrainConfig
+from distiller.data.dataset import build
+from distiller.data.rows import DatasetRow, row_of
+from distiller.evaluation.answers import Asker
+from distiller.evaluation.engine import NAME, serving
+from distiller.evaluation.grading import question
+from distiller.training.run import trained
+from router.contracts.records import Record
+from router.engine.weights import base_student
+from router.heads.answers import TOOL, Fields, fields_of
+from router.heads.head import LabelHead
+from router.judges.equality import normalised, tool_calls
+from router.judges.judge import Judges
+from router.judges.pair import Pair, calls
+from router.scoring.statistics.thresholds import for_parity
+from router.scoring.text.encoder import Encoder, load_encoder
+from router.scoring.text.features import Features, extract
+from router.settings import Settings
+
+LEARNT, LOOKED_AT = 480, 400
+FLOOR, CONFIDENCE = 0.95, 0.95
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one answerer says to each message, and how sure it is of it."""
+
+    messages: list[Mapping[str, Any]]
+    scores: Floats
+    seconds: float
+
+
+def body_of(message: WrittenMessage) -> dict[str, Any]:
+    return {"model": "tools", "messages": [{"role": "user", "content": message.text}], "tools": TOOLS}
+
+
+def record(message: WrittenMessage, at: int, *, audited: bool) -> Record:
+    """The message as the log would have it, answered by the written truth."""
+    plain = intents.record(message.text, "", at, audited=audited, system=None)
+    finish = "tool_calls" if message.call else "stop"
+    answer = replace(plain.answers[0], message=message.answer, finish_reason=finish)
+    return replace(plain, request=body_of(message), answers=[answer])
+
+
+def is_right(said: Mapping[str, Any], message: WrittenMessage) -> bool:
+    pair = Pair(said, message.answer)
+    compared = tool_calls if calls(said) or message.call else normalised
+    return bool(compared(pair).acceptable)
+
+
+def by_nearest(learnt: Sequence[WrittenMessage], asked: Sequence[WrittenMessage], encoder: Encoder) -> Said:
+    """The call of the nearest message that was learnt from."""
+    began = time.perf_counter()
+    known, new = (np.array([encoder.encode(m.text) for m in part]) for part in (learnt, asked))
+    near = _unit(new) @ _unit(known).T
+    best = near.argmax(axis=1)
+    return Said([learnt[i].answer for i in best], near.max(axis=1).astype(np.float64), time.perf_counter() - began)
+
+
+def _unit(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def by_head(learnt: Sequence[WrittenMessage], asked: Sequence[WrittenMessage], encoder: Encoder) -> Said:
+    """A head for the tool's name (or the text that calls none), and one for each tool's arguments; their scores
+    multiplied, since all must be right."""
+    began = time.perf_counter()
+    fields = [fields_of(m.answer) for m in learnt]
+    features = [extract(body_of(m)) for m in learnt]
+    names = [_named(one) for one in fields]
+    first = LabelHead.fit(features, names, encoder)
+    inner: dict[str, LabelHead | None] = {}
+    for name in sorted({dict(one).get(TOOL, "") for one in fields if one}):
+        mine = [i for i, one in enumerate(fields) if one and dict(one).get(TOOL, "") == name and len(one) > 1]
+        inner[name] = LabelHead.fit([features[i] for i in mine], [fields[i] for i in mine], encoder) if mine else None
+    fitted = time.perf_counter() - began
+    new: list[Features] = [extract(body_of(m)) for m in asked]
+    answers, scores = [], []
+    assert first is not None
+    for one, request in zip(first.answers(new, encoder), new, strict=True):
+        told = dict(one.fields)
+        head = inner.get(told.get("", ""))
+        if head is not None:
+            found = head.answers([request], encoder)[0]
+            answers.append(_message(found.fields))
+            scores.append(one.score * found.score)
+        else:
+            answers.append({"role": "assistant", "content": told.get("", "")})
+            scores.append(one.score)
+    return Said(answers, np.array(scores), fitted)
+
+
+def _named(fields: Fields | None) -> Fields | None:
+    return None if fields is None else (("", dict(fields).get(TOOL) or dict(fields)[""]),)
+
+
+def _message(fields: Fields) -> Mapping[str, Any]:
+    """A call of which each field is known."""
+    told = dict(fields)
+    inner = ", ".join(f'"{k.removeprefix("arguments.")}": {v}' for k, v in told.items() if k != TOOL)
+    function = {"name": told[TOOL], "arguments": f"{{{inner}}}"}
+    call = {"id": "c", "type": "function", "function": function}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+def by_student(folder: Path, asked: Sequence[WrittenMessage], kept: Path) -> Said:
+    """A student's answers, through the engine that serves; its score is the mean probability of its tokens."""
+    kept.mkdir(parents=True, exist_ok=True)
+    rows = rows_of([record(m, n, audited=True) for n, m in enumerate(asked)])
+    began = time.perf_counter()
+    with serving(StudentFiles(folder), "embedded", kept / "engine.log") as url:
+        found = Asker(url, NAME).ask([question(row) for row in rows], kept / "answers.jsonl")
+    answers = [found[row.request_id] for row in rows]
+    sure = [np.exp(a.signals.min_logprob) if a.signals else 0.0 for a in answers]
+    return Said([a.message for a in answers], np.array(sure), time.perf_counter() - began)
+
+
+def rows_of(records: Sequence[Record]) -> list[DatasetRow]:
+    asked = intents.policy()
+    judges = Judges(asked.judge)
+    found = [row_of(r, asked, judges) for r in records]
+    assert all(isinstance(row, DatasetRow) for row in found)
+    return [row for row in found if isinstance(row, DatasetRow)]
+
+
+def trained_student(learnt: Sequence[WrittenMessage], work: Path, epochs: float) -> tuple[Path, float]:
+    records = [record(m, n, audited=False) for n, m in enumerate(learnt)]
+    dataset = build(records, intents.policy(), work / "dataset", replace(intents.DATASET, near_duplicate=1.0))
+    config = TrainConfig(epochs=epochs, learning_rate=4e-4, batch_size=16, checkpoint_seconds=60.0)
+    base = base_student(intents.STUDENT, Settings.from_env().cache)
+    report = trained(config, base, dataset, work / "student")
+    return report.folder, report.seconds
+
+
+def carried(said: Said, right: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """(share carried of one half, how many of all its requests are right), by a threshold of the other half."""
+    half = len(right) // 2
+    found = for_parity(said.scores[:half], None, right[:half], FLOOR, CONFIDENCE)
+    served = said.scores[half:] >= found.route
+    return float(served.mean()), 1 - float((served & ~right[half:]).mean())
+
+
+def told(name: str, phrasings: str, said: Said, asked: Sequence[WrittenMessage]) -> Row:
+    right = np.array([is_right(a, m) for a, m in zip(said.messages, asked, strict=True)])
+    share, parity = carried(said, right)
+    kinds = {k.name: float(right[[m.kind == k.name for m in asked]].mean()) for k in KINDS}
+    return {
+        "answerer": name, "phrasings": phrasings, "messages": len(asked), "right": float(right.mean()),
+        "right_by_kind": {k: round(v, 4) for k, v in kinds.items()},
+        "share_with_tools": share, "right_of_all": parity, "share_without_tools": 0.0,
+        "seconds": round(said.seconds, 1),
+    }  # fmt: skip
+
+
+def measured(work: Path, epochs: float, learnt_rows: int, looked_at: int) -> tuple[list[Row], Row]:
+    learnt = written(learnt_rows, seed=1)
+    encoder = load_encoder(Settings.from_env().cache)
+    folder, seconds = trained_student(learnt, work, epochs)
+    rows: list[Row] = []
+    for phrasings, seed in (("seen", 2), ("unseen", 3)):
+        asked = apart(written(2 * looked_at, seed, unseen=phrasings == "unseen"), learnt)[:looked_at]
+        truth = Said([m.answer for m in asked], np.ones(len(asked)), 0.0)
+        base = base_student(intents.STUDENT, Settings.from_env().cache)
+        answerers = {
+            "teacher (simulated: the truth)": truth,
+            "nearest message": by_nearest(learnt, asked, encoder),
+            "label head": by_head(learnt, asked, encoder),
+            "135M student, untrained": by_student(base, asked, work / f"base-{phrasings}"),
+            "135M student, trained": by_student(folder, asked, work / f"trained-{phrasings}"),
+        }
+        rows += [told(name, phrasings, said, asked) for name, said in answerers.items()]
+    return rows, {"learnt_from": len(learnt), "epochs": epochs, "train_seconds": round(seconds)}
+
+
+def table(rows: Sequence[Row]) -> Table:
+    heads = ("answerer", "phrasings", "right", *(k.name for k in KINDS), "share, floor .95", "right of all")
+    shown = Table(*heads, title="right calls of six tools (synthetic workload, simulated teacher)")
+    for row in rows:
+        kinds = (f"{row['right_by_kind'][k.name]:.0%}" for k in KINDS)
+        shares = (f"{row['share_with_tools']:.0%}", f"{row['right_of_all']:.1%}")
+        shown.add_row(row["answerer"], row["phrasings"], f"{row['right']:.1%}", *kinds, *shares)
+    return shown
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--out", type=Path)
+    options.add_argument("--work", type=Path, help="kept, so that what was cut off goes on; without it, a fresh one")
+    options.add_argument("--epochs", type=float, default=3.0)
+    options.add_argument("--learnt", type=int, default=LEARNT)
+    options.add_argument("--messages", type=int, default=LOOKED_AT)
+    args = options.parse_args()
+    with tempfile.TemporaryDirectory() as fresh:
+        rows, more = measured(args.work or Path(fresh), args.epochs, args.learnt, args.messages)
+    Console(width=150).print(table(rows))
+    if args.out:
+        write_result(args.out, "tools", conditions(**more, floor=FLOOR, confidence=CONFIDENCE), rows)
+
+
+if __name__ == "__main__":
+    main()
