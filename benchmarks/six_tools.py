@@ -1,8 +1,8 @@
 """A written workload of six tools. Synthetic: nobody asked any of it.
 
-Messages are templates with slots, drawn with a fixed seed; the truth is written with each. Four of the tools take
-arguments from closed sets; a reminder's time is a number, and a note's text is the client's own, which no closed set
-has. Some messages call nothing and are answered in a fixed sentence. ``UNSEEN`` phrasings of every kind stand in no
+Messages are templates with slots and some words around, drawn with a fixed seed; the truth is written with each. Four
+of the tools take arguments from closed sets; a reminder's time is a number, and a note's text is the client's own, which
+no closed set has. Some messages call nothing and are answered in a fixed sentence. ``UNSEEN`` phrasings of every kind stand in no
 training row: they show what is learnt beyond the templates.
 """
 
@@ -26,6 +26,8 @@ THINGS = (
     "print the report", "a bicycle pump", "sun cream", "book the ferry", "paint for the fence", "light bulbs",
     "ask Ada about Monday", "a birthday card", "wool socks", "the blue folder", "coffee filters",
 )  # fmt: skip
+BEFORE = ("", "", "Hey, ", "Hi! ", "Quick one: ", "Good morning. ", "Me again: ")
+AFTER = ("", "", " Thanks!", " Cheers", " It's for Ada.", " No hurry")
 WORKS, SUBJECTS = ("Faust", "Hamlet", "Emma", "Ulysses"), ("tea", "chess", "moss", "fog")
 NOTHING = "I can only help with weather, the home, lists, money, music and reminders."
 Slots = Mapping[str, Any]
@@ -150,7 +152,7 @@ def written(count: int, seed: int, *, unseen: bool = False) -> list[WrittenMessa
     for _ in range(count):
         kind = drawn.choice(KINDS)
         slots, phrasings = kind.draw(drawn), kind.unseen if unseen else kind.seen
-        text = drawn.choice(phrasings).format_map(slots)
+        text = drawn.choice(BEFORE) + drawn.choice(phrasings).format_map(slots) + drawn.choice(AFTER)
         found.append(WrittenMessage(kind.name, text[0].upper() + text[1:], kind.call(slots)))
     return found
 

@@ -51,7 +51,7 @@ from router.scoring.text.encoder import Encoder, load_encoder
 from router.scoring.text.features import Features, extract
 from router.settings import Settings
 
-LEARNT, LOOKED_AT = 480, 400
+LEARNT, LOOKED_AT = 480, 300
 FLOOR, CONFIDENCE = 0.95, 0.95
 Floats = npt.NDArray[np.float64]
 

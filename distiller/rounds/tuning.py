@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -63,8 +63,9 @@ class ScoredSample:
 
     def only(self, which: Bools) -> Self:
         """Those requests alone."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{name: value if value is None else value[which] for name, value in values.items()})
+        accepts = None if self.accepts is None else self.accepts[which]
+        scores, compared, weights = self.scores[which], self.compared[which], self.weights[which]
+        return type(self)(scores, compared, accepts, self.acceptable[which], weights, self.tools[which])
 
     def with_tools(self, thresholds: Thresholds, policy: Policy) -> Evidence | None:
         """What the thresholds do to the requests with tools; None where there are none."""

@@ -175,7 +175,9 @@ def _message(message: object, where: str) -> dict[str, Any]:
 
 
 def _is_call(call: object) -> bool:
-    function = call.get("function") if isinstance(call, dict) and call.get("type", "function") == "function" else None
+    if not isinstance(call, dict) or call.get("type", "function") != "function":
+        return False
+    function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         return False
     return isinstance(function.get("arguments"), str | None) and isinstance(call.get("id"), str | None)

@@ -39,7 +39,10 @@ class OfferedTools:
         if len(parameters) < len(tools):
             raise BadRequest("two tools have one name", param="tools")
         offered = cls(parameters, single=body.get("parallel_tool_calls") is False)
-        return offered._chosen(body.get("tool_choice")) if tools else None
+        chosen = offered._chosen(body.get("tool_choice"))
+        if not tools and chosen is not None and chosen.must:
+            raise BadRequest("tool_choice asks for a tool where there is none", param="tool_choice")
+        return chosen if tools else None
 
     def _chosen(self, choice: Any) -> Self | None:
         """Those that a ``tool_choice`` leaves."""

@@ -257,8 +257,9 @@ def test_a_row_is_written_in_the_messages_form_and_read_back(tmp_path: Path) -> 
     row = row_of(record(1, "p", "x"), policy(), Judges(policy().judge))
     assert isinstance(row, DatasetRow)
     assert write(tmp_path / "rows.parquet", [row], hashlib.sha256()) == 1
+    none = {"tool_calls": None, "tool_call_id": None}
     assert parquet.read_table(tmp_path / "rows.parquet").column("messages").to_pylist() == [
-        [{"role": "user", "content": "p"}, {"role": "assistant", "content": "x"}]
+        [{"role": "user", "content": "p", **none}, {"role": "assistant", "content": "x", **none}]
     ]
     assert read(tmp_path / "rows.parquet") == [row] == [DatasetRow.from_json(row.to_json())]
 

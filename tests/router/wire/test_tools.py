@@ -62,6 +62,7 @@ def test_a_function_without_parameters_takes_none_and_parallel_calls_can_be_decl
         ({"tools": [NOW], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
          "tool_choice"),
         ({"tools": [NOW], "tool_choice": ["now"]}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
     ],
 )  # fmt: skip
 def test_what_is_malformed_is_refused_by_name(body: dict[str, Any], param: str | None) -> None:
