@@ -1,9 +1,9 @@
 """A written workload of six tools. Synthetic: nobody asked any of it.
 
 Messages are templates with slots and some words around, drawn with a fixed seed; the truth is written with each. Four
-of the tools take arguments from closed sets; a reminder's time is a number, and a note's text is the client's own, which
-no closed set has. Some messages call nothing and are answered in a fixed sentence. ``UNSEEN`` phrasings of every kind stand in no
-training row: they show what is learnt beyond the templates.
+of the tools take arguments from closed sets; a reminder's time is a number, and a note's text is the client's own,
+which no closed set has. Some messages call nothing and are answered in a fixed sentence. Phrasings of every kind that
+are ``unseen`` stand in no training row: they show what is learnt beyond the templates.
 """
 
 from __future__ import annotations

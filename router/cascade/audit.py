@@ -268,12 +268,12 @@ class Auditor(Generic[Request]):
 
 
 def _no_audit(record: Record, unfit: bool) -> MissReason | None:
-    """Why there is nothing to compare: the client got no whole answer, or the student is
-    unfit for the request (declared so, or found so by its own server)."""
+    """Why there is nothing to compare: the client got no whole answer, or the student is unfit for the request
+    (declared so, or found so by its own server). What it only has not proven yet is compared."""
     if record.tier is None or not record.answers or record.answers[0].finish_reason is None:
         return MissReason.UNANSWERED
-    reasons = (record.decision.reason, record.reason)
-    return MissReason.CAPABILITY if unfit or Reason.CAPABILITY in reasons else None
+    refused = record.reason is Reason.CAPABILITY and record.decision.reason is not Reason.CAPABILITY
+    return MissReason.CAPABILITY if unfit or refused else None
 
 
 def _pair(record: Record) -> Pair | None:

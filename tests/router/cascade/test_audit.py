@@ -222,7 +222,7 @@ async def test_where_nothing_can_be_compared_nobody_is_asked(
     record = served(make_record, TEACHER, **changes)
     store.append(record)
     async with auditing(store, never) as (auditor, told):
-        auditor.submit(record, "request")
+        auditor.submit(record, "request", unfit="decided" in changes)
     assert (await outcome(store, told)).missed == cause
 
 

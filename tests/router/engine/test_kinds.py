@@ -143,8 +143,9 @@ TOOLS = [tool("weather", city={"enum": ["Oslo", "Rome"]}, days={"type": "integer
 
 
 async def test_it_must_call_what_it_is_told_to_with_arguments_that_fit(student: Student) -> None:
-    named = {"type": "function", "function": {"name": "weather"}}
-    for choice in ("required", *([named] if student.kind != "llama-server" else [])):
+    if student.kind == "llama-server":
+        pytest.skip("of a choice it knows two: the proxy keeps others from it")
+    for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
         answer = await ask(student, CAPITAL, tools=TOOLS, tool_choice=choice, max_tokens=80)
         assert answer.choices[0].finish_reason == "tool_calls" and not answer.choices[0].message.content
         message = answer.choices[0].message.model_dump()
