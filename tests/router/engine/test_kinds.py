@@ -154,6 +154,8 @@ async def test_it_must_call_what_it_is_told_to_with_arguments_that_fit(student: 
 
 
 async def test_a_stream_of_calls_is_the_same_in_pieces(student: Student) -> None:
+    if student.kind == "llama-server":
+        pytest.skip("it shows no tools in a template that has none")
     asked: Any = {"tools": [TOOLS[0]], "tool_choice": "required", "max_tokens": 80}
     whole = (await ask(student, CAPITAL, **asked)).choices[0].message.tool_calls
     chunks = [c async for c in await ask(student, CAPITAL, stream=True, **asked)]
