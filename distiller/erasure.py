@@ -1,5 +1,6 @@
-"""Erasing what a user or a conversation left: records, kept answers, rows of the round under way, and what a teacher
-wrote like them. What was learnt from them stays learnt, so every bundle and every dataset that they went into is named.
+"""Erasing what a user or a conversation left: records, kept answers, rows of the round under way, what a label teacher
+answered to them, and what a teacher wrote like them. What was learnt from them stays learnt, so every bundle and every
+dataset that they went into is named.
 
 Whose a row is, is told by its request's id and by the aliases in a dataset: so rows are found too whose records were
 dropped before, at the end of their retention. Of a bundle only ids are known; those of such records are found as long
@@ -26,6 +27,8 @@ from distiller.data.registry import drop
 from distiller.data.rows import alias
 from distiller.evaluation.answers import keep_answers, read_answers
 from distiller.home import ROUND, one_round_at_a_time
+from distiller.labels.run import BATCHES, CALLS, LABELLED
+from distiller.payments import forget
 from distiller.synthesis import shelf
 from distiller.synthesis.run import FOLDER as SYNTHESIS
 from distiller.synthesis.run import give_up
@@ -37,6 +40,7 @@ from router.store.base import Traces
 
 BUILT = "stage-dataset.json"
 INCUMBENT = "incumbent.jsonl"
+UNLABELLED, LABELS_ASKED = "unlabelled", "stage-labels.json"
 FATES = {
     None: "stay: build it again, or delete it",
     CURRENT: "taken out of the round",
@@ -139,6 +143,7 @@ def erase(settings: Settings, left: Remains, *, user: str | None = None, convers
             _clear_round(folder, requests)
         for policy in _policies(settings, "work"):
             shelf.drop(settings, policy, requests)
+            forget(settings.work(policy) / CALLS, requests)
             _clear_synthesis(settings, policy, requests)
     return erased
 
@@ -181,7 +186,12 @@ def _drop_answers(path: Path, requests: Collection[str]) -> None:
 
 
 def _clear_round(folder: Path, requests: Collection[str]) -> None:
-    """Takes the rows out of an unfinished round; where its student has learnt from some, training begins anew."""
+    """Takes the rows out of an unfinished round; where its student has learnt from some, training begins anew. What a
+    label teacher is asked is put together again, from what is left; what it answered is known."""
+    for left in (folder / UNLABELLED, folder.parent / BATCHES):
+        shutil.rmtree(left, ignore_errors=True)
+    for name in (LABELLED, LABELS_ASKED):
+        (folder / name).unlink(missing_ok=True)
     if not (folder / BUILT).is_file() or not (folder / DATASET / DATASET_FILE).is_file():
         shutil.rmtree(folder / DATASET, ignore_errors=True)  # half built, and built again from what is left
         (folder / BUILT).unlink(missing_ok=True)

@@ -113,16 +113,20 @@ app.add_typer(policy_app, name="policy")
 
 @policy_app.command("check")
 def check_policy(files: Annotated[list[Path], typer.Argument(help="Policy files.")]) -> None:
-    """Say what is wrong with policy files, as `locum serve` would, and which of their models are about to be retired.
+    """Say what is wrong with policy files, as `locum serve` would, whether a student can ever learn by them (and if
+    not, what to change), and which of their models are about to be retired.
 
     Retirement dates are those of the price map, and what a provider's `/v1/models` says where its key is set.
     """
+    from router.policy.learning import learning
     from router.policy.policy import load_policy
     from router.served.retirement import warned  # heavy: only this command pays for it
 
     policies = [load_policy(file) for file in files]
     for file, policy, warnings in zip(files, policies, asyncio.run(warned(policies, os.environ)), strict=True):
         typer.echo(f"{file}: policy {policy.name!r}, version {policy.version}, is fine")
+        verdict = learning(policy)
+        typer.secho(f"{file}: it {verdict.words}", fg=None if verdict.can else typer.colors.YELLOW)
         for warning in warnings:
             typer.secho(f"{file}: {warning}", fg=typer.colors.YELLOW)
 

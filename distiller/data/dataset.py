@@ -108,6 +108,7 @@ def build(
     parent: Path | None = None,
     *,
     written: Iterable[DatasetRow] = (),
+    labelled: Callable[[DatasetRow], DatasetRow] = lambda row: row,
     against: Iterable[str] = (),
     encoder: Callable[[], Encoder | None] = lambda: None,
     template: Callable[[], PromptTemplate | None] = lambda: None,
@@ -120,6 +121,8 @@ def build(
     Args:
         parent: folder that lists what the live student was trained on (a bundle's, or a dataset's).
         written: rows that a teacher wrote (``DatasetRow.synthetic``), to be trained on beside the records'.
+        labelled: puts another's answer, which may be trained on, in the place of one that may not; the row itself
+            where there is none. No audited row is shown to it.
         against: prompts of evaluations, beside the holdout, that must not be trained on.
         encoder: loads what kinds of requests are told apart with; without one, their words do.
         template: loads the student's chat template: what it refuses is not trained on.
@@ -129,7 +132,7 @@ def build(
     (out / DATASET).unlink(missing_ok=True)
     with Spool(out) as spool:
         building = _Building(spool, policy, config, tell or SilentProgress(), template())
-        building.take(records, written)
+        building.take(records, written, labelled)
         building.sift(EvaluationPrompts(against), known_requests(parent))
         values = building.write(out, encoder)
     values |= {"config": asdict(config), "policy": policy.name, "parent": _parent_sha256(parent)}
@@ -151,7 +154,12 @@ class _Building:
         self._slips: Slips
         self._new = 0
 
-    def take(self, records: Iterable[Record], written: Iterable[DatasetRow]) -> None:
+    def take(
+        self,
+        records: Iterable[Record],
+        written: Iterable[DatasetRow],
+        labelled: Callable[[DatasetRow], DatasetRow],
+    ) -> None:
         """Spools each usable record's row, and those that a teacher wrote."""
         self._tell.stage("reading records")
         for n, record in enumerate(records, 1):
@@ -169,7 +177,10 @@ class _Building:
             teacher = record.answer_of(Tier.TEACHER)
             if not row.trainable and not audited and teacher is not None:
                 self._ledger.refuse(teacher)
-            self._spool.add(row, None if audited else fault(record, self._judges) or self._refused(row), audited)
+            faulty = None if audited else fault(record, self._judges)
+            if not audited and not row.trainable and (other := labelled(row)) is not row:
+                row, faulty = other, None  # what is wrong with the teacher's own answer is not wrong with another's
+            self._spool.add(row, None if audited else faulty or self._refused(row), audited)
         for row in written:
             self._spool.add(row, self._refused(row), audited=False)
         self._slips = self._spool.finish()
@@ -189,8 +200,8 @@ class _Building:
         self._places: dict[str, Ints] = {TRAIN: train, DEV: splits.dev, HOLDOUT: splits.holdout}
         names = list(self._spool.sources)
         for number, count in zip(*np.unique(slips["source"][train], return_counts=True), strict=True):
-            model, right = names[int(number)]
-            self._ledger.use(model, right, int(count))
+            model, right, source = names[int(number)]
+            self._ledger.use(model, right, int(count), source=source)
 
     def write(self, out: Path, encoder: Callable[[], Encoder | None]) -> dict[str, Any]:
         """Writes the splits; returns what is known of them, as plain values."""

@@ -69,7 +69,7 @@ def drop(folder: Path, request_ids: Collection[str]) -> dict[str, int]:
     for split in SPLITS:
         (folder / f"{split}.fresh").replace(getattr(found, split))
     for row in files.scan(found.train):
-        used.use(row.teacher, row.rights)
+        used.use(row.teacher, row.rights, source=row.source)
     values = json.loads((folder / DATASET).read_bytes())
     counts = {split: found.counts[split] - dropped.get(split, 0) for split in SPLITS}
     values |= {"sha256": sha256.hexdigest(), "counts": counts, "rights": used.as_dict()}

@@ -6,7 +6,6 @@ them, in the policy, by the model's name.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,22 +13,10 @@ from typing import Any
 
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, Record, Rights
-from router.policy.policy import Policy
+from router.policy.policy import Policy, is_model
 
 ALLOWED = "allowed"
 STATED = "stated"
-_SNAPSHOT = r"(-\d{4}-?\d{2}-?\d{2})?"
-
-
-def is_model(answered: str, named: str) -> bool:
-    """Whether the model that answered is the one that a policy names.
-
-    A provider that only one of them gives in front (``openai/gpt-5``), and the date of a snapshot
-    behind (``gpt-5-2025-08-07``), don't make another model; another provider or anything else does.
-    """
-    if "/" not in answered or "/" not in named:
-        answered, named = answered.rsplit("/", 1)[-1], named.rsplit("/", 1)[-1]
-    return re.fullmatch(re.escape(named) + _SNAPSHOT, answered) is not None
 
 
 def right_to(answer: Answer, policy: Policy) -> str | None:
@@ -48,23 +35,25 @@ def right_to(answer: Answer, policy: Policy) -> str | None:
 
 
 def admissible(record: Record, policy: Policy) -> bool:
-    """Whether the record's teacher answer may be trained on. False where the teacher gave none."""
+    """Whether the record may be trained on: its teacher's answer, or that of a label teacher in its place. False where
+    the teacher gave none."""
     answer = record.answer_of(Tier.TEACHER)
-    return answer is not None and right_to(answer, policy) is not None
+    return answer is not None and (policy.distil.labels_from is not None or right_to(answer, policy) is not None)
 
 
 @dataclass(slots=True)
 class Ledger:
     """What was used by which right, and what was refused: counts of rows by teacher model.
 
-    ``used`` is keyed ``model: right``, ``refused`` is keyed ``model: rights it lacks``.
+    ``used`` is keyed ``model: right``, with the source of answers that were asked for to be learnt from;
+    ``refused`` is keyed ``model: rights it lacks``.
     """
 
     used: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
 
-    def use(self, model: str, right: str, rows: int = 1) -> None:
-        self.used[f"{model}: {right}"] += rows
+    def use(self, model: str, right: str, rows: int = 1, *, source: str = "") -> None:
+        self.used[f"{model}: {right}, {source}" if source else f"{model}: {right}"] += rows
 
     def refuse(self, answer: Answer) -> None:
         """Counts an answer that may not be trained on, with the rights that were recorded for it."""

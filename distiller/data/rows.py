@@ -83,7 +83,9 @@ class DatasetRow:
     are the ids of the requests that the teacher was shown to write one like them.
     ``top_logprobs`` are the teacher's likeliest tokens where they were recorded and spell ``answer`` from its first
     character on (``router.contracts.logprobs.unpacked`` reads them; tokens that end the answer may follow), else "".
-    ``rationale`` is what the teacher thought before it, where its API tells that apart.
+    ``rationale`` is what the teacher thought before it, where its API tells that apart. ``source`` tells where an
+    answer is from that was asked for to be learnt from, or which field of an imported log told of its rights; "" for
+    the served teacher's own.
     ``user``, ``owner`` (the key it came with) and ``conversation_id`` are aliases (``alias``): they tell apart, and
     name nobody. ``language`` is the last user turn's, ISO 639-1; ``cluster`` names the kind of requests that this is
     one of, where the student fails at it, and ``weight`` is then above 1. Both are known once the row is in a dataset.
@@ -112,6 +114,7 @@ class DatasetRow:
     language: str | None = None
     cluster: str | None = None
     owner: str | None = None
+    source: str = ""
     calls: list[Turn] = field(default_factory=list)
 
     @property
@@ -185,7 +188,7 @@ def row_of(record: Record, policy: Policy, judges: Judges) -> DatasetRow | Skip:
     prompt = [m["content"] for m in messages if m]
     said = parted(answer, asked)
     options = _shaping(record.request, policy)
-    if (odd := _odd(said, answer, prompt, calls=bool(calls))) is not None:
+    if (odd := oddity(said, answer, prompt, calls=bool(calls))) is not None:
         return odd
     if not _is_writable((messages, options, record.task, teacher.message)):
         return Skip.NOT_UNICODE
@@ -203,6 +206,7 @@ def row_of(record: Record, policy: Policy, judges: Judges) -> DatasetRow | Skip:
         task=redact(record.task, kinds) if record.task else record.task,
         user=None if record.user is None else alias(record.user),
         owner=None if record.owner is None else alias(record.owner),
+        source=f"by its log's {teacher.rights_by}" if teacher.rights_by else "",
         student_ok=_student_ok(record, teacher, judges),
         options=options,
         streamed=record.streamed,
@@ -260,7 +264,7 @@ def _unfinished(teacher: Answer) -> Skip | None:
     return Skip.BROKEN if teacher.broken else None if finish in ("stop", "tool_calls") else Skip.UNKNOWN_END
 
 
-def _odd(said: AnswerParts, content: str, prompt: Sequence[str], *, calls: bool) -> Skip | None:
+def oddity(said: AnswerParts, content: str, prompt: Sequence[str], *, calls: bool) -> Skip | None:
     """Why a whole answer's text cannot be learnt. What cannot be written as UTF-8 has lost a part on its way, and so
     has an answer in which a replacement character stands that nobody asked with."""
     if not content.strip() and not calls:

@@ -39,13 +39,14 @@ def code(reason: Skip | None) -> int:
 
 
 class Spool:
-    """A context manager, which removes its files. ``sources`` are the teachers with their rights, by number."""
+    """A context manager, which removes its files. ``sources`` are the teachers with their rights and sources, by
+    number."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "spool.jsonl"
         self._file = self._path.open("w+b", buffering=1 << 20)
         self.sketches = SketchFile(folder / "spool.sketches")
-        self.sources: dict[tuple[str, str], int] = {}
+        self.sources: dict[tuple[str, str, str], int] = {}
         self._at = 0
         self._waiting: list[tuple[DatasetRow, Skip | None, bool]] = []
         self._slips: list[Slips] = []
@@ -90,7 +91,7 @@ class Spool:
                 *(crc32(edge.encode("utf-8", "replace")) for edge in (whole[:EDGE_CHARS], whole[-EDGE_CHARS:])),
                 digest(row.conversation_id),
                 digest(f"{row.owner or ''}/{row.user}") if row.user else 0, digest(row.owner) if row.owner else 0,
-                self.sources.setdefault((row.teacher, row.rights), len(self.sources)),
+                self.sources.setdefault((row.teacher, row.rights, row.source), len(self.sources)),
                 code(fault), -1 if row.student_ok is None else int(row.student_ok),
                 row.trainable, audited, row.synthetic,
             )  # fmt: skip

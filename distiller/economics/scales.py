@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from distiller.economics.flow import DAY_SECONDS, Rates, flow_of
 from distiller.economics.worth import Line, Worth, expected_gain, next_cost, weighed
-from router.contracts.rounds import canaries, history, synthetic_spending
+from router.contracts.rounds import bought_runs, canaries, history, label_spending, synthetic_spending
 from router.policy.policy import Policy
 from router.settings import Settings
 from router.store.access import reading
@@ -48,10 +48,11 @@ class Scales:
 
 
 def data_usd(settings: Settings, policy: str, since: float) -> Decimal:
-    """What was paid since a unix time for synthetic data that no round's cost holds."""
+    """What was paid since a unix time for synthetic data and to label teachers that no round's cost holds."""
     work = settings.work(policy)
-    held = {line.get("synthetic_run") for line in history(work)}
-    paid = (s for s in synthetic_spending(work) if s["run"] not in held and s["at"] >= since)
+    held = bought_runs(history(work))
+    bought = [*synthetic_spending(work), *label_spending(work)]
+    paid = (s for s in bought if s["run"] not in held and s["at"] >= since)
     return sum((Decimal(s["cost_usd"]) for s in paid), Decimal(0))
 
 

@@ -29,6 +29,7 @@ def page(report: Values) -> str:
         _adversarial(report["adversarial"]),
         _calibration(report["calibration"]),
         _deferral(report["deferral"]),
+        _labels(report.get("labels")),
         _training(report.get("training")),
         _footer(report),
     ]
@@ -172,6 +173,26 @@ def _deferral(rows: Sequence[Values]) -> str:
         f'<section class="charts"><div class="card chart"><h2>Deferral</h2><p class="soft small">{words}</p>'
         f'{drawn}</div><div class="card"><h2>AUROC</h2><div class="scroll">{table}</div></div></section>'
     )
+
+
+def _labels(found: Values | None) -> str:
+    """How far whom the student learnt from agrees with whom it stands in for."""
+    if not found:
+        return ""
+    lines = [
+        IntervalLine(r["name"], [r["share"], r["low"], r["high"]], f"{percent(r['share'])}  n={r['n']:,}")
+        for r in found["agreement"]
+        if r["n"]
+    ]
+    words = (
+        f"{found['teacher']} answered {found['rows']:,} of {found['wanted']:,} prompts so that they are learnt from, "
+        f"for {found['cost_usd']} USD. How often it says what {found['served']} said, by the policy's judge, on "
+        "prompts that were trained on (audited ones are never sent): a student that learns from it will not agree with "
+        f"{found['served']} much more often. Bars hold 95%."
+    )
+    out = _table(["left out", ""], [[why, f"{n:,}"] for why, n in found["out"].items()]) if found["out"] else ""
+    drawn = intervals(lines, _floor(line.limits[1] for line in lines), 1.0) if lines else ""
+    return _card_of("Label teacher", words, drawn + out)
 
 
 def _training(found: Values | None) -> str:

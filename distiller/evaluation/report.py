@@ -29,9 +29,11 @@ def report(
     in_flight: int,
     gate: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    labels: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """All that is told of one evaluation. ``gate`` and ``training``: what a bundle's manifest says of them."""
+    """All that is told of one evaluation. ``gate`` and ``training``: what a bundle's manifest says of them;
+    ``labels``: what a label teacher had answered for it."""
     price = policy.teacher.usd_per_million or litellm_price(policy.teacher.model)
     found = study(
         student,
@@ -42,7 +44,7 @@ def report(
         seed=seed,
     )
     more = {"policy": policy.name, "source": source, "at": time.time(), "seed": seed}
-    return {**more, **found, "gate": gate or None, "training": training or None}
+    return {**more, **found, "gate": gate or None, "training": training or None, "labels": labels or None}
 
 
 def write(values: Mapping[str, Any], folder: Path) -> tuple[Path, Path]:

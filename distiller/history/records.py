@@ -16,7 +16,7 @@ from router.scoring.text.features import FEATURES_VERSION
 
 def record_of(call: LoggedCall, policy: Policy, at: float) -> Record:
     """What is kept of a call imported ``at`` (unix time). Nobody here decided or paid anything: its client had chosen
-    the teacher, whose answer is trained on by the right that its name tells, or that the policy states."""
+    the teacher, whose answer is trained on by the right that its name or its log tells, or that the policy states."""
     forced = Reason.OVERRIDE
     answer = Answer(
         tier=Tier.TEACHER,

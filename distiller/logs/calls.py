@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from router.contracts.records import Usage
+from router.contracts.records import Rights, Usage
 
 
 class Source(StrEnum):
@@ -43,7 +43,8 @@ class SkipReason(StrEnum):
 class LoggedCall:
     """``request`` is a chat-completions body, ``message`` what the assistant said. ``at`` is unix time, None where the
     log does not tell; ``cost_usd`` what the log says that it cost. ``usage.estimated`` where the log counts no tokens.
-    ``call_id`` is the log's own name for it, "" without one."""
+    ``call_id`` is the log's own name for it, "" without one. ``rights`` is what the log says of them, and by which
+    field (``distiller.logs.terms.told_rights``)."""
 
     source: Source
     request: dict[str, Any]
@@ -58,6 +59,7 @@ class LoggedCall:
     user: str | None = None
     conversation: str | None = None
     task: str | None = None
+    rights: tuple[Rights, str] | None = None
 
     @property
     def key(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from distiller.logs.answers import LoggedAnswer, said_in
 from distiller.logs.calls import Found, HalfCall, LoggedCall, SkipReason, Source
 from distiller.logs.messages import messages_of, says_anything
+from distiller.logs.terms import told_rights
 from distiller.logs.values import dollars, first, mapping, moment, seconds_between, text, usage_of
 from router.contracts.records import Usage
 from router.scoring.text.features import extract
@@ -109,6 +110,7 @@ def call_of(source: Source, facts: Mapping[str, Any], body: Mapping[str, Any], a
         user=text(first(facts, USERS)) or text(body.get("user")),
         conversation=text(first(facts, SESSIONS)),
         task=text(first(facts, ("task",))) or text(metadata.get("task")),
+        rights=told_rights(facts, metadata, mapping(answer), mapping(facts.get("model_info"))),
     )
 
 

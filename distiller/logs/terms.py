@@ -1,7 +1,12 @@
-"""Whose answers may be trained on, as far as a model's name tells. Terms change: what counts is what the user says."""
+"""Whose answers may be trained on, as far as a model's name tells, or who sold them. Terms change: what counts is what
+the user says."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from distiller.logs.values import mapping
 from router.contracts.records import Rights
 
 FORBIDDEN = {
@@ -13,6 +18,29 @@ FORBIDDEN = {
 """Those whose terms forbid to train what competes with them, with how their models' names begin."""
 
 
+FLAGS = ("is_trainable_text", "distillable", "is_distillable")
+"""OpenRouter's word on a model: true or false, null where it does not know."""
+POLICIES = ("distillationPolicy", "distillation_policy", "training_rights")
+"""NanoGPT's (an object with a ``status``), and ours."""
+_WORDS = {
+    "allowed": Rights.ALLOWED, "true": Rights.ALLOWED, "disallowed": Rights.FORBIDDEN, "forbidden": Rights.FORBIDDEN,
+    "false": Rights.FORBIDDEN,
+}  # fmt: skip
+
+
+def told_rights(*places: Mapping[str, Any]) -> tuple[Rights, str] | None:
+    """(what a log itself says of an answer's rights, by which field); None where it says nothing. Of several words the
+    strictest counts."""
+    found = []
+    for place in places:
+        for name in (*FLAGS, *POLICIES):
+            said = place.get(name)
+            word = mapping(said).get("status") if name in POLICIES and mapping(said) else said
+            if (rights := _WORDS.get(str(word).lower())) is not None:
+                found.append((rights, name))
+    return min(found, key=lambda one: one[0] is Rights.ALLOWED, default=None)
+
+
 def provider_of(model: str) -> str | None:
     """The provider in ``FORBIDDEN`` whose model this is, whoever sells it; None for any other's."""
     parts = model.lower().split("/")
@@ -22,9 +50,12 @@ def provider_of(model: str) -> str | None:
     return None if "gpt-oss" in model.lower() else next(found, None)
 
 
-def rights_of(model: str) -> Rights:
-    """``forbidden`` where that is known of the provider, else ``unknown``: the ledger's words."""
-    return Rights.FORBIDDEN if provider_of(model) else Rights.UNKNOWN
+def rights_of(model: str, told: tuple[Rights, str] | None = None) -> Rights:
+    """``forbidden`` where that is known of the provider, whatever else was ``told``; then what was; else ``unknown``:
+    the ledger's words."""
+    if provider_of(model):
+        return Rights.FORBIDDEN
+    return Rights.UNKNOWN if told is None else told[0]
 
 
 def why(model: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,7 @@ from distiller.evaluation.answers import StudentAnswer, StudentQuestion, keep_an
 from distiller.evaluation.engine import way_to
 from distiller.evaluation.grading import live_answer, newest, question
 from distiller.home import RoundKind, Work
+from distiller.labels.run import labelled_rows
 from distiller.progress import Progress
 from distiller.rounds.trigger import Tally
 from distiller.synthesis.shelf import kept as kept_rows
@@ -33,6 +35,8 @@ from router.settings import Settings
 from router.store.access import reading
 
 INCUMBENT = "incumbent.jsonl"
+UNLABELLED = "unlabelled"
+"""The folder of what a label teacher is asked for, and the right by which its rows would be trained on."""
 MAX_WEIGHT = 20.0
 """What one explored request may count for at most, however rare exploration is."""
 
@@ -86,6 +90,31 @@ class Material:
         self.tell.stage("dataset", "reading the log")
         return self.work.stage("dataset", self._read_log)
 
+    def unlabelled(self) -> list[DatasetRow]:
+        """Rows that would be trained on if their teacher's answers might be: what a label teacher is asked for."""
+        out = self.work.folder / UNLABELLED
+        with reading(self.settings) as log:
+            records = chain(log.history(self.policy.name), log.records(self.policy.name))
+            built = self._build((record for _, record in records), out, lambda row: replace(row, rights=UNLABELLED))
+        rows = [row for row in datasets.read(built.train) if row.rights == UNLABELLED]
+        shutil.rmtree(out)
+        return rows
+
+    def _build(
+        self, records: Iterator[Record], out: Path, labelled: Callable[[DatasetRow], DatasetRow]
+    ) -> datasets.Dataset:
+        return datasets.build(
+            records,
+            self.policy,
+            out,
+            self.configs.dataset,
+            self.own(DATASET),
+            written=kept_rows(self.settings, self.policy),
+            labelled=labelled,
+            encoder=partial(kept_encoder, self.settings.cache),
+            template=partial(kept_template, self.policy.student.model, self.settings.cache),
+        )
+
     def _read_log(self) -> dict[str, Any]:
         versions = same_student(self.bundles, self.parent_id)
         answers: list[StudentAnswer] = []
@@ -103,20 +132,9 @@ class Material:
                 yield record
 
         with reading(self.settings) as log:
-            out = self.work.folder / DATASET
             records = read(chain(log.history(self.policy.name), log.records(self.policy.name)))
-            encoder = partial(kept_encoder, self.settings.cache)
-            written = kept_rows(self.settings, self.policy)
-            datasets.build(
-                records,
-                self.policy,
-                out,
-                self.configs.dataset,
-                self.own(DATASET),
-                written=written,
-                encoder=encoder,
-                template=partial(kept_template, self.policy.student.model, self.settings.cache),
-            )
+            labels = labelled_rows(self.work.folder)
+            self._build(records, self.work.folder / DATASET, lambda row: labels.get(row.request_id, row))
         kept = self.own(ANSWERS)
         before = read_answers(kept, self.policy.student.temperature).values() if kept else ()
         keep_answers(self.work.folder / INCUMBENT, [*before, *answers])

@@ -12,6 +12,7 @@ from distiller.evaluation.answers import StudentAnswer
 from distiller.evaluation.report import report, write
 from distiller.evaluation.slices import with_rarity
 from distiller.evaluation.study import EvaluatedStudent, Examination
+from distiller.labels.run import LabelReport
 from distiller.rounds.material import Material
 
 
@@ -22,8 +23,10 @@ class RoundReport:
     ``bundle`` is the new one, None where nothing was published, and ``reasons`` say why. ``share`` is
     the share of the traffic that the student is expected to serve at the target, ``acceptable_rate``
     how often it is right on all of it, each beside the incumbent's on the same rows. ``seconds`` by
-    stage; ``tally`` is what the log held, for the next trigger. ``paid_usd`` is what of the cost was paid to judges and
-    for synthetic data, ``synthetic_run`` the run that wrote that. ``page`` shows the student's evaluation.
+    stage; ``tally`` is what the log held, for the next trigger. ``paid_usd`` is what of the cost was paid to judges, to
+    a label teacher and for synthetic data, ``synthetic_run`` the run that wrote that; ``labels`` is what the label
+    teacher's run (``labels_run``) had answered (``distiller.labels.run.LabelReport``). ``page`` shows the student's
+    evaluation.
     """
 
     policy: str
@@ -44,6 +47,8 @@ class RoundReport:
     resumed: bool = False
     paid_usd: str = "0"
     synthetic_run: str | None = None
+    labels_run: str | None = None
+    labels: dict[str, Any] | None = None
     page: str | None = None
 
     @property
@@ -64,6 +69,7 @@ def write_report(
     answers: Mapping[str, StudentAnswer],
     grades: Mapping[str, bool],
     before: Mapping[str, bool],
+    labels: LabelReport | None = None,
 ) -> Path:
     """Writes ``report.json`` and ``report.html`` of the student ``name`` into ``folder``; returns the page.
 
@@ -90,5 +96,6 @@ def write_report(
         in_flight=material.configs.evaluate.in_flight,
         gate=draft.gate,
         training=draft.evaluation.get("train"),
+        labels=None if labels is None else asdict(labels),
     )
     return write(told, folder)[1]

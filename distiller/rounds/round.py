@@ -6,7 +6,6 @@ after its last finished stage, and inside training and evaluation after the last
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,6 @@ from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from distiller.bundles import (
     ANSWERS,
@@ -40,12 +38,12 @@ from distiller.forms.export import export, has_gguf
 from distiller.home import CanaryRunning, RoundKind, one_round_at_a_time, remember, unfinished
 from distiller.progress import Progress, SilentProgress
 from distiller.rounds.material import INCUMBENT, Material
+from distiller.rounds.purchases import Purchases
 from distiller.rounds.refresh import Refresh, refreshed
 from distiller.rounds.report import RoundReport, write_report
 from distiller.rounds.scorer import fit_bundle_scorer, parted
 from distiller.rounds.trigger import nothing_to_tune
 from distiller.rounds.tuning import retuned, share_of
-from distiller.synthesis.run import synthesize
 from distiller.training.heads import heads_of
 from distiller.training.run import trained
 from router.contracts.bundles import DatasetRef, FormName, activate, begin_canary, read_active
@@ -53,6 +51,7 @@ from router.engine.weights import base_student
 from router.errors import BundleError, TrainingError
 from router.judges.judge import Judges
 from router.policy.engines import EncoderKind, gguf_form
+from router.policy.learning import learning
 from router.policy.policy import Policy
 from router.scoring.model import Example
 from router.scoring.scorer import Scorer
@@ -112,7 +111,7 @@ class Round:
         self.work, self.folder = material.work, material.work.folder
         self._judges = Judges(material.policy.judge)
         self.paid_usd = Decimal(0)
-        self.synthetic_run: str | None = None
+        self.bought = Purchases()
         self.left_out: dict[str, int] = {}
         self.page: Path | None = None
 
@@ -120,10 +119,13 @@ class Round:
         """From the log to a promoted or a rejected student."""
         m = self.material
         try:
-            self._write_synthetic()
+            self.bought.make(m, partial(self._encoder, "static"), self.seed)
+            self.paid_usd += self.bought.usd
             student, training = self._trained()
         except TrainingError as e:
-            return self._report(None, (f"nothing was trained: {e}",), ({}, {}), (0.0, 0.0))
+            may = learning(self.policy)
+            why = f"nothing was trained: {e}" + ("" if may.can else f"; this policy {may.words}")
+            return self._report(None, (why,), ({}, {}), (0.0, 0.0))
         int8, gguf = self._exported(student)
         answers = self._ask("evaluate", StudentFiles(int8 or student, gguf), ANSWERS, [*m.dev, *m.holdout])
         before = self._ask("incumbent", m.incumbent, INCUMBENT, m.holdout)
@@ -192,22 +194,6 @@ class Round:
         return judge_answers(
             self.policy, questions, kept, encoder=partial(self._encoder, "static"), on_verdict=self.tell.step
         )
-
-    def _write_synthetic(self) -> None:
-        """Where the policy pays for it: has the teacher write for weak kinds, before the dataset that takes it in is
-        built. Raises TrainingError where its answers may not be trained on."""
-        usd = self.policy.distil.synthetic.usd
-        if not usd:
-            return
-        run = str(self.work.stage("synthesis-run", lambda: {"run": uuid4().hex})["run"])
-
-        def write() -> dict[str, Any]:
-            encoder = partial(self._encoder, "static")
-            where = self.policy, self.settings, os.environ
-            return asdict(synthesize(*where, usd=usd, encoder=encoder, tell=self.tell, seed=self.seed, run=run))
-
-        self.paid_usd += Decimal(self.work.stage("synthesize", write)["cost_usd"])
-        self.synthetic_run = run
 
     def _trained(self) -> tuple[Path, dict[str, Any]]:
         """The candidate's folder, a Hugging Face one or that of label heads, and the training's own report."""
@@ -338,7 +324,16 @@ class Round:
     def _tell_in(self, folder: Path, name: str, draft: Draft, answers: Answers, before: Answers) -> None:
         """Writes the student's evaluation into the folder."""
         grades, parents = self._grades(answers), self._grades(before)
-        self.page = write_report(name, folder, self.material, draft, answers=answers, grades=grades, before=parents)
+        self.page = write_report(
+            name,
+            folder,
+            self.material,
+            draft,
+            answers=answers,
+            grades=grades,
+            before=parents,
+            labels=self.bought.labels,
+        )
 
     def _make_live(self, bundle: str) -> None:
         """A new student is tried beside a live bundle first, where the policy says so; once only, though the round
@@ -360,7 +355,7 @@ class Round:
         shares: tuple[float, float],
     ) -> RoundReport:
         """``answers`` and ``shares``: the candidate's, then the incumbent's."""
-        m, seconds = self.material, self.work.all_seconds
+        m, seconds, labels = self.material, self.work.all_seconds, self.bought.labels
         rates = [grading.report(m.holdout, a, self._grades(a))["acceptable_rate"] if a else None for a in answers]
         return RoundReport(
             policy=self.policy.name,
@@ -368,7 +363,7 @@ class Round:
             at=time.time(),
             bundle=bundle,
             parent=m.parent_id,
-            reasons=(*reasons, *_left_out(m.dataset.skipped)),
+            reasons=(*reasons, *_left_out(m.dataset.skipped), *self.bought.words),
             counts=m.dataset.counts,
             skipped=dict(sorted((Counter(m.dataset.skipped) + Counter(self.left_out)).items())),
             acceptable_rate=rates[0],
@@ -380,7 +375,9 @@ class Round:
             tally=asdict(m.tally),
             resumed=self.work.resumed,
             paid_usd=str(self.paid_usd),
-            synthetic_run=self.synthetic_run,
+            synthetic_run=self.bought.synthetic_run,
+            labels_run=labels.run if labels else None,
+            labels=asdict(labels) if labels else None,
             page=None if self.page is None else str(self.page),
         )
 

@@ -15,6 +15,7 @@ from distiller.home import RoundKind
 from router.contracts.decision import NOVEL, Tier
 from router.contracts.guard_report import GuardReport
 from router.contracts.records import Record
+from router.policy.learning import learning
 from router.policy.policy import Policy
 from router.store.base import Records
 from router.store.tables import FIRST_IMPORTED
@@ -119,6 +120,8 @@ def due(
     if new >= wanted and tally.audited < LEAST_ROWS:
         return None, f"{new} new trainable records, but {tally.audited} of {LEAST_ROWS} audited requests to judge by"
     waits = f"{new} of {wanted} new trainable records"
+    if not tally.trainable and not (verdict := learning(policy)).can:
+        waits = f"this policy {verdict.words}"
     if new >= wanted and worth is not None and not worth.pays and not broke:
         waits = f"{new} new trainable records, but {worth.why}"
     elif new >= wanted:

@@ -17,9 +17,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from distiller.payments import Journal, PaidCalls, Purse
 from distiller.progress import Progress
 from distiller.synthesis.filters import said
-from distiller.synthesis.payments import Journal, PaidCalls, Purse
 from distiller.synthesis.plan import planned
 from distiller.synthesis.shelf import book, booked, keep
 from distiller.synthesis.writer import Writer

@@ -15,9 +15,9 @@ import orjson
 
 from distiller.data.rows import DatasetRow
 from distiller.data.shingles import fingerprint
+from distiller.payments import CallFailure, PaidCalls, PurseEmpty
 from distiller.synthesis.filters import LONGER, Novelty, RejectReason, is_whole
 from distiller.synthesis.kinds import AnswerFormat, RequestKind
-from distiller.synthesis.payments import CallFailure, PaidCalls, PurseEmpty
 from distiller.synthesis.plan import SynthesisPlan
 from distiller.synthesis.prompts import ASKED, drawn, to_answer, to_write, written
 from router.backends.client import Completion

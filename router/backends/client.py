@@ -139,6 +139,10 @@ class BackendClient:
         """Embeddings, tried once: clients try again by themselves. Raises as ``Upstream`` says."""
         return self._asked(partial(self._wires.to(backend).embed, backend), backend, body, waited, again=False)
 
+    def listed(self, backend: Backend) -> Coroutine[Any, Any, bytes]:
+        """What the backend's server says of its models, tried once. Raises as ``Upstream`` says."""
+        return self._wires.openai.models(backend)
+
     async def _asked(
         self,
         ask: Callable[[Mapping[str, Any], WaitingTime], Awaitable[Answered]],
@@ -244,10 +248,10 @@ async def asked(models: BackendClient, backend: Backend, body: Mapping[str, Any]
     what is no chat completion."""
     said = (m.get("content") for m in body.get("messages") or ())
     waited.size = sum(len(content) for content in said if isinstance(content, str))
-    return _completion(backend, await models.whole(backend, {**body, "model": backend.model}, waited))
+    return completion(backend, await models.whole(backend, {**body, "model": backend.model}, waited))
 
 
-def _completion(backend: Backend, reply: Reply) -> Completion:
+def completion(backend: Backend, reply: Reply) -> Completion:
     """Reads a reply of a backend with a price. Raises UpstreamError where it is no chat completion."""
     assert backend.price is not None
     try:

@@ -77,7 +77,7 @@ class OpenAIWire:
             with waited:
                 content, ended = await _read(response, LONGEST_EVENT_BYTES)
         except FAILURES as e:
-            raise _named(backend, e) from e
+            raise named_failure(backend, e) from e
         if not ended:
             raise too_long(backend, f"{LONGEST_EVENT_BYTES} bytes")
         reading = partial(_answer, backend, content, bounded=path != EMBEDDINGS)
@@ -112,7 +112,7 @@ class OpenAIWire:
                 raise await _fault(backend, response)
             content, ended = await _read(response, LONGEST_LISTING_BYTES)
         except FAILURES as e:
-            raise _named(backend, e) from e
+            raise named_failure(backend, e) from e
         if not ended:
             raise too_long(backend, f"{LONGEST_LISTING_BYTES} bytes")
         return content
@@ -147,7 +147,7 @@ class OpenAIWire:
                 if not 200 <= response.status < 300:
                     raise await _fault(backend, response)
         except FAILURES as e:
-            raise _named(backend, e) from e
+            raise named_failure(backend, e) from e
         return response
 
     def _place(self, backend: Backend, path: str) -> _Place:
@@ -169,11 +169,15 @@ class OpenAIWire:
         """The HTTP proxy that the environment names for this URL; looked up once, since it costs more than
         the rest of a request (as does aiohttp's own ``trust_env``, which reads ``.netrc`` each time)."""
         if url not in self._proxies:
-            parts = urlsplit(url)
-            host = parts.hostname or ""
-            direct = host in LOOPBACK or proxy_bypass(host)
-            self._proxies[url] = None if direct else getproxies().get(parts.scheme)
+            self._proxies[url] = proxy_to(url)
         return self._proxies[url]
+
+
+def proxy_to(url: str) -> str | None:
+    """The HTTP proxy that the environment names for this URL; None on this machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return None if host in LOOPBACK or proxy_bypass(host) else getproxies().get(parts.scheme)
 
 
 def credentials(backend: Backend) -> dict[str, str]:
@@ -200,7 +204,7 @@ class OpenAIStream:
                 if self._packed:
                     await asyncio.sleep(0)  # as in ``_read``
         except FAILURES as e:
-            raise _named(self._backend, e) from e
+            raise named_failure(self._backend, e) from e
         if self._packed and self._content.total_bytes > LONGEST_UNPACKED_BYTES:
             raise too_long(self._backend, f"{LONGEST_UNPACKED_BYTES} bytes")
         return piece
@@ -299,7 +303,7 @@ def _passed_on(backend: Backend, response: aiohttp.ClientResponse) -> Pairs:
     return (*kind[:1], *passed_on(backend, response.raw_headers))
 
 
-def _named(backend: Backend, error: Exception) -> UpstreamError:
+def named_failure(backend: Backend, error: Exception) -> UpstreamError:
     """One of the client library's exceptions as ours, which names the backend and nothing secret."""
     match error:
         case TimeoutError():  # aiohttp's own timeouts are TimeoutErrors too

@@ -13,6 +13,7 @@ from router.contracts.decision import Tier
 from router.contracts.prices import Price
 from router.contracts.records import Rights
 from router.errors import PolicyError
+from router.policy.distillation import LabelTeacher
 from router.policy.judges import Llm
 from router.policy.policy import EmbeddingsPart, Policy
 from router.price_map import litellm_price
@@ -112,7 +113,7 @@ def place_of(model: str, url: str | None, variable: str | None, env: Mapping[str
     return BackendPlace(model=model, url=url, dialect=dialect, key=key, lacks_key=variable is not None and not key)
 
 
-def provider(declared: EmbeddingsPart | Llm, price: Price, env: Mapping[str, str]) -> Backend:
+def provider(declared: EmbeddingsPart | Llm | LabelTeacher, price: Price, env: Mapping[str, str]) -> Backend:
     """A model that is paid and answers for no tier, as the policy declares it; its key comes from ``env``."""
     return Backend(
         tier=Tier.TEACHER,

@@ -138,6 +138,7 @@ class Answer:
     redaction took the text away: packed (``router.contracts.logprobs``), or until they are kept as the API told them.
     ``broken``: it is not all that the backend said, since a part could not be read: no answer to learn from.
     ``redacted``: its message is not kept as it was said. Older records do not tell.
+    ``rights_by``: the field by which an imported log told of its rights; None where it did not, and in older records.
     ``temperature``: by which a student drew it, where that was not the client's word; None in older records too.
     """
 
@@ -157,6 +158,7 @@ class Answer:
     broken: bool = False
     temperature: float | None = None
     redacted: bool = False
+    rights_by: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)

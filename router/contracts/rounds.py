@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ HISTORY = "rounds.jsonl"
 SYNTHETIC = "synthetic"
 """The kind of a line in the history that is no round: what was paid for synthetic data, by hand or in a round. A round
 that ended names its run (``synthetic_run``), and its own cost holds that."""
+LABELS = "labels"
+"""The kind of one that tells what a label teacher was paid; a round names it as ``labels_run`` and holds its cost."""
 CANARY = "canary"
 """The kind of one that tells how a canary ended."""
 ABANDONED = "abandoned"
@@ -26,7 +28,7 @@ CURRENT, CLOCK = "current", "clock.json"
 
 def history(folder: Path) -> list[dict[str, Any]]:
     """The finished rounds of one policy, by its work folder, oldest first."""
-    return [line for line in _lines(folder) if line.get("kind") not in (SYNTHETIC, CANARY, ABANDONED)]
+    return [line for line in _lines(folder) if line.get("kind") not in (SYNTHETIC, LABELS, CANARY, ABANDONED)]
 
 
 def canaries(folder: Path) -> list[dict[str, Any]]:
@@ -39,6 +41,17 @@ def synthetic_spending(folder: Path) -> list[dict[str, Any]]:
     return [line for line in _lines(folder) if line.get("kind") == SYNTHETIC]
 
 
+def label_spending(folder: Path) -> list[dict[str, Any]]:
+    """What label teachers were paid, run by run, oldest first: ``run`` names it, ``cost_usd`` is what it cost."""
+    return [line for line in _lines(folder) if line.get("kind") == LABELS]
+
+
+def bought_runs(lines: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The runs of synthesis and of label teachers whose cost these rounds hold."""
+    named = (line.get(name) for line in lines for name in ("synthetic_run", "labels_run"))
+    return frozenset(run for run in named if run)
+
+
 def _lines(folder: Path) -> list[dict[str, Any]]:
     path = folder / HISTORY
     if not path.is_file():
@@ -48,10 +61,10 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
 
 def training_costs(bundles: Path, work: Path) -> Iterator[tuple[float, Decimal]]:
     """(unix time, USD) of every round of one policy: those of the history, rejected and abandoned ones too, with what
-    was paid for synthetic data that no round's cost holds, then bundles that it does not know, then the round that is
-    under way or was interrupted. A damaged manifest counts nothing."""
+    was paid for synthetic data and to label teachers that no round's cost holds, then bundles that it does not know,
+    then the round that is under way or was interrupted. A damaged manifest counts nothing."""
     known, lines = set(), _lines(work)
-    held = {done.get("synthetic_run") for done in lines}
+    held = bought_runs(lines)
     for done in lines:
         known.add(done.get("bundle"))
         if done.get("run") is None or done["run"] not in held:

@@ -6,7 +6,11 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from router.contracts.prices import Price
+from router.contracts.records import Rights
+from router.policy.objective import BaseUrl
 
 DivergenceKind = Literal["forward", "reverse", "jsd", "skewed", "skewed-reverse"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -180,6 +184,50 @@ class Synthetic(BaseModel):
     many more."""
 
 
+class LabelTeacher(_Settings):
+    """Who answers the logged prompts again, to be learnt from where the served teacher's own answers may not be.
+
+    Certificates stay against the served teacher: audited requests are never sent to the label teacher.
+    """
+
+    model: str = Field(min_length=1)
+    """A litellm model string; with ``url``, as the server there calls it."""
+    url: BaseUrl | None = None
+    """Any OpenAI-compatible server, such as vLLM with open weights."""
+    api_key_env: str | None = None
+    """The environment variable that holds its key. OpenAI's has its usual name where none is given."""
+    usd_per_million: Price | None = None
+    """Overrides litellm's price map, and is needed where the map lacks the model. ``tiers: {batch: …}`` says what it
+    costs in batches; without that they are reckoned at the usual price."""
+    training_rights: Rights
+    """May its answers be trained on, by its licence or its terms? Your word, which the ledger keeps; anything but
+    ``allowed`` is an error here."""
+    batch: bool = False
+    """Asks it by its API's batches (OpenAI's, and who has the same), which cost less and may take a day; a server
+    without them is asked call by call."""
+    usd_per_round: Decimal = Field(Decimal(2), ge=0)
+    """What a round may spend on it at most; what is left over is asked in the next one."""
+    concurrency: int = Field(8, gt=0, le=512)
+    """How many calls are under way at once."""
+    timeout_seconds: float = Field(120.0, gt=0)
+    """How long one answer may take, in seconds; a batch has its own day."""
+
+    @field_validator("training_rights")
+    @classmethod
+    def may_be_learnt_from(cls, rights: Rights) -> Rights:
+        if rights is not Rights.ALLOWED:
+            raise ValueError(
+                f"a label teacher is there to be learnt from, and its answers may not be trained on ({rights.value}): "
+                "name one that allows it, such as open weights under Apache-2.0 or MIT on a server of yours"
+            )
+        return rights
+
+    @property
+    def place(self) -> str:
+        """Where its answers come from, as the ledger names it."""
+        return self.url or "its provider"
+
+
 class TrialSettings(BaseModel):
     """What a new student does before it is made live: it serves beside the live one.
 
@@ -230,6 +278,8 @@ class Distil(BaseModel):
     payback_days: float = Field(90.0, gt=0)
     """Where a round costs something, ``watch`` starts none that is not expected to pay itself back by what it saves
     within so many days."""
+    labels_from: LabelTeacher | None = None
+    """Whose answers are trained on where the served teacher's may not be; null: nobody else's."""
     synthetic: Synthetic = Synthetic()
     """What the teacher writes where traffic is thin."""
     gate: Gate = Gate()

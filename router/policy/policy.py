@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from functools import cached_property
@@ -326,6 +327,20 @@ class Policy(Part):
             raise ValueError("teacher: 'top_logprobs' spell the answers, so they need 'log.text: true'")
         return self
 
+    @model_validator(mode="after")
+    def other_label_teacher(self) -> Self:
+        labels, teacher = self.distil.labels_from, self.teacher
+        if labels is None:
+            return self
+        if is_model(labels.model, teacher.model) and labels.url == teacher.url and not self.may_train_on_teacher:
+            raise ValueError(
+                f"distil: 'labels_from' names the served teacher, {teacher.model}, whose answers may not be trained on "
+                f"(training_rights: {teacher.training_rights.value}): name another, or state the right in 'teacher'"
+            )
+        if not self.log.text:
+            raise ValueError("distil: 'labels_from' has logged prompts answered, so it needs 'log.text: true'")
+        return self
+
     @field_validator("name")
     @classmethod
     def not_a_tier(cls, name: str) -> str:
@@ -341,10 +356,23 @@ class Policy(Part):
     @property
     def may_train_on_teacher(self) -> bool:
         """Whether the teacher's answers may reach a training set: by its terms, or by the user's word, by name."""
-        return (
-            self.teacher.training_rights is Rights.ALLOWED
-            or self.teacher.model in self.teacher.i_have_the_right_to_train_on
+        return self.teacher.training_rights is Rights.ALLOWED or any(
+            is_model(self.teacher.model, name) for name in self.teacher.i_have_the_right_to_train_on
         )
+
+
+_SNAPSHOT = r"(-\d{4}-?\d{2}-?\d{2})?"
+
+
+def is_model(answered: str, named: str) -> bool:
+    """Whether the model that answered is the one that a policy names.
+
+    A provider that only one of them gives in front (``openai/gpt-5``), and the date of a snapshot
+    behind (``gpt-5-2025-08-07``), don't make another model; another provider or anything else does.
+    """
+    if "/" not in answered or "/" not in named:
+        answered, named = answered.rsplit("/", 1)[-1], named.rsplit("/", 1)[-1]
+    return re.fullmatch(re.escape(named) + _SNAPSHOT, answered) is not None
 
 
 def load_policy(path: Path) -> Policy:

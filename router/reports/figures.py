@@ -10,6 +10,7 @@ from rich.text import Text
 
 from router.contracts.decision import Tier
 from router.contracts.records import LengthBasis
+from router.policy.learning import learning
 from router.policy.objective import Parity
 from router.policy.policy import Policy
 from router.reports.quality import FloorFinding
@@ -156,11 +157,6 @@ def _learning(policy: Policy, summary: Summary) -> Text:
             "them or measured by them, so what is like them stays with the teacher; log.redact_except exempts a task",
             style="yellow",
         )
-    if not policy.may_train_on_teacher:
-        rights = policy.teacher.training_rights.value
-        text.append(
-            f"\ntraining on {policy.teacher.model} is {rights}: name it under "
-            "teacher.i_have_the_right_to_train_on where you do have the right",
-            style="yellow",
-        )
+    verdict = learning(policy)
+    text.append(f"\nthis policy {verdict.words}", style="" if verdict.can else "yellow")
     return text

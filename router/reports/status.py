@@ -101,7 +101,7 @@ def summarise(policy: Policy, records: Records, settings: Settings, *, since: fl
     """One policy's figures since a unix time, training rounds of that time included in the spend."""
     summary = Summary()
     for _, record in records.records(policy=policy.name, since=since, embeddings=True):
-        summary.add(record, may_train=policy.may_train_on_teacher)
+        summary.add(record, may_train=policy.may_train_on_teacher or policy.distil.labels_from is not None)
     for at, usd in training_costs(settings.bundles(policy.name), settings.work(policy.name)):
         if at >= since:
             summary.spend[Tier.STUDENT, AnswerKind.TRAINED] += usd

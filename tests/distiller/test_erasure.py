@@ -19,8 +19,8 @@ from distiller.data.rows import DatasetRow, alias, row_of
 from distiller.erasure import left_of
 from distiller.evaluation.answers import StudentAnswer, keep_answers, read_answers
 from distiller.home import RoundRunning, Work, one_round_at_a_time
+from distiller.payments import Journal, PendingBatch
 from distiller.synthesis import shelf
-from distiller.synthesis.payments import Journal
 from router.backends.client import Completion
 from router.contracts.bundles import DatasetRef, Thresholds
 from router.contracts.records import Record
@@ -204,6 +204,29 @@ def test_a_killed_run_of_synthesis_that_had_looked_at_them_is_given_up_and_its_m
     assert "go with the killed run" in shown.output
     assert not folder.exists()
     assert [s["cost_usd"] for s in synthetic_spending(settings.work("default"))] == ["0.25"]
+
+
+def test_what_a_label_teacher_answered_to_them_goes_too_and_its_money_stays_counted(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    log(settings)
+    path = settings.work("default") / "labels.jsonl"
+    journal = Journal(path)
+    said = Completion({"content": "an echo of jo"}, "stop", None, Decimal(0))
+    for name, of in (("label-1", "req-1"), ("label-2", "req-2")):
+        journal.begins(name, Decimal(1), of)
+        journal.ended(name, said, Decimal("0.25"))
+    journal.begins("label-3", Decimal("0.5"), "req-3")
+    journal.batch_begins(
+        PendingBatch("b", "m", {"label-5": Decimal(1), "label-6": Decimal(2)}), {"label-5": "req-5", "label-6": "req-6"}
+    )
+    journal.close()
+    before = Journal(path).spent
+    assert forget(settings, "--user", "jo", "--yes").exit_code == 0
+    kept = Journal(path)
+    assert (kept.known("label-1"), kept.known("label-2") is not None) == (None, True)
+    assert b"req-1" not in path.read_bytes() and b"req-5" not in path.read_bytes()
+    assert list(kept.batches["b"].held) == ["label-6"]
+    assert kept.spent == before - 1  # what is held for an answer that may still come is told when it does
 
 
 def test_a_bundle_of_an_older_version_is_read_as_it_is(tmp_path: Path) -> None:

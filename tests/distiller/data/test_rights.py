@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from distiller.data.rights import ALLOWED, STATED, Ledger, admissible, is_model, right_to
+from distiller.data.rights import ALLOWED, STATED, Ledger, admissible, right_to
 from router.contracts.decision import Tier
 from router.contracts.records import Audit, Record, Rights
-from router.policy.policy import Policy
+from router.policy.policy import Policy, is_model
 from tests.distiller.tiny_student import policy, record
 
 
