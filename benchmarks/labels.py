@@ -4,7 +4,7 @@
 
 Banking77's messages come in a drawn order; the served teacher's answer is the intent by people, and nothing is trained
 on it. What is served by the teacher and was not audited is answered again by the label teacher, and a label head
-(router.heads) learns from that alone, in rounds as the labelled rows double. Each round's threshold is certified on the
+(router.heads) learns from that alone, in a round at 500 new rows, or a quarter more. Each round's threshold is certified on the
 audited requests against the served teacher (router.scoring.statistics.thresholds.for_parity, the next 1,000 requests);
 above it the head serves. A fifth is audited until something serves, then 2%, and 1% of what the head would serve is
 explored, as the defaults say.
@@ -49,6 +49,8 @@ from router.settings import Settings
 FLOOR, CONFIDENCE, OVER = 0.95, 0.95, 1000
 WARMUP, RATE, EXPLORE = 0.2, 0.02, 0.01
 AGREES = (1.0, 0.95, 0.9, 0.8)
+GROWTH = 1.5
+"""Of the audits, from which on thresholds are certified anew."""
 DEV_SHARE = DatasetConfig().dev_share
 """Kept out of training, and so never asked of the label teacher."""
 FIRST_ROUND = 500
@@ -151,14 +153,12 @@ class Loop:
 
     def run(self) -> Course:
         course, draw, audited = Course(), random.Random(self.seed), list[int]()
-        head: LabelHead | None = None
-        due, at = FIRST_ROUND, 2.0
         scores, right = np.zeros(len(self.messages)), np.zeros(len(self.messages), np.bool_)
+        due, tuned_at, at, head = FIRST_ROUND, 0, 2.0, None
         for place in range(len(self.messages)):
             serves = head is not None and scores[place] >= at
             audit = draw.random() < (RATE if at <= 1 else WARMUP)
-            explored = serves and draw.random() < EXPLORE
-            by_head = serves and not explored
+            by_head = serves and draw.random() >= EXPLORE
             course.by_head.append(by_head)
             course.wrong.append(by_head and not right[place])
             course.paid_audits += by_head and audit
@@ -166,18 +166,20 @@ class Loop:
                 audited.append(place)
             elif not by_head and draw.random() >= DEV_SHARE:
                 course.labelled.append(place)
-            if len(course.labelled) >= due and self.name != NONE:
-                due, head = 2 * due, self._fitted(course.labelled)
+            learns = len(course.labelled) >= due and self.name != NONE
+            if learns:
+                due, head = len(course.labelled) + max(FIRST_ROUND, due // 4), self._fitted(course.labelled)
                 course.rounds += 1
-                if head is not None:
-                    ahead = [*audited, *range(place + 1, len(self.messages))]
-                    said = head.answers([self.messages[i].features for i in ahead], self.encoder)
-                    scores[ahead] = [one.score for one in said]
-                    right[ahead] = [
-                        one.fields == fields(self.messages[i].served) for one, i in zip(said, ahead, strict=True)
-                    ]
-                    at = threshold(self.name, scores[audited], right[audited])
+                self._answer(head, [*audited, *range(place + 1, len(self.messages))], scores, right)
+            if head is not None and (learns or len(audited) >= GROWTH * tuned_at):
+                tuned_at, at = len(audited), threshold(self.name, scores[audited], right[audited])
         return course
+
+    def _answer(self, head: LabelHead | None, places: Sequence[int], scores: Floats, right: Bools) -> None:
+        """What the head says of these messages, and whether that is the served teacher's answer."""
+        said = head.answers([self.messages[i].features for i in places], self.encoder) if head is not None else []
+        for place, one in zip(places, said, strict=False):
+            scores[place], right[place] = one.score, one.fields == fields(self.messages[place].served)
 
     def _fitted(self, labelled: Sequence[int]) -> LabelHead | None:
         learnt = [self.messages[i] for i in labelled]
@@ -243,8 +245,8 @@ def streams(data: Path, encoder: Encoder, seed: int) -> Iterator[tuple[Stream, t
     whole = range(len(rows))
     yield stream("none", at_random(rows, 1.0, seed), whole), (LOCUM, POINT, NONE)
     for agrees in AGREES[1:]:
-        yield stream("at random", at_random(rows, agrees, seed), whole), (LOCUM, POINT)
-        yield stream("by intent", by_intent(rows, agrees, encoder), whole), (LOCUM, POINT)
+        yield stream("at random", at_random(rows, agrees, seed), whole), (LOCUM,)
+        yield stream("by intent", by_intent(rows, agrees, encoder), whole), (LOCUM,)
     asked = [i for i, row in enumerate(rows) if row.get("gpt4")]
     yield stream("none, short", [rows[i]["gold"] for i in asked], asked, LAST // 2), (LOCUM,)
     yield stream("gpt-4", [rows[i]["gpt4"] for i in asked], asked, LAST // 2), (LOCUM, POINT)

@@ -23,8 +23,8 @@ from router.backends.batches import (
     MOST_BYTES,
     MOST_REQUESTS,
     TIER,
-    Batch,
     BatchAnswer,
+    BatchState,
     BatchWire,
     answers,
     request_line,
@@ -122,7 +122,7 @@ class BatchedCalls:
                 batch.held[call.name] = held
                 taken.append(queue.popleft())
 
-    async def _handed_over(self, batch: PendingBatch, lines: Path, of: dict[str, str]) -> Batch:
+    async def _handed_over(self, batch: PendingBatch, lines: Path, of: dict[str, str]) -> BatchState:
         held = sum(batch.held.values(), Decimal(0))
         try:
             file = await self.wire.upload(self.backend, await asyncio.to_thread(lines.read_bytes))
@@ -135,7 +135,7 @@ class BatchedCalls:
         self.journal.batch_made(batch, made.batch_id)
         return await self._over(batch, made)
 
-    async def _made(self, batch: PendingBatch, file: str) -> Batch:
+    async def _made(self, batch: PendingBatch, file: str) -> BatchState:
         try:
             return await self.wire.make(self.backend, file, batch.name)
         except UpstreamRefused:
@@ -165,7 +165,7 @@ class BatchedCalls:
                 raise
         await self._over(batch, found)
 
-    async def _over(self, batch: PendingBatch, found: Batch) -> Batch:
+    async def _over(self, batch: PendingBatch, found: BatchState) -> BatchState:
         """Waits for the batch's end, and takes in what came of it."""
         begun, looks, cancelled = time.monotonic(), 0, False
         while not found.is_over:

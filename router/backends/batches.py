@@ -40,7 +40,7 @@ class BatchesMissing(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BatchState:
     """How a batch stands. ``files`` hold what came of it, as far as there is something; ``why`` is what went wrong with
     all of it, ``code`` the provider's word for that."""
 
@@ -96,7 +96,7 @@ class BatchWire:
                 raise BatchesMissing from e
             raise
 
-    async def make(self, backend: Backend, file: str, name: str) -> Batch:
+    async def make(self, backend: Backend, file: str, name: str) -> BatchState:
         """Hands the file over, once. ``name`` is ours, by which it is found again."""
         body = {
             "input_file_id": file,
@@ -106,7 +106,7 @@ class BatchWire:
         }
         return _batch(backend, await self._ask("POST", backend, "/batches", json=body))
 
-    async def look(self, backend: Backend, batch_id: str) -> Batch:
+    async def look(self, backend: Backend, batch_id: str) -> BatchState:
         """How it stands."""
         return _batch(backend, await _again(lambda: self._ask("GET", backend, f"/batches/{batch_id}")))
 
@@ -114,7 +114,7 @@ class BatchWire:
         """Asks for no more of it; what was answered stays to be had, and paid."""
         await self._ask("POST", backend, f"/batches/{batch_id}/cancel")
 
-    async def find(self, backend: Backend, name: str) -> Batch | None:
+    async def find(self, backend: Backend, name: str) -> BatchState | None:
         """The batch that was made by this name; None where the last thousand have none."""
         after = ""
         for _ in range(PAGES):
@@ -238,13 +238,13 @@ def _name(backend: Backend, told: Mapping[str, Any]) -> str:
     return name
 
 
-def _batch(backend: Backend, told: Mapping[str, Any]) -> Batch:
+def _batch(backend: Backend, told: Mapping[str, Any]) -> BatchState:
     counts, errors = told.get("request_counts"), told.get("errors")
     listed = errors.get("data") if isinstance(errors, dict) else None
     first = next((e for e in listed or () if isinstance(e, dict)), {})
     done = counts.get("completed") if isinstance(counts, dict) else 0
     files = tuple(f for key in ("output_file_id", "error_file_id") if isinstance(f := told.get(key), str) and f)
-    return Batch(
+    return BatchState(
         _name(backend, told),
         str(told.get("status")),
         files,
