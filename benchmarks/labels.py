@@ -4,7 +4,7 @@
 
 Banking77's messages come in a drawn order; the served teacher's answer is the intent by people, and nothing is trained
 on it. What is served by the teacher and was not audited is answered again by the label teacher, and a label head
-(router.heads) learns from that alone, in a round at 500 new rows, or a quarter more. Each round's threshold is certified on the
+(router.heads) learns from that alone, in a round at 500 new rows, or a quarter more. Thresholds are certified on the
 audited requests against the served teacher (router.scoring.statistics.thresholds.for_parity, the next 1,000 requests);
 above it the head serves. A fifth is audited until something serves, then 2%, and 1% of what the head would serve is
 explored, as the defaults say.
@@ -177,8 +177,10 @@ class Loop:
 
     def _answer(self, head: LabelHead | None, places: Sequence[int], scores: Floats, right: Bools) -> None:
         """What the head says of these messages, and whether that is the served teacher's answer."""
-        said = head.answers([self.messages[i].features for i in places], self.encoder) if head is not None else []
-        for place, one in zip(places, said, strict=False):
+        if head is None:
+            return
+        said = head.answers([self.messages[i].features for i in places], head.inputs.reader(self.encoder))
+        for place, one in zip(places, said, strict=True):
             scores[place], right[place] = one.score, one.fields == fields(self.messages[place].served)
 
     def _fitted(self, labelled: Sequence[int]) -> LabelHead | None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from distiller.data.rights import ALLOWED
 from distiller.data.rows import DatasetRow, Skip, oddity
 from distiller.data.shingles import normalise
-from distiller.data.turns import Turn, calls_of
+from distiller.data.turns import calls_of
 from router.backends.client import Completion
 from router.contracts.decision import Deferral
 from router.heads.answers import AnswerSet, Fields, fields_of
@@ -127,9 +127,9 @@ class LabelFilter:
         body: dict[str, Any] = {**row.options, "messages": row.messages}
         calls = calls_of(found.message, body)
         kinds = self.policy.log.kinds(row.task)
-        fault = _unfinished(found, calls) or self._unfit(row, found, said, body)
-        if fault is not None:
-            return fault
+        fault = _unfinished(found) or self._unfit(row, found, said, body)
+        if fault is not None or calls is None:
+            return fault or LabelFault.TOOLS
         labelled = replace(
             row,
             answer=said.answer,
@@ -170,10 +170,8 @@ class LabelFilter:
         return LabelFault.WRONG if wrong else None
 
 
-def _unfinished(found: Completion, calls: list[Turn] | None) -> LabelFault | None:
+def _unfinished(found: Completion) -> LabelFault | None:
     finish = finish_of(found.finish_reason)
-    if calls is None:
-        return LabelFault.TOOLS
     if finish == "content_filter":
         return LabelFault.FILTERED
     return None if finish in ("stop", "tool_calls") else LabelFault.CUT
