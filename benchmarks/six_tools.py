@@ -15,12 +15,12 @@ from typing import Any
 
 import orjson
 
-CITIES = ("Oslo", "Rome", "Lima", "Cairo", "Dublin", "Hanoi", "Quito", "Zagreb")
-ROOMS = ("kitchen", "hall", "bedroom", "office", "garage")
-DEVICES = ("lamp", "heater", "fan", "radio")
-LISTS = ("groceries", "work", "travel", "garden")
-COINS = ("EUR", "USD", "NOK", "JPY", "CHF")
-ARTISTS = ("Björk", "Miles Davis", "Sade", "Kraftwerk", "Fela Kuti")
+CITIES = ("Oslo", "Rome", "Lima", "Cairo", "Quito")
+ROOMS = ("kitchen", "hall", "office", "garage")
+DEVICES = ("lamp", "heater", "fan")
+LISTS = ("food", "work", "travel")
+COINS = ("EUR", "USD", "NOK", "CHF")
+ARTISTS = ("Björk", "Sade", "Miles Davis")
 THINGS = (
     "oat milk", "two lemons", "call the plumber", "a new rope", "passport photos", "rye bread", "seed potatoes",
     "print the report", "a bicycle pump", "sun cream", "book the ferry", "paint for the fence", "light bulbs",
@@ -33,18 +33,18 @@ NOTHING = "I can only help with weather, the home, lists, money, music and remin
 Slots = Mapping[str, Any]
 
 
-def _tool(name: str, about: str, **properties: Any) -> dict[str, Any]:
-    parameters = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
-    return {"type": "function", "function": {"name": name, "description": about, "parameters": parameters}}
+def _tool(name: str, **properties: Any) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties, "required": [*properties]}
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
 TOOLS = [
-    _tool("weather", "Weather in a city.", city={"enum": [*CITIES]}, day={"enum": ["today", "tomorrow"]}),
-    _tool("switch", "Switch a device.", device={"enum": [*DEVICES]}, room={"enum": [*ROOMS]}, on={"type": "boolean"}),
-    _tool("exchange_rate", "Rate between currencies.", source={"enum": [*COINS]}, target={"enum": [*COINS]}),
-    _tool("play", "Play music.", artist={"enum": [*ARTISTS]}, shuffle={"type": "boolean"}),
-    _tool("remind", "A reminder in some minutes.", minutes={"type": "integer"}),
-    _tool("note", "Put a text on a list.", list={"enum": [*LISTS]}, text={"type": "string"}),
+    _tool("weather", city={"enum": [*CITIES]}, day={"enum": ["today", "tomorrow"]}),
+    _tool("switch", device={"enum": [*DEVICES]}, room={"enum": [*ROOMS]}, on={"type": "boolean"}),
+    _tool("exchange_rate", source={"enum": [*COINS]}, target={"enum": [*COINS]}),
+    _tool("play", artist={"enum": [*ARTISTS]}, shuffle={"type": "boolean"}),
+    _tool("remind", minutes={"type": "integer"}),
+    _tool("note", list={"enum": [*LISTS]}, text={"type": "string"}),
 ]
 
 

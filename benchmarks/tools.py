@@ -1,9 +1,9 @@
-"""Right calls of tools: a label head, a 135M student before and after training, and who copies the nearest message.
+"""Right calls of tools: label heads, a 135M student before and after training, and who copies the nearest message.
 
-    python benchmarks/tools.py --out benchmarks/results/tools.json [--work FOLDER]
+    OMP_WAIT_POLICY=passive python benchmarks/tools.py --out benchmarks/results/tools.json [--work FOLDER]
 
 The workload is synthetic (``benchmarks/six_tools.py``): six tools and messages that call none. The teacher is simulated
-by the written truth, so its answers are right by construction. Head and student learn from the same messages; an
+by the written truth, so its answers are right by construction. Heads and student learn from the same messages; an
 answer is right where name and arguments are the truth's as JSON values, or where no tool is called and the text is the
 truth's. The student (SmolLM2-135M-Instruct, whose template shows no tools) is trained by the product's own code and
 answers through the embedded engine, held to the tools' schemas.
@@ -38,10 +38,12 @@ from distiller.data.rows import DatasetRow, row_of
 from distiller.evaluation.answers import Asker
 from distiller.evaluation.engine import NAME, serving
 from distiller.evaluation.grading import question
+from distiller.training.loop import read_report
 from distiller.training.run import trained
 from router.contracts.records import Record
 from router.engine.weights import base_student
 from router.heads.answers import TOOL, Fields, fields_of
+from router.heads.fit import fit_heads
 from router.heads.head import LabelHead
 from router.judges.equality import normalised, tool_calls
 from router.judges.judge import Judges
@@ -51,9 +53,12 @@ from router.scoring.text.encoder import Encoder, load_encoder
 from router.scoring.text.features import Features, extract
 from router.settings import Settings
 
-LEARNT, LOOKED_AT = 480, 300
+LEARNT, LOOKED_AT = 240, 150
 FLOOR, CONFIDENCE = 0.95, 0.95
 Floats = npt.NDArray[np.float64]
+SETS = {"seen": 2, "unseen": 3}
+"""Phrasings that were learnt from, and others; with the seed of each."""
+NOTHING_SAID = {"role": "assistant", "content": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,16 @@ def _unit(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
+def by_served_heads(learnt: Sequence[WrittenMessage], asked: Sequence[WrittenMessage], encoder: Encoder) -> Said:
+    """What ``engine: head`` serves: one head for each kind of requests, which all of these are one of."""
+    began = time.perf_counter()
+    heads, _ = fit_heads([body_of(m) for m in learnt], [m.answer for m in learnt], encoder)
+    fitted = time.perf_counter() - began
+    replies = [heads.reply(body_of(m)) for m in asked]
+    answers = [reply.message if reply else NOTHING_SAID for reply in replies]
+    return Said(answers, np.array([reply.score if reply else 0.0 for reply in replies]), fitted)
+
+
 def by_head(learnt: Sequence[WrittenMessage], asked: Sequence[WrittenMessage], encoder: Encoder) -> Said:
     """A head for the tool's name (or the text that calls none), and one for each tool's arguments; their scores
     multiplied, since all must be right."""
@@ -112,11 +127,11 @@ def by_head(learnt: Sequence[WrittenMessage], asked: Sequence[WrittenMessage], e
     new: list[Features] = [extract(body_of(m)) for m in asked]
     answers, scores = [], []
     assert first is not None
-    for one, request in zip(first.answers(new, encoder), new, strict=True):
+    for one, request in zip(first.answers(new, first.inputs.reader(encoder)), new, strict=True):
         told = dict(one.fields)
         head = inner.get(told.get("", ""))
         if head is not None:
-            found = head.answers([request], encoder)[0]
+            found = head.answers([request], head.inputs.reader(encoder))[0]
             answers.append(_message(found.fields))
             scores.append(one.score * found.score)
         else:
@@ -161,18 +176,18 @@ def rows_of(records: Sequence[Record]) -> list[DatasetRow]:
 def trained_student(learnt: Sequence[WrittenMessage], work: Path, epochs: float) -> tuple[Path, float]:
     records = [record(m, n, audited=False) for n, m in enumerate(learnt)]
     dataset = build(records, intents.policy(), work / "dataset", replace(intents.DATASET, near_duplicate=1.0))
-    config = TrainConfig(epochs=epochs, learning_rate=4e-4, batch_size=16, checkpoint_seconds=60.0)
+    config = TrainConfig(epochs=epochs, learning_rate=4e-4, batch_size=8, evaluations=1, checkpoint_seconds=240.0)
     base = base_student(intents.STUDENT, Settings.from_env().cache)
-    report = trained(config, base, dataset, work / "student")
+    out = work / "student"
+    report = read_report(out) if out.exists() else trained(config, base, dataset, out)
     return report.folder, report.seconds
 
 
 def carried(said: Said, right: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """(share carried of one half, how many of all its requests are right), by a threshold of the other half."""
-    half = len(right) // 2
-    found = for_parity(said.scores[:half], None, right[:half], FLOOR, CONFIDENCE)
-    served = said.scores[half:] >= found.route
-    return float(served.mean()), 1 - float((served & ~right[half:]).mean())
+    """(share carried of every second request, how many of all these are right), by a threshold of the others."""
+    found = for_parity(said.scores[::2], None, right[::2], FLOOR, CONFIDENCE)
+    served = said.scores[1::2] >= found.route
+    return float(served.mean()), 1 - float((served & ~right[1::2]).mean())
 
 
 def told(name: str, phrasings: str, said: Said, asked: Sequence[WrittenMessage]) -> Row:
@@ -191,20 +206,33 @@ def measured(work: Path, epochs: float, learnt_rows: int, looked_at: int) -> tup
     learnt = written(learnt_rows, seed=1)
     encoder = load_encoder(Settings.from_env().cache)
     folder, seconds = trained_student(learnt, work, epochs)
-    rows: list[Row] = []
-    for phrasings, seed in (("seen", 2), ("unseen", 3)):
+    found: dict[str, list[tuple[Said, list[WrittenMessage]]]] = {}
+    for phrasings, seed in SETS.items():
         asked = apart(written(2 * looked_at, seed, unseen=phrasings == "unseen"), learnt)[:looked_at]
         truth = Said([m.answer for m in asked], np.ones(len(asked)), 0.0)
         base = base_student(intents.STUDENT, Settings.from_env().cache)
         answerers = {
             "teacher (simulated: the truth)": truth,
             "nearest message": by_nearest(learnt, asked, encoder),
-            "label head": by_head(learnt, asked, encoder),
+            "label head, as served": by_served_heads(learnt, asked, encoder),
+            "label heads, one a tool": by_head(learnt, asked, encoder),
             "135M student, untrained": by_student(base, asked, work / f"base-{phrasings}"),
             "135M student, trained": by_student(folder, asked, work / f"trained-{phrasings}"),
         }
-        rows += [told(name, phrasings, said, asked) for name, said in answerers.items()]
+        for name, said in answerers.items():
+            found.setdefault(name, []).append((said, asked))
+    rows = [told(name, phrasings, *parts[n]) for n, phrasings in enumerate(SETS) for name, parts in found.items()]
+    rows += [told(name, "both", *together(parts)) for name, parts in found.items()]
     return rows, {"learnt_from": len(learnt), "epochs": epochs, "train_seconds": round(seconds)}
+
+
+def together(parts: Sequence[tuple[Said, list[WrittenMessage]]]) -> tuple[Said, list[WrittenMessage]]:
+    """The sets as one, in an order drawn once."""
+    messages = [m for said, _ in parts for m in said.messages]
+    scores, asked = np.concatenate([said.scores for said, _ in parts]), [m for _, some in parts for m in some]
+    order = np.random.default_rng(0).permutation(len(asked)).tolist()
+    seconds = sum(said.seconds for said, _ in parts)
+    return Said([messages[i] for i in order], scores[order], seconds), [asked[i] for i in order]
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -221,7 +249,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--out", type=Path)
     options.add_argument("--work", type=Path, help="kept, so that what was cut off goes on; without it, a fresh one")
-    options.add_argument("--epochs", type=float, default=3.0)
+    options.add_argument("--epochs", type=float, default=1.0)
     options.add_argument("--learnt", type=int, default=LEARNT)
     options.add_argument("--messages", type=int, default=LOOKED_AT)
     args = options.parse_args()

@@ -98,6 +98,7 @@ def run(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> Trai
     config = replace(config, device=place.device)
     tokenizer, method = AutoTokenizer.from_pretrained(student), make(config, student)
     prompts = PromptTemplate(tokenizer)
+    tokenizer.chat_template = prompts.template  # kept with the student: whoever serves it asks it as it learnt
     rows, left_out = method.encode(scan(dataset.train), prompts, config.max_tokens)
     dev, _ = method.encode((r for r in scan(dataset.dev) if r.trainable), prompts, config.max_tokens)
     if not rows:

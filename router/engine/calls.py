@@ -5,8 +5,9 @@ A form is four texts around names and arguments (JSON)::
     opening NAME between ARGUMENTS [then NAME between ARGUMENTS ...] closing
 
 The same form writes what a student is trained on, holds its answers (``router.engine.grammar``) and reads them back
-(``router.engine.call_reader``). Where a template shows no tools, they stand in the system message, calls in answers and
-results in turns of the user's, as the open models of the Hermes family have them.
+(``router.engine.call_reader``). A template that shows no tools gets ``WORDS`` in front: tools stand in the system
+message then, calls in answers and results in turns of the user's, as the open models of the Hermes family have them. A
+trained student keeps that template, so that llama-server and vLLM ask it as it was trained.
 """
 
 from __future__ import annotations
@@ -19,6 +20,48 @@ from typing import Any
 Message = Mapping[str, Any]
 Render = Callable[[Sequence[Message], Sequence[Mapping[str, Any]]], str | None]
 """(messages, tools) -> what a template makes of them; None where it refuses."""
+
+WORDS = r"""
+{%- set kept = namespace(turns=[], said='', results=false, any=false) -%}
+{%- for turn in messages -%}
+  {%- if turn.tool_calls or turn.role == 'tool' -%}{%- set kept.any = true -%}{%- endif -%}
+{%- endfor -%}
+{%- if tools or kept.any -%}
+  {%- if tools -%}
+    {%- set kept.said = 'These functions can be called:\n<tools>' -%}
+    {%- for tool in tools -%}{%- set kept.said = kept.said + '\n' + (tool.function | tojson) -%}{%- endfor -%}
+    {%- set kept.said = kept.said + '\n</tools>\nA call is written so, a block for each, with arguments as JSON:\n' -%}
+    {%- set kept.said = kept.said + '<tool_call>\n{"name": "NAME", "arguments": ARGUMENTS}\n</tool_call>' -%}
+    {%- if messages and messages[0].role == 'system' -%}
+      {%- set kept.said = messages[0].content + '\n\n' + kept.said -%}
+    {%- endif -%}
+    {%- set kept.turns = [{'role': 'system', 'content': kept.said}] -%}
+  {%- endif -%}
+  {%- for turn in messages -%}
+    {%- if turn.role == 'tool' -%}
+      {%- set said = '<tool_response>\n' + turn.content + '\n</tool_response>' -%}
+      {%- set kept.said = kept.said + '\n' + said if kept.results else said -%}
+      {%- set before = kept.turns[:-1] if kept.results else kept.turns -%}
+      {%- set kept.turns = before + [{'role': 'user', 'content': kept.said}] -%}
+    {%- elif turn.tool_calls -%}
+      {%- set kept.said = turn.content or '' -%}
+      {%- for call in turn.tool_calls -%}
+        {%- set given = call.function.arguments -%}
+        {%- set given = given if given is string else given | tojson -%}
+        {%- set kept.said = kept.said + ('\n' if kept.said else '') + '<tool_call>\n{"name": "' + call.function.name -%}
+        {%- set kept.said = kept.said + '", "arguments": ' + given + '}\n</tool_call>' -%}
+      {%- endfor -%}
+      {%- set kept.turns = kept.turns + [{'role': 'assistant', 'content': kept.said}] -%}
+    {%- elif not (tools and loop.first and turn.role == 'system') -%}
+      {%- set kept.turns = kept.turns + [turn] -%}
+    {%- endif -%}
+    {%- set kept.results = turn.role == 'tool' -%}
+  {%- endfor -%}
+  {%- set messages = kept.turns -%}
+{%- endif %}
+"""
+"""What comes in front of a chat template that shows no tools: it tells of them in messages that any template takes, and
+changes nothing where there are none."""
 
 SAID, NAME, OTHER, ID = "locum said", "locum_tool", "locum_other", "lcm000000"
 ARGUMENTS: Mapping[str, str] = {"locum_key": "locum_value"}
@@ -58,14 +101,6 @@ class CallForm:
             raise ValueError("its chat template has one call an answer")
         each = [f"{name}{self.between}{dumped(arguments)}" for name, arguments in calls]
         return f"{said}{self.joint if said else ''}{self.opening}{(self.then or '').join(each)}{self.closing}"
-
-
-HERMES = CallForm(
-    opening='<tool_call>\n{"name": "',
-    between='", "arguments": ',
-    then='}\n</tool_call>\n<tool_call>\n{"name": "',
-    closing="}\n</tool_call>",
-)
 
 
 def dumped(value: Any) -> str:
@@ -108,34 +143,3 @@ def _parted(text: str, name: str) -> tuple[str, str, str] | None:
     opening, found, rest = text.partition(name)
     between, also, closing = rest.partition(dumped(ARGUMENTS))
     return (opening, between, closing) if found and also else None
-
-
-def in_words(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Messages with tools for a template that knows none: role and content alone."""
-    found: list[dict[str, str]] = []
-    for message in messages:
-        role, said = message["role"], message["content"]
-        if role == "assistant" and (calls := message.get("tool_calls")):
-            said = HERMES.written(said, [(c["function"]["name"], c["function"]["arguments"]) for c in calls])
-        elif role == "tool":
-            said = f"<tool_response>\n{said}\n</tool_response>"
-            if found and found[-1]["role"] == "user" and found[-1]["content"].endswith("</tool_response>"):
-                found[-1]["content"] += f"\n{said}"
-                continue
-            role = "user"
-        found.append({"role": role, "content": said})
-    if tools:
-        if not found or found[0]["role"] != "system":
-            found.insert(0, {"role": "system", "content": ""})
-        first = found[0]["content"]
-        found[0]["content"] = f"{first}\n\n{_offer(tools)}" if first else _offer(tools)
-    return found
-
-
-def _offer(tools: Sequence[Mapping[str, Any]]) -> str:
-    listed = "\n".join(dumped(tool.get("function", tool)) for tool in tools)
-    block = HERMES.written("", [("NAME", {})]).replace("{}", "ARGUMENTS")
-    return (
-        f"These functions can be called:\n<tools>\n{listed}\n</tools>\n"
-        f"A call is written so, a block for each, with the function's arguments as JSON:\n{block}"
-    )

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from router.engine.calls import HERMES, CallForm, form_of, in_words, shows_tools
+from router.engine.calls import WORDS, CallForm, form_of, shows_tools
 from router.engine.weights import base_student, is_ready
 from router.errors import BadRequest, EngineError
 
@@ -24,7 +24,8 @@ REFUSALS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError,
 
 
 class PromptTemplate:
-    """Over a Hugging Face ``tokenizer``. It is read once: what is added to it later is not seen.
+    """Over a Hugging Face ``tokenizer``. It is read once: what is added to it later is not seen. Where its own template
+    shows no tools, ``template`` is that one with words for them in front.
 
     Raises:
         EngineError: the tokenizer is none of the ``tokenizers`` library.
@@ -37,6 +38,7 @@ class PromptTemplate:
         if not isinstance(backend, Tokenizer):
             raise EngineError(f"the tokenizer {type(tokenizer).__name__} cannot tell control tokens from text")
         self.tokenizer = tokenizer
+        self.template = tokenizer.chat_template
         self._key = str(secrets.randbelow(10**18))
         found = json.loads(backend.to_str())
         self._controls = _controls(found["added_tokens"], _source(tokenizer))
@@ -46,6 +48,8 @@ class PromptTemplate:
         self._encoder = Tokenizer.from_str(json.dumps(_renamed(found, self._names)))
         ids = ((self._encoder.token_to_id(name), backend.token_to_id(c)) for c, name in self._names.items())
         self._moved = {a: b for a, b in ids if a != b and a is not None and b is not None}
+        if isinstance(self.template, str) and not shows_tools(self._sketched):
+            self.template = WORDS + self.template
 
     def prompt(self, messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> tuple[int, ...]:
         """The tokens of a prompt, up to where its answer begins. Of a message its role, content, calls of tools and
@@ -87,10 +91,7 @@ class PromptTemplate:
 
     @cached_property
     def calls(self) -> CallForm | None:
-        """The form in which calls of tools are written: the template's own, or Hermes's where it shows no tools; None
-        where nobody could read back what it writes."""
-        if not self._shows_tools:
-            return HERMES
+        """The form in which calls of tools are written; None where nobody could read back what the template writes."""
         form = form_of(self._sketched)
         if form is None:
             return None
@@ -99,10 +100,6 @@ class PromptTemplate:
             self._tokens(written), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return form if told == written else None  # else its marks are none that an answer's text shows
-
-    @cached_property
-    def _shows_tools(self) -> bool:
-        return shows_tools(self._sketched)
 
     @property
     def _calling(self) -> CallForm:
@@ -114,19 +111,19 @@ class PromptTemplate:
 
     def _written(self, messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> str:
         """What the template makes of them, with places held for control tokens' names in their texts."""
-        if self.tokenizer.chat_template is None:
+        if self.template is None:
             raise BadRequest("the model has no chat template", param="model")
         kept, listed = [self._kept(m) for m in messages], self._hidden_in(list(tools))
         if listed or any("tool_calls" in m or m["role"] == "tool" for m in kept):
             self._calling  # noqa: B018  (refuses what could not be read)
-            if not self._shows_tools:
-                kept, listed = in_words(kept, listed), []
         return self._applied(kept, listed)
 
     def _applied(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], **more: Any) -> str:
         from jinja2 import TemplateError
 
         options = {"add_generation_prompt": True, **({"tools": list(tools)} if tools else {}), **more}
+        if isinstance(self.template, str):  # of several it is the library that chooses
+            options["chat_template"] = self.template
         try:
             return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
         except (TemplateError, *REFUSALS) as e:

@@ -45,7 +45,8 @@ class EngineTraits:
     means; ``heeds``: fields of a request, None where that is its server's matter; ``gguf``: it serves a file of that
     kind, else a folder; ``prioritises``: it heeds ``priority``; ``literal``: a control token's name in a text is text
     to it, where others let a client end its own turn with it; ``generates``: it is a language model, which a process of
-    its own serves."""
+    its own serves; ``streams_calls``: with tools in a stream it tells of its tokens' probabilities, by which an answer
+    is accepted."""
 
     forms: tuple[FormName, ...]
     heeds: frozenset[str] | None
@@ -53,6 +54,7 @@ class EngineTraits:
     prioritises: bool = False
     literal: bool = False
     generates: bool = True
+    streams_calls: bool = True
 
 
 ENGINES: Mapping[EngineName | None, EngineTraits] = {
@@ -67,6 +69,7 @@ ENGINES: Mapping[EngineName | None, EngineTraits] = {
             "top_k", "typical_p",
         },
         gguf=True,
+        streams_calls=False,
     ),
     "head": EngineTraits(
         ("f32",),

@@ -214,6 +214,8 @@ def lacking(policy: Policy, view: RequestView) -> str | None:
         what = "audio"
     elif unfit.tools and has.has_tools:
         what = "tools"
+    elif view.body.get("tools") and view.body.get("stream") and not ENGINES[policy.student.engine].streams_calls:
+        what = "tools in a stream"
     elif unfit.json_schema and has.wants_schema:
         what = "json_schema"
     elif has.input_tokens > unfit.context_tokens_over:

@@ -18,9 +18,11 @@ from distiller.training.batches import encode
 from router.contracts.logprobs import Position, packed
 from router.contracts.records import Record
 from router.engine.template import PromptTemplate
+from router.engine.weights import base_student
 from router.judges.judge import Judges
 from router.policy.policy import UnfitFor
-from tests.distiller.tiny_student import policy, record, student
+from router.settings import Settings
+from tests.distiller.tiny_student import policy, record
 
 
 def row(answer: str, *tokens: bytes) -> DatasetRow:
@@ -130,12 +132,12 @@ def test_a_teachers_call_that_breaks_its_schema_is_not_trained_on() -> None:
         assert fault(with_tools(bad), judges) is Skip.BREAKS_SCHEMA
 
 
-def test_a_template_whose_calls_nobody_can_read_back_costs_the_rows_with_tools_alone(tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(student(tmp_path))
+def test_a_template_whose_calls_nobody_can_read_back_costs_the_rows_with_tools_alone() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base_student("smollm2-135m-instruct", Settings.from_env().cache))
     found, plain = found_in(with_tools(called("{}"))), found_in(record(2, "a", "b"))
     assert isinstance(found, DatasetRow) and isinstance(plain, DatasetRow)
     assert found.refused_by(PromptTemplate(tokenizer)) is None
-    tokenizer.chat_template += "{{ tools }}"
+    tokenizer.chat_template += "{{ tools }}"  # it shows them, and no calls
     odd = PromptTemplate(tokenizer)
     assert found.refused_by(odd) is Skip.CALL_FORM and plain.refused_by(odd) is None
     assert encode([found, plain], odd, 100)[1] == {Skip.CALL_FORM: 1}

@@ -11,7 +11,7 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from router.engine.call_reader import CallReader
-from router.engine.calls import HERMES, CallForm
+from router.engine.calls import CallForm
 from router.engine.template import PromptTemplate
 from router.engine.weights import base_student
 from router.errors import BadRequest
@@ -48,6 +48,12 @@ FENCED = (
 PYTHONIC = (
     HEAD + "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}({% for k, v in "
     "c.function.arguments.items() %}{{ k }}={{ v | tojson }}{% endfor %}){% endfor %}" + TAIL
+)
+HERMES = CallForm(
+    opening='<tool_call>\n{"name": "',
+    between='", "arguments": ',
+    then='}\n</tool_call>\n<tool_call>\n{"name": "',
+    closing="}\n</tool_call>",
 )
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 ASKED = [{"role": "user", "content": "And in Oslo?"}]
@@ -147,7 +153,9 @@ def test_a_template_without_tools_is_shown_them_in_words() -> None:
     assert "user\n<tool_response>\n4 °C\n</tool_response>\n<tool_response>\nrain\n</tool_response>" in seen
     alone = told(prompts, prompts.prompt(ASKED, [WEATHER]))
     assert alone.startswith("system\nThese functions can be called:") and alone.endswith("assistant\n")
-    assert prompts.calls is HERMES
+    assert prompts.calls == HERMES
+    kept = templated(prompts.template)
+    assert kept.template == prompts.template and kept.prompt(ASKED, [WEATHER]) == prompts.prompt(ASKED, [WEATHER])
 
 
 def test_control_tokens_in_arguments_and_results_are_text() -> None:

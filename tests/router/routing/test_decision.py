@@ -240,6 +240,8 @@ def test_a_field_that_the_engine_would_drop_goes_to_the_teacher(engine: str, fie
         ("embedded", {"n": 3}, TEACHER),
         ("embedded", {"top_k": 5}, TEACHER),
         ("llama-server", {"tools": [TOOL]}, STUDENT),
+        ("llama-server", {"tools": [TOOL], "stream": True}, TEACHER),
+        ("embedded", {"tools": [TOOL], "stream": True}, STUDENT),
         ("llama-server", {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}, TEACHER),
         ("llama-server", {"n": 3}, TEACHER),
         ("llama-server", {"top_k": 5}, STUDENT),
