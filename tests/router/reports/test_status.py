@@ -94,7 +94,7 @@ def test_everything_that_was_recorded_is_told(policy: Path, settings: Settings, 
     assert "teacher alone estimate 0.0200" in text and "lost -0.4925" in text
     assert "wanted 95%" in text and "b-1 2 2 1 55.6% 12.2% to 98.9%" in text
     assert "student, whole answer 250.0 250.0" in text and "overhead 0.8 0.8" in text
-    assert "escalations 1" in text and "is forbidden" in text
+    assert "escalations 1" in text and "this policy never learns" in text
 
 
 def test_what_the_guard_found_is_told_of_the_live_bundle_alone(policy: Path, settings: Settings) -> None:
