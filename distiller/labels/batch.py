@@ -178,7 +178,7 @@ class BatchedCalls:
                 raise UpstreamError(f"a batch of {self.backend.label} does not end; it is looked at in the next round")
             await asyncio.sleep(min(POLL_SECONDS[min(looks, len(POLL_SECONDS) - 1)], max(0.05, self.longest_seconds)))
             looks += 1
-            found = await self.wire.look(self.backend, found.batch_id)
+            found = await self._looked(found)
         for file in found.files:
             answered = self.folder / "answers.jsonl"
             await self.wire.download(self.backend, file, answered)
@@ -189,6 +189,15 @@ class BatchedCalls:
             self.faults.setdefault(call, LabelFault.FAILED if found.status == "failed" else LabelFault.EXPIRED)
         await self._closed(batch)
         return found
+
+    async def _looked(self, before: BatchState) -> BatchState:
+        """How it stands; as before where the provider does not say just now: a day is long."""
+        try:
+            return await self.wire.look(self.backend, before.batch_id)
+        except UpstreamError as e:
+            if not e.passing:
+                raise
+            return before
 
     async def _take(self, batch: PendingBatch, one: BatchAnswer) -> None:
         held = batch.held.pop(one.call, None)

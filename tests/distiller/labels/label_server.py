@@ -16,7 +16,8 @@ EACH_USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110
 class LabelServer(FakeUpstream):
     """``says`` is its answer to a request's last message. Without ``batches`` it has none. A batch ``ends`` once it was
     looked at ``looks`` times; one of more than ``most`` lines fails. ``instead`` makes another line of a batch's
-    answers of what it would be, by the custom id; None: none. ``listing`` is what it says of its model."""
+    answers of what it would be, by the custom id; None: none. ``listing`` is what it says of its model.
+    So many looks at batches as it is ``down`` are answered with a 503."""
 
     def __init__(self) -> None:
         super().__init__("open-weights")
@@ -31,6 +32,7 @@ class LabelServer(FakeUpstream):
         self.instead: Callable[[str, dict[str, Any]], dict[str, Any] | None] = lambda call, line: line
         self.most = 10**9
         self.listing: dict[str, Any] = {}
+        self.down = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "")
@@ -47,6 +49,10 @@ class LabelServer(FakeUpstream):
                 break
         if not self.batches:
             await _send(send, 404, orjson.dumps({"detail": "Not Found"}))
+            return
+        if self.down and scope["method"] == "GET":
+            self.down -= 1
+            await _send(send, 503, orjson.dumps({"error": {"message": "overloaded"}}))
             return
         status, content = self._batches(scope["method"], path.split("/v1", 1)[1], body)
         await _send(send, status, content)

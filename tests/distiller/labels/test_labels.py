@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import yaml
 
@@ -22,7 +24,7 @@ from router.contracts.rounds import label_spending, training_costs
 from router.errors import PolicyError
 from router.policy.policy import Policy, load_policy
 from router.settings import Settings
-from tests.distiller.labels.label_server import LabelServer
+from tests.distiller.labels.label_server import EACH_USAGE, LabelServer
 from tests.distiller.synthesis.fake_teacher import CARDS, PODS, policy_file, record
 from tests.fakes import FakeUpstream, Script, served
 
@@ -350,3 +352,50 @@ def test_a_server_that_says_that_they_may_be_is_named_in_the_ledger(server: Labe
     server.listing = {"distillationPolicy": {"status": "allowed"}}
     _, rows = run(policy_of(tmp_path, server), tmp_path)
     assert {row.source for row in rows} == {f"label teacher at {server.url}/v1, whose distillationPolicy allows it"}
+
+
+def test_lines_of_a_batch_that_are_broken_doubled_or_nobodys_cost_no_other_row(
+    server: LabelServer, tmp_path: Path
+) -> None:
+    body = {"choices": [{"message": {"content": "cards"}, "finish_reason": "stop"}], "usage": EACH_USAGE}
+    other = {"custom_id": "who?", "response": {"status_code": 200, "body": body}, "error": None}
+    odd: dict[str, Any] = {}
+
+    def told(call: str, line: dict[str, Any]) -> dict[str, Any]:
+        odd.setdefault("first", line)
+        wrong = {"status_code": 200, "body": {"error": {"message": "inside a 200"}}}
+        return line | {"response": wrong} if len(server.asked_in_batches) == 2 else line
+
+    server.instead = told
+    policy = policy_of(tmp_path, server, batch=True)
+    usual = server._end
+
+    def end(batch: dict[str, Any], status: str) -> None:
+        usual(batch, status)
+        again = orjson.dumps(odd["first"])
+        server.files[batch["output_file_id"]] += b"\n".join(
+            [b"", b"{broken", b"[]", b"7", orjson.dumps({"custom_id": 3}), again, orjson.dumps(other), b""]
+        )
+
+    server._end = end  # type: ignore[method-assign]
+    report, rows = run(policy, tmp_path)
+    assert report.out == {"the label teacher failed": 1}
+    assert report.rows == report.wanted - 1 == len(rows)
+    assert Decimal(report.cost_usd) > EACH / 2 * report.wanted  # that of which nobody knows counts with what was held
+
+
+def test_a_provider_that_is_down_for_a_while_is_waited_for(server: LabelServer, tmp_path: Path) -> None:
+    server.looks, server.down = 1, 5
+    report, rows = run(policy_of(tmp_path, server, batch=True), tmp_path)
+    assert report.rows == report.wanted == len(rows) and server.down == 0
+
+
+def test_a_batch_that_stalls_is_cancelled_and_what_it_answered_is_kept(server: LabelServer, tmp_path: Path) -> None:
+    import distiller.labels.run as runs
+
+    server.looks = 10**6
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "BatchedCalls", partial(runs.BatchedCalls, longest_seconds=0.2))
+        report, rows = run(policy_of(tmp_path, server, batch=True), tmp_path)
+    assert "cancelled before all was answered" in report.stopped
+    assert report.rows == report.wanted == len(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from distiller.config import Configs
 from distiller.data.files import read
+from distiller.history.imports import LogImport
 from distiller.home import RoundKind
 from distiller.progress import SilentProgress
 from distiller.rounds.material import Material
@@ -90,3 +92,22 @@ def test_a_policy_that_never_learns_says_so_where_it_waits_for_records(server: L
     never = policy.model_copy(update={"distil": policy.distil.model_copy(update={"labels_from": None})})
     kind, why = due(never, Tally(), [])
     assert kind is None and "never learns, since big's own may not be trained on" in why and "labels_from" in why
+
+
+def test_answers_that_were_imported_and_may_not_be_learnt_from_are_answered_again_too(
+    server: LabelServer, tmp_path: Path
+) -> None:
+    policy = policy_of(tmp_path, server)
+    settings = home(tmp_path, policy, log())
+    lines = [
+        {"model": "gpt-5", "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "cards"}]}
+        for text in ("my card was eaten by a machine in rome", "who do i call about a chip that fails")
+    ]
+    file = tmp_path / "log.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    LogImport(policy, settings, SilentProgress()).run([file])
+    assert count(open_readonly(settings), policy).trainable == 52
+    _, material = bought(policy, settings)
+    train = {row.messages[-1]["content"]: row for row in read(material.dataset.train)}
+    mine = [train[line["messages"][0]["content"]] for line in lines if line["messages"][0]["content"] in train]
+    assert mine and all((row.teacher, row.rights) == ("open-weights", "allowed") for row in mine)
