@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -10,11 +10,12 @@ from typing import Any, Self
 
 from distiller.data.rights import ALLOWED
 from distiller.data.rows import DatasetRow, Skip, oddity
-from distiller.data.shingles import normalise
 from distiller.data.turns import calls_of
 from router.backends.client import Completion
 from router.contracts.decision import Deferral
 from router.heads.answers import AnswerSet, Fields, fields_of
+from router.heads.kinds import masked
+from router.judges.equality import bare
 from router.judges.judge import Judges
 from router.judges.pair import Pair, text
 from router.judges.soundness import AnswerSoFar, structural
@@ -65,49 +66,61 @@ _MISSHAPEN = {
 }
 
 
+Kind = tuple[str | None, str]
+Spellings = dict[str, str]
+"""Each value as the served teacher spells it most, by what it says."""
+
+
 @dataclass(slots=True)
 class ClosedAnswers:
     """The answers that the traffic has, by kind of requests (task and system prompt): the values of each field that has
     few. Of kinds with open answers nothing is outside."""
 
-    known: dict[tuple[str | None, str], dict[str, frozenset[str]]] = field(default_factory=dict)
+    known: dict[Kind, dict[str, Spellings]] = field(default_factory=dict)
+    words: dict[Kind, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, rows: Iterable[DatasetRow]) -> Self:
         """From the served teacher's answers."""
-        by_kind: defaultdict[tuple[str | None, str], list[Fields | None]] = defaultdict(list)
+        by_kind: defaultdict[Kind, list[Fields | None]] = defaultdict(list)
         for row in rows:
-            by_kind[_kind(row)].append(_fields(row))
+            by_kind[_kind(row)].append(fields_of(row.said))
         enough = {kind: answers for kind, answers in by_kind.items() if len(answers) >= LEAST_ANSWERS}
-        return cls({kind: closed for kind, answers in enough.items() if (closed := _closed(answers))})
+        closed = {kind: found for kind, answers in enough.items() if (found := _closed(answers))}
+        words = {kind: frozenset(dict(a).get("", "") for a in by_kind[kind] if a is not None) for kind in closed}
+        return cls(closed, words)
 
     def outside(self, row: DatasetRow) -> bool:
-        """Whether the row's answer has a value that its field never has, or lacks such a field."""
-        closed = self.known.get(_kind(row))
-        if closed is None:
-            return False
-        said = dict(_fields(row) or ())
-        return any(said.get(name) not in values for name, values in closed.items())
+        """Whether the row's answer has a value that its field never has, or lacks such a field. Case and what stands
+        around a word make no other value."""
+        said = dict(fields_of(row.said) or ())
+        closed = self.known.get(_kind(row), {})
+        return any(name not in said or bare(said[name]) not in values for name, values in closed.items())
+
+    def spelled(self, row: DatasetRow) -> str:
+        """The row's answer; a label as clients know it, where the label teacher spells it in another way."""
+        labels, said = self.known.get(_kind(row), {}).get(""), row.answer.strip()
+        if labels is None or row.calls or said in self.words[_kind(row)]:
+            return row.answer
+        return labels.get(bare(said), row.answer)
 
 
-def _kind(row: DatasetRow) -> tuple[str | None, str]:
-    return row.task, "\n".join(m["content"] for m in row.messages if m["role"] == "system")
+def _kind(row: DatasetRow) -> Kind:
+    return row.task, masked("\n".join(m["content"] for m in row.messages if m["role"] == "system"))
 
 
-def _fields(row: DatasetRow) -> Fields | None:
-    """Case and what stands around a word make no other value."""
-    found = fields_of(row.conversation[-1])
-    return None if found is None else tuple((name, normalise(value)) for name, value in found)
-
-
-def _closed(answers: list[Fields | None]) -> dict[str, frozenset[str]]:
-    """Fields that every answer has and whose values are few, by name."""
-    names = set.intersection(*(set(dict(fields or ())) for fields in answers))
+def _closed(answers: list[Fields | None]) -> dict[str, Spellings]:
+    """Fields that nearly every answer has and whose values are few, by name."""
+    told = [dict(fields or ()) for fields in answers]
+    times = Counter(name for one in told for name in one)
     found = {}
-    for name in names:
-        values = AnswerSet.of(((name, dict(fields)[name]),) for fields in answers if fields is not None)
+    for name in (name for name, n in times.items() if n >= (1 - MOST_UNSEEN) * len(answers)):
+        values = AnswerSet.of(((name, bare(one[name])),) if name in one else None for one in told)
         if values.unseen <= MOST_UNSEEN:
-            found[name] = frozenset(value for fields, _ in values.times for _, value in fields)
+            spellings: Spellings = {}
+            for value, _ in Counter(one[name] for one in told if name in one).most_common():
+                spellings.setdefault(bare(value), value)
+            found[name] = spellings
     return found
 
 
@@ -142,7 +155,7 @@ class LabelFilter:
             top_logprobs="",
             rationale=redact("\n\n".join(filter(None, (thoughts_of(found.message), said.rationale))), kinds),
         )
-        return self._untrue(labelled, body) or labelled
+        return self._untrue(labelled, body) or replace(labelled, answer=self.closed.spelled(labelled))
 
     def _unfit(
         self, row: DatasetRow, found: Completion, said: AnswerParts, body: Mapping[str, Any]

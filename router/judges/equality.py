@@ -82,11 +82,12 @@ def tool_calls(pair: Pair) -> Verdict:
 
 
 def same_text(pair: Pair) -> bool:
-    wanted = _normal(text(pair.teacher))
-    return bool(wanted) and _normal(text(pair.student)) == wanted
+    wanted = bare(text(pair.teacher))
+    return bool(wanted) and bare(text(pair.student)) == wanted
 
 
-def _normal(value: str) -> str:
+def bare(value: str) -> str:
+    """A text without case, code fences, and what stands around it."""
     return " ".join(_unfenced(value).casefold().split()).strip(_AROUND)
 
 
