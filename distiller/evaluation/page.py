@@ -187,8 +187,8 @@ def _labels(found: Values | None) -> str:
     words = (
         f"{found['teacher']} answered {found['rows']:,} of {found['wanted']:,} prompts so that they are learnt from, "
         f"for {found['cost_usd']} USD. How often it says what {found['served']} said, by the policy's judge, on "
-        "prompts that were trained on (audited ones are never sent): a student that learns from it will not agree with "
-        f"{found['served']} much more often. Bars hold 95%."
+        "prompts that were trained on (audited ones are never sent). Errors that are drawn a student averages out; "
+        "what the label teacher never gets right it does not learn. Bars hold 95%."
     )
     out = _table(["left out", ""], [[why, f"{n:,}"] for why, n in found["out"].items()]) if found["out"] else ""
     drawn = intervals(lines, _floor(line.limits[1] for line in lines), 1.0) if lines else ""

@@ -1,5 +1,5 @@
-"""How far the label teacher says what the served teacher said, by slice: no student that learns from the one can be as
-good as the other more often than that."""
+"""How far the label teacher says what the served teacher said, by slice. Errors that are drawn a student averages out;
+where the one always differs from the other, it caps what learns from it."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class LabelReport:
             whole = self.agreement[0]
             said += (
                 f"; it agrees with {self.served} in {whole['share']:.1%} ({whole['low']:.1%} to {whole['high']:.1%} by "
-                f"{whole['n']}), which no student that learns from it will pass by much"
+                f"{whole['n']}); what it never gets right no student learns from it"
             )
         if self.out:
             said += "; left out: " + ", ".join(f"{why} {n}" for why, n in self.out.items())
