@@ -125,7 +125,7 @@ class BatchedCalls:
     async def _handed_over(self, batch: PendingBatch, lines: Path, of: dict[str, str]) -> BatchState:
         held = sum(batch.held.values(), Decimal(0))
         try:
-            file = await self.wire.upload(self.backend, await asyncio.to_thread(lines.read_bytes))
+            file = await self.wire.upload(self.backend, await asyncio.to_thread(_taken, lines))
         except BaseException:
             await self.purse.settle(held, Decimal(0))
             raise
@@ -228,6 +228,13 @@ class BatchedCalls:
         """Nothing more comes of it, and what it still holds was not paid."""
         await self.purse.settle(Decimal(0), -sum(batch.held.values(), Decimal(0)))
         self.journal.batch_over(batch)
+
+
+def _taken(lines: Path) -> bytes:
+    """What is in the file, which goes: it holds what users wrote."""
+    content = lines.read_bytes()
+    lines.unlink()
+    return content
 
 
 def _fault(one: BatchAnswer) -> LabelFault:

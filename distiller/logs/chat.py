@@ -110,7 +110,7 @@ def call_of(source: Source, facts: Mapping[str, Any], body: Mapping[str, Any], a
         user=text(first(facts, USERS)) or text(body.get("user")),
         conversation=text(first(facts, SESSIONS)),
         task=text(first(facts, ("task",))) or text(metadata.get("task")),
-        rights=told_rights(facts, metadata, mapping(answer), mapping(facts.get("model_info"))),
+        rights=told_rights(facts, mapping(answer), mapping(facts.get("model_info")), metadata=metadata),
     )
 
 

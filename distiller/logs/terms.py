@@ -22,16 +22,17 @@ FLAGS = ("is_trainable_text", "distillable", "is_distillable")
 """OpenRouter's word on a model: true or false, null where it does not know."""
 POLICIES = ("distillationPolicy", "distillation_policy", "training_rights")
 """NanoGPT's (an object with a ``status``), and ours."""
+NOTHING: Mapping[str, Any] = {}
 _WORDS = {
     "allowed": Rights.ALLOWED, "true": Rights.ALLOWED, "disallowed": Rights.FORBIDDEN, "forbidden": Rights.FORBIDDEN,
     "false": Rights.FORBIDDEN,
 }  # fmt: skip
 
 
-def told_rights(*places: Mapping[str, Any]) -> tuple[Rights, str] | None:
+def told_rights(*places: Mapping[str, Any], metadata: Mapping[str, Any] = NOTHING) -> tuple[Rights, str] | None:
     """(what a log itself says of an answer's rights, by which field); None where it says nothing. Of several words the
-    strictest counts."""
-    found = []
+    strictest counts. ``metadata`` its clients write: by that nothing is allowed."""
+    found = [told] if metadata and (told := told_rights(metadata)) and told[0] is Rights.FORBIDDEN else []
     for place in places:
         for name in (*FLAGS, *POLICIES):
             said = place.get(name)

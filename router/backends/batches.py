@@ -14,7 +14,7 @@ import orjson
 
 from router.backends.base import Backend, Reply
 from router.backends.client import Completion, completion
-from router.backends.faults import bound, fault
+from router.backends.faults import bound, fault, without_secrets
 from router.backends.inband_errors import raise_error_in
 from router.backends.openai import CONNECT_SECONDS, FAILURES, credentials, named_failure, proxy_to
 from router.errors import UpstreamError, UpstreamRefused, UpstreamUnusable
@@ -249,6 +249,6 @@ def _batch(backend: Backend, told: Mapping[str, Any]) -> BatchState:
         str(told.get("status")),
         files,
         done if isinstance(done, int) else 0,
-        str(first.get("message") or ""),
+        without_secrets(backend, str(first.get("message") or "").encode()).decode("utf-8", "replace"),
         str(first.get("code") or ""),
     )

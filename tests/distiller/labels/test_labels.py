@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -26,7 +26,7 @@ from router.policy.policy import Policy, load_policy
 from router.settings import Settings
 from tests.distiller.labels.label_server import EACH_USAGE, LabelServer
 from tests.distiller.synthesis.fake_teacher import CARDS, PODS, policy_file, record
-from tests.fakes import FakeUpstream, Script, served
+from tests.fakes import NO_ENV, FakeUpstream, Script, served
 
 EACH = Decimal("0.00013")
 """What one call costs: 100 tokens in at 1 USD a million, 10 out at 3; in a batch half of it."""
@@ -70,13 +70,15 @@ def unlabelled(policy: Policy, folder: Path, records: list[Record]) -> list[Data
     return [row for row in read(built.train) if row.rights == "wanted"]
 
 
-def run(policy: Policy, folder: Path, records: list[Record] | None = None) -> tuple[LabelReport, list[DatasetRow]]:
+def run(
+    policy: Policy, folder: Path, records: list[Record] | None = None, env: Mapping[str, str] = NO_ENV
+) -> tuple[LabelReport, list[DatasetRow]]:
     """A round's labels, and what is trained on by them."""
     settings, out = Settings(home=folder / "home", cache=folder / "cache"), folder / "round"
     out.mkdir(exist_ok=True)
     records = log() if records is None else records
     wanted = unlabelled(policy, folder, records)
-    report = label(policy, settings, {}, wanted, out, encoder=lambda: None, tell=SilentProgress())
+    report = label(policy, settings, env, wanted, out, encoder=lambda: None, tell=SilentProgress())
     labels = labelled_rows(out)
     built = build(records, policy, folder / "with", labelled=lambda row: labels.get(row.request_id, row))
     return report, read(built.train)
@@ -399,3 +401,22 @@ def test_a_batch_that_stalls_is_cancelled_and_what_it_answered_is_kept(server: L
         report, rows = run(policy_of(tmp_path, server, batch=True), tmp_path)
     assert "cancelled before all was answered" in report.stopped
     assert report.rows == report.wanted == len(rows)
+
+
+def test_a_batch_that_fails_says_why_without_the_key_and_leaves_no_prompt_behind(
+    server: LabelServer, tmp_path: Path
+) -> None:
+    key = "sk-label-0123456789abcdef"
+
+    def end(batch: dict[str, Any], status: str) -> None:
+        batch["status"] = "failed"
+        batch["errors"] = {"data": [{"code": "invalid", "message": f"no access with {key}, ask ann@example.org"}]}
+
+    server._end = end  # type: ignore[method-assign]
+    policy = policy_of(tmp_path, server, batch=True, api_key_env="LABEL_KEY")
+    report, rows = run(policy, tmp_path, env={"LABEL_KEY": key})
+    assert rows == [] and Decimal(report.cost_usd) == 0
+    assert report.stopped.startswith("open-weights failed a batch: no access with [SECRET]")
+    assert "ann@" not in report.stopped
+    kept = [path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert not any(key.encode() in content or b"bank card" in content for content in kept)

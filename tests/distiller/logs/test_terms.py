@@ -49,9 +49,10 @@ def test_what_a_log_says_of_rights_is_read_and_its_strictest_word_counts(
     assert told_rights(said) == told
 
 
+@pytest.mark.parametrize("allowed", [True, False])
 @pytest.mark.parametrize("place", ["", "metadata", "response", "model_info"])
-def test_wherever_in_a_line_it_stands(place: str) -> None:
-    flag = {"is_trainable_text": True}
+def test_wherever_in_a_line_it_stands_but_clients_can_only_forbid(place: str, allowed: bool) -> None:
+    flag = {"is_trainable_text": allowed}
     response = {"choices": [{"message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}]}
     line: dict[str, Any] = {
         "model": "qwen/qwen3",
@@ -61,7 +62,9 @@ def test_wherever_in_a_line_it_stands(place: str) -> None:
     if place:
         line[place] = {**line.get(place, {}), **flag}
     found = read({**line, **({} if place else flag)})
-    assert isinstance(found, LoggedCall) and found.rights == (ALLOWED, "is_trainable_text")
+    assert isinstance(found, LoggedCall)
+    told = (ALLOWED if allowed else FORBIDDEN, "is_trainable_text")
+    assert found.rights == (None if allowed and place == "metadata" else told)
 
 
 def test_a_flag_does_not_lift_what_a_provider_s_terms_forbid() -> None:
