@@ -29,8 +29,9 @@ from router.scoring.text.features import FEATURES_VERSION
 from router.served.catalog import Catalog
 from router.wire.body import json_object, model_of
 from router.wire.ceiling import Dearest
+from router.wire.estimates import usage_or
 from router.wire.threads import LARGE_BYTES, aside
-from router.wire.usage import usage_in, usage_or
+from router.wire.usage import usage_in
 
 PATH = "/v1/embeddings"
 

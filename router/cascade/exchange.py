@@ -38,13 +38,13 @@ from router.routing.lengths import AloneCost
 from router.scoring.text.features import FEATURES_VERSION, Features
 from router.store.base import Store
 from router.wire.chat import ChatRequest, Headers
-from router.wire.usage import ToldUsage, unless_free, usage_or
+from router.wire.estimates import estimated_usage, said_in, unless_free, usage_or
+from router.wire.usage import ToldUsage
 
 CLIENT_LEFT = 499
 """The status recorded where the client was gone before its answer (nginx's convention)."""
 
 
-_SAID = frozenset({"content", "tool_calls", "reasoning_content", "refusal"})
 _CAUSES = (
     (BudgetSpent, Fallback.BUDGET),
     (CircuitOpen, Fallback.CIRCUIT_OPEN),
@@ -61,29 +61,14 @@ def fallback_cause(error: UpstreamError | UpstreamRefused) -> Fallback:
     return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), Fallback.SERVER_ERROR)
 
 
-def estimated_usage(input_tokens: int, message: Mapping[str, Any], seen_tokens: int = 0) -> Usage:
-    """Token counts where the backend gave none: as many as were seen one by one, else four bytes a token."""
-    text = "".join(str(value) for name, value in message.items() if value and name in _SAID)
-    output = seen_tokens or -(-len(text.encode()) // 4)
-    return Usage(input_tokens=input_tokens, output_tokens=output, estimated=True)
-
-
-def _said(message: Mapping[str, Any]) -> str:
-    """All of an answer that its model wrote, a call's arguments among it."""
-    texts = [message.get(name) for name in ("content", "reasoning_content", "refusal")]
-    for call in message.get("tool_calls") or ():
-        inside = call.get("function") or call.get("custom") or {}
-        texts += [inside.get("arguments"), inside.get("input")]
-    return "".join(text for text in texts if isinstance(text, str))
-
-
 @dataclass(slots=True)
 class Exchange:
     """The state of one request while it is served. ``live`` is what it began with, whatever is swapped in.
     ``committed``: the answer has begun to leave, so its tier is settled and nothing can be taken back;
     ``sent``: in how many parts so far; ``ended``: the last of a stream has left, or is about to. ``held``: the money
-    for the answer that is asked for, of those before it ``booked_usd`` are booked; ``owed``: what backends must get
-    back of earlier answers; ``received``: bytes of answers, whoever got them."""
+    for the answer that is asked for, of those before it ``booked_usd`` are booked; ``expected_tokens``: as long as one
+    is taken for that never came; ``owed``: what backends must get back of earlier answers; ``received``: bytes of
+    answers, whoever got them."""
 
     chat: ChatRequest
     policy: Policy
@@ -106,6 +91,7 @@ class Exchange:
     acceptance: float | None = None
     held: Reservation | None = None
     booked_usd: Decimal = Decimal(0)
+    expected_tokens: int = 0
     owed: Debts = field(default_factory=Debts)
     received: int = 0
 
@@ -140,19 +126,31 @@ class Exchange:
         cut: bool = False,
         temperature: float | None = None,
         beyond: int = 0,
+        others: Sequence[Mapping[str, Any]] = (),
+        unsaid: int = 0,
     ) -> Answer:
         """Costs one backend's answer, drawn by a ``temperature`` that the client did not say, or None. What it did not
         tell of its usage is estimated from the texts; a ``model`` or a ``finish_reason`` that is no string says
         nothing. ``broken``: something is missing, so it counts as one that has no end; ``cut``: it was cut off, so
         that what it told of its usage is of its beginning; ``beyond``: tokens told of that ended it, which count for
-        none of its on any engine."""
-        seen = signals.tokens if signals and signals.complete else 0
+        none of its on any engine; ``others``: what its further choices say, ``unsaid``: how many are paid for that had
+        said nothing yet when it was cut off."""
+        seen = signals.tokens if signals and signals.complete and not others else 0
+        said = [said_in(choice) for choice in (message, *others)]
+
+        def guessed() -> Usage:
+            usage = estimated_usage(self.features.input_tokens, said, seen)
+            if not unsaid:
+                return usage
+            longest = max(estimated_usage(0, [text]).output_tokens for text in said) or self.expected_tokens
+            return replace(usage, output_tokens=usage.output_tokens + unsaid * longest)
+
         used = usage_or(
             unless_free(usage) if backend.has_own_price else usage,
-            lambda: estimated_usage(self.features.input_tokens, message, seen),
+            guessed,
             asked_tier=self.chat.body.get("service_tier"),
             cut=cut,
-            said=_said(message),
+            said="".join(said),
         )
         several = (self.chat.body.get("n") or 1) != 1
         if not several and (own := without_end(used.output_tokens, seen, beyond)) != used.output_tokens:

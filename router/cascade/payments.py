@@ -34,7 +34,7 @@ class Payments:
     @contextmanager
     def paying(self, exchange: Exchange, backend: Backend) -> Iterator[None]:
         """Around asking a backend; only for a teacher money is held. Raises BudgetSpent on entering."""
-        exchange.waited.lost = 0
+        exchange.waited.lost, exchange.expected_tokens = 0, self._expected(exchange)
         if backend.tier is Tier.TEACHER:
             exchange.held = self._till.hold(backend, exchange.chat.dearest)
         known, unpaid = len(exchange.answers), False
@@ -45,7 +45,7 @@ class Payments:
             raise
         finally:
             if exchange.tier is Tier.TEACHER and len(exchange.answers) > known:
-                self._till.usual_tokens.add(exchange.answers[0].usage.output_tokens)
+                self._till.usual_tokens.add(exchange.answers[0].usage.output_tokens / exchange.chat.dearest.choices)
             lost = exchange.waited.lost + (len(exchange.answers) == known and not unpaid)
             for _ in range(lost):
                 exchange.answers.append(self.lost(exchange, backend, AnswerKind.DISCARDED))
@@ -69,10 +69,16 @@ class Payments:
 
     def lost(self, exchange: Exchange, backend: Backend, kind: AnswerKind) -> Answer:
         """What stands for an answer that may be paid and never came: an input of this length, an output of the
-        expected one, else of the usual one."""
-        tokens = exchange.decision.teacher_tokens or self._till.usual_tokens.value or USUAL_TOKENS
-        usage = Usage(input_tokens=exchange.features.input_tokens, output_tokens=int(tokens), estimated=True)
+        expected one, as often as it was asked for."""
+        tokens = exchange.chat.dearest.choices * self._expected(exchange)
+        usage = Usage(input_tokens=exchange.features.input_tokens, output_tokens=tokens, estimated=True)
         answer = exchange.answered(
             backend, kind, message={}, finish_reason=None, usage=ToldUsage(usage), model=None, seconds=exchange.elapsed
         )
         return replace(answer, message=None)
+
+    def _expected(self, exchange: Exchange) -> int:
+        """How many tokens one choice is taken for that never came: as long as the teacher's is expected to be, else as
+        is usual, but no more than was asked for."""
+        tokens = exchange.decision.teacher_tokens or self._till.usual_tokens.value or USUAL_TOKENS
+        return exchange.chat.dearest.at_most(int(tokens))

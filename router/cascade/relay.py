@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import orjson
-
 from router.backends.base import Backend, Reply, WaitingTime
 from router.backends.client import NOTHING, BackendClient
 from router.backends.events import EventStream
 from router.backends.history import is_openai, knows_max_tokens, normalised, own_call_ids
-from router.backends.inband_errors import error_in, failure
 from router.cascade.exchange import Exchange
+from router.cascade.replies import parsed
 from router.contracts.decision import Tier
 from router.contracts.logprobs import within_answer
 from router.contracts.records import Answer, AnswerKind, Signals
@@ -145,9 +143,10 @@ async def ask_whole(
 def _read(
     exchange: Exchange, backend: Backend, kind: AnswerKind, reply: Reply, *, wish: Mapping[str, Any], began: float
 ) -> WholeAnswer:
-    found, readable, strict = _parsed(backend, reply.body)
+    found, readable, strict = parsed(backend, reply.body)
     terms = AnswerTerms.of(exchange.chat.body, backend.label)
-    found["choices"], more = found["choices"][: terms.choices], len(found["choices"]) > terms.choices
+    surplus = [assembled({**choice, "logprobs": None}) for choice in found["choices"][terms.choices :]]
+    found["choices"], more = found["choices"][: terms.choices], bool(surplus)
     entries = entries_of(found["choices"][0]) if kind is AnswerKind.SERVED and _recorded(exchange, backend) else None
     said = [assembled({**choice, "logprobs": None}) for choice in found["choices"]]
     hold = exchange.policy.accept.hold_tokens
@@ -178,6 +177,7 @@ def _read(
         top_logprobs=entries or None,
         broken=not whole,
         temperature=wish.get("temperature"),
+        others=[choice.message for choice in (*said[1:], *surplus)],
     )
     return WholeAnswer(answer, content, list(reply.headers), choices)
 
@@ -195,27 +195,6 @@ def _seen(backend: Backend, choice: dict[str, Any], said: Assembly, hold: int) -
         own = told[: len(told) - seen.beyond]
         seen.signals = of_answer(own, seen.text, tokens_of(choice, min(hold, len(own))), hold)
     return seen
-
-
-def _parsed(backend: Backend, content: bytes) -> tuple[dict[str, Any], bool, bool]:
-    """(a whole answer, whether all that it says could be read, and by any parser). Raises UpstreamError and
-    UpstreamRefused."""
-    try:
-        found, readable, strict = _loaded(content)
-        if (error := error_in(found)) is not None:
-            raise failure(backend, error)
-        if found["choices"] and all(isinstance(choice["message"], dict) for choice in found["choices"]):
-            return dict(found), readable, strict
-    except (ValueError, LookupError, TypeError) as e:
-        raise UpstreamError(f"{backend.label} answered something that is no chat completion") from e
-    raise UpstreamError(f"{backend.label} answered something that is no chat completion")
-
-
-def _loaded(content: bytes) -> tuple[Any, bool, bool]:
-    try:
-        return orjson.loads(content), True, True
-    except orjson.JSONDecodeError:
-        return *loads(content), False
 
 
 def shown(found: dict[str, Any], backend: Backend, *, logprobs: bool) -> dict[str, Any]:
@@ -292,7 +271,9 @@ class Relay:
 
     def rest(self) -> bytes:
         """What a stream lacks that has ended well."""
-        return b"" if self._done or self._repair is None else self._ending() + END
+        lacking = b"" if self._done or self._repair is None else self._ending() + END
+        self._done = True
+        return lacking
 
     def _passed(self, event: bytes) -> bytes:
         if self.unreadable:
@@ -382,13 +363,16 @@ class Relay:
     def answer(self, kind: AnswerKind, first_token_seconds: float | None = None) -> Answer:
         """What has come so far as an answer; its usage is estimated where the stream was cut short."""
         found, self._booked = self.collected, True
+        others = self._repair.others if self._repair is not None else []
+        ended = self._done or self.over or (self._repair is None and found.finish_reason is not None)
+        begun = sum(choice.tokens > 0 for choice in (found, *others))
         return self._exchange.answered(
             self._backend,
             kind,
             message=found.message,
             finish_reason=found.finish_reason,
             usage=found.usage,
-            cut=found.outgrown or (found.finish_reason is None and not self._done),
+            cut=found.outgrown or not ended,
             model=found.model,
             seconds=time.perf_counter() - self._began,
             first_token_seconds=first_token_seconds,
@@ -397,4 +381,6 @@ class Relay:
             top_logprobs=found.entries or None,
             broken=not found.whole or found.finish_reason is None,
             temperature=self._temperature,
+            others=[choice.message for choice in others],
+            unsaid=0 if ended else max(0, self._exchange.chat.dearest.choices - begun),
         )

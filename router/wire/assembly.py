@@ -124,8 +124,12 @@ class Assembly:
         pieces = self._said(said, whole=said is not delta) if said else []
         if pieces:
             self.tokens += tokens or 1
-            self.outgrown = not self._counted
+            self.outgrow()
         return pieces
+
+    def outgrow(self) -> None:
+        """Notes that more was said than what told its usage can know of."""
+        self.outgrown = not self._counted
 
     def go_on(self, choice: Mapping[str, Any]) -> None:
         """Takes a choice that has but a text for its content, as most chunks have."""
@@ -205,7 +209,8 @@ class Assembly:
                 self._more[key] = known if isinstance(known, list) else []
                 self._more[key] += value
             elif isinstance(value, dict) and isinstance(known, dict):
-                known.update(value)
+                more = {name: known[name] + text for name, text in value.items() if _goes_on(name, text, known)}
+                known.update(value | more)
             else:
                 self._more[key] = dict(value) if isinstance(value, dict) else value
 
@@ -274,6 +279,11 @@ class BlockOrder:
             return []
         self._told = True
         return [Piece("call", self._call.text, self._call)]
+
+
+def _goes_on(name: str, text: Any, known: Mapping[str, Any]) -> bool:
+    """Whether a field of an object is a further piece of what was said aloud."""
+    return name == "transcript" and isinstance(text, str) and isinstance(known.get(name), str)
 
 
 def assembled(choice: Mapping[str, Any]) -> Assembly:

@@ -34,6 +34,8 @@ OUTPUT_TOKENS = 16_384
 LIMITS = ("max_completion_tokens", "max_tokens")
 SEARCHES = 10
 """How often a model that may search the web does at most, for one answer."""
+MOST_CHOICES = 128
+"""That are booked of a request of which nobody knows how many it got: OpenAI gives no more."""
 LONGEST_NUMBER = 32
 """Characters of a number that a client wrote as a text."""
 
@@ -51,6 +53,15 @@ class Dearest:
         self._odd = max((_count(value) for value in limits if type(value) is not int), default=0)
         self._tier, self._searches = _tier(body), _searches(body)
         self._choices = max(1, _count(body.get("n")), _count(body.get("best_of")))
+
+    @property
+    def choices(self) -> int:
+        """How many answers it can get: one, unless it asks for more."""
+        return min(self._choices, MOST_CHOICES)
+
+    def at_most(self, tokens: int) -> int:
+        """So many tokens of one answer, or as many as it may have."""
+        return tokens if self._asked is None or self._odd else min(tokens, self._asked)
 
     def measure(self) -> int:
         """The tokens of its input at most."""

@@ -72,6 +72,11 @@ class Repair:
         """Whether each choice that was asked for has ended."""
         return all((known := self._choices.get(n)) and known.ended for n in range(self._terms.choices))
 
+    @property
+    def others(self) -> list[Assembly]:
+        """What choices beside the first have said."""
+        return [known.assembly for known in self._choices.values() if known.assembly is not self._first]
+
     def take(self, chunk: dict[str, Any]) -> bool:
         """Takes a chunk, and tells it anew where that must be (changes ``chunk``). Whether it did."""
         if (choice := self._goes_on(chunk)) is not None:
@@ -155,7 +160,8 @@ class Repair:
         if known is None:
             known = self._choices[at] = _Choice(Assembly(choice=at) if at else self._first)
         assembly, told = known.assembly, choice.get("finish_reason")
-        pieces = assembly.add_choice(choice)
+        if (pieces := assembly.add_choice(choice)) and at:
+            self._first.outgrow()
         known.older = known.older or (self._terms.older and _calls_function(piece_of(choice)))
         finish = None if told is None else self._terms.finish(told, bool(assembly.calls), older=known.older)
         if finish is not None:

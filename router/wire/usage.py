@@ -2,16 +2,15 @@
 
 Counts are read once, before anything of an answer is changed. What stands outside OpenAI's total of a kind (xAI's and
 Gemini's thoughts, what Anthropic's cache served) is put into it, by the total where one is told. A count that is none
-(negative, no number, beyond what any model reads) counts as not told; what is not told is for whoever asks to guess.
+(negative, no number, beyond what any model reads) counts as not told; what is not told ``router.wire.estimates`` makes
+of the texts.
 """
 
 from __future__ import annotations
 
 import math
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -23,15 +22,10 @@ MOST_THOUGHT_TOKENS = 2**20
 """A total with room for more than that beside the answer counts something else, or nothing at all."""
 MOST_USD = Decimal(10_000)
 """More than that no answer has cost."""
-MOST_CHARACTERS = 32
-"""More than that a token of ordinary text has on no average. Words have four to six; the longest of any vocabulary have
-some forty, and none of another script as many as Latin. Runs of one character and coded files are longer: they are
-left out."""
 LONGEST_NUMBER = 32
 """Characters of a number that is told as a text, and of a tier's name."""
 TICKS = Decimal(10**10)
 """Of a dollar, xAI's."""
-USUAL_TIERS = frozenset({"auto", "default", "standard", "standard_only", "on_demand"})
 USUAL_REGIONS = frozenset({"global", "not_available"})
 
 USAGE_SO_FAR = "locum_usage_so_far"
@@ -45,9 +39,6 @@ _CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens"
 _WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens", "cache_creation_tokens")
 _BY_TIME = ("cache_creation", "cache_creation_token_details")
 _SEARCHES = ("web_search_requests", "num_search_queries", "num_sources_used")
-_NO_WORDS = re.compile(r"(.)\1{3,}|data:[\w.+/-]+;base64,[\w+/=-]+", re.DOTALL)
-_LETTERS = re.compile(r"[\w+/=-]+")
-PIECE_CHARS, OVERLAP_CHARS = 65_536, 256
 _BILLS = ("cost", "total_cost", "estimated_cost")
 
 
@@ -62,43 +53,6 @@ class ToldUsage:
     @property
     def whole(self) -> bool:
         return not self.lacks_input and not self.lacks_output
-
-
-def usage_or(
-    told: ToldUsage | None,
-    guessed: Callable[[], Usage],
-    *,
-    asked_tier: object = None,
-    cut: bool = False,
-    said: str = "",
-) -> Usage:
-    """What was told; what was not as ``guessed``. Where an answer was ``cut`` off what it told is of its beginning.
-    Fewer tokens than what was ``said`` can be are not believed, nor that nothing was read for it. ``asked_tier`` was
-    served where nothing says which one was."""
-    usage = told.usage if told is not None else guessed()
-    belied = told is not None and exceeds(said, usage.output_tokens)
-    if told is not None and (cut or belied or not told.whole) and usage.billed_usd is None:
-        guess, more = guessed(), usage.output_tokens
-        if cut or belied or told.lacks_output:
-            more = max(more, guess.output_tokens)
-        read = guess.input_tokens if told.lacks_input or (belied and not usage.input_tokens) else usage.input_tokens
-        if (read, more) != (usage.input_tokens, usage.output_tokens):
-            usage = replace(usage, input_tokens=read, output_tokens=more, estimated=True)
-    if usage.service_tier is None and asked_tier is not None and (tier := _name(asked_tier)) not in USUAL_TIERS:
-        usage = replace(usage, service_tier=tier)
-    if usage.service_tier in USUAL_TIERS:
-        usage = replace(usage, service_tier=None)
-    return usage
-
-
-def unless_free(told: ToldUsage | None) -> ToldUsage | None:
-    """The same without a bill of nothing, which is not believed of a model that has a price. None where it told no
-    more."""
-    if told is None or told.usage.billed_usd != 0:
-        return told
-    if told.lacks_input and told.lacks_output:
-        return None
-    return replace(told, usage=replace(told.usage, billed_usd=None))
 
 
 def told_in(answer: Any) -> dict[str, Any] | None:
@@ -165,8 +119,8 @@ def read_usage(told: Mapping[str, Any], tier: object = None) -> ToldUsage | None
         input_image_tokens=count(inside.get("image_tokens")) or 0,
         output_image_tokens=count(outside.get("image_tokens")) or 0,
         searches=_searches(told, inside),
-        search_size=_name(told.get("search_context_size")),
-        service_tier=_tier(told) or _name(tier),
+        search_size=name_of(told.get("search_context_size")),
+        service_tier=_tier(told) or name_of(tier),
         region=_region(told),
         billed_usd=billed,
     )
@@ -179,30 +133,6 @@ def merged(before: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, Any
     if before is None:
         return told
     return before | told if _tokens(told) >= _tokens(before) else told | before
-
-
-def exceeds(said: str, tokens: int) -> bool:
-    """Whether a text is longer than any tokenizer's so many tokens."""
-    least = MOST_CHARACTERS * (tokens + 1)
-    return len(said) >= least and _are_words(said, least)
-
-
-def _are_words(said: str, least: int) -> bool:
-    """Whether that many characters stand there beside runs of one of them and files, each of which counts for one. It
-    is looked at piece by piece, since each look holds the interpreter, and no further than need be."""
-    found = at = 0
-    while found < least and at < len(said):
-        end = at + PIECE_CHARS
-        if (run := _NO_WORDS.search(said, at, end)) is not None:
-            found, at = found + run.start() - at + 1, run.end()
-            is_file = said.startswith("data:", run.start())
-            while is_file and at == end and (more := _LETTERS.match(said, at, end := end + PIECE_CHARS)):
-                at = more.end()
-        else:
-            behind = end - OVERLAP_CHARS if end < len(said) else len(said)
-            found, at = found + behind - at, behind
-            time.sleep(0)  # lets the event loop in
-    return found >= least
 
 
 def count(value: Any) -> int | None:
@@ -256,11 +186,11 @@ def _searches(told: Mapping[str, Any], inside: Mapping[str, Any]) -> int:
 
 def _tier(told: Mapping[str, Any]) -> str | None:
     """Anthropic tells a fast mode apart from its tiers."""
-    return "fast" if told.get("speed") == "fast" else _name(told.get("service_tier"))
+    return "fast" if told.get("speed") == "fast" else name_of(told.get("service_tier"))
 
 
 def _region(told: Mapping[str, Any]) -> str | None:
-    region = _name(told.get("inference_geo"))
+    region = name_of(told.get("inference_geo"))
     return None if region in USUAL_REGIONS else region
 
 
@@ -297,7 +227,7 @@ def _most(*counts: int | None) -> int:
     return max((found for found in counts if found is not None), default=0)
 
 
-def _name(value: Any) -> str | None:
+def name_of(value: Any) -> str | None:
     return value.lower() if isinstance(value, str) and 0 < len(value) <= LONGEST_NUMBER else None
 
 

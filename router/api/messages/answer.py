@@ -11,7 +11,8 @@ import orjson
 from router.contracts.records import Usage
 from router.scoring.text.features import extract
 from router.wire.assembly import assembled
-from router.wire.usage import usage_in, usage_or
+from router.wire.estimates import usage_or
+from router.wire.usage import usage_in
 
 INVALID_JSON = "INVALID_JSON"
 """The key under which a tool's arguments go that are no JSON object, as Anthropic advises for streamed ones."""

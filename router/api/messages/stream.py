@@ -11,9 +11,9 @@ from router.contracts.records import Usage
 from router.wire.assembly import Assembly, BlockOrder, Piece
 from router.wire.calls import Call, number
 from router.wire.chat import IN_OWN_WORDS
+from router.wire.estimates import usage_or
 from router.wire.json_text import dumps
 from router.wire.sse import DONE, parse, payload, piece_of
-from router.wire.usage import usage_or
 
 Key = tuple[str, Call | None]
 """What a block holds: ``text``, ``thinking``, ``redacted`` (thinking), or ``call`` and which of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,59 @@ def test_a_bill_of_nothing_gives_way_to_the_policy_s_own_price(tmp_path: Path) -
         httpx.post(f"{proxy.url}/v1/chat/completions", json=ASKED, headers=TEACHER, timeout=DEADLINE_SECONDS)
         record = only_record(proxy)
         assert record.cost_usd == Decimal("0.00103") and not record.answers[0].usage.estimated
+
+
+SAID = "word " * 800  # a thousand tokens
+
+
+def choices(part: str, count: int) -> list[dict[str, Any]]:
+    return [{"index": n, part: {"role": "assistant", "content": SAID}, "finish_reason": None} for n in range(count)]
+
+
+def events(*chunks: Any) -> bytes:
+    return b"".join(b"data: " + orjson.dumps({"id": "c", "model": "m", **chunk}) + b"\n\n" for chunk in chunks)
+
+
+@pytest.mark.parametrize("n", [3, 20])
+def test_several_whole_answers_without_usage_are_booked_each(tmp_path: Path, n: int) -> None:
+    with world(tmp_path) as proxy:
+        told = [choice | {"finish_reason": "stop"} for choice in choices("message", n)]
+        proxy.teacher.always(raw=orjson.dumps({"choices": told}))
+        httpx.post(f"{proxy.url}/v1/chat/completions", json={**ASKED, "n": n}, headers=TEACHER, timeout=30)
+        used = only_record(proxy).answers[0].usage
+        assert (used.output_tokens, used.estimated) == (n * 1000, True)
+
+
+@pytest.mark.parametrize("begun", [50, 3, 1, 0])
+def test_of_several_answers_that_were_left_each_is_booked_that_may_be_paid(tmp_path: Path, begun: int) -> None:
+    with world(tmp_path) as proxy:
+        never = threading.Event()
+        first = {"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}]}
+        said = events(first, *({"choices": [choice]} for choice in choices("delta", begun)))
+        proxy.teacher.always(raw=said, then=(never, b""))
+        try:
+            leave(proxy, {**ASKED, "n": 50, "stream": True}, TEACHER, after_bytes=True)
+            used = only_record(proxy).answers[0].usage
+        finally:
+            never.set()
+        assert used.estimated and used.output_tokens >= 50 * (500 if begun == 0 else 1000)
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_several_answers_of_which_none_came_are_booked_each_within_their_limit(tmp_path: Path, limit: int) -> None:
+    with world(tmp_path) as proxy:
+        proxy.teacher.always(hang=True)
+        body = {**ASKED, "n": 50} | ({"max_tokens": limit} if limit else {})
+        leave(proxy, body, TEACHER, after_bytes=False)
+        assert only_record(proxy).answers[0].usage.output_tokens == 50 * (limit or 500)
+
+
+def test_the_usual_length_is_that_of_one_answer(tmp_path: Path) -> None:
+    with world(tmp_path) as proxy:
+        usage = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
+        proxy.teacher.always(usage=usage)
+        httpx.post(f"{proxy.url}/v1/chat/completions", json={**ASKED, "n": 50}, headers=TEACHER, timeout=30)
+        proxy.teacher.always(hang=True)
+        leave(proxy, ASKED, TEACHER, after_bytes=False)
+        until(lambda: len(proxy.records()) == 2)
+        assert proxy.records()[1].answers[0].usage.output_tokens == 10

@@ -13,17 +13,8 @@ from router.contracts.prices import Price
 from router.contracts.records import Usage
 from router.pricing import cost_usd
 from router.wire.assembly import Assembly
-from router.wire.usage import (
-    MOST_TOKENS,
-    ToldUsage,
-    count,
-    exceeds,
-    read_usage,
-    told_in,
-    unless_free,
-    usage_in,
-    usage_or,
-)
+from router.wire.estimates import exceeds, unless_free, usage_or
+from router.wire.usage import MOST_TOKENS, ToldUsage, count, read_usage, told_in, usage_in
 
 PRICE = Price.model_validate(
     {
