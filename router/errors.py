@@ -103,6 +103,8 @@ class UpstreamRefused(LocumError):
 
     status = 400
     type = "invalid_request_error"
+    usage: Mapping[str, Any] | None = None
+    """What it told of tokens and money all the same."""
 
     def __init__(
         self, message: str, *, reply_status: int, reply_body: bytes, reply_headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -176,6 +178,8 @@ class UpstreamError(LocumError):
     type = "upstream_error"
     code = "upstream_error"
     passing = True
+    usage: Mapping[str, Any] | None = None
+    """What the backend told of tokens and money all the same."""
     words: dict[str, Any] | None = None
     """An ``error`` in OpenAI's shape, told instead of our own: where the wire knows that the client may see it."""
 

@@ -29,7 +29,7 @@ from router.scoring.text.features import FEATURES_VERSION
 from router.served.catalog import Catalog
 from router.wire.body import json_object, model_of
 from router.wire.ceiling import Dearest
-from router.wire.estimates import usage_or
+from router.wire.estimates import BYTES_PER_TOKEN, usage_or
 from router.wire.threads import LARGE_BYTES, aside
 from router.wire.usage import usage_in
 
@@ -139,12 +139,21 @@ def _read(backend: Backend, body: Mapping[str, Any], answer: bytes) -> tuple[dic
 
 def _usage(body: Mapping[str, Any], found: Mapping[str, Any]) -> Usage:
     """The tokens that the answer counts, else four bytes of input each. Nothing is said."""
-    used = usage_or(usage_in(found), partial(_guess, body), asked_tier=body.get("service_tier"))
+    usage = found.get("usage")
+    told = usage_in({**found, "usage": {"completion_tokens": 0, **usage}} if isinstance(usage, dict) else found)
+    guess, asked = _guess(body), body["input"]
+    used = usage_or(
+        told,
+        lambda: guess,
+        asked_tier=body.get("service_tier"),
+        asked_tokens=guess.input_tokens,
+        asked=lambda: asked if isinstance(asked, str) else "\n".join(one for one in asked if isinstance(one, str)),
+    )
     return replace(used, output_tokens=0)
 
 
 def _guess(body: Mapping[str, Any]) -> Usage:
-    return Usage(input_tokens=len(orjson.dumps(body["input"])) // 4, estimated=True)
+    return Usage(input_tokens=-(-len(orjson.dumps(body["input"])) // BYTES_PER_TOKEN), estimated=True)
 
 
 def _record(arrived: Arrival, body: Mapping[str, Any], cascade: Cascade, created_at: float) -> Record:

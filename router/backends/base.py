@@ -83,17 +83,18 @@ class Reply:
 
 class WaitingTime:
     """Sums the time that one request spent waiting for upstreams, in seconds; ``lost``: attempts that failed, were
-    made again, and may be paid all the same. ``size``: bytes of the request as it came, which tell whether writing it
-    may hold others up.
+    made again, and may be paid all the same; ``told``: what others of them told of tokens and money. ``size``: bytes of
+    the request as it came, which tell whether writing it may hold others up.
 
     A context manager around each wait; not re-entrant, since one request waits for one thing at a time.
     """
 
-    __slots__ = ("_since", "lost", "seconds", "size")
+    __slots__ = ("_since", "lost", "seconds", "size", "told")
 
     def __init__(self, size: int = 0) -> None:
         self.seconds = 0.0
         self.lost = 0
+        self.told: list[Mapping[str, Any]] = []
         self.size = size
         self._since = 0.0
 

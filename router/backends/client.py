@@ -173,7 +173,10 @@ class BackendClient:
                         raise
                     await self._moment(backend, error, attempt, most, waited)
                     attempt += 1
-                    waited.lost += not surely_unpaid(error)
+                    if error.usage:
+                        waited.told.append(error.usage)
+                    else:
+                        waited.lost += not surely_unpaid(error)
         if spelling is not known:
             self._learned(backend, spelling)
         self._unusable.discard(backend.name)

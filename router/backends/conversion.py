@@ -14,6 +14,7 @@ from router.wire.assembly import Assembly
 from router.wire.calls import number
 from router.wire.json_text import BOM, dumps, loads
 from router.wire.sse import chunks, encode, ends
+from router.wire.usage import told_in
 
 _IS_STREAM = re.compile(rb"\s*(?:data|event|id|retry)?:")
 
@@ -30,13 +31,16 @@ def streamed(backend: Backend, content: bytes) -> bytes:
         UpstreamError: it is neither, or more than is ever said.
     """
     bound(backend, content)
+    found = None
     try:
         found, _ = loads(content)
         if error_in(found) is not None:
             return encode(found)
         return _events(found)
     except (UpstreamError, ValueError, TypeError, LookupError, AttributeError) as e:
-        raise UpstreamError(f"{backend.label} answered something that is no chat completion") from e
+        error = UpstreamError(f"{backend.label} answered something that is no chat completion")
+        error.usage = told_in(found)
+        raise error from e
 
 
 def _events(answer: dict[str, Any]) -> bytes:

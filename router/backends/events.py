@@ -17,6 +17,7 @@ from router.errors import UpstreamError
 from router.wire.json_text import BOM
 from router.wire.sse import COMMENT, Cutter, chunks, ends, named, payload, read, says_something, split, work
 from router.wire.threads import LARGE_BYTES, aside
+from router.wire.usage import merged, told_in
 
 LONGEST_EVENT_BYTES = 32 * 2**20
 """What one event may hold, and what may come before the first word: pictures come as one event of many megabytes."""
@@ -36,13 +37,14 @@ class EventStream:
     """``failed`` is told of each failure after ``begin``. An event that tells an error is never given out: it is
     raised once those before it were read."""
 
-    __slots__ = ("_backend", "_cutter", "_error", "_failed", "_first", "_stream", "_until", "done")
+    __slots__ = ("_backend", "_cutter", "_error", "_failed", "_first", "_stream", "_until", "_usage", "done")
 
     def __init__(self, backend: Backend, stream: Stream, failed: Callable[[], None]) -> None:
         self.done = False
         self._backend, self._stream, self._failed, self._cutter = backend, stream, failed, Cutter()
         self._first = b""
         self._error: Told | None = None
+        self._usage: dict[str, Any] | None = None
         self._until = 0.0
 
     @property
@@ -60,10 +62,13 @@ class EventStream:
         size = 0
         events = await self._opening()
         while not any(map(says_something, found := await _chunks(events))):
+            self._count(found)
             if self._error is not None:
-                raise failure(self._backend, self._error)
+                raise failure(self._backend, self._error, self._usage)
             if not events or ends(events):
-                raise UpstreamError(f"{self._backend.label} ended its stream before it said anything")
+                error = UpstreamError(f"{self._backend.label} ended its stream before it said anything")
+                error.usage = self._usage
+                raise error
             if found or len(events) <= LARGE_PIECE_BYTES:  # so many comments need no place
                 held.append(events)
             if (size := size + len(events)) > LONGEST_EVENT_BYTES:
@@ -83,7 +88,7 @@ class EventStream:
             try:
                 events = await self._next()
                 if self._error is not None and not events:
-                    raise broken_off(self._backend, self._error)
+                    raise broken_off(self._backend, self._error, self._usage)
             except UpstreamError:
                 self._failed()
                 raise
@@ -154,13 +159,20 @@ class EventStream:
         if _all_chunks(events) and b"event:" not in events and b"rror:" not in events and not suspicious(events):
             return events
         before: list[bytes] = []
-        for event in split(events):
+        for event in (all_events := split(events)):
             is_comment = event.startswith(COMMENT) and b"\n" not in event[:-2]
             if not is_comment and (error := _error_of(event)) is not None:
                 self._error = error
+                self._count(chunks(b"".join(all_events[len(before) :]))[0])
                 break
             before.append(event)
         return b"".join(before)
+
+    def _count(self, found: list[dict[str, Any]]) -> None:
+        """Notes what is told of tokens where no answer is."""
+        for chunk in found:
+            if (told := told_in(chunk)) is not None:
+                self._usage = merged(self._usage, told)
 
 
 async def _chunks(events: bytes) -> list[dict[str, Any]]:

@@ -223,7 +223,9 @@ def _bounded(seconds: float) -> float:
 
 def surely_unpaid(error: UpstreamError | UpstreamRefused) -> bool:
     """Whether a call that failed so cannot have cost anything: it was never sent, or turned away by its status, which
-    litellm's exceptions have."""
+    litellm's exceptions have, and tells of no tokens."""
+    if error.usage:
+        return False
     if isinstance(error, UpstreamRefused | UpstreamRateLimited):
         return True
     cause = error.__cause__

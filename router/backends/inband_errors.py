@@ -18,6 +18,7 @@ from router.store.redaction import redact
 from router.wire.finish import finish_of
 from router.wire.json_text import loads
 from router.wire.sse import piece_of
+from router.wire.usage import told_in
 
 Told = dict[str, str | int | None]
 """An error in OpenAI's shape: ``message``, ``type``, ``param`` and ``code``."""
@@ -67,7 +68,7 @@ def raise_error_in(backend: Backend, content: bytes) -> None:
     except ValueError:
         return  # whether that is an answer, others say
     if (error := error_in(found)) is not None:
-        raise failure(backend, error)
+        raise failure(backend, error, told_in(found))
 
 
 def suspicious(content: bytes) -> bool:
@@ -106,20 +107,25 @@ def told(error: Any) -> Told:
     return {"message": _words(message), "type": kind, "param": param, "code": next(codes, None)}
 
 
-def failure(backend: Backend, error: Told) -> UpstreamError | UpstreamRefused:
-    """Whose fault an error is that came instead of an answer, as if its status had been told where it belongs."""
-    return fault(backend, status_of(error), orjson.dumps({"error": error}), {})
+def failure(backend: Backend, error: Told, usage: Mapping[str, Any] | None) -> UpstreamError | UpstreamRefused:
+    """Whose fault an error is that came instead of an answer, as if its status had been told where it belongs;
+    ``usage`` was told with it."""
+    found = fault(backend, status_of(error), orjson.dumps({"error": error}), {})
+    found.usage = usage
+    return found
 
 
-def broken_off(backend: Backend, error: Told) -> UpstreamBrokeOff:
+def broken_off(backend: Backend, error: Told, usage: Mapping[str, Any] | None) -> UpstreamBrokeOff:
     """The same in the middle of an answer: the words are the client's to read where the account is not at fault."""
-    found = failure(backend, error)
+    found = failure(backend, error, usage)
     words = (
         found.body()
         if isinstance(found, UpstreamUnusable)
         else orjson.loads(without_secrets(backend, orjson.dumps({"error": error})))
     )
-    return UpstreamBrokeOff(f"{backend.label} broke off its answer with an error", words["error"])
+    broken = UpstreamBrokeOff(f"{backend.label} broke off its answer with an error", words["error"])
+    broken.usage = usage
+    return broken
 
 
 def status_of(error: Told) -> int:

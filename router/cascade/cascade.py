@@ -281,6 +281,9 @@ class Cascade:
             self._routing.answered(exchange.chat, relay.collected.message)
             exchange.ended = True
             await sink.end(held + relay.rest())
+        except UpstreamError as error:
+            relay.broke(error)
+            raise
         finally:
             await events.close()
             await self._booked(exchange, relay, first)
@@ -361,8 +364,8 @@ class Cascade:
         except UpstreamError as error:
             if tier is Tier.STUDENT or surely_unpaid(error):
                 raise
-            return self.payments.lost(exchange, backend, AnswerKind.AUDITED)
-        return self.payments.with_lost(whole.answer, exchange, backend, waited.lost)
+            return self.payments.lost(exchange, backend, AnswerKind.AUDITED, error.usage)
+        return self.payments.with_lost(whole.answer, exchange, backend, waited)
 
 
 def _noted(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from router.backends.base import Backend, WaitingTime
@@ -38,7 +39,7 @@ from router.routing.lengths import AloneCost
 from router.scoring.text.features import FEATURES_VERSION, Features
 from router.store.base import Store
 from router.wire.chat import ChatRequest, Headers
-from router.wire.estimates import estimated_usage, said_in, unless_free, usage_or
+from router.wire.estimates import asked_in, estimated_usage, said_in, unless_free, usage_or
 from router.wire.usage import ToldUsage
 
 CLIENT_LEFT = 499
@@ -151,6 +152,8 @@ class Exchange:
             asked_tier=self.chat.body.get("service_tier"),
             cut=cut,
             said="".join(said),
+            asked_tokens=self.features.input_tokens,
+            asked=partial(asked_in, self.chat.body),
         )
         several = (self.chat.body.get("n") or 1) != 1
         if not several and (own := without_end(used.output_tokens, seen, beyond)) != used.output_tokens:

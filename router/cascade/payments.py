@@ -8,18 +8,19 @@ said of the answer, else as much as is expected. So it is with a student's, whos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
-from router.backends.base import Backend
+from router.backends.base import Backend, WaitingTime
 from router.backends.faults import surely_unpaid
 from router.cascade.exchange import Exchange
 from router.contracts.decision import Tier
 from router.contracts.records import Answer, AnswerKind, Usage
 from router.errors import UpstreamError, UpstreamRefused
 from router.routing.budget import Till, teacher_usd
-from router.wire.usage import ToldUsage
+from router.wire.usage import ToldUsage, read_usage
 
 USUAL_TOKENS = 500
 """How long a teacher's answer is taken for that never came, as long as none has come."""
@@ -34,7 +35,8 @@ class Payments:
     @contextmanager
     def paying(self, exchange: Exchange, backend: Backend) -> Iterator[None]:
         """Around asking a backend; only for a teacher money is held. Raises BudgetSpent on entering."""
-        exchange.waited.lost, exchange.expected_tokens = 0, self._expected(exchange)
+        waited, exchange.expected_tokens = exchange.waited, self._expected(exchange)
+        waited.lost, waited.told = 0, []
         if backend.tier is Tier.TEACHER:
             exchange.held = self._till.hold(backend, exchange.chat.dearest)
         known, unpaid = len(exchange.answers), False
@@ -42,13 +44,16 @@ class Payments:
             yield
         except (UpstreamError, UpstreamRefused) as error:
             unpaid = surely_unpaid(error)
+            if error.usage and len(exchange.answers) == known:
+                waited.told.append(error.usage)
+                unpaid = True  # but for what it told
             raise
         finally:
             if exchange.tier is Tier.TEACHER and len(exchange.answers) > known:
                 self._till.usual_tokens.add(exchange.answers[0].usage.output_tokens / exchange.chat.dearest.choices)
-            lost = exchange.waited.lost + (len(exchange.answers) == known and not unpaid)
-            for _ in range(lost):
-                exchange.answers.append(self.lost(exchange, backend, AnswerKind.DISCARDED))
+            lost = waited.lost + (len(exchange.answers) == known and not unpaid)
+            for told in (*waited.told, *[None] * lost):
+                exchange.answers.append(self.lost(exchange, backend, AnswerKind.DISCARDED, told))
             self.settle(exchange)
 
     def settle(self, exchange: Exchange) -> None:
@@ -60,20 +65,25 @@ class Payments:
             self._till.budget.book(usd - exchange.booked_usd)
         exchange.held, exchange.booked_usd = None, usd
 
-    def with_lost(self, answer: Answer, exchange: Exchange, backend: Backend, lost: int) -> Answer:
-        """An answer that counts what so many attempts before it cost that may be paid and gave none."""
-        if not lost:
+    def with_lost(self, answer: Answer, exchange: Exchange, backend: Backend, waited: WaitingTime) -> Answer:
+        """An answer that counts what the attempts before it cost that may be paid and gave none."""
+        attempts = (*waited.told, *[None] * waited.lost)
+        if not attempts:
             return answer
-        usd = answer.cost_usd + lost * self.lost(exchange, backend, answer.kind).cost_usd
+        lost = (self.lost(exchange, backend, answer.kind, told).cost_usd for told in attempts)
+        usd = sum(lost, answer.cost_usd)
         return replace(answer, cost_usd=usd, usage=replace(answer.usage, estimated=True))
 
-    def lost(self, exchange: Exchange, backend: Backend, kind: AnswerKind) -> Answer:
-        """What stands for an answer that may be paid and never came: an input of this length, an output of the
-        expected one, as often as it was asked for."""
+    def lost(
+        self, exchange: Exchange, backend: Backend, kind: AnswerKind, told: Mapping[str, Any] | None = None
+    ) -> Answer:
+        """What stands for an answer that may be paid and never came: what was ``told`` of it, else an input of this
+        length and an output of the expected one, as often as it was asked for."""
         tokens = exchange.chat.dearest.choices * self._expected(exchange)
         usage = Usage(input_tokens=exchange.features.input_tokens, output_tokens=tokens, estimated=True)
+        found = (read_usage(told) if told is not None else None) or ToldUsage(usage)
         answer = exchange.answered(
-            backend, kind, message={}, finish_reason=None, usage=ToldUsage(usage), model=None, seconds=exchange.elapsed
+            backend, kind, message={}, finish_reason=None, usage=found, model=None, seconds=exchange.elapsed
         )
         return replace(answer, message=None)
 

@@ -275,6 +275,12 @@ class Relay:
         self._done = True
         return lacking
 
+    def broke(self, error: UpstreamError) -> None:
+        """Takes what was told of tokens and money with the error that broke the stream off."""
+        if error.usage:
+            self.collected.note({"usage": error.usage})
+            self._done = True
+
     def _passed(self, event: bytes) -> bytes:
         if self.unreadable:
             return b""

@@ -10,20 +10,24 @@ from router.backends.base import Backend
 from router.backends.inband_errors import error_in, failure
 from router.errors import UpstreamError
 from router.wire.json_text import loads
+from router.wire.usage import told_in
 
 
 def parsed(backend: Backend, content: bytes) -> tuple[dict[str, Any], bool, bool]:
     """(a whole answer, whether all that it says could be read, and by any parser). Raises UpstreamError and
     UpstreamRefused."""
+    found, cause = None, None
     try:
         found, readable, strict = _loaded(content)
         if (error := error_in(found)) is not None:
-            raise failure(backend, error)
+            raise failure(backend, error, told_in(found))
         if found["choices"] and all(isinstance(choice["message"], dict) for choice in found["choices"]):
             return dict(found), readable, strict
     except (ValueError, LookupError, TypeError) as e:
-        raise UpstreamError(f"{backend.label} answered something that is no chat completion") from e
-    raise UpstreamError(f"{backend.label} answered something that is no chat completion")
+        cause = e
+    none = UpstreamError(f"{backend.label} answered something that is no chat completion")
+    none.usage = told_in(found)
+    raise none from cause
 
 
 def _loaded(content: bytes) -> tuple[Any, bool, bool]:

@@ -13,7 +13,7 @@ from router.contracts.logprobs import MOST_BEYOND, within_answer
 from router.wire.calls import Call, Calls, number
 from router.wire.finish import finish_of
 from router.wire.sse import entries_of, logprobs_of, piece_of
-from router.wire.usage import TELL_USAGE, ToldUsage, merged, read_usage, told_in
+from router.wire.usage import TELL_USAGE, ToldUsage, merged, read_usage, tells_end, told_in
 
 Kind = Literal["reasoning", "text", "refusal", "call"]
 
@@ -217,7 +217,8 @@ class Assembly:
     def _count(self, told: Any) -> None:
         if isinstance(told, dict) and told:
             self.usage_told = merged(self.usage_told, told)
-            self.outgrown, self._counted = False, True
+            if tells_end(told):
+                self.outgrown, self._counted = False, True
 
 
 class BlockOrder:

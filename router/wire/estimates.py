@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from router.contracts.records import Usage
+from router.wire.json_text import dumps
 from router.wire.usage import ToldUsage, name_of
 
 BYTES_PER_TOKEN = 4
@@ -19,6 +20,8 @@ MOST_CHARACTERS = 32
 """More than that a token of ordinary text has on no average. Words have four to six; the longest of any vocabulary have
 some forty, and none of another script as many as Latin. Runs of one character and coded files are longer: they are
 left out."""
+LEAST_SHARE = MOST_CHARACTERS // BYTES_PER_TOKEN
+"""How many times more tokens must be expected of a text for it to be looked at whether it can have so few."""
 USUAL_TIERS = frozenset({"auto", "default", "standard", "standard_only", "on_demand"})
 _NO_WORDS = re.compile(r"(.)\1{3,}|data:[\w.+/-]+;base64,[\w+/=-]+", re.DOTALL)
 _LETTERS = re.compile(r"[\w+/=-]+")
@@ -42,6 +45,14 @@ def said_in(message: Mapping[str, Any]) -> str:
     return "".join([max(thoughts, key=len, default=""), *texts])
 
 
+def asked_in(body: Mapping[str, Any]) -> str:
+    """The texts that a model surely reads for a request."""
+    texts = [text for message in _list(body.get("messages")) for text in _texts(_dict(message).get("content"))]
+    if body.get("tools") and body.get("tool_choice") != "none":
+        texts.append(dumps(body["tools"]).decode())
+    return "\n".join(texts)
+
+
 def estimated_usage(input_tokens: int, said: Sequence[str], seen_tokens: int = 0) -> Usage:
     """Of an answer's choices, each of which ``said`` something: as many tokens as were seen one by one, else four bytes
     each."""
@@ -56,19 +67,19 @@ def usage_or(
     asked_tier: object = None,
     cut: bool = False,
     said: str = "",
+    asked_tokens: int = 0,
+    asked: Callable[[], str] = str,
 ) -> Usage:
     """What was told; what was not as ``guessed``. Where an answer was ``cut`` off what it told is of its beginning.
-    Fewer tokens than what was ``said`` can be are not believed, nor that nothing was read for it. ``asked_tier`` was
-    served where nothing says which one was."""
+    Fewer tokens are not believed than what was ``said`` can be, nor than what was ``asked``, of which some
+    ``asked_tokens`` are expected. ``asked_tier`` was served where nothing says which one was."""
     usage = told.usage if told is not None else guessed()
-    belied = told is not None and exceeds(said, usage.output_tokens)
-    if told is not None and (cut or belied or not told.whole) and usage.billed_usd is None:
-        guess, more = guessed(), usage.output_tokens
-        if cut or belied or told.lacks_output:
-            more = max(more, guess.output_tokens)
-        read = guess.input_tokens if told.lacks_input or (belied and not usage.input_tokens) else usage.input_tokens
-        if (read, more) != (usage.input_tokens, usage.output_tokens):
-            usage = replace(usage, input_tokens=read, output_tokens=more, estimated=True)
+    if told is not None and usage.billed_usd is None:
+        few = usage.output_tokens < told.total or exceeds(said, usage.output_tokens)
+        read = usage.input_tokens
+        unread = told.lacks_input or (asked_tokens > LEAST_SHARE * (read + 1) and exceeds(asked(), read))
+        if cut or few or unread or told.lacks_output:
+            usage = _mended(told, guessed(), unread=unread, unsaid=cut or few or told.lacks_output)
     if usage.service_tier is None and asked_tier is not None and (tier := name_of(asked_tier)) not in USUAL_TIERS:
         usage = replace(usage, service_tier=tier)
     if usage.service_tier in USUAL_TIERS:
@@ -76,18 +87,36 @@ def usage_or(
     return usage
 
 
+def _mended(told: ToldUsage, guess: Usage, *, unread: bool, unsaid: bool) -> Usage:
+    """What was told, with what is guessed of the rest, where that is more. Of a total alone what the prompt leaves is
+    the answer's."""
+    usage = told.usage
+    read, said = usage.input_tokens, usage.output_tokens
+    if told.total:
+        read = min(guess.input_tokens, told.total)
+        said = max(told.total - read, guess.output_tokens if told.total < guess.output_tokens else 0)
+    else:
+        read = max(read, guess.input_tokens) if unread else read
+        said = max(said, guess.output_tokens) if unsaid else said
+    if (read, said) == (usage.input_tokens, usage.output_tokens):
+        return usage
+    return replace(usage, input_tokens=read, output_tokens=said, estimated=True)
+
+
 def unless_free(told: ToldUsage | None) -> ToldUsage | None:
     """The same without a bill of nothing, which is not believed of a model that has a price. None where it told no
     more."""
     if told is None or told.usage.billed_usd != 0:
         return told
-    if told.lacks_input and told.lacks_output:
+    if told.lacks_input and told.lacks_output and not told.total:
         return None
     return replace(told, usage=replace(told.usage, billed_usd=None))
 
 
 def exceeds(said: str, tokens: int) -> bool:
     """Whether a text is longer than any tokenizer's so many tokens."""
+    if not tokens:
+        return bool(said)
     least = MOST_CHARACTERS * (tokens + 1)
     return len(said) >= least and _are_words(said, least)
 

@@ -44,11 +44,13 @@ _BILLS = ("cost", "total_cost", "estimated_cost")
 
 @dataclass(frozen=True, slots=True)
 class ToldUsage:
-    """Token counts as an answer tells them; of those that ``lack`` 0."""
+    """Token counts as an answer tells them; of those that ``lack`` 0. ``total``: of both together, where that is all
+    that it tells."""
 
     usage: Usage
     lacks_input: bool = False
     lacks_output: bool = False
+    total: int = 0
 
     @property
     def whole(self) -> bool:
@@ -88,10 +90,11 @@ def _objects(answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def read_usage(told: Mapping[str, Any], tier: object = None) -> ToldUsage | None:
-    """None where it says of no token how many there were, nor what they cost. ``tier`` was told beside it."""
-    read, said, total = _first(told, _INPUT), _first(told, _OUTPUT), count(told.get("total_tokens"))
+    """None where it says of no token how many there were, nor what they cost. ``tier`` was told beside it. Of no prompt
+    0 is the count: it is not told then."""
+    read, said, total = _largest(told, _INPUT) or None, _largest(told, _OUTPUT), count(told.get("total_tokens"))
     billed = _billed_usd(told)
-    if read is None and said is None and billed is None:
+    if read is None and said is None and not total and billed is None:
         return None
     inside = _dict(told.get("prompt_tokens_details") or told.get("input_tokens_details"))
     outside = _dict(told.get("completion_tokens_details") or told.get("output_tokens_details"))
@@ -103,7 +106,7 @@ def read_usage(told: Mapping[str, Any], tier: object = None) -> ToldUsage | None
     if total is not None and said is None and read is not None:
         said = max(0, total - read)
     elif total is not None and read is None and said is not None:
-        read = max(0, total - said)
+        read = max(0, total - said) or None
     if read is not None and said is not None:
         said, thought = _with_thoughts(said, thought, None if total is None else total - read)
     usage = Usage(
@@ -124,15 +127,46 @@ def read_usage(told: Mapping[str, Any], tier: object = None) -> ToldUsage | None
         region=_region(told),
         billed_usd=billed,
     )
-    return ToldUsage(usage, lacks_input=read is None, lacks_output=said is None)
+    alone = total if total is not None and read is None and said is None else 0
+    return ToldUsage(usage, lacks_input=read is None, lacks_output=said is None, total=alone)
 
 
 def merged(before: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, Any]:
-    """What two chunks of a stream tell: the later of them, since its counts are of all before it, unless it counts
-    less; then it adds what was not told."""
+    """What two chunks of a stream tell: the later of them, since its counts are of all before it. Where it counts less
+    of anything, it told but a part: then of each count the fuller one."""
     if before is None:
         return told
-    return before | told if _tokens(told) >= _tokens(before) else told | before
+    if all((_largest(told, names) or 0) >= (_largest(before, names) or 0) for names in (_INPUT, _OUTPUT)):
+        return before | told
+    found = _fuller(before, told)
+    read, said = (_largest(found, names) or 0 for names in (_INPUT, _OUTPUT))
+    if count(found.get("total_tokens")) is not None:
+        found["total_tokens"] = read + said + max(_beside(before), _beside(told))
+    return found
+
+
+def tells_end(told: Mapping[str, Any]) -> bool:
+    """Whether it says how long an answer is, or what it cost."""
+    said = _largest(told, _OUTPUT)
+    total = count(told.get("total_tokens")) if said is None else None
+    return bool(said) or bool(total) or _billed_usd(told) is not None
+
+
+def _fuller(before: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    found = dict(before)
+    for name, value in told.items():
+        known = before.get(name)
+        if isinstance(known, dict) and isinstance(value, dict):
+            found[name] = _fuller(known, value)
+        elif count(known) is None or (count(value) is not None and float(value) >= float(known)):
+            found[name] = value
+    return found
+
+
+def _beside(told: Mapping[str, Any]) -> int:
+    """How much more a total is than what it is of: thoughts, or what a prompt cache had."""
+    read, said, total = _largest(told, _INPUT), _largest(told, _OUTPUT), count(told.get("total_tokens"))
+    return 0 if read is None or said is None or total is None else max(0, total - read - said)
 
 
 def count(value: Any) -> int | None:
@@ -157,7 +191,7 @@ def _apart(told: Mapping[str, Any], read: int, said: int | None, total: int | No
         return False
     if total is not None and said is not None and total in (read + said, read + said + cache):
         return total != read + said
-    return cache > read or "prompt_tokens" not in told
+    return cache > read or not count(told.get("prompt_tokens"))
 
 
 def _with_thoughts(said: int, thought: int, rest: int | None) -> tuple[int, int]:
@@ -223,6 +257,10 @@ def _first(of: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     return next((found for name in names if (found := count(of.get(name))) is not None), None)
 
 
+def _largest(of: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    return max((found for name in names if (found := count(of.get(name))) is not None), default=None)
+
+
 def _most(*counts: int | None) -> int:
     return max((found for found in counts if found is not None), default=0)
 
@@ -233,7 +271,3 @@ def name_of(value: Any) -> str | None:
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _tokens(told: Mapping[str, Any]) -> int:
-    return (_first(told, _INPUT) or 0) + (_first(told, _OUTPUT) or 0)

@@ -23,7 +23,7 @@ from router.backends.anthropic.errors import chat_error
 from router.wire.calls import number
 from router.wire.chat import IN_OWN_WORDS
 from router.wire.sse import LOST, UNREADABLE, encode, payload, read
-from router.wire.usage import USAGE_SO_FAR
+from router.wire.usage import USAGE_SO_FAR, merged, tells_end
 
 DONE = b"data: [DONE]\n\n"
 QUIET = b": ping\n\n"
@@ -56,6 +56,7 @@ class Chunks:
         self._custom = frozenset(custom)
         self._base: dict[str, Any] = {"object": "chat.completion.chunk", "created": int(time.time())}
         self._usage: dict[str, Any] = {}
+        self._counted = False
         self._blocks: dict[int | None, _Block] = {}
         self._calls = self._thoughts = 0
         self._ended = False
@@ -128,14 +129,23 @@ class Chunks:
                 self._blocks[at] = _Block()
             case "message_delta":
                 self.begun, choices = True, [finish_of(_dict(found.get("delta")))]
-                self._usage |= {k: v for k, v in _dict(found.get("usage")).items() if v is not None}
-                more = {USAGE_SO_FAR: usage_of(self._usage)}  # it is owed, whether or not the end comes
+                self._count(_dict(found.get("usage")))
+                more = {USAGE_SO_FAR: self._told_usage}  # it is owed, whether or not the end comes
             case "message_stop":
-                more = {"usage": usage_of(self._usage)}
+                more = {"usage": self._told_usage}
             case "error":
                 self.error = chat_error(found)
                 more = {"error": self.error}
         return choices, more
+
+    def _count(self, told: Mapping[str, Any]) -> None:
+        self._usage = merged(self._usage, {name: value for name, value in told.items() if value is not None})
+        self._counted = self._counted or tells_end(told)
+
+    @property
+    def _told_usage(self) -> dict[str, Any] | None:
+        """What the start told of the answer's length is no more than a place for it."""
+        return usage_of(self._usage if self._counted else {**self._usage, "output_tokens": None})
 
     def _started(self, started: _Block) -> list[dict[str, Any]]:
         block = started.told

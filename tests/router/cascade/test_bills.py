@@ -171,3 +171,74 @@ def test_the_usual_length_is_that_of_one_answer(tmp_path: Path) -> None:
         leave(proxy, ASKED, TEACHER, after_bytes=False)
         until(lambda: len(proxy.records()) == 2)
         assert proxy.records()[1].answers[0].usage.output_tokens == 10
+
+
+U = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+HALF = {"role": "assistant", "content": "half"}
+NO_ANSWERS: dict[str, dict[str, Any]] = {
+    "no choices": {"choices": [], "usage": U},
+    "no field of choices": {"usage": U},
+    "no message": {"choices": [{"index": 0, "finish_reason": "content_filter"}], "usage": U},
+    "a null for a message": {"choices": [{"index": 0, "message": None, "finish_reason": "stop"}], "usage": U},
+    "an error": {"error": {"message": "x"}, "usage": U},
+    "an error of the request": {"error": {"message": "x", "code": 400}, "usage": U},
+    "an error, told the bill": {"error": {"message": "x", "code": 503}, "usage": {**U, "cost": 0.0013}},
+    "an error in the choice": {
+        "choices": [{"index": 0, "message": HALF, "finish_reason": "error", "error": {"code": 502, "message": "x"}}],
+        "usage": U,
+    },
+}
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("name", NO_ANSWERS)
+def test_what_is_no_answer_and_tells_its_usage_is_booked_by_it(tmp_path: Path, name: str, *, streamed: bool) -> None:
+    with world(tmp_path) as proxy:
+        told = NO_ANSWERS[name]
+        proxy.teacher.always(raw=orjson.dumps(told))
+        body = {**ASKED, "stream": streamed}
+        httpx.post(f"{proxy.url}/v1/chat/completions", json=body, headers=TEACHER, timeout=DEADLINE_SECONDS)
+        record = only_record(proxy)
+        paid = [a for a in record.answers if a.tier == "teacher"]
+        assert len(paid) == len(proxy.teacher.seen), "each attempt"
+        assert {(a.kind, a.cost_usd) for a in paid} == {("discarded", Decimal("0.0013"))}
+
+
+STREAMS: dict[str, list[dict[str, Any]]] = {
+    "an error first": [{"error": {"message": "x"}, "usage": U}],
+    "an error after a role": [
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+        {"error": {"message": "x"}, "usage": U},
+    ],
+    "a usage after the error": [{"error": {"message": "x"}}, {"choices": [], "usage": U}],
+    "a usage before the error": [{"choices": [], "usage": U}, {"error": {"message": "x"}}],
+    "a usage alone": [{"choices": [], "usage": U}],
+    "an error in the middle": [
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "half"}}]},
+        {"error": {"message": "x"}, "usage": U},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_that_breaks_off_and_tells_its_usage_is_booked_by_it(tmp_path: Path, name: str) -> None:
+    with world(tmp_path) as proxy:
+        proxy.teacher.always(raw=events(*STREAMS[name]) + b"data: [DONE]\n\n")
+        body = {**ASKED, "stream": True}
+        httpx.post(f"{proxy.url}/v1/chat/completions", json=body, headers=TEACHER, timeout=DEADLINE_SECONDS)
+        paid = [a for a in only_record(proxy).answers if a.tier == "teacher"]
+        assert len(paid) == len(proxy.teacher.seen)
+        assert {a.cost_usd for a in paid} == {Decimal("0.0013")}
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_prompt_s_count_that_its_text_belies_is_estimated_and_marked(
+    tmp_path: Path, told: int, *, streamed: bool
+) -> None:
+    with world(tmp_path) as proxy:
+        proxy.teacher.always(text="card_arrival", usage={"prompt_tokens": told, "completion_tokens": told})
+        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "word " * 20_000}], "stream": streamed}
+        httpx.post(f"{proxy.url}/v1/chat/completions", json=body, headers=TEACHER, timeout=DEADLINE_SECONDS)
+        used = only_record(proxy).answers[0].usage
+        assert used.estimated and used.input_tokens >= 20_000 and used.output_tokens >= 1

@@ -274,7 +274,6 @@ SHAPES = {
     "floats": Shape({k: float(v) for k, v in PLAIN.items()}, 1000 + 100),
     "texts": Shape({k: str(v) for k, v in PLAIN.items()}, 1000 + 100),
     "the total and the prompt alone": Shape({"prompt_tokens": 1000, "total_tokens": 1010}, 1000 + 100),
-    "zeros": Shape({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, 0),
     "null details": Shape(PLAIN | {"prompt_tokens_details": None, "completion_tokens_details": None}, 1000 + 100),
     "a cost that cannot be": Shape(PLAIN | {"cost": -3}, 1000 + 100),
     "a cost that is no number": Shape(PLAIN | {"cost": "NaN"}, 1000 + 100),
@@ -368,7 +367,8 @@ def test_fewer_tokens_than_a_text_can_be_are_not_believed(text: str) -> None:
 
 def test_no_tokens_of_an_empty_answer_are_none() -> None:
     told = read_usage({"prompt_tokens": 0, "completion_tokens": 0})
-    assert usage_or(told, lambda: Usage(input_tokens=7, output_tokens=9, estimated=True)) == Usage()
+    guess = Usage(input_tokens=7, output_tokens=9, estimated=True)
+    assert usage_or(told, lambda: guess) == Usage(input_tokens=7, estimated=True), "but no prompt is none"
 
 
 def test_a_bill_of_nothing_is_taken_out_and_no_other() -> None:
@@ -402,3 +402,96 @@ def test_what_is_no_usage_tells_nothing() -> None:
     for told in ({}, {"usage": None}, {"usage": []}, {"usage": {}}, {"usage": {"seconds": 3}}, [], None):
         assert usage_in(told) is None
     assert told_in({"choices": ["odd", None]}) is None
+
+
+def counts(read: Any, said: Any) -> dict[str, Any]:
+    return {"prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
+
+
+XAI = {"completion_tokens": 40, "total_tokens": 100, "completion_tokens_details": {"reasoning_tokens": 60}}
+PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "claude's, the end without the prompt": (
+        {"prompt_tokens": 1000, "completion_tokens": 1},
+        {"completion_tokens": 100},
+    ),
+    "claude's own names": ({"input_tokens": 1000, "output_tokens": 1}, {"input_tokens": 0, "output_tokens": 100}),
+    "a prompt of 0 at the end": (counts(1000, 1), counts(0, 100)),
+    "each kind in its chunk": ({"prompt_tokens": 1000}, {"completion_tokens": 100}),
+    "nulls at the end": (counts(1000, 1), {"prompt_tokens": None, "completion_tokens": 100, "total_tokens": None}),
+    "other names at the end": (counts(1000, 1), {"output_tokens": 100}),
+    "texts": ({"prompt_tokens": "1000", "completion_tokens": "1"}, {"prompt_tokens": "0", "completion_tokens": "100"}),
+    "zeros at the end": (counts(1000, 100), counts(0, 0)),
+    "negative at the end": (counts(1000, 100), {"prompt_tokens": -1, "completion_tokens": -1}),
+    "less at the end": (counts(1000, 100), counts(1000, 90)),
+    "thoughts beside the answer": (counts(1000, 1), {"prompt_tokens": 0, **XAI}),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_of_a_usage_told_in_parts_each_count_is_the_fullest(name: str) -> None:
+    first, last = PARTS[name]
+    found = Assembly()
+    found.add({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}], "usage": first})
+    found.add({"choices": [{"index": 0, "delta": {"content": "card arrival"}}]})
+    found.add({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    found.add({"choices": [], "usage": last})
+    assert billed(found.usage) == pytest.approx(1000 * 1 + 100 * 10)
+
+
+@pytest.mark.parametrize(
+    "last", [None, {}, {"completion_tokens": None}, {"completion_tokens": -3}, counts(1000, 0), [1]]
+)
+def test_a_place_for_a_count_is_a_lower_bound_where_the_end_tells_none(last: Any) -> None:
+    found = Assembly()
+    found.add({"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}], "usage": counts(1000, 1)})
+    found.add({"choices": [{"index": 0, "delta": {"content": "some words"}}]})
+    found.add({"choices": [], "usage": last})
+    assert found.outgrown
+
+
+def test_a_cache_s_share_is_that_of_the_last_whole_usage() -> None:
+    found = Assembly()
+    for cached in (900, 0):
+        found.add({"choices": [], "usage": counts(1000, 100) | {"prompt_tokens_details": {"cached_tokens": cached}}})
+    assert billed(found.usage) == 1000 + 1000
+
+
+@pytest.mark.parametrize(
+    ("usage", "read", "said"),
+    [
+        ({"prompt_tokens": 0, "input_tokens": 1000, "output_tokens": 100}, 1000, 100),
+        ({"prompt_tokens": 1000, "input_tokens": 0, "completion_tokens": 0, "output_tokens": 100}, 1000, 100),
+        ({"prompt_tokens": 0, "completion_tokens": 100, "total_tokens": 1100}, 1000, 100),
+        ({"total_tokens": 5000}, 77, 4923),
+        ({"prompt_tokens": None, "completion_tokens": None, "total_tokens": "5000"}, 77, 4923),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, 77, 3),
+        ({"prompt_tokens": 1000, "completion_tokens": 0}, 1000, 3),
+        ({"prompt_tokens": 0, "completion_tokens": 5}, 77, 5),
+    ],
+)
+def test_a_count_of_0_is_told_by_another_name_or_not_at_all(usage: dict[str, Any], read: int, said: int) -> None:
+    guess = Usage(input_tokens=77, output_tokens=3, estimated=True)
+    used = usage_or(read_usage(usage), lambda: guess, said="card arrival")
+    assert (used.input_tokens, used.output_tokens) == (read, said)
+    assert used.estimated is (read == 77 or said == 3)
+
+
+@pytest.mark.parametrize("told", [0, 1, 20])
+@pytest.mark.parametrize("usual", ["word " * 20_000, "слово " * 20_000, "{}" * 50_000])
+def test_fewer_tokens_than_a_prompt_can_be_are_not_believed(told: int, usual: str) -> None:
+    tokens = len(usual.encode()) // 4
+    guess = Usage(input_tokens=tokens, output_tokens=3, estimated=True)
+    asked = {"asked_tokens": tokens, "asked": lambda: usual}
+    used = usage_or(read_usage(counts(told, 5)), lambda: guess, said="yes", **asked)  # type: ignore[arg-type]
+    assert (used.input_tokens, used.output_tokens, used.estimated) == (tokens, 5, True)
+    true = read_usage(counts(max(20, len(usual) // 8), 5))
+    assert not usage_or(true, lambda: guess, said="yes", **asked).estimated  # type: ignore[arg-type]
+    billed_itself = read_usage(counts(told, 5) | {"cost": 0.5})
+    assert not usage_or(billed_itself, lambda: guess, said="yes", **asked).estimated  # type: ignore[arg-type]
+
+
+def test_a_prompt_that_may_be_few_tokens_is_believed() -> None:
+    picture = " " * 40_000 + "data:image/png;base64," + "iVBORw0KGgo" * 10_000
+    guess = Usage(input_tokens=40_000, output_tokens=3, estimated=True)
+    used = usage_or(read_usage(counts(9, 5)), lambda: guess, said="yes", asked_tokens=40_000, asked=lambda: picture)
+    assert used == Usage(input_tokens=9, output_tokens=5)
