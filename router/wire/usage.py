@@ -158,7 +158,7 @@ def _fuller(before: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
         known = before.get(name)
         if isinstance(known, dict) and isinstance(value, dict):
             found[name] = _fuller(known, value)
-        elif count(known) is None or (count(value) is not None and float(value) >= float(known)):
+        elif (least := count(known)) is None or ((more := count(value)) is not None and more >= least):
             found[name] = value
     return found
 
