@@ -241,7 +241,10 @@ def running(
         stderr=log,
     )
     try:
-        url = asyncio.run(_wait_ready(home, process, patience_seconds))
+        waits = all(
+            declared["student"].get("engine") != "head" for declared in (policy, *others)
+        )  # heads come with a round
+        url = asyncio.run(_wait_ready(home, process, patience_seconds, students=waits))
         yield Running(url=f"{url}/v1", home=home, policy_file=files[0], process=process)
     finally:
         process.send_signal(signal.SIGINT)
@@ -252,7 +255,7 @@ def running(
         log.close()
 
 
-async def _wait_ready(home: Path, process: subprocess.Popen[bytes], patience_seconds: float) -> str:
+async def _wait_ready(home: Path, process: subprocess.Popen[bytes], patience_seconds: float, *, students: bool) -> str:
     deadline = time.monotonic() + patience_seconds
     pointer = home / "run" / "proxy.json"
     async with aiohttp.ClientSession() as session:
@@ -262,7 +265,8 @@ async def _wait_ready(home: Path, process: subprocess.Popen[bytes], patience_sec
                 try:
                     async with session.get(f"{url}/health/ready") as answer:
                         state = await answer.json()
-                        if answer.status == 200 and all(p["student"]["ready"] for p in state["policies"]):
+                        ready = not students or all(p["student"]["ready"] for p in state["policies"])
+                        if answer.status == 200 and ready:
                             return url
                 except aiohttp.ClientError:
                     pass
