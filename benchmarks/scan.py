@@ -94,7 +94,7 @@ def stream(asked: Sequence[Asked], seed: int, count: int) -> list[ScanRow]:
 
 def later(outlook: HeadOutlook, kinds: RequestKinds, rows: Sequence[ScanRow], encoder: Encoder) -> Later:
     """Each request is for the head of its kind."""
-    of = [kinds.of(row.outline) for row in rows]
+    of = [kinds.of(row.features) for row in rows]
     scores, right = np.full(len(rows), -1.0), np.zeros(len(rows), np.bool_)
     for one in outlook.kinds:
         mine = [place for place, key in enumerate(of) if key == one.kind.key]

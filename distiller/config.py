@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 from router.policy.distillation import HardLabelSettings, MethodSettings
@@ -16,7 +16,8 @@ Tracker = Literal["tensorboard", "mlflow", "wandb"]
 class DatasetConfig:
     """How records become rows.
 
-    ``dev_share``: conversations kept out of training for early stopping and scorer fitting.
+    ``dev_share``: conversations kept out of training for early stopping and scorer fitting, of which label heads
+    need none.
     ``user_cap``: the largest share of the training set that one user's rows may have, against
     poisoning; it binds only where more than one user is seen, and never below an equal share each. Where a request
     names no user, its key stands for one, if the rows came with several keys; else its conversation does.
@@ -36,7 +37,8 @@ class DatasetConfig:
 
     @classmethod
     def from_policy(cls, policy: Policy) -> DatasetConfig:
-        return cls(replay=policy.distil.replay)
+        whole = cls(replay=policy.distil.replay)
+        return whole if policy.student.traits.generates else replace(whole, dev_share=0.0)
 
 
 @dataclass(frozen=True, slots=True)

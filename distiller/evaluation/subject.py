@@ -16,6 +16,7 @@ from router.contracts.bundles import INT8_WEIGHTS, FormName, Manifest, read_mani
 from router.contracts.files import weights_of
 from router.errors import BundleError, EngineError
 from router.heads.files import NUMBERS
+from router.heads.scorer import load_scorer
 from router.policy.policy import Policy
 from router.scoring.scorer import Scorer
 from router.scoring.text.encoder import load_encoder
@@ -55,7 +56,7 @@ class Subject:
         """The bundle's own; None without a bundle. Raises BundleError where this version cannot read it."""
         if self.bundle is None or self.folder is None:
             return None
-        return Scorer.load_whole(self.folder / self.bundle.scorer, partial(load_encoder, settings.cache))
+        return load_scorer(self.folder, self.bundle, partial(load_encoder, settings.cache))
 
     @property
     def learnt(self) -> frozenset[str]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from router.contracts.bundles import Manifest, read_active, read_manifest
 from router.contracts.records import Record
 from router.errors import BundleError, LocumError, StoreError
+from router.heads.scorer import load_scorer
 from router.policy.policy import Policy, load_policy
 from router.reports.terminal import Terminal
 from router.scoring.scorer import Scorer
@@ -172,7 +173,7 @@ def _bundle(policy: Policy, bundle: str | None, settings: Settings) -> tuple[Man
     except (OSError, ValidationError):
         return None, None
     try:
-        return manifest, Scorer.load_whole(folder / bundle / manifest.scorer, partial(load_encoder, settings.cache))
+        return manifest, load_scorer(folder / bundle, manifest, partial(load_encoder, settings.cache))
     except BundleError as e:
         console.print(f"the answers' confidence cannot be replayed: {e}", style="yellow")
         return manifest, None

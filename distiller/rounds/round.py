@@ -41,7 +41,7 @@ from distiller.rounds.material import INCUMBENT, Material
 from distiller.rounds.purchases import Purchases
 from distiller.rounds.refresh import Refresh, refreshed
 from distiller.rounds.report import RoundReport, write_report
-from distiller.rounds.scorer import fit_bundle_scorer, parted
+from distiller.rounds.scorer import certified_heads, fit_bundle_scorer, parted
 from distiller.rounds.trigger import nothing_to_tune
 from distiller.rounds.tuning import retuned, share_of
 from distiller.training.heads import heads_of
@@ -49,6 +49,8 @@ from distiller.training.run import trained
 from router.contracts.bundles import DatasetRef, FormName, activate, begin_canary, read_active
 from router.engine.weights import base_student
 from router.errors import BundleError, TrainingError
+from router.heads.files import load
+from router.heads.scorer import load_scorer
 from router.judges.judge import Judges
 from router.policy.engines import EncoderKind, gguf_form
 from router.policy.learning import learning
@@ -157,6 +159,8 @@ class Round:
         fitted is mostly what it sent to the teacher: a scorer learnt from that would rank the rest worse.
         """
         m = self.material
+        if m.parent is None and not self.policy.student.traits.generates:
+            return self._report(None, ("there are no label heads yet",), ({}, {}), (0.0, 0.0))
         known = m.live_answers()
         if reason := self._hopeless(known):
             return self._report(None, (reason,), (known, {}), (0.0, 0.0))
@@ -240,7 +244,11 @@ class Round:
         grades = self._grades(answers)
         dev, holdout = (grading.examples(part, answers, grades) for part in (m.dev, m.holdout))
         with self.work.timed("fit"):
-            if live is None or m.parent is None:
+            if not self.policy.student.traits.generates:
+                folder = self.folder / STUDENT if m.kind is RoundKind.TRAIN else Path(m.incumbent.folder)
+                scorer, thresholds, fit = certified_heads(load(folder, self._encoder), holdout, self.policy)
+                certifying, learnt = holdout, frozenset[str]()
+            elif live is None or m.parent is None:
                 encoder = self._encoder(self.policy.scorer.encoder)
                 scorer, thresholds, fit = fit_bundle_scorer(
                     dev, holdout, self.policy, encoder, self.seed, on_step=self.tell.step
@@ -284,11 +292,10 @@ class Round:
     def _live_scorer(self) -> Scorer | None:
         """The live bundle's scorer; None where there is none, or none that this version can read."""
         m = self.material
-        folder = m.own(m.parent.scorer) if m.parent else None
-        if folder is None:
+        if m.parent is None or m.own(m.parent.scorer) is None:
             return None
         try:
-            return Scorer.load_whole(folder, self._encoder)
+            return load_scorer(m.bundles / m.parent.bundle_id, m.parent, self._encoder)
         except BundleError as e:
             self.tell.stage("fit", f"the live scorer no longer fits, so its share counts as none: {e}")
             return None

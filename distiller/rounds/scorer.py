@@ -15,6 +15,7 @@ import numpy.typing as npt
 from distiller.evaluation.calibration import auroc, brier, calibration_error
 from distiller.rounds.tuning import ScoredSample, tuned
 from router.contracts.bundles import Thresholds
+from router.heads.heads import LabelHeads
 from router.policy.policy import Policy
 from router.scoring.model import Example, OnStep, untold
 from router.scoring.scorer import Scorer
@@ -54,6 +55,23 @@ def fit_bundle_scorer(
         "seed": seed,
         "scorer": scorer.learned.facts,
         "dev": quality(scorer.held_out_, scorer.held_out_accept_, known),
+        "holdout": quality(sample.scores, sample.shown, sample.acceptable),
+        "student_share": thresholds.evidence.share if thresholds.evidence else 0.0,
+        "thresholds": thresholds.model_dump(),
+    }
+    return scorer, thresholds, report
+
+
+def certified_heads(
+    heads: LabelHeads, holdout: Sequence[Example], policy: Policy
+) -> tuple[Scorer, Thresholds, dict[str, Any]]:
+    """The same for label heads, which score themselves: nothing is fitted, and all of the holdout certifies."""
+    scorer = Scorer.of_heads(heads)
+    sample = ScoredSample.seen_by(scorer, holdout, policy)
+    thresholds = tuned(scorer, np.zeros(0, np.bool_), sample, policy)
+    report = {
+        "fitted_on": 0,
+        "certified_on": len(holdout),
         "holdout": quality(sample.scores, sample.shown, sample.acceptable),
         "student_share": thresholds.evidence.share if thresholds.evidence else 0.0,
         "thresholds": thresholds.model_dump(),

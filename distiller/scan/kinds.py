@@ -24,14 +24,14 @@ class RequestTemplate:
 
 def kinds_of(rows: Sequence[ScanRow]) -> RequestKinds:
     """What tells the calls' kinds apart."""
-    return RequestKinds.fit([row.outline for row in rows])
+    return RequestKinds.fit([row.features for row in rows])
 
 
 def parted(kinds: RequestKinds, rows: Sequence[ScanRow]) -> list[RequestTemplate]:
     """The kinds of these, the largest first, and last what is in none of them."""
     groups = defaultdict[KindKey, list[int]](list)
     for place, row in enumerate(rows):
-        groups[kinds.of(row.outline)].append(place)
+        groups[kinds.of(row.features)].append(place)
     often = sorted((key for key in groups if len(groups[key]) >= LEAST_ROWS), key=lambda key: -len(groups[key]))
     often = often[:MOST_KINDS]
     names = _told_apart(often)

@@ -19,7 +19,7 @@ from distiller.logs.reader import HalfCalls, calls_in
 from distiller.progress import Progress
 from router.errors import DatasetError
 from router.heads.answers import Fields, fields_of
-from router.heads.kinds import RequestOutline
+from router.heads.kinds import SYSTEM_CHARACTERS
 from router.price_map import litellm_price
 from router.pricing import cost_usd
 from router.scoring.text.features import CONTEXT_WINDOW, USER_WINDOW, Features, extract, window
@@ -39,7 +39,6 @@ class ScanRow:
     at: float | None
     place: int
     features: Features
-    outline: RequestOutline
     fields: Fields | None
     prompt: bytes
     model: str
@@ -139,12 +138,16 @@ def row_of(call: LoggedCall, place: int, usd: Decimal | None) -> ScanRow:
     features = extract(body)
     user, context = features.last_user, features.context
     if len(user) > 2 * USER_WINDOW or len(context) > CONTEXT_WINDOW:  # what is read of it is kept, not megabytes
-        features = replace(features, last_user=window(user, 2 * USER_WINDOW), context=features.context_window)
+        features = replace(
+            features,
+            last_user=window(user, 2 * USER_WINDOW),
+            context=features.context_window,
+            system=window(features.system, SYSTEM_CHARACTERS),
+        )
     return ScanRow(
         at=call.at,
         place=place,
         features=features,
-        outline=RequestOutline.of(body, features),
         fields=fields_of(call.message) if call.finish_reason in ("stop", "tool_calls") else None,
         prompt=hashlib.blake2b(orjson.dumps(call.request["messages"], default=str), digest_size=8).digest(),
         model=call.model or "unnamed",

@@ -20,6 +20,8 @@ from pydantic import ValidationError
 from router.bundles.students import Students, StudentTarget
 from router.contracts.bundles import Manifest, Thresholds, read_active, read_manifest
 from router.errors import BundleError, EngineError
+from router.heads.heads import LabelHeads
+from router.heads.scorer import load_scorer
 from router.policy.engines import EncoderKind
 from router.policy.policy import Policy
 from router.scoring.scorer import Scorer
@@ -76,6 +78,7 @@ class BundleWatcher:
             one is loaded; an EngineError or OSError of it refuses the bundle for now.
         on_swap: called with (old, new) after every change of ``live``.
         students: where ready students are found (``students_of``).
+        heads_at: reads label heads, where somebody keeps them.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class BundleWatcher:
         settings: Settings,
         *,
         students: Students,
+        heads_at: Callable[[Path], LabelHeads] | None = None,
         encoders: Callable[[EncoderKind], Encoder | None],
         on_swap: Callable[[LiveBundle, LiveBundle], None] = lambda old, new: None,
         poll_seconds: float = 0.2,
@@ -95,7 +99,7 @@ class BundleWatcher:
         self._policy = policy
         self._folder = settings.bundles(policy.name)
         self._students = students
-        self._encoders = encoders
+        self._encoders, self._heads_at = encoders, heads_at
         self._on_swap = on_swap
         self._poll_seconds = poll_seconds
         self._retry_seconds = retry_seconds
@@ -136,8 +140,8 @@ class BundleWatcher:
         if manifest is None or bundle is None:
             self._swap(LiveBundle(student=student), None)
         else:
-            folder = self._folder / bundle / manifest.scorer
-            scorer = await asyncio.to_thread(Scorer.load_whole, folder, self._encoders)
+            own = self._folder / bundle, manifest, self._encoders
+            scorer = await asyncio.to_thread(load_scorer, *own, self._heads_at)
             trial = self._policy.distil.trial if self._canary else None
             rate = trial.audit_rate if trial else 0.0
             self._swap(LiveBundle(bundle, scorer, manifest.thresholds, student, audit_rate=rate), manifest)

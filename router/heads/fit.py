@@ -11,7 +11,7 @@ from router.heads.answers import AnswerSet, Fields, fields_of
 from router.heads.form import AnswerForm
 from router.heads.head import LabelHead
 from router.heads.heads import LabelHeads, TaskHead
-from router.heads.kinds import KindKey, RequestKinds, RequestOutline, name_of
+from router.heads.kinds import KindKey, RequestKinds, name_of
 from router.scoring.text.encoder import Encoder
 from router.scoring.text.features import extract
 
@@ -45,11 +45,10 @@ def fit_heads(
     """Learns from chat-completions requests and the teacher's messages, oldest first. Also what became of each kind,
     the largest first. ``on_step`` is told how many kinds of how many are done."""
     read = [extract(body) for body in asked]
-    outlines = [RequestOutline.of(body, features) for body, features in zip(asked, read, strict=True)]
-    kinds = RequestKinds.fit(outlines)
+    kinds = RequestKinds.fit(read)
     groups = defaultdict[KindKey, list[int]](list)
-    for place, outline in enumerate(outlines):
-        groups[kinds.of(outline)].append(place)
+    for place, features in enumerate(read):
+        groups[kinds.of(features)].append(place)
     said = [fields_of(message) for message in answers]
     heads: dict[KindKey, TaskHead] = {}
     told: list[KindFit] = []

@@ -40,10 +40,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class HeadAnswer:
-    """What a head would answer, and the calibrated probability that it is the teacher's answer."""
+    """What a head would answer, the calibrated probability that it is the teacher's answer, and how familiar the
+    request is, from 0 to 1."""
 
     fields: Fields
     score: float
+    familiar: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +108,8 @@ class LabelHead:
         for start in range(0, len(requests), AT_ONCE):
             guesses, sureness = self._guess(*self.inputs.rows(requests[start : start + AT_ONCE], reader))
             scores = self.calibration(sureness).tolist()
-            found += [HeadAnswer(fields, score) for fields, score in zip(guesses, scores, strict=True)]
+            familiar = sureness[:, 2].tolist()
+            found += [HeadAnswer(*one) for one in zip(guesses, scores, familiar, strict=True)]
         return found
 
     def _guess(self, rows: F32, familiar: F32) -> tuple[list[Fields], Floats]:

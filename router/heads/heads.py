@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from router.heads.form import AnswerForm
-from router.heads.head import LabelHead
-from router.heads.kinds import KindKey, RequestKinds, RequestOutline
+from router.heads.head import HeadAnswer, LabelHead
+from router.heads.kinds import KindKey, RequestKinds
 from router.scoring.text.encoder import Encoder
-from router.scoring.text.features import extract
+from router.scoring.text.features import Features, extract
 from router.scoring.text.reader import Reader
 
 
@@ -33,6 +33,10 @@ class TaskHead:
     form: AnswerForm
     reader: Reader
 
+    def answer(self, features: Features) -> HeadAnswer:
+        (found,) = self.head.answers([features], self.reader)
+        return found
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelHeads:
@@ -47,11 +51,24 @@ class LabelHeads:
         """Whether an answer takes milliseconds, which an event loop does not have."""
         return self.encoder is not None and self.encoder.slow
 
+    def head_for(self, features: Features) -> TaskHead | None:
+        """The head of the request's kind; None where there is none."""
+        return self.heads.get(self.kinds.of(features))
+
+    def look(self, features: Features) -> tuple[float, float] | None:
+        """P(the teacher's answer is what a head would answer), and how familiar the request is, from 0 to 1; None where
+        no head is for it."""
+        found = self.head_for(features)
+        if found is None:
+            return None
+        answer = found.answer(features)
+        return answer.score, answer.familiar
+
     def reply(self, body: Mapping[str, Any]) -> HeadReply | None:
         """The answer to a parsed chat-completions request; None where it is of no kind that has a head."""
         features = extract(body)
-        found = self.heads.get(self.kinds.of(RequestOutline.of(body, features)))
+        found = self.head_for(features)
         if found is None:
             return None
-        (answer,) = found.head.answers([features], found.reader)
+        answer = found.answer(features)
         return HeadReply(found.form.message(answer.fields), answer.score, features.input_tokens)

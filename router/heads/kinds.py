@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from router.scoring.text.features import Features, window
+from router.scoring.text.features import Features, RequestShape, window
 from router.scoring.text.templates import Templates
 
 LEAST_ROWS = 30
@@ -22,56 +22,10 @@ _WORDS = re.compile(r"\s+")
 _ROLES = re.compile(r"^(?:you are |act as |your task is to |please )(?:an? |the )?", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestShape:
-    """What tells requests of one template from others beside their words. ``tools`` are their names; ``form`` is the
-    answer's form that is asked for, with a schema's name."""
-
-    continued: bool = False
-    images: bool = False
-    tools: tuple[str, ...] = ()
-    form: str = ""
-
-
 KindKey = tuple[str, str, str, RequestShape]
 """Task, system prompt, frame around the message, shape."""
 PromptKey = tuple[str, str, RequestShape]
 """The same without the frame."""
-
-
-class RequestOutline(NamedTuple):
-    """A request without what makes it one of many."""
-
-    task: str
-    system: str
-    shape: RequestShape
-    last_user: str
-
-    @classmethod
-    def of(cls, body: Mapping[str, Any], features: Features) -> Self:
-        """Of a parsed chat-completions request."""
-        messages = [m for m in body.get("messages") or () if isinstance(m, dict)]
-        system = next((m.get("content") for m in messages if m.get("role") in ("system", "developer")), "")
-        told = window(system, SYSTEM_CHARACTERS) if isinstance(system, str) else ""
-        return cls(features.task, told, _shape(body, messages, features), features.last_user)
-
-    @property
-    def prompt(self) -> PromptKey:
-        return self.task, masked(self.system), self.shape
-
-
-def _shape(body: Mapping[str, Any], messages: Sequence[Mapping[str, Any]], features: Features) -> RequestShape:
-    tools = [tool for tool in body.get("tools") or () if isinstance(tool, dict)]
-    names = sorted(str(_mapping(tool.get("function") or tool).get("name", "")) for tool in tools)
-    form = _mapping(body.get("response_format"))
-    schema = _mapping(form.get("json_schema"))
-    continued = any(m.get("role") in ("assistant", "tool") for m in messages)
-    word = " ".join(filter(None, (str(form.get("type") or ""), str(schema.get("name") or ""))))
-    return RequestShape(continued, features.has_images, tuple(names), "" if word == "text" else word)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +38,8 @@ class RequestKinds:
     frames: Mapping[PromptKey, Templates]
 
     @classmethod
-    def fit(cls, requests: Sequence[RequestOutline]) -> Self:
-        times = Counter(request.prompt for request in requests)
+    def fit(cls, requests: Sequence[Features]) -> Self:
+        times = Counter(_prompt_of(request) for request in requests)
         whole = frozenset(key for key, n in times.items() if n >= LEAST_ROWS)
         beginnings = Templates.fit([key[1] for key in times if key not in whole and key[1]])
         found = cls(beginnings, whole, {})
@@ -95,12 +49,12 @@ class RequestKinds:
         often = {key: Templates.fit(some) for key, some in texts.items() if len(some) >= LEAST_ROWS}
         return cls(beginnings, whole, often)
 
-    def prompt_of(self, request: RequestOutline) -> PromptKey:
+    def prompt_of(self, request: Features) -> PromptKey:
         """Its task, system prompt and shape."""
-        task, system, shape = key = request.prompt
+        task, system, shape = key = _prompt_of(request)
         return key if key in self.whole else (task, self.beginnings.split(system)[1] or system, shape)
 
-    def of(self, request: RequestOutline) -> KindKey:
+    def of(self, request: Features) -> KindKey:
         """Which kind a request is of, whether or not it was among those that kinds were learnt from."""
         task, system, shape = prompt = self.prompt_of(request)
         frames = self.frames.get(prompt)
@@ -121,9 +75,13 @@ class RequestKinds:
         return cls(_templates(plain["beginnings"]), whole, {_prompt(*k): _templates(t) for k, t in plain["frames"]})
 
 
+def _prompt_of(request: Features) -> PromptKey:
+    return request.task, masked(window(request.system, SYSTEM_CHARACTERS)), request.shape
+
+
 def plain_kind(kind: KindKey) -> list[Any]:
     """As JSON holds it; ``read_kind`` reads it."""
-    return [*kind[:3], asdict(kind[3])]
+    return [*kind[:3], kind[3]._asdict()]
 
 
 def read_kind(task: str, system: str, frame: str, shape: Mapping[str, Any]) -> KindKey:
@@ -131,7 +89,7 @@ def read_kind(task: str, system: str, frame: str, shape: Mapping[str, Any]) -> K
 
 
 def _plain_prompt(key: PromptKey) -> list[Any]:
-    return [*key[:2], asdict(key[2])]
+    return [*key[:2], key[2]._asdict()]
 
 
 def _prompt(task: str, system: str, shape: Mapping[str, Any]) -> PromptKey:

@@ -16,6 +16,7 @@ from router.contracts.bundles import Manifest, read_manifest
 from router.contracts.decision import Tier
 from router.contracts.records import Record
 from router.errors import BundleError, EngineError, StoreError
+from router.heads.scorer import load_scorer
 from router.policy.policy import Policy
 from router.routing.steps import Step, afterwards, walk
 from router.scoring.occlusion import Effect, effects
@@ -161,9 +162,9 @@ def _scorer(record: Record, settings: Settings, manifest: Manifest | None) -> tu
         return None, f"the bundle {record.bundle} is gone: old ones are pruned"
     if not record.features_version == manifest.features_version == FEATURES_VERSION:
         return None, f"it was read by version {record.features_version} of the features, this is {FEATURES_VERSION}"
-    folder = settings.bundles(record.policy) / record.bundle / manifest.scorer
+    folder = settings.bundles(record.policy) / record.bundle
     try:
-        return Scorer.load_whole(folder, partial(load_encoder, settings.cache)), None
+        return load_scorer(folder, manifest, partial(load_encoder, settings.cache)), None
     except (BundleError, EngineError) as e:
         return None, str(e)
 

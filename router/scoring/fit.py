@@ -66,6 +66,7 @@ def learn(examples: Sequence[Example], encoder: Encoder | None, seed: int, on_st
     usual = usual_structure([e.features for e in examples])
     reader = Reader(encoder, templates, usual)
     readings = []
+    reader.read_ahead(e.features for e in examples)
     for e in examples:
         readings.append(reader(e.features))
         if len(readings) % TOLD_EVERY == 0 or len(readings) == len(examples):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -92,15 +92,29 @@ class Look(NamedTuple):
     tokens: float | None = None
 
 
+class Heads(Protocol):
+    """Label heads, which tell of a request what their answer to it is worth. ``slow``: in milliseconds."""
+
+    @property
+    def slow(self) -> bool: ...
+
+    def look(self, features: Features) -> tuple[float, float] | None:
+        """P(their answer is the teacher's), and how familiar the request is, 0 to 1; None where they have none."""
+        ...
+
+
 class Scorer:
     """Fit or load one; then ``look``, ``score`` and ``accept`` only read it, from any thread.
+
+    With ``heads``, whose answers leave instead of a language model's, their own word is the score: they were calibrated
+    on requests that they had not learnt, and have nothing to say of a kind that is not theirs.
 
     After ``fit``, ``held_out_`` and ``held_out_accept_`` are each example's probabilities by models that had not
     seen it: float64, (n,); ``held_out_gain_`` its gain, None with one head.
     """
 
-    def __init__(self, encoder: Encoder | None, learned: ScorerModel) -> None:
-        self.learned = learned
+    def __init__(self, encoder: Encoder | None, learned: ScorerModel, heads: Heads | None = None) -> None:
+        self.learned, self.heads = learned, heads
         self.reader = Reader(encoder, learned.templates, learned.usual)
         cuts = range(len(STRUCTURE), self.reader.width, encoder.dim) if encoder else []
         self.structure, *self._vectors = (np.ascontiguousarray(p) for p in np.split(learned.dense, cuts, axis=1))
@@ -126,6 +140,15 @@ class Scorer:
         scorer = cls(encoder, fit.learned)
         scorer.held_out_, scorer.held_out_accept_, scorer.held_out_gain_ = fit.held_out, fit.accepts, fit.gains
         return scorer
+
+    @classmethod
+    def of_heads(cls, heads: Heads) -> Self:
+        """One with nothing learnt beside what the heads know."""
+        return cls(None, learn([], None, 0).learned, heads)
+
+    def with_heads(self, heads: Heads) -> Self:
+        """The same, scoring what these would answer."""
+        return type(self)(self.reader.encoder, self.learned, heads)
 
     def refreshed(self, examples: Sequence[Example], raws: Sequence[Raw] | None = None) -> Self:
         """This scorer with more judged requests, none of which it was fitted on: calibrated anew by them; they join
@@ -157,6 +180,10 @@ class Scorer:
 
     def look(self, features: Features) -> Look:
         """All that is said of a request before any token."""
+        if self.heads is not None:
+            score, familiar = self.heads.look(features) or (0.0, 0.0)
+            trust = familiar**STEEPNESS
+            return Look(score * trust, None, 1 - trust)
         return self.look_at(self.raw(features))
 
     def look_at(self, raw: Raw) -> Look:
@@ -272,6 +299,8 @@ class Scorer:
     @property
     def slow(self) -> bool:
         """Whether a look takes milliseconds, which an event loop does not have."""
+        if self.heads is not None:
+            return self.heads.slow
         return self.reader.encoder is not None and self.reader.encoder.slow
 
 

@@ -193,6 +193,7 @@ class Policies:
             policy,
             self._settings,
             students=students,
+            heads_at=self._shelf.at,
             encoders=self._encoders,
             on_swap=lambda *_: self._swapped(policy, guard.live),
         )
@@ -227,7 +228,14 @@ class Policies:
         self, policy: Policy, guard: Guard, students: Students, backends: PolicyBackends, audits: AuditReader
     ) -> CanarySplit:
         """What serves: the live bundle, and canaries."""
-        canary = BundleWatcher(policy, self._settings, students=students, encoders=self._encoders, canary=True)
+        canary = BundleWatcher(
+            policy,
+            self._settings,
+            students=students,
+            heads_at=self._shelf.at,
+            encoders=self._encoders,
+            canary=True,
+        )
         metrics, tiers = self.shared.metrics, self.shared.tiers
         trial = Guard(policy, self._settings, base=lambda: canary.live, audits=audits, metrics=metrics, canary=True)
         declared = policy.distil.trial

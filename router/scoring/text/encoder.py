@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +32,10 @@ class Encoder(Protocol):
 
     def total(self, text: str) -> F32:
         """The vector before it is scaled: float32, (dim,). Not to be written to."""
+        ...
+
+    def read_ahead(self, texts: Iterable[str]) -> None:
+        """Says which texts will be asked for soon, so that one that reads many together faster can."""
         ...
 
 

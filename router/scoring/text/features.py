@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -95,6 +95,16 @@ _LANGUAGE_OF_SCRIPT = {
 }  # fmt: skip
 
 
+class RequestShape(NamedTuple):
+    """What tells requests of one template from others beside their words. ``tools`` are their names; ``form`` is the
+    answer's form that is asked for, with a schema's name."""
+
+    continued: bool = False
+    images: bool = False
+    tools: tuple[str, ...] = ()
+    form: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
     """One request, read. ``structure``: float32, (len(STRUCTURE),).
@@ -102,7 +112,7 @@ class Features:
     ``context`` is all text before the last user turn: system messages, then earlier turns.
     ``user_window`` and ``context_window`` are what the scorer reads of ``last_user`` and ``context``.
     ``input_tokens`` is an estimate (four bytes a token), tools and images included. ``task`` is the client's own
-    tag for what this is (``metadata.task``), ``""`` without one.
+    tag for what this is (``metadata.task``), ``""`` without one. ``system`` is the system prompt alone.
     """
 
     last_user: str
@@ -118,6 +128,8 @@ class Features:
     wants_schema: bool
     task: str
     structure: F32
+    system: str
+    shape: RequestShape
 
     @property
     def text(self) -> str:
@@ -145,7 +157,8 @@ class Features:
 
 def extract(body: Mapping[str, Any]) -> Features:
     """Reads a parsed chat-completions request: JSON's own types, objects as ``dict`` and arrays as ``list``."""
-    texts, parts, last = _texts(_list(body.get("messages")))
+    messages = _list(body.get("messages"))
+    texts, parts, last = _texts(messages)
     turns, last_user = len(texts), texts.pop(last) if texts else ""
     context = "\n".join(filter(None, texts))
     counted = window(last_user, COUNTED_WINDOW)
@@ -182,7 +195,30 @@ def extract(body: Mapping[str, Any]) -> Features:
         wants_schema=schema,
         task=_task(body),
         structure=structure,
+        system=_system(messages),
+        shape=_shape(body, messages, tools, images=images > 0),
     )
+
+
+def _system(messages: list[Any]) -> str:
+    for message in messages:
+        if isinstance(message, dict) and message.get("role") in ("system", "developer"):
+            return _text(message, [part for part in _list(message.get("content")) if isinstance(part, dict)])
+    return ""
+
+
+def _shape(body: Mapping[str, Any], messages: list[Any], tools: list[Any], *, images: bool) -> RequestShape:
+    named = [_object(tool) for tool in tools]
+    names = sorted(str(_object(tool.get("function") or tool).get("name", "")) for tool in named)
+    form = _object(body.get("response_format"))
+    schema = _object(form.get("json_schema"))
+    word = " ".join(filter(None, (str(form.get("type") or ""), str(schema.get("name") or ""))))
+    continued = any(isinstance(m, dict) and m.get("role") in ("assistant", "tool") for m in messages)
+    return RequestShape(continued, images, tuple(names), "" if word == "text" else word)
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _task(body: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Self
@@ -109,6 +109,11 @@ class Reader:
             vectors = (self.encoder.encode(message), *vectors)
         dense = np.concatenate([self.structure(features), *vectors])
         return Reading(dense, Grams.of(hashed_ngrams(message, "")), grams, features.task)
+
+    def read_ahead(self, requests: Iterable[Features]) -> None:
+        """Lets the encoder read all that these say together."""
+        if self.encoder is not None:
+            self.encoder.read_ahead(text for f in requests for text in self.texts(f))
 
     def _read_around(self, text: str) -> tuple[tuple[F32, ...], Grams]:
         """System prompt, earlier turns, frame: often the same for many requests."""

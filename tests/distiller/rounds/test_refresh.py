@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -80,6 +81,9 @@ class Counting:
     def total(self, text: str) -> F32:
         self.times[text] += 1
         return self._encoder.total(text)
+
+    def read_ahead(self, texts: Iterable[str]) -> None:
+        self._encoder.read_ahead(texts)
 
 
 def test_every_text_is_read_once(live: Scorer, encoder: Encoder) -> None:

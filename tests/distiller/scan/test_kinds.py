@@ -22,8 +22,8 @@ def test_a_request_that_comes_later_is_of_the_kind_that_it_would_have_been_in() 
     rows = [row(n, "", f"{FRAME}words {n * 7} of it" if n % 2 else f"tell me {n * 13}") for n in range(200)]
     kinds = kinds_of(rows)
     framed = next(kind for kind in parted(kinds, rows) if kind.name.startswith("Answer"))
-    assert kinds.of(row(0, "", f"{FRAME}words about something new").outline) == framed.key
-    assert kinds.of(row(0, "", "tell me more").outline) != framed.key
+    assert kinds.of(row(0, "", f"{FRAME}words about something new").features) == framed.key
+    assert kinds.of(row(0, "", "tell me more").features) != framed.key
 
 
 def test_a_prompt_with_a_clock_or_an_id_in_it_is_one_kind() -> None:
