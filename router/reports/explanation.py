@@ -132,7 +132,7 @@ def explain(request_id: str, records: Records, settings: Settings, policies: Seq
     scorer, why_not = _scorer(record, settings, manifest)
     audited = list(deque(_audited(record, records), maxlen=COMPARED)) if features else []
     neighbours = _neighbours(record, features, scorer, records) if features and scorer else ()
-    if features and scorer and not neighbours:
+    if features and scorer and not neighbours and scorer.heads is None:
         missing.append("requests like it: the scorer remembers none, too few were judged or it has no encoder")
     return Explanation(
         record=record,
@@ -209,8 +209,8 @@ def _scoring(
         recomputed=score,
         same=same,
         why_not=None if same else why_not,
-        parts=parts(scorer, features),
-        usual=usual([parts(scorer, other) for other in audited]) if audited else None,
+        parts=None if scorer.heads else parts(scorer, features),
+        usual=usual([parts(scorer, other) for other in audited]) if audited and not scorer.heads else None,
         effects=effects(record.request, message_of(scorer, features), scorer.score),
     )
 

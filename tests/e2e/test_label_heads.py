@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,8 +13,10 @@ from distiller.bundles import manifests
 from distiller.rounds.round import run_round
 from router.contracts.bundles import read_active
 from router.contracts.decision import Deferral, Reason, Tier
-from router.policy.policy import Policy
+from router.policy.policy import Policy, load_policy
+from router.reports.explanation import explain
 from router.settings import Settings
+from router.store.access import open_readonly
 from tests.distiller.tickets import traffic, write
 from tests.fakes import World, policy_of, until, world
 
@@ -114,3 +117,14 @@ def test_the_bundle_has_heads_and_no_weights_of_a_language_model(served: World) 
     ]
     (kind,) = manifest.evaluation["train"]["kinds"]
     assert (kind["distinct"], kind["why"]) == (3, "")
+
+
+def test_explaining_one_tells_the_score_that_it_was_given(served: World, tmp_path: Path) -> None:
+    name = ask(served, "kaban login loder zisam").headers["x-locum-request-id"]
+    served.record(name)
+    settings = Settings(home=served.home, cache=tmp_path)
+    log = open_readonly(settings)
+    told = explain(name, log, settings, [load_policy(served.policy_file)])
+    log.close()
+    assert told.scoring is not None and told.scoring.same and told.scoring.parts is None
+    assert "login" in {effect.word for effect in told.scoring.effects}
