@@ -128,18 +128,22 @@ class GateConfig:
 
     ``min_slice`` is the smallest slice that may veto. ``power``: a slice too small to resolve the margin is
     judged at the smallest margin that it can resolve, so that an equal student passes all of them together with
-    this probability; such a slice vetoes real harm, and never by chance of its size alone.
+    this probability; such a slice vetoes real harm, and never by chance of its size alone. ``fixed``: overall the
+    margin stays what it is. Label heads under a quality floor are judged overall as slices are: what they answer
+    wrong stays behind their own threshold, which is certified anew, and refitting them turns many answers round.
     """
 
     margin: float = 0.02
     confidence: float = 0.95
     min_slice: int = 20
     power: float = 0.95
+    fixed: bool = True
 
     @classmethod
     def from_policy(cls, policy: Policy) -> Self:
         gate = policy.distil.gate
-        return cls(margin=gate.margin, confidence=gate.confidence, min_slice=gate.min_slice)
+        fixed = policy.student.traits.generates or policy.objective.floor is None
+        return cls(margin=gate.margin, confidence=gate.confidence, min_slice=gate.min_slice, fixed=fixed)
 
 
 @dataclass(frozen=True, slots=True)

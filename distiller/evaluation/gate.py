@@ -13,8 +13,9 @@ or more, overall or on any one slice (the margin stated with that slice), in any
 kind add up instead, so the slices share theirs: by Bonferroni, a candidate that is as good as the incumbent everywhere
 is vetoed by any slice at all with probability 1 - ``power`` at most; more slices widen each one's margin a little.
 Overall the margin is fixed, whatever the holdout can resolve: an equal candidate is often rejected by a small one,
-and the reason then says how many rows would tell. Both rates are checked by simulation: ``benchmarks/gate.py``.
-Each is for one round: the same loss, allowed again in every round, would add up.
+and the reason then says how many rows would tell. Not so for label heads under a quality floor (``GateConfig.fixed``).
+Both rates are checked by simulation: ``benchmarks/gate.py``. Each is for one round: the same loss, allowed again in
+every round, would add up.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ def _tests(forms: dict[str, list[PairedOutcome]], config: GateConfig) -> tuple[l
     """Every comparison, each form's overall first, and the sentences of those that failed."""
     groups = [(form, name, rows) for form, all_ in forms.items() for name, rows in _slices(all_, config)]
     count = max(1, sum(name != OVERALL for _, name, _ in groups))
-    found = [_compare(form, name, rows, config, None if name == OVERALL else count) for form, name, rows in groups]
+    fixed = {OVERALL} if config.fixed else set()
+    found = [_compare(form, name, rows, config, None if name in fixed else count) for form, name, rows in groups]
     missing = [f"form {form}: it has no row to compare" for form, rows in forms.items() if not rows]
     return found, [str(v) for v in found if not v.passed] + missing
 

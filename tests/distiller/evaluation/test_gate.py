@@ -195,6 +195,24 @@ def test_the_policy_sets_the_gate() -> None:
     assert GateConfig.from_policy(Policy.model_validate(file | {"distil": {}})) == GateConfig()
 
 
+def test_label_heads_under_a_floor_are_judged_overall_by_what_the_rows_resolve() -> None:
+    """A tenth differs, and the certified share is larger: it would take 1,546 rows to show that as no loss of 0.02."""
+    head = {
+        "name": "p",
+        "student": {"engine": "head"},
+        "teacher": {"model": "t"},
+        "objective": {"parity": {}},
+    }
+    of_heads = GateConfig.from_policy(Policy.model_validate(head))
+    equal = [PairedOutcome(f"r{i}", i % 20 != 0, i % 20 != 1) for i in range(200)]
+    assert judge(equal, 0.6, 0.5, of_heads).promoted and not judge(equal, 0.6, 0.5).promoted
+    worse = [PairedOutcome(f"r{i}", i % 8 != 0, i % 20 != 1) for i in range(400)]
+    assert not judge(worse, 0.6, 0.5, of_heads).promoted
+    assert not judge(equal, 0.5, 0.5, of_heads).promoted, "a larger share is what speaks for it"
+    shared = Policy.model_validate(head | {"objective": {"student_share": 0.5}})
+    assert GateConfig.from_policy(shared) == GateConfig(), "no floor holds back what it answers wrong"
+
+
 def drawn(n: int, loss: dict[str, float], rng: np.random.Generator, forms: int = 1) -> list[PairedOutcome]:
     """``n`` rows a slice in each of ``loss``, incumbent right on 80%; the candidate loses that much there, and as
     many again fall either way."""
