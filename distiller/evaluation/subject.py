@@ -16,7 +16,7 @@ from router.contracts.bundles import INT8_WEIGHTS, FormName, Manifest, read_mani
 from router.contracts.files import weights_of
 from router.errors import BundleError, EngineError
 from router.heads.files import NUMBERS
-from router.heads.scorer import load_scorer
+from router.heads.shelf import load_scorer
 from router.policy.policy import Policy
 from router.scoring.scorer import Scorer
 from router.scoring.text.encoder import load_encoder

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from router.contracts.bundles import Manifest, read_active, read_manifest
 from router.contracts.records import Record
 from router.errors import BundleError, LocumError, StoreError
-from router.heads.scorer import load_scorer
+from router.heads.shelf import load_scorer
 from router.policy.policy import Policy, load_policy
 from router.reports.terminal import Terminal
 from router.scoring.scorer import Scorer

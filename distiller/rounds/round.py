@@ -50,7 +50,7 @@ from router.contracts.bundles import DatasetRef, FormName, activate, begin_canar
 from router.engine.weights import base_student
 from router.errors import BundleError, TrainingError
 from router.heads.files import load
-from router.heads.scorer import load_scorer
+from router.heads.shelf import load_scorer
 from router.judges.judge import Judges
 from router.policy.engines import EncoderKind, gguf_form
 from router.policy.learning import learning

@@ -21,7 +21,7 @@ from router.bundles.students import Students, StudentTarget
 from router.contracts.bundles import Manifest, Thresholds, read_active, read_manifest
 from router.errors import BundleError, EngineError
 from router.heads.heads import LabelHeads
-from router.heads.scorer import load_scorer
+from router.heads.shelf import load_scorer
 from router.policy.engines import EncoderKind
 from router.policy.policy import Policy
 from router.scoring.scorer import Scorer

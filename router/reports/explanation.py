@@ -16,7 +16,7 @@ from router.contracts.bundles import Manifest, read_manifest
 from router.contracts.decision import Tier
 from router.contracts.records import Record
 from router.errors import BundleError, EngineError, StoreError
-from router.heads.scorer import load_scorer
+from router.heads.shelf import load_scorer
 from router.policy.policy import Policy
 from router.routing.steps import Step, afterwards, walk
 from router.scoring.occlusion import Effect, effects
