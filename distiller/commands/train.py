@@ -202,7 +202,7 @@ def _learn(config: TrainConfig, policy: Policy | None, student: str | None, data
 def _fit_heads(policy: Policy, dataset: Path, out: Path) -> None:
     from distiller.data.dataset import load
     from distiller.progress import ConsoleProgress
-    from distiller.training.heads import heads_of
+    from distiller.training.run import heads_of
     from router.scoring.text.encoder import load_encoder
 
     encoder = load_encoder(Settings.from_env().cache, policy.scorer.encoder)

@@ -44,8 +44,7 @@ from distiller.rounds.report import RoundReport, write_report
 from distiller.rounds.scorer import certified_heads, fit_bundle_scorer, parted
 from distiller.rounds.trigger import nothing_to_tune
 from distiller.rounds.tuning import retuned, share_of
-from distiller.training.heads import heads_of
-from distiller.training.run import trained
+from distiller.training.run import heads_of, trained
 from router.contracts.bundles import DatasetRef, FormName, activate, begin_canary, read_active
 from router.engine.weights import base_student
 from router.errors import BundleError, TrainingError

@@ -1,4 +1,5 @@
-"""A training by any method, once or several times over, when the student gets the mean of what was learnt.
+"""A training by any method, once or several times over, when the student gets the mean of what was learnt; or of label
+heads.
 
 Trainings that start from one student and see the rows in different orders end near each other, and the mean of their
 weights does better than each, at what one costs to serve: a model soup (Wortsman et al. 2022, "Model soups: averaging
@@ -9,17 +10,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from distiller.config import TrainConfig
-from distiller.data.dataset import Dataset
+from distiller.data.dataset import Dataset, read
+from distiller.data.rows import DatasetRow
 from distiller.training.chain import chained
 from distiller.training.launch import train
 from distiller.training.loop import TrainReport, fingerprint, read_report, together
+from router.errors import TrainingError
+from router.heads.files import save
+from router.heads.fit import fit_heads
 from router.policy.distillation import ProgressiveSettings
+from router.scoring.text.encoder import Encoder
 
 
 def trained(config: TrainConfig, student: Path, dataset: Dataset, out: Path) -> TrainReport:
@@ -72,3 +79,36 @@ def mean(students: Sequence[Path], out: Path) -> None:
     shutil.copytree(last, fresh)
     model.to(torch.bfloat16).save_pretrained(fresh)
     fresh.rename(out)
+
+
+def heads_of(
+    dataset: Dataset, out: Path, encoder: Encoder | None, on_step: Callable[[int, int], None]
+) -> dict[str, Any]:
+    """Label heads instead of a language model, fitted in seconds: written into the folder ``out``. Returns what is told
+    of the training, as plain values.
+
+    Raises:
+        TrainingError: no kind of requests has a closed set of answers; the message says why of the largest.
+    """
+    began = time.monotonic()
+    rows = sorted(read(dataset.train), key=lambda row: (row.created_at, row.request_id))
+    if not rows:
+        raise TrainingError("there are no rows to learn from")
+    heads, kinds = fit_heads([_asked(row) for row in rows], [row.said for row in rows], encoder, on_step)
+    if not heads.heads:
+        told = "; ".join(f"{kind.name}: {kind.why} ({kind.requests} requests)" for kind in kinds[:3])
+        raise TrainingError(f"no kind of requests is one for a label head: {told}")
+    save(heads, out)
+    return {
+        "rows": len(rows),
+        "heads": len(heads.heads),
+        "encoder": encoder.name if encoder else None,
+        "seconds": time.monotonic() - began,
+        "left_out": {},
+        "kinds": [asdict(kind) for kind in kinds],
+    }
+
+
+def _asked(row: DatasetRow) -> dict[str, Any]:
+    """The request as its client sent it, as far as kinds are told apart by it."""
+    return {**row.options, "messages": row.messages, "metadata": {"task": row.task or ""}}

@@ -44,7 +44,8 @@ def load_scorer(
     encoders: Callable[[EncoderKind], Encoder | None],
     heads_at: Callable[[Path], LabelHeads] | None = None,
 ) -> Scorer:
-    """The scorer of the bundle in a folder; where its student is label heads, their own word is the score. ``heads_at`` reads label heads, where somebody keeps them.
+    """The scorer of the bundle in a folder; where its student is label heads, their own word is the score. ``heads_at``
+    reads these, where somebody keeps them.
 
     Raises:
         BundleError: it, or the heads that it goes by, cannot be read, as where these were pruned.
