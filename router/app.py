@@ -99,8 +99,7 @@ def create_app(
     """
     metrics, keys, drain = Metrics(files=files), ClientKeys(settings.client_keys), drain or Drain()
     encoders = encoders or cache(partial(load_encoder, settings.cache, threads=1))
-    static, state = partial(encoders, "static"), state or MachineState()
-    shelf = HeadShelf(encoders)
+    static, shelf, state = partial(encoders, "static"), HeadShelf(encoders), state or MachineState()
     served, retirements = Policies(policies, settings, env, encoders, state, shelf=shelf), Retirements(env)
     kept, identity = KeptResponses(settings.home / "responses.db"), Identities(state)
     claim = ClaimWatch(settings.run, os.getpid() if state.alone else os.getppid(), metrics.observe_home)
