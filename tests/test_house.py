@@ -25,8 +25,8 @@ MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
 SLIVER_LINES, MAX_SLIVERS = 50, 19
 NOUNS = {
-    "ceiling", "finding", "grading", "pricing", "reading", "reasoning", "recording", "routing", "ruling", "sampling",
-    "scoring", "served", "sharding", "spelling", "spending", "tracking", "training", "tuning",
+    "ceiling", "finding", "grading", "learning", "pricing", "reading", "reasoning", "recording", "routing", "ruling",
+    "sampling", "scoring", "served", "sharding", "spelling", "spending", "tracking", "training", "tuning",
 }  # fmt: skip
 """Words that end like a participle and name a thing; ``served`` is what serves now."""
 JUDGES_NAMES = {"Exact", "Normalised", "Numeric", "Json", "Semantic"}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-from distiller.labels.calls import LabelCall, Told, Unanswered
+from distiller.labels.calls import CallFailures, LabelCall, Told
 from distiller.labels.filters import LabelFault
 from distiller.payments import FORGOTTEN, Journal, PendingBatch, Purse, bounded, most_usd
 from router.backends.base import Backend
@@ -55,7 +55,7 @@ class BatchedCalls:
     longest_seconds: float = LONGEST_SECONDS
     faults: dict[str, LabelFault] = field(default_factory=dict)
 
-    async def ask(self, calls: Sequence[LabelCall]) -> Unanswered:
+    async def ask(self, calls: Sequence[LabelCall]) -> CallFailures:
         """Takes in what earlier runs left under way, then has the rest answered, batch after batch.
 
         Raises:
@@ -69,7 +69,7 @@ class BatchedCalls:
             stopped = await self._all([c for c in calls if self._is_open(c)])
         except (UpstreamError, UpstreamRefused) as e:
             stopped = str(e)
-        return Unanswered(stopped, self.faults)
+        return CallFailures(stopped, self.faults)
 
     def _is_open(self, call: LabelCall) -> bool:
         if call.name in self.journal.lost:

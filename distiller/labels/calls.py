@@ -49,7 +49,7 @@ class LabelCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Unanswered:
+class CallFailures:
     """Why asking ended before all was asked (``stopped``), and what became of calls that have no answer, by name."""
 
     stopped: str
@@ -95,7 +95,7 @@ async def listed_rights(models: BackendClient, backend: Backend) -> tuple[Rights
 
 async def ask_each(
     paid: PaidCalls, backend: Backend, calls: Sequence[LabelCall], workers: int, told: Told
-) -> Unanswered:
+) -> CallFailures:
     """Has all answered, ``workers`` at once; the journal has what was said. One that fails costs one row; where too
     many do, no more are asked. What a server turns away for what it says is no failure of the server's."""
     queue, faults, stopped = deque(calls), dict[str, LabelFault](), ""
@@ -121,7 +121,7 @@ async def ask_each(
             told(asked, len(calls))
 
     await asyncio.gather(*(worker() for _ in range(min(workers, len(calls)))))
-    return Unanswered(stopped, faults)
+    return CallFailures(stopped, faults)
 
 
 def fault_of(failure: CallFailure) -> LabelFault:

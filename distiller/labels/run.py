@@ -21,7 +21,7 @@ from distiller.data.rows import DatasetRow
 from distiller.home import remember
 from distiller.labels.agreement import WHOLE, AgreementRate, LabelledPair, agreement, paid_by
 from distiller.labels.batch import BatchedCalls
-from distiller.labels.calls import LabelCall, Unanswered, ask_each, call_of, label_backend, listed_rights
+from distiller.labels.calls import CallFailures, LabelCall, ask_each, call_of, label_backend, listed_rights
 from distiller.labels.filters import ClosedAnswers, LabelFault, LabelFilter
 from distiller.payments import Journal, PaidCalls, Purse, forget
 from distiller.progress import Progress
@@ -173,7 +173,7 @@ class _Labelling:
             journal.close()
             await models.close()
 
-    async def _asked(self, paid: PaidCalls, purse: Purse, journal: Journal) -> Unanswered:
+    async def _asked(self, paid: PaidCalls, purse: Purse, journal: Journal) -> CallFailures:
         """By batches where the policy says so and the server has them; what an earlier policy left in one is taken
         in."""
 
@@ -196,10 +196,10 @@ class _Labelling:
                 await wire.close()
         each = await ask_each(paid, backend, fresh, self.declared.concurrency, told)
         why = f"{backend.label} has no batches, so it was asked call by call" if batch and fresh else ""
-        return Unanswered("; ".join(filter(None, (why, each.stopped))), each.faults)
+        return CallFailures("; ".join(filter(None, (why, each.stopped))), each.faults)
 
     def _sift(
-        self, journal: Journal, judges: Judges, unanswered: Unanswered, listed: tuple[Rights, str] | None
+        self, journal: Journal, judges: Judges, unanswered: CallFailures, listed: tuple[Rights, str] | None
     ) -> None:
         """What is learnt from, and why the rest of what was asked is not."""
         place = self.declared.place if listed is None else f"{self.declared.place}, whose {listed[1]} allows it"
