@@ -110,32 +110,22 @@ class Exchange:
         self.reason = Reason.FALLBACK
         self.fallback = self.fallback or fallback_cause(error)
 
-    def answered(
+    def used(
         self,
         backend: Backend,
-        kind: AnswerKind,
+        message: Mapping[str, Any],
+        told: ToldUsage | None,
         *,
-        message: dict[str, Any],
-        finish_reason: object,
-        usage: ToldUsage | None,
-        model: object,
-        seconds: float,
-        first_token_seconds: float | None = None,
         signals: Signals | None = None,
-        top_logprobs: list[Any] | None = None,
-        broken: bool = False,
         cut: bool = False,
-        temperature: float | None = None,
         beyond: int = 0,
         others: Sequence[Mapping[str, Any]] = (),
         unsaid: int = 0,
-    ) -> Answer:
-        """Costs one backend's answer, drawn by a ``temperature`` that the client did not say, or None. What it did not
-        tell of its usage is estimated from the texts; a ``model`` or a ``finish_reason`` that is no string says
-        nothing. ``broken``: something is missing, so it counts as one that has no end; ``cut``: it was cut off, so
-        that what it told of its usage is of its beginning; ``beyond``: tokens told of that ended it, which count for
-        none of its on any engine; ``others``: what its further choices say, ``unsaid``: how many are paid for that had
-        said nothing yet when it was cut off."""
+    ) -> Usage:
+        """What is billed of an answer, and told to its client: what it did not tell is estimated from its texts.
+        ``cut``: it was cut off, so that what it told is of its beginning; ``beyond``: tokens told of that ended it,
+        which count for none of its on any engine; ``others``: what its further choices say, ``unsaid``: how many are
+        paid for that had said nothing yet when it was cut off."""
         seen = signals.tokens if signals and signals.complete and not others else 0
         said = [said_in(choice) for choice in (message, *others)]
 
@@ -147,7 +137,7 @@ class Exchange:
             return replace(usage, output_tokens=usage.output_tokens + unsaid * longest)
 
         used = usage_or(
-            unless_free(usage) if backend.has_own_price else usage,
+            unless_free(told) if backend.has_own_price else told,
             guessed,
             asked_tier=self.chat.body.get("service_tier"),
             cut=cut,
@@ -158,14 +148,35 @@ class Exchange:
         several = (self.chat.body.get("n") or 1) != 1
         if not several and (own := without_end(used.output_tokens, seen, beyond)) != used.output_tokens:
             used = replace(used, output_tokens=own)
+        return used
+
+    def answered(
+        self,
+        backend: Backend,
+        kind: AnswerKind,
+        *,
+        message: dict[str, Any],
+        finish_reason: object,
+        usage: Usage,
+        model: object,
+        seconds: float,
+        first_token_seconds: float | None = None,
+        signals: Signals | None = None,
+        top_logprobs: list[Any] | None = None,
+        broken: bool = False,
+        temperature: float | None = None,
+    ) -> Answer:
+        """Costs one backend's answer, drawn by a ``temperature`` that the client did not say, or None. A ``model`` or a
+        ``finish_reason`` that is no string says nothing. ``broken``: something is missing, so it counts as one that has
+        no end."""
         return Answer(
             tier=backend.tier,
             kind=kind,
             model=model if isinstance(model, str) and model else backend.label,
             message=message,
             finish_reason=finish_reason if isinstance(finish_reason, str) and not broken else None,
-            usage=used,
-            cost_usd=cost_usd(used, backend.price) if backend.price else Decimal(0),
+            usage=usage,
+            cost_usd=cost_usd(usage, backend.price) if backend.price else Decimal(0),
             seconds=seconds,
             first_token_seconds=first_token_seconds,
             student_version=backend.version,

@@ -82,8 +82,9 @@ class Payments:
         tokens = exchange.chat.dearest.choices * self._expected(exchange)
         usage = Usage(input_tokens=exchange.features.input_tokens, output_tokens=tokens, estimated=True)
         found = (read_usage(told) if told is not None else None) or ToldUsage(usage)
+        used = exchange.used(backend, {}, found)
         answer = exchange.answered(
-            backend, kind, message={}, finish_reason=None, usage=found, model=None, seconds=exchange.elapsed
+            backend, kind, message={}, finish_reason=None, usage=used, model=None, seconds=exchange.elapsed
         )
         return replace(answer, message=None)
 

@@ -11,19 +11,19 @@ from typing import Any
 from router.backends.base import Backend, Reply, WaitingTime
 from router.backends.client import NOTHING, BackendClient
 from router.backends.events import EventStream
-from router.backends.history import is_openai, knows_max_tokens, normalised, own_call_ids
+from router.backends.history import is_openai, knows_max_tokens, normalised
 from router.cascade.exchange import Exchange
-from router.cascade.replies import parsed
+from router.cascade.replies import parsed, shown
 from router.contracts.decision import Tier
 from router.contracts.logprobs import within_answer
-from router.contracts.records import Answer, AnswerKind, Signals
+from router.contracts.records import Answer, AnswerKind, Signals, Usage
 from router.errors import UpstreamError
 from router.judges.soundness import AnswerSoFar
 from router.policy.engines import SAMPLING
 from router.scoring.signals import of_answer, summarise
 from router.wire.assembly import Assembly, assembled
 from router.wire.chat import IN_OWN_WORDS, Headers
-from router.wire.form import AnswerTerms
+from router.wire.form import AnswerTerms, billed
 from router.wire.halves import Halves
 from router.wire.json_text import dumps, loads
 from router.wire.repair import Repair, mended
@@ -154,9 +154,11 @@ def _read(
     first = choices[0]
     if backend.tier is Tier.STUDENT:
         cut_answer(found, [choice.beyond for choice in choices])
-    usage, changed = usage_in(found), more or not strict
+    others = [choice.message for choice in (*said[1:], *surplus)]
+    usage = exchange.used(backend, first.message, usage_in(found), signals=first.signals, others=others)
+    changed = more or not strict
     if not _in_own_words(exchange, backend):
-        changed |= mended(found, said, terms)
+        changed |= mended(found, said, terms) | billed(found, usage)
     whole = readable and reply.whole and not more and said[0].whole and said[0].finish_reason is not None
     if kind is AnswerKind.SERVED:
         exchange.owe(backend, (choice.message for choice in choices))
@@ -177,7 +179,6 @@ def _read(
         top_logprobs=entries or None,
         broken=not whole,
         temperature=wish.get("temperature"),
-        others=[choice.message for choice in (*said[1:], *surplus)],
     )
     return WholeAnswer(answer, content, list(reply.headers), choices)
 
@@ -195,17 +196,6 @@ def _seen(backend: Backend, choice: dict[str, Any], said: Assembly, hold: int) -
         own = told[: len(told) - seen.beyond]
         seen.signals = of_answer(own, seen.text, tokens_of(choice, min(hold, len(own))), hold)
     return seen
-
-
-def shown(found: dict[str, Any], backend: Backend, *, logprobs: bool) -> dict[str, Any]:
-    """A student's answer or chunk as the client gets it: under its true name, its tool calls under our ids,
-    without token probabilities (``logprobs``) that only we asked for. Changes ``found``."""
-    own_call_ids(found)
-    if "model" in found:
-        found["model"] = backend.label
-    if not logprobs:
-        without_logprobs(found)
-    return found
 
 
 class Relay:
@@ -271,9 +261,8 @@ class Relay:
 
     def rest(self) -> bytes:
         """What a stream lacks that has ended well."""
-        lacking = b"" if self._done or self._repair is None else self._ending() + END
-        self._done = True
-        return lacking
+        done, self._done = self._done, True
+        return b"" if done or self._repair is None else self._ending() + END
 
     def broke(self, error: UpstreamError) -> None:
         """Takes what was told of tokens and money with the error that broke the stream off."""
@@ -310,6 +299,7 @@ class Relay:
             changed = True
         elif self._wished:
             changed |= without_logprobs(chunk)
+        changed |= self.over and bool(chunk.get("usage")) and billed(chunk, self._used())
         return self._written(event, chunk) if changed else event
 
     def _leniently(self, event: bytes) -> dict[str, Any] | None:
@@ -344,7 +334,10 @@ class Relay:
 
     def _ending(self) -> bytes:
         self._note(not self._halves.waiting)
-        return b"".join(map(encode, self._repair.rest())) if self._repair is not None else b""
+        missing = self._repair.rest() if self._repair is not None else []
+        for chunk in missing:
+            billed(chunk, self._used())
+        return b"".join(map(encode, missing))
 
     def _written(self, event: bytes, chunk: dict[str, Any]) -> bytes:
         try:
@@ -366,27 +359,36 @@ class Relay:
         own = found.logprobs[: len(found.logprobs) - found.beyond]
         return summarise(own, True, text, self._held) if own else None
 
-    def answer(self, kind: AnswerKind, first_token_seconds: float | None = None) -> Answer:
-        """What has come so far as an answer; its usage is estimated where the stream was cut short."""
-        found, self._booked = self.collected, True
+    def _used(self) -> Usage:
+        found = self.collected
         others = self._repair.others if self._repair is not None else []
         ended = self._done or self.over or (self._repair is None and found.finish_reason is not None)
         begun = sum(choice.tokens > 0 for choice in (found, *others))
+        return self._exchange.used(
+            self._backend,
+            found.message,
+            found.usage,
+            signals=self.signals(),
+            cut=found.outgrown or not ended,
+            beyond=found.beyond,
+            others=[choice.message for choice in others],
+            unsaid=0 if ended else max(0, self._exchange.chat.dearest.choices - begun),
+        )
+
+    def answer(self, kind: AnswerKind, first_token_seconds: float | None = None) -> Answer:
+        """What has come so far as an answer; its usage is estimated where the stream was cut short."""
+        found, self._booked = self.collected, True
         return self._exchange.answered(
             self._backend,
             kind,
             message=found.message,
             finish_reason=found.finish_reason,
-            usage=found.usage,
-            cut=found.outgrown or not ended,
+            usage=self._used(),
             model=found.model,
             seconds=time.perf_counter() - self._began,
             first_token_seconds=first_token_seconds,
             signals=self.signals(),
-            beyond=found.beyond,
             top_logprobs=found.entries or None,
             broken=not found.whole or found.finish_reason is None,
             temperature=self._temperature,
-            others=[choice.message for choice in others],
-            unsaid=0 if ended else max(0, self._exchange.chat.dearest.choices - begun),
         )

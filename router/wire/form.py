@@ -6,14 +6,15 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
+from router.contracts.records import Usage
 from router.wire.calls import Call
 from router.wire.finish import finish_of
 from router.wire.sse import LEAST_LOGPROB
-from router.wire.usage import count
+from router.wire.usage import count, read_usage
 
-COUNTS = ("prompt_tokens", "completion_tokens")
+COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 PROMISES = frozenset({"tool_calls", "function_call"})
 """Why an answer ends that calls something."""
 Head = dict[str, Any]
@@ -67,20 +68,40 @@ def head_of(answer: Mapping[str, Any], otherwise: Head) -> Head:
 
 
 def is_counted(usage: Any) -> bool:
-    return type(usage) is dict and all(map(_is_count, map(usage.get, (*COUNTS, "total_tokens"))))
+    """Whether its counts are told as OpenAI tells them, and as they are billed."""
+    return type(usage) is dict and all(type(usage.get(key)) is int for key in COUNTS) and counted(usage) == usage
 
 
 def counted(usage: Any) -> dict[str, Any] | None:
-    """Token counts that are numbers; None where there are none at all."""
+    """Token counts by OpenAI's names, as they are billed; None where there are none at all."""
     if not isinstance(usage, dict) or not usage:
         return None
-    counts = {key: count(usage.get(key)) or 0 for key in COUNTS}
-    total = count(usage.get("total_tokens"))
-    return {**usage, **counts, "total_tokens": sum(counts.values()) if total is None else total}
+    told = read_usage(usage)
+    found = as_told(Usage() if told is None else told.usage, usage)
+    return found if told is None or not told.total else found | {"total_tokens": told.total}
 
 
-def _is_count(value: Any) -> TypeGuard[int]:
-    return type(value) is int and value >= 0
+def as_told(used: Usage, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was ``used`` as a client is told of it, with all that was ``given`` beside the counts."""
+    read, said = used.input_tokens, used.output_tokens
+    found = {**given, "prompt_tokens": read, "completion_tokens": said, "total_tokens": read + said}
+    parts = (
+        ("prompt_tokens_details", "cached_tokens", min(used.cached_input_tokens, read)),
+        ("completion_tokens_details", "reasoning_tokens", min(used.reasoning_tokens, said)),
+    )
+    for name, part, tokens in parts:
+        details = details if isinstance(details := given.get(name), dict) else {}
+        if tokens != (count(details.get(part)) or 0):
+            found[name] = {**details, part: tokens}
+    return found
+
+
+def billed(found: dict[str, Any], usage: Usage) -> bool:
+    """Tells an answer's or a chunk's counts as they are billed, where it has any. Whether that changed them."""
+    given = found.get("usage")
+    if isinstance(given, dict):
+        found["usage"] = as_told(usage, given)
+    return found.get("usage") != given
 
 
 def are_probable(logprobs: Any) -> bool:

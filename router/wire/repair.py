@@ -143,8 +143,8 @@ class Repair:
             self._head = {key: chunk[key] for key in ("id", "object", "created", "model")}
         if usage is not None:
             self._counted = True
-            if not is_counted(usage):
-                chunk["usage"] = usage = counted(usage)
+            if not is_counted(usage):  # what was told before it counts too
+                chunk["usage"] = usage = counted(self._first.usage_told)
                 self._counted, changed = usage is not None, True
         return changed
 

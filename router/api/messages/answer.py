@@ -11,7 +11,7 @@ import orjson
 from router.contracts.records import Usage
 from router.scoring.text.features import extract
 from router.wire.assembly import assembled
-from router.wire.estimates import usage_or
+from router.wire.estimates import estimated_usage, said_in, usage_or
 from router.wire.usage import usage_in
 
 INVALID_JSON = "INVALID_JSON"
@@ -40,7 +40,7 @@ def message_of(answer: Mapping[str, Any], question: MessageContext) -> dict[str,
     said = assembled(choice).message
     content = _content(said, question)
     refused, calls = bool(said.get("refusal")), any(b["type"] == "tool_use" for b in content)
-    usage = usage_or(usage_in(answer), lambda: estimated(question, len(orjson.dumps(content))))
+    usage = usage_or(usage_in(answer), lambda: estimated(question, said))
     return {
         "id": question.message_id,
         "type": "message",
@@ -80,10 +80,9 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
-def estimated(question: MessageContext, size_bytes: int) -> Usage:
-    """Token counts where the backend gave none: four bytes a token, as they are recorded."""
-    input_tokens = extract(question.chat).input_tokens
-    return Usage(input_tokens=input_tokens, output_tokens=-(-size_bytes // 4), estimated=True)
+def estimated(question: MessageContext, said: Mapping[str, Any]) -> Usage:
+    """Token counts where the backend gave none, as they are recorded."""
+    return estimated_usage(extract(question.chat).input_tokens, [said_in(said)])
 
 
 def signed_in(said: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -47,7 +47,6 @@ class MessageStream:
         self._assembly = Assembly()
         self._order = BlockOrder(self._assembly)
         self._choice: dict[str, Any] = {}
-        self._bytes = 0
         self._out: list[bytes] = []
 
     def take(self, raw: bytes) -> bytes:
@@ -75,7 +74,7 @@ class MessageStream:
         self._begin()
         self._flush()
         self._ended = True
-        usage = usage_or(self._assembly.usage, lambda: estimated(self._question, self._bytes))
+        usage = usage_or(self._assembly.usage, lambda: estimated(self._question, self._assembly.message))
         stop = stop_of(self._choice, self._question, calls=self._calls > 0, refused=self._refused)
         self._out.append(event("message_delta", delta=stop, usage=usage_body(usage)))
         self._out.append(event("message_stop"))
@@ -135,7 +134,6 @@ class MessageStream:
     def _put(self, pieces: Iterable[Piece]) -> None:
         """Pieces of blocks, each opened where its first piece comes."""
         for kind, text, call in pieces:
-            self._bytes += len(text)
             self._refused = self._refused or kind == "refusal"
             key: Key = ("call" if call else "thinking" if kind == "reasoning" else "text", call)
             if key != self._open:

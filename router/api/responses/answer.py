@@ -12,7 +12,7 @@ from router.api.responses.output import Output
 from router.api.responses.request import echo, wants_logprobs
 from router.api.responses.store import Terms
 from router.wire.chat import Headers
-from router.wire.usage import told_in
+from router.wire.usage import read_usage, told_in
 
 Response = dict[str, Any]
 
@@ -89,24 +89,15 @@ def response_of(turn: Turn, chat: Mapping[str, Any]) -> Response:
 
 def usage_of(chat: Any) -> dict[str, Any] | None:
     """Chat's token counts in the words used here; None where there are none."""
-    if not isinstance(chat, dict) or not isinstance(chat.get("prompt_tokens"), int):
+    told = read_usage(chat) if isinstance(chat, dict) else None
+    if told is None or (told.lacks_input and told.lacks_output):
         return None
-    read, written = (
-        found if isinstance(found := chat.get(k), dict) else {}
-        for k in ("prompt_tokens_details", "completion_tokens_details")
-    )
-    output_tokens = _count(chat, "completion_tokens")
+    used = told.usage
+    cached = min(used.cached_input_tokens, used.input_tokens)
     return {
-        "input_tokens": chat["prompt_tokens"],
-        "input_tokens_details": {
-            "cached_tokens": _count(read, "cached_tokens"),
-            "cache_write_tokens": _count(read, "cache_write_tokens"),
-        },
-        "output_tokens": output_tokens,
-        "output_tokens_details": {"reasoning_tokens": _count(written, "reasoning_tokens")},
-        "total_tokens": _count(chat, "total_tokens") or chat["prompt_tokens"] + output_tokens,
+        "input_tokens": used.input_tokens,
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": used.cache_written_tokens},
+        "output_tokens": used.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
+        "total_tokens": used.input_tokens + used.output_tokens,
     }
-
-
-def _count(of: Mapping[str, Any], name: str) -> int:
-    return found if isinstance(found := of.get(name), int) else 0
