@@ -59,7 +59,7 @@ class LogImport:
             else:
                 with ImportStore(self._settings.records_db, self._policy) as store:
                     self._target = store
-                    self.summary.pruned = store.prune(time.time())
+                    self.summary.pruned = store.prune()
                     self._all(files)
             self.summary.counts.update({why.value: times for why, times in self._halves.left().items()})
         return self.summary

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,17 @@ from router.policy.policy import Policy
 from router.store.connection import OwnedFile
 from router.store.pseudonyms import Pseudonyms
 from router.store.rows import RecordRows
-from router.store.sqlite import DAY_SECONDS
-from router.store.tables import ADD_IMPORTED, DB_VERSION, FIRST_IMPORTED, IMPORT_OF, KEEP_IMPORT, PRAGMAS, SCHEMA
+from router.store.supported_time import DAY_SECONDS, SupportedTime
+from router.store.tables import (
+    ADD_IMPORTED,
+    DB_VERSION,
+    FIRST_IMPORTED,
+    IMPORT_OF,
+    KEEP_IMPORT,
+    NEWEST,
+    PRAGMAS,
+    SCHEMA,
+)
 
 ADDED, KNOWN, UNFIT = "kept", "the same call again", "nothing that can be kept"
 """What becomes of a record, in words for people."""
@@ -91,7 +101,10 @@ class ImportStore:
         added = db.execute(ADD_IMPORTED, (FIRST_IMPORTED, row[0], row[1], at, row[3])).rowcount
         return ADDED if added else KNOWN
 
-    def prune(self, now: float) -> int:
+    def prune(self) -> int:
         """Takes away what was imported longer ago than records are kept; how many there were."""
-        oldest = now - self._policy.log.retention_days * DAY_SECONDS
-        return self._file.current().execute(PRUNE, (self._policy.name, oldest)).rowcount
+        db, supported = self._file.current(), SupportedTime(NEWEST, time.time)
+        supported.look(db)
+        supported.keep(db)
+        oldest = supported.now - self._policy.log.retention_days * DAY_SECONDS
+        return db.execute(PRUNE, (self._policy.name, oldest)).rowcount

@@ -30,7 +30,18 @@ from router.store.pseudonyms import Pseudonyms
 from router.store.queue import Amendment, Drop, Item, Losses, WaitingRecords, resolve
 from router.store.reader import SqliteReader
 from router.store.rows import RecordRows
-from router.store.tables import ADD_AMENDMENTS, ADD_RECORDS, DB_VERSION, PRAGMAS, PRUNE, PRUNE_AMENDMENTS, SCHEMA
+from router.store.supported_time import DAY_SECONDS, SupportedTime, machine_uptime
+from router.store.tables import (
+    ADD_AMENDMENTS,
+    ADD_RECORDS,
+    DATE_ANEW,
+    DB_VERSION,
+    NEWEST,
+    PRAGMAS,
+    PRUNE,
+    PRUNE_AMENDMENTS,
+    SCHEMA,
+)
 
 GATHER_SECONDS = 0.020
 COMMIT_SECONDS = 0.015
@@ -46,7 +57,6 @@ ROOM_FOR_TOLD = 256
 QUEUE_BYTES = 64 * 2**20
 PRUNE_SECONDS = 3600.0
 PRUNE_ROWS = 500
-DAY_SECONDS = 86_400.0
 
 FAILURES = (sqlite3.Error, StoreError)
 
@@ -58,7 +68,8 @@ class SqliteStore(SqliteReader):
 
     A policy that is not among them keeps no text. ``capacity`` bounds how many may wait to be written,
     ``queue_bytes`` how much text, ``max_pages`` (of ``PAGE_BYTES``) the file; ``busy_seconds`` is how long another
-    writer is waited for at a time; ``clock`` tells the unix time that retention goes by.
+    writer is waited for at a time; ``clock`` tells the unix time, by which retention goes as far as ``uptime`` supports
+    it (``router.store.supported_time``).
 
     A file that is deleted or replaced meanwhile is opened anew, and what was written to it counts as lost.
 
@@ -76,10 +87,11 @@ class SqliteStore(SqliteReader):
         max_pages: int | None = None,
         busy_seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = machine_uptime,
     ) -> None:
         super().__init__(path)
         self._policies, self._pseudonyms = policies, Pseudonyms(path.parent)
-        self._clock = clock
+        self._clock, self._time = clock, SupportedTime(NEWEST, clock, uptime)
         self._waiting = WaitingRecords(capacity, queue_bytes)
         self._wake = threading.Event()  # set where something may wait that the writer has not seen
         self._errors = 0
@@ -117,7 +129,7 @@ class SqliteStore(SqliteReader):
 
     @property
     def problems(self) -> Sequence[str]:
-        found = (self._stalled(), self._read_only(), self._gone, self._lost(), self.unread.said())
+        found = (self._stalled(), self._read_only(), self._gone, self._lost(), self._time.problem, self.unread.said())
         return [said for said in found if said]
 
     @property
@@ -195,10 +207,10 @@ class SqliteStore(SqliteReader):
         next_prune = 0.0
         try:
             while self.depth or not self._closed.is_set():
+                if time.monotonic() >= next_prune:  # first, since what is written next the clock dated
+                    next_prune = time.monotonic() + (0.0 if self._prune() else PRUNE_SECONDS)
                 self._gather(timeout=max(0.0, min(LOOK_SECONDS, next_prune - time.monotonic())))
                 self._write()
-                if time.monotonic() >= next_prune:
-                    next_prune = time.monotonic() + (0.0 if self._prune() else PRUNE_SECONDS)
         finally:  # however it ends: nothing waits for a writer that is gone, and what is lost is counted
             self._closed.set()
             self._give_up()
@@ -269,10 +281,10 @@ class SqliteStore(SqliteReader):
     def _insert(self, db: sqlite3.Connection, make: RecordRows, items: Sequence[Record | Amendment]) -> int:
         """How many of these, all of one kind, were added in one statement: SQLite lets go of the interpreter's lock
         once for all of them, and the event loop next door is not held up by each."""
-        rows = []
+        rows, behind = [], self._time.behind  # what a clock that is behind calls old is not
         for n, item in enumerate(items, 1):
             if (row := make.of(item)) is not None:
-                rows.append(row)
+                rows.append((*row[:2], row[2] + behind, row[3]))
             if n % YIELD_ROWS == 0:
                 time.sleep(0)  # lets go of the lock: the event loop waits for a few rows at most
         if not rows:
@@ -309,15 +321,20 @@ class SqliteStore(SqliteReader):
 
     def _prune(self) -> bool:
         """Deletes some of what each policy's retention has passed; whether there may be more."""
-        now, more = self._clock(), False
+        more = False
         try:
             with self._opened() as db:
+                self._time.look(db)
+                now = self._time.now
+                if self._time.believed:  # what a clock that was ahead wrote would be kept until then, and as long again
+                    db.execute(DATE_ANEW, (now, now + DAY_SECONDS))
                 for policy, rules in self._policies.items():
                     oldest = now - rules.retention_days * DAY_SECONDS
                     more |= db.execute(PRUNE, (policy, oldest, PRUNE_ROWS)).rowcount == PRUNE_ROWS
                 longest = max((rules.retention_days for rules in self._policies.values()), default=0)
                 if longest:  # what amends a record that was dropped belongs to none
                     db.execute(PRUNE_AMENDMENTS, (now - longest * DAY_SECONDS,))
+                self._time.keep(db)
         except FAILURES as e:
             self._errors += 1
             log.error("old_records_undeleted", error=str(e))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from router.store.supported_time import SCHEMA as TIME_SCHEMA
+
 DB_VERSION = 1
 PAGE_BYTES = 8192  # several records a page: half the cost of SQLite's own
 CHECKPOINT_PAGES = 2000
 PRAGMAS = (f"page_size = {PAGE_BYTES}", f"wal_autocheckpoint = {CHECKPOINT_PAGES}")
 
-SCHEMA = """
+SCHEMA = f"""{TIME_SCHEMA}
 CREATE TABLE IF NOT EXISTS records (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     request_id TEXT NOT NULL UNIQUE,
@@ -68,4 +70,6 @@ POLICY_OF = """SELECT policy, CASE WHEN json_valid(body) THEN json_extract(body,
     FROM records WHERE request_id = ?"""
 PRUNE = """DELETE FROM records WHERE seq IN
     (SELECT seq FROM records WHERE policy = ? AND created_at < ? ORDER BY created_at LIMIT ?)"""
+DATE_ANEW = "UPDATE records SET created_at = ? WHERE created_at > ?"
+NEWEST = "SELECT max(created_at) FROM records"
 PRUNE_AMENDMENTS = "DELETE FROM amendments WHERE created_at < ?"

@@ -21,6 +21,8 @@ import structlog
 from router.api.responses.items import Item
 from router.errors import StoreError
 from router.store.connection import OwnedFile
+from router.store.supported_time import SCHEMA as TIME_SCHEMA
+from router.store.supported_time import SupportedTime, machine_uptime
 
 BUSY_SECONDS = 5.0
 PRUNE_SECONDS = 600.0
@@ -29,7 +31,7 @@ MOST_BYTES = 32 * 2**20
 PRUNE_ROWS = 500
 VERSION = 1
 
-SCHEMA = """
+SCHEMA = f"""{TIME_SCHEMA}
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY,
     owner TEXT NOT NULL,
@@ -58,6 +60,7 @@ WITH RECURSIVE chain (id, previous, conversation, input, output, depth, size) AS
 SELECT previous, conversation, input, output FROM chain ORDER BY depth DESC
 """
 DELETE = "DELETE FROM responses WHERE id = ? AND owner = ?"
+NEWEST = "SELECT max(created_at) FROM responses"
 PRUNE = "DELETE FROM responses WHERE id IN (SELECT id FROM responses WHERE expires_at <= ? LIMIT ?)"
 
 log = structlog.get_logger(__name__)
@@ -113,10 +116,13 @@ class ResponseStore(Protocol):
 
 
 class KeptResponses:
-    """In a SQLite file, on one thread of its own; ``clock`` tells the unix time that retention goes by."""
+    """In a SQLite file, on one thread of its own; ``clock`` tells the unix time, by which what is past its
+    end is deleted as far as ``uptime`` supports it (``router.store.supported_time``)."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._clock = path, clock
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = time.time, uptime: Callable[[], float] = machine_uptime
+    ) -> None:
+        self._path, self._clock, self._time = path, clock, SupportedTime(NEWEST, clock, uptime)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="locum-responses")
         self._file: OwnedFile
         self._next_prune = 0.0
@@ -185,7 +191,10 @@ class KeptResponses:
         return History(rows[-1][1], items, sum(map(len, parts)))
 
     def _add(self, row: tuple[Any, ...]) -> None:
-        self._file.current().execute(ADD, row)
+        db = self._file.current()
         if (now := time.monotonic()) >= self._next_prune:
-            more = self._file.current().execute(PRUNE, (self._clock(), PRUNE_ROWS)).rowcount == PRUNE_ROWS
+            self._time.look(db)  # before it is added, which the clock dated
+            more = db.execute(PRUNE, (self._time.now, PRUNE_ROWS)).rowcount == PRUNE_ROWS
+            self._time.keep(db)
             self._next_prune = now + (0.0 if more else PRUNE_SECONDS)
+        db.execute(ADD, row)

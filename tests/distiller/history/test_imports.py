@@ -23,6 +23,7 @@ from router.policy.policy import Policy
 from router.settings import Settings
 from router.store.access import open_eraser, open_readonly
 from router.store.imports import ADDED, KNOWN
+from router.store.supported_time import machine_uptime
 from tests.distiller.logs.lines import BATCH, BATCH_ANSWER, EVERY, LITELLM, SAID
 from tests.distiller.tiny_student import policy as policy_of
 from tests.fakes import until
@@ -193,7 +194,9 @@ def test_history_is_kept_from_its_import_on_for_as_long_as_records_are(
         patch.setattr("time.time", lambda: 1_790_000_000.0)
         imported(settings, policy, path)
         assert len(history(settings, policy)) == 5
-        patch.setattr("time.time", lambda: 1_790_000_000.0 + 86_400 * (policy.log.retention_days + 1))
+        later, up = 86_400.0 * (policy.log.retention_days + 1), machine_uptime()
+        patch.setattr("time.time", lambda: 1_790_000_000.0 + later)
+        patch.setattr("time.clock_gettime", lambda _: up + later)
         assert imported(settings, policy, written(tmp_path / "other", [line(9)])).pruned == 5
     assert len(history(settings, policy)) == 1
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from router.policy.policy import LogPart
 from router.store.reader import SqliteReader
 from router.store.record_json import kept_record
 from router.store.sqlite import ROOM_FOR_TOLD, SqliteStore
+from router.store.supported_time import machine_uptime
 from tests.fakes import until
 
 MakeRecord = Callable[..., Record]
@@ -259,7 +261,8 @@ async def test_retention_deletes_what_is_too_old_and_its_amendments(path: Path, 
         store.amend("young", feedback=1.0)
         await store.flush()
         last = max(seq for seq, _ in store.records())
-    with closing(SqliteStore(path, {"default": TEXT}, clock=lambda: now)) as store:
+    month = machine_uptime() + 31 * DAY
+    with closing(SqliteStore(path, {"default": TEXT}, clock=lambda: now, uptime=lambda: month)) as store:
         until(lambda: sum(1 for _ in store.records()) == 1)
         assert store.get("young") is not None
         store.append(make_record("new", created_at=now))
@@ -267,6 +270,22 @@ async def test_retention_deletes_what_is_too_old_and_its_amendments(path: Path, 
         assert [seq > last for seq, r in store.records() if r.request_id == "new"] == [True]
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT request_id FROM amendments").fetchall() == []
+
+
+@pytest.mark.parametrize("leap", [40 * DAY, 400 * DAY, -NOW, 30_000 * DAY])
+async def test_a_clock_that_leaps_deletes_nothing_and_is_told(path: Path, make_record: MakeRecord, leap: float) -> None:
+    for clock, up, request in ((NOW, 0.0, "before"), (NOW + leap, 5.0, "meanwhile"), (NOW + 10, 10.0, "after")):
+        with closing(
+            SqliteStore(path, {"default": TEXT}, clock=partial(float, clock), uptime=partial(float, up))
+        ) as store:
+            store.append(make_record(request, created_at=clock))
+            await store.flush()
+            until(lambda store=store, n=clock: len(store.problems) == (abs(n - NOW) > DAY))  # type: ignore[misc]
+    with closing(SqliteReader(path)) as records:
+        assert [r.request_id for _, r in records.records()] == ["before", "meanwhile", "after"]
+    end = NOW + 31 * DAY
+    with closing(SqliteStore(path, {"default": TEXT}, clock=lambda: end, uptime=lambda: 31 * DAY)) as store:
+        until(lambda: not list(store.records()))  # what the clock dated by another century went with the rest
 
 
 def test_no_database_reads_as_no_records(path: Path) -> None:

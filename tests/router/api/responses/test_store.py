@@ -12,6 +12,7 @@ import pytest
 
 from router.api.responses.store import KeptResponses, Terms
 from router.errors import StoreError
+from router.store.supported_time import machine_uptime
 
 DAY = 86_400.0
 
@@ -103,12 +104,21 @@ async def test_what_is_past_its_retention_is_gone_and_then_deleted(
     clock.now += 2 * DAY
     assert await kept.get("old", "me") is None
     assert await ids(kept, "old") is None
-    again = KeptResponses(tmp_path / "home" / "responses.db", clock)
+    assert await left(tmp_path, clock, "leapt", uptime=machine_uptime()) == ["old", "leapt"], "no time went by"
+    clock.now -= 2 * DAY
+    assert await ids(kept, "old") == ["in_old", "msg_old"]
+    clock.now += 2 * DAY
+    assert await left(tmp_path, clock, "new", uptime=machine_uptime() + 2 * DAY) == ["leapt", "new"]
+
+
+async def left(tmp_path: Path, clock: Clock, name: str, *, uptime: float) -> list[str]:
+    """What is in the file once a fresh process has kept one more."""
+    again = KeptResponses(tmp_path / "home" / "responses.db", clock, lambda: uptime)
     again.open()
-    await put(again, "new")
+    await put(again, name)
     again.close()
     with sqlite3.connect(tmp_path / "home" / "responses.db") as db:
-        assert db.execute("SELECT id FROM responses").fetchall() == [("new",)]
+        return [row[0] for row in db.execute("SELECT id FROM responses ORDER BY rowid")]
 
 
 async def test_processes_share_one_file(kept: KeptResponses, tmp_path: Path, clock: Clock) -> None:
