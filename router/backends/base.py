@@ -3,11 +3,11 @@ which headers of that its client gets: what helps it to wait and to ask for help
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 from router.contracts.decision import Tier
@@ -56,18 +56,24 @@ class Backend:
     dialect: Dialect = Dialect.OPENAI
     name: str = field(init=False)
     """Identifies the backend in logs and circuit breakers; two policies that share it share its breaker."""
-    _spelled: tuple[bytes, ...] = field(init=False, repr=False)
+    _secret: bytes = field(init=False, repr=False)
+    _escaped: re.Pattern[bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", f"{self.model}@{self.url}" if self.url else self.model)
-        object.__setattr__(self, "_spelled", _spelled(self.key or ""))
+        secret = (self.key or "").encode("utf-8", "surrogateescape")
+        object.__setattr__(self, "_secret", secret if len(secret) >= SHORTEST_SECRET else b"")
+        object.__setattr__(self, "_escaped", _escaped(self._secret))
 
     def without_key(self, said: bytes, *, answer: bool = False) -> bytes:
-        """What the backend said, with ``[SECRET]`` in the place of its own key, as it is or as JSON writes it."""
-        for key in self._spelled:
-            if key in said and (not answer or len(key) >= LIKE_NO_WORD or _DIGIT.search(key)):
-                said = said.replace(key, SECRET)
-        return said
+        """What the backend said, with ``[SECRET]`` in the place of its own key: as it is, or with any of its characters
+        escaped as JSON or a URL may have them, however often."""
+        key = self._secret
+        if not key or (answer and len(key) < LIKE_NO_WORD and not _DIGIT.search(key)):
+            return said
+        if key in said:
+            said = said.replace(key, SECRET)
+        return self._escaped.sub(SECRET, said) if b"\\" in said or b"%" in said else said
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +151,20 @@ class Upstream(Protocol):
     async def close(self) -> None: ...
 
 
-def _spelled(key: str) -> tuple[bytes, ...]:
-    """The longest first: none is a part of another then."""
-    if len(key) < SHORTEST_SECRET:
-        return ()
-    escaped = json.dumps(key)[1:-1]
-    forms = {key.encode("utf-8", "surrogateescape"), escaped.encode(), escaped.replace("/", "\\/").encode()}
-    return tuple(sorted(forms, key=len, reverse=True))
+@cache
+def _escaped(key: bytes) -> re.Pattern[bytes]:
+    """What finds a key whichever of its characters are escaped."""
+    text = key.decode("utf-8", "surrogateescape")
+    return re.compile(b"".join(map(_spellings, text)))
+
+
+def _spellings(character: str) -> bytes:
+    """What finds one character: as JSON has it, escaped or not, in a string in a string too; or as a URL has it."""
+    plain = character.encode("utf-8", "surrogateescape")
+    units = character.encode("utf-16-be", "surrogatepass")
+    code = b"".join(rb"\\{1,16}u" + units[n : n + 2].hex().encode() for n in range(0, len(units), 2))
+    in_url = b"".join(b"%%(?:25)*%02x" % byte for byte in plain)
+    return rb"(?:\\{0,16}" + re.escape(plain) + b"|(?i:" + code + b"|" + in_url + b"))"
 
 
 def passed_on(backend: Backend, headers: Iterable[tuple[bytes, bytes]]) -> Pairs:

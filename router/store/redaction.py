@@ -155,7 +155,11 @@ _IBAN = (
     )
     + r")(?![A-Z0-9])"
 )
-_EMAIL = r"(?<![\w.+-])[\w.+-]{1,128}+@(?:[^\W_](?:[\w-]{0,62})\.){1,8}[^\W\d_]{2,24}(?!\w)"
+_ATS = ("@", "\uff20", "\ufe6b")  # Chinese and Japanese keyboards write the wide and the small one, and such dots
+_EMAIL = (
+    r"(?<![\w.\uff0e+-])[\w.\uff0e+-]{1,128}+[@\uff20\ufe6b]"
+    r"(?:[^\W_](?:[\w-]{0,62})[.\uff0e\ufe52]){1,8}[^\W\d_]{2,24}(?!\w)"
+)
 _CARD = (
     r"[2-6](?<!\d.)(?<!\d[.,].)"
     r"(?:\d{12,18}+|\d{3}([ -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{3}([ -])\d{6}\2\d{4,5})(?!\d)(?![.,]\d)"
@@ -210,7 +214,7 @@ _FINDERS: dict[str, tuple[_Finder, ...]] = {
         _Finder(re.compile(_NAMED), _named_ok, needs=_NAMED_WORDS, beside=(":", "=", "is"), digits=False),
         _Finder(re.compile(_RANDOM), _random_ok, needs=(":", "=")),
     ),
-    "email": (_Finder(re.compile(_EMAIL), needs=("@",), digits=False),),
+    "email": (_Finder(re.compile(_EMAIL), needs=_ATS, digits=False),),
     "iban": (_Finder(re.compile(_IBAN), _iban_ok, again=True),),
     "card": (_Finder(re.compile(_CARD), _card_ok, again=True),),
     "phone": (
@@ -298,7 +302,8 @@ def _has_digit(text: str) -> bool:
 def _tells(lower: str) -> bool:
     """Whether a text without a digit can hold anything: what its finders need has one of these in it each."""
     return (
-        "@" in lower or "key" in lower or "secret" in lower or "token" in lower or "pass" in lower or "pwd" in lower
+        "@" in lower or _ATS[1] in lower or _ATS[2] in lower
+        or "key" in lower or "secret" in lower or "token" in lower or "pass" in lower or "pwd" in lower
         or "eyj" in lower or "://" in lower
     )  # fmt: skip
 

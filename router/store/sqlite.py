@@ -52,6 +52,7 @@ ROWS_AT_ONCE = 32
 ITEMS_AT_ONCE = 512
 YIELD_ROWS = 16
 RETRY_SECONDS = (0.1, 5.0)
+END_SECONDS = 15.0
 ROOM_FOR_TOLD = 256
 """Records that may wait to be written before what a teacher told of its tokens is given up."""
 QUEUE_BYTES = 64 * 2**20
@@ -69,7 +70,7 @@ class SqliteStore(SqliteReader):
     A policy that is not among them keeps no text. ``capacity`` bounds how many may wait to be written,
     ``queue_bytes`` how much text, ``max_pages`` (of ``PAGE_BYTES``) the file; ``busy_seconds`` is how long another
     writer is waited for at a time; ``clock`` tells the unix time, by which retention goes as far as ``uptime`` supports
-    it (``router.store.supported_time``).
+    it (``router.store.supported_time``). A disk that refuses is asked again for ``end_seconds`` after ``close``.
 
     A file that is deleted or replaced meanwhile is opened anew, and what was written to it counts as lost.
 
@@ -88,6 +89,7 @@ class SqliteStore(SqliteReader):
         busy_seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
         uptime: Callable[[], float] = machine_uptime,
+        end_seconds: float = END_SECONDS,
     ) -> None:
         super().__init__(path)
         self._policies, self._pseudonyms = policies, Pseudonyms(path.parent)
@@ -99,7 +101,7 @@ class SqliteStore(SqliteReader):
         self._moved_at = time.monotonic()
         self._written = 0
         self._gone = ""
-        self._closed = threading.Event()
+        self._closed, self._end_seconds, self._end = threading.Event(), end_seconds, 0.0
         pragmas = (*PRAGMAS, f"max_page_count = {max_pages}") if max_pages else PRAGMAS
         self._file = OwnedFile(
             path, "records", version=DB_VERSION, schema=SCHEMA, busy_seconds=busy_seconds, pragmas=pragmas
@@ -174,11 +176,15 @@ class SqliteStore(SqliteReader):
         await asyncio.wrap_future(done)
 
     def close(self) -> None:
-        """Writes what waits, as far as the disk takes it within 15 s, and closes. Twice is once."""
+        """Writes what waits, as far as the disk takes it within ``END_SECONDS``, and closes; the log says how much is
+        lost. Twice is once."""
         if not self._closed.is_set():
+            self._end = time.monotonic() + self._end_seconds
             self._closed.set()
             self._wake_up()
-            self._writer.join(timeout=15.0)
+            self._writer.join(timeout=self._end_seconds + RETRY_SECONDS[0] + 1.0)
+            if self._writer.is_alive():  # it waits for another process, or for a disk that does not answer
+                log.error("records_lost", lost=self.depth, why=self._failing or "the disk did not answer")
 
     # ---- what there is to tell ----
 
@@ -238,9 +244,12 @@ class SqliteStore(SqliteReader):
                 pause, most, self._failing = RETRY_SECONDS[0], ITEMS_AT_ONCE, ""
             except FAILURES as e:
                 self._refused(e)
-                if self._closed.is_set() and (most == 1 or isinstance(e, StoreError)):
-                    self._give_up()
-                    return
+                if self._closed.is_set():
+                    if isinstance(e, StoreError) or time.monotonic() >= self._end:
+                        self._give_up()
+                        return
+                    pause = RETRY_SECONDS[0]
+                    time.sleep(pause)
                 self._closed.wait(pause)
                 pause, most, left = min(2 * pause, longest), 1, self.depth  # alone, a record may still fit
 
@@ -312,6 +321,8 @@ class SqliteStore(SqliteReader):
             resolve(flush)
 
     def _give_up(self) -> None:
+        if lost := self.depth - sum(1 for _ in self._waiting.flushes()):
+            log.error("records_lost", lost=lost, why=self._failing)
         while items := self._waiting.first(ITEMS_AT_ONCE):
             self._waiting.release(len(items))
             self._waiting.lose(Drop.UNWRITTEN, sum(not isinstance(item, Future) for item in items))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from router.backends.base import MOST, Backend, passed_on
+from router.backends.events import EventStream
+from router.backends.faults import fault
 from router.contracts.decision import Tier
 from tests.fakes import DEADLINE_SECONDS, World, world
 
@@ -75,3 +79,61 @@ def test_no_header_holds_the_key_it_was_asked_with() -> None:
 def test_an_answer_may_say_the_word_that_stands_for_no_key(key: str) -> None:
     assert replace(BACKEND, key=key).without_key(f"it is {key}".encode(), answer=True) == f"it is {key}".encode()
     assert b"[SECRET]" in BACKEND.without_key(f"it is {KEY}".encode(), answer=True)
+
+
+ODD = "Zm9vYmFy/abc+12345=="
+SPELLINGS = {
+    "as it is": ODD,
+    "Gson": ODD.replace("=", r"\u003d"),
+    "PHP and Gson": ODD.replace("/", r"\/").replace("=", r"\u003d"),
+    ".NET": ODD.replace("+", r"\u002B"),
+    "one letter": ODD.replace("m", r"\u006d"),
+    "all": "".join(f"\\u{ord(c):04x}" for c in ODD),
+    "all, in JSON in JSON": "".join(f"\\\\u{ord(c):04X}" for c in ODD),
+    "in a URL": quote(ODD, safe=""),
+    "in a URL, small": quote(ODD, safe="").lower().replace("zm9vymfy", "Zm9vYmFy"),
+    "in a URL in a URL": quote(quote(ODD, safe=""), safe=""),
+    "all mixed": r"Z\u006D9v%59mFy\/ab\u0063%2B12345\u003D%3d",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_the_key_is_found_however_it_is_escaped(spelling: str) -> None:
+    backend = replace(BACKEND, key=ODD)
+    said = f'{{"message": "of \\u0022{spelling}\\n"}}'.encode()
+    assert backend.without_key(said, answer=True) == rb'{"message": "of \u0022[SECRET]\n"}'
+    assert fault(backend, 422, said, {}).reply_body == rb'{"message": "of \u0022[SECRET]\n"}'  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("key", ['with "quotes" and \\ 1', "k\u00e9y-of-\u65e5\u672c-1", "key-\U0001f511-of-1"])
+def test_keys_of_any_characters_are_found(key: str) -> None:
+    backend = replace(BACKEND, key=key)
+    for said in (json.dumps(key), json.dumps(json.dumps(key)), json.dumps(key, ensure_ascii=False), quote(key)):
+        assert key not in said or said == json.dumps(key, ensure_ascii=False)
+        assert b"[SECRET]" in backend.without_key(said.encode(), answer=True), said
+
+
+def test_what_is_no_key_stays_as_it_is_written() -> None:
+    for said in (rb"\u005a m9vYmFy %5A Zm9vYmFy\/abc", rb"\\\\" * 9999, b"%" * 9999):
+        assert replace(BACKEND, key=ODD).without_key(said, answer=True) == said
+
+
+class Pieces:
+    headers = ()
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = [*pieces, b""]
+
+    async def read(self) -> bytes:
+        return self._pieces.pop(0)
+
+    async def close(self, *, done: bool = False) -> None: ...
+
+
+@pytest.mark.parametrize("cut", range(40, 75))
+async def test_an_escape_that_is_cut_between_two_pieces_of_a_stream_is_found(cut: int) -> None:
+    told = ODD.replace("=", r"\u003d").replace("+", r"\u002B")
+    event = f'data: {{"choices":[{{"index":0,"delta":{{"content":"{told}"}}}}]}}\n\n'.encode()
+    stream = EventStream(replace(BACKEND, key=ODD), Pieces(event[:cut], event[cut:]), lambda: None)
+    await stream.begin()
+    assert b'"content":"[SECRET]"' in await stream.read()

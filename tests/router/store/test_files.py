@@ -126,11 +126,12 @@ async def test_a_file_goes_with_the_last_record_that_holds_it(
 
 
 async def test_retention_takes_files_along(path: Path, make_record: MakeRecord) -> None:
-    with closing(SqliteStore(path, {"default": LogPart()}, clock=lambda: 1_000_000.0)) as store:
-        store.append(make_record("old", request=turn(), created_at=1_000_000.0))
+    began, days = 1_000_000.0, 40 * 86_400.0
+    with closing(SqliteStore(path, {"default": LogPart()}, clock=lambda: began, uptime=lambda: 0.0)) as store:
+        store.append(make_record("old", request=turn(), created_at=began))
         await store.flush()
         assert files(path) == 2
-    with closing(SqliteStore(path, {"default": LogPart()}, clock=lambda: 40 * 86_400.0 + 1_000_000.0)) as store:
-        store.append(make_record("new", created_at=40 * 86_400.0 + 1_000_000.0))
+    with closing(SqliteStore(path, {"default": LogPart()}, clock=lambda: began + days, uptime=lambda: days)) as store:
+        store.append(make_record("new", created_at=began + days))
         await store.flush()
     assert files(path) == 0

@@ -256,3 +256,18 @@ def test_pictures_stay_as_they_are() -> None:
     picture = "data:image/png;base64," + "4111111111111111" * 100
     body = {"content": [{"image_url": {"url": picture}}, {"input_audio": {"data": "4111111111111111" * 100}}]}
     assert redact_json(body, KINDS) == body
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "jo\uff20example.com",
+        "jo.doe\uff20example\uff0ecom",
+        "jo\uff0edoe\ufe6bmail.example\ufe52com",
+        "\uff4a\uff4f\uff20\uff45\uff58\uff0e\uff43\uff4f\uff4d",
+    ],
+)
+def test_addresses_in_wide_characters_are_found(written: str) -> None:
+    for said in (f"an {written}, bitte", json.dumps(f"an {written}, bitte")):
+        assert redact(said, ["email"]) == said.replace(json.dumps(written)[1:-1], "[EMAIL]").replace(written, "[EMAIL]")
+    assert redact("9 \uff20 home. \uff20", ["email"]) == "9 \uff20 home. \uff20"

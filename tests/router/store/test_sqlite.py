@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -222,8 +223,10 @@ async def test_a_locked_database_is_waited_for(path: Path, make_record: MakeReco
         assert store.dropped == 0
 
 
-def test_a_disk_that_stays_full_costs_records_not_requests(path: Path, make_record: MakeRecord) -> None:
-    store = SqliteStore(path, {"default": TEXT}, max_pages=40, clock=lambda: NOW)
+def test_a_disk_that_stays_full_costs_records_not_requests(
+    path: Path, make_record: MakeRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = SqliteStore(path, {"default": TEXT}, max_pages=40, clock=lambda: NOW, end_seconds=0.5)
     for i in range(500):
         store.append(make_record(f"r-{i}"))
     until(lambda: store.errors > 0)
@@ -231,6 +234,8 @@ def test_a_disk_that_stays_full_costs_records_not_requests(path: Path, make_reco
     kept = sum(1 for _ in SqliteReader(path).records())
     assert 0 < kept < 500
     assert kept + store.dropped == 500
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "records_lost" in line]
+    assert f"lost={500 - kept} " in told
     store.append(make_record("late"))
     assert store.dropped == 501 - kept
 
@@ -372,6 +377,20 @@ async def test_a_disk_that_is_full_shows_while_it_lasts_and_then_nothing_is_lost
             until(lambda: other.execute("DELETE FROM records").rowcount >= 0 and store.depth == 0)
         assert store.dropped == 0
         until(lambda: not store.problems)
+
+
+def test_room_that_is_made_after_the_end_began_is_used(path: Path, make_record: MakeRecord) -> None:
+    store = SqliteStore(path, {"default": TEXT}, max_pages=40, clock=lambda: NOW)
+    for n in range(300):
+        store.append(make_record(f"r-{n}"))
+    until(lambda: store.errors > 0)
+    ending = threading.Thread(target=store.close)
+    ending.start()
+    errors = store.errors
+    until(lambda: store.errors > errors + 3)  # it is refused again and again
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        until(lambda: other.execute("DELETE FROM records").rowcount >= 0 and not ending.is_alive())
+    assert (store.depth, store.dropped) == (0, 0)
 
 
 @pytest.mark.parametrize("how", ["file", "home", "moved", "replaced"])
