@@ -40,7 +40,7 @@ from router.settings import Limits, Settings
 log = structlog.get_logger(__name__)
 
 START_SECONDS = 120.0
-STORE_SECONDS = 5.0
+STORE_SECONDS = 20.0  # more than a full disk is asked for at the end
 """For a worker at its end to write what it recorded."""
 STABLE_SECONDS = 10.0
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 30.0

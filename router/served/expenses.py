@@ -49,18 +49,19 @@ async def known(state: SharedState, at_most_seconds: float = 5.0) -> None:
 
 def spent_before(records: Records, policy: str, began: float) -> tuple[float, Decimal, Decimal] | None:
     """US dollars spent on the teacher on the UTC day of ``began`` (unix time), before it: (a time on that day, for
-    clients, for audits); None where the log cannot be read. A request counts on the day on which it ended. Where
-    something was spent on the day after, the clock was set back, and that day goes on.
+    clients, for audits); None where the log cannot be read. A request counts on the day on which it ended. What is
+    dated on the day after was spent today, by a clock that was set back.
 
     All that an unreadable row still tells of money counts as spent for clients, since nobody can tell what for.
     """
     today, now = int(began // DAY_SECONDS), time.time()
-    spent = dict.fromkeys((today, today + 1), (NOTHING, NOTHING))
+    spent = NOTHING, NOTHING
 
     def add(created_at: float, seconds: float, served: Decimal, audited: Decimal) -> None:
+        nonlocal spent
         day = int((created_at + seconds) // DAY_SECONDS)
-        if day in spent and not began <= created_at <= now:  # what is from since the start is counted already
-            spent[day] = spent[day][0] + max(served, NOTHING), spent[day][1] + max(audited, NOTHING)
+        if day in (today, today + 1) and not began <= created_at <= now:  # what is from since then is counted already
+            spent = spent[0] + max(served, NOTHING), spent[1] + max(audited, NOTHING)
 
     try:
         for _, record in records.records(policy, since=today * DAY_SECONDS - LONGEST_SECONDS, embeddings=True):
@@ -71,5 +72,4 @@ def spent_before(records: Records, policy: str, began: float) -> tuple[float, De
     for row in records.unread:
         if row.policy == policy:
             add(row.created_at, 0.0, row.usd, NOTHING)
-    day = today + 1 if any(spent[today + 1]) else today
-    return day * DAY_SECONDS, *spent[day]
+    return today * DAY_SECONDS, *spent

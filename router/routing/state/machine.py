@@ -4,9 +4,10 @@ It is made of 64-bit words, and every fact is one aligned word: processors read 
 nobody ever sees half a fact, and reading locks nothing. There are two kinds of facts:
 
 - **Money** (``MachineAccount``). Each worker has a region of its own that it alone writes; the sum over all regions
-  is what the machine spent. A row is {key, day, spent, reserved}. At a new day ``spent`` is written before
-  ``day``: whoever reads in between takes the row for yesterday's, never yesterday's money for today's. A worker
-  that died leaves its region behind, without what it held; the next one in its slot goes on counting in it.
+  is what the machine spent. A row is {key, reserved, and the last days, each {day, spent}}: a clock that leaps ahead
+  and back finds its day again. ``spent`` is written before ``day``: whoever reads in between takes it for an older
+  day's, never old money for today's. A worker that died leaves its region behind, without what it held; the next one
+  in its slot goes on counting in it.
   Whether there is money is looked at and it is held in one step, under a lock on the file (1.7 µs), or two workers
   would both take the last of it. The kernel takes the lock from a worker that dies with it.
 - **Conversations** (``MachineTable``). Any worker writes any word, so a word is self-contained: the key's tag, a value
@@ -44,8 +45,8 @@ MOST = 10**15
 
 HEADER = 8  # words: slots, nanoseconds of unix time at creation, two of the hash's key, and one; the rest is free
 SLOTS, BEGAN, KEY, UNKNOWN = 0, 1, 2, 4
-ROWS, ROW = 1024, 4  # rows of one worker's region, words of a row
-DAY, SPENT, RESERVED = 1, 2, 3
+RESERVED, FIRST, DAYS = 1, 2, 7
+ROWS, ROW = 1024, FIRST + 2 * DAYS  # rows of one worker's region, words of a row
 
 SETS, WAYS = 16_384, 8
 TABLES = 2
@@ -74,8 +75,9 @@ class Lock:
 class MachineAccount:
     """One sum of money by UTC day, in whole nano-dollars: what this worker adds, what all of them spent.
 
-    A ``day`` is the clock's word. One that went back is not believed: the latest day that any worker counted on
-    goes on, so nothing is forgotten, and nothing counted twice.
+    A ``day`` is the clock's word. Where it goes back, what was spent on later days counts beside what was spent on
+    this one, and what is spent now counts on the latest: nothing is forgotten, whichever of the two was wrong. Once it
+    goes on to a day that is not the latest, that one had not come, and its money is of the past.
     """
 
     def __init__(self, words: memoryview[int], regions: int, slot: int, key: int, lock: Lock) -> None:
@@ -83,62 +85,88 @@ class MachineAccount:
         self._seen: list[int] = []  # the rows of those regions that have one: it never moves
         self._unseen = list(range(regions))
         self._own = self._claim(1 + slot)
+        self._told = 0  # the day that this worker was told last
 
     def spent_before(self, day: int, nano: int) -> None:
         """Sets what was spent that day before the first worker began; saying it again changes nothing."""
-        row = self._claim(0)
-        self._words[row + SPENT] = min(nano, MOST)
-        self._words[row + DAY] = day
+        self._add(self._claim(0), day, min(nano, MOST), anew=True)
 
     def fits(self, day: int, nano: int, cap: int) -> bool:
         """Whether so much could be held now: it and all that is spent or held stay within the cap; or nothing is
         held and the cap is not reached, so that no request is too dear for ever, and at most one goes over. Nothing
         fits before it is known what was spent before the start."""
-        if self._words[UNKNOWN]:
-            return False
-        _, spent, held = self._sums(day)
-        return spent + held + nano <= cap or (not held and spent < cap)
+        self._follow(day)
+        return self._fits(day, nano, cap)
 
     def reserve(self, day: int, nano: int, cap: int) -> bool:
         """Holds money for an answer under way, if it ``fits``."""
+        self._follow(day)
         with self._lock:
-            if not self.fits(day, nano, cap):
+            if not self._fits(day, nano, cap):
                 return False
             self._words[self._own + RESERVED] += min(nano, MOST)
             return True
 
     def settle(self, day: int, held: int, spent: int) -> None:
         """Books what was spent and gives back what was held for it: nobody sees less than the truth in between."""
+        self._follow(day)
         with self._lock:
-            self._add(self._own, self._sums(day)[0], min(spent, MOST))
+            self._add(self._own, self._latest(day), min(spent, MOST))
             self._words[self._own + RESERVED] -= min(held, MOST)
 
     def spent(self, day: int) -> int:
         """By all workers, that day."""
-        return self._sums(day)[1]
+        self._follow(day)
+        return self._sums(day)[0]
 
     def reserved(self) -> int:
         """By all workers."""
-        return self._sums(0)[2]
+        return self._sums(0)[1]
 
-    def _sums(self, day: int) -> tuple[int, int, int]:
-        """(the latest day that is known, spent on it, held): of all workers."""
-        words, spent, held = self._words, 0, 0
+    def _fits(self, day: int, nano: int, cap: int) -> bool:
+        if self._words[UNKNOWN]:
+            return False
+        spent, held = self._sums(day)
+        return spent + held + nano <= cap or (not held and spent < cap)
+
+    def _sums(self, day: int) -> tuple[int, int]:
+        """(spent that day and on later ones, held): of all workers."""
+        spent = held = 0
         for row in self._rows():
-            held += words[row + RESERVED]
-            at = words[row + DAY]
-            if at > day:
-                day, spent = at, words[row + SPENT]
-            elif at == day:
-                spent += words[row + SPENT]
-        return day, spent, held
+            words = self._words[row + RESERVED : row + ROW].tolist()
+            held += words[0]
+            for n in range(1, 1 + 2 * DAYS, 2):
+                if words[n] >= day:
+                    spent += words[n + 1]
+        return spent, held
 
-    def _add(self, row: int, day: int, nano: int) -> None:
-        if self._words[row + DAY] == day:
-            self._words[row + SPENT] = min(self._words[row + SPENT] + nano, MOST)
-        else:
-            self._words[row + SPENT] = nano
-            self._words[row + DAY] = day
+    def _follow(self, day: int) -> None:
+        """Where the clock goes on to a day, all later ones that it told before had not come: what was booked on them
+        was spent before this day."""
+        if 0 < self._told < day and self._latest(day) > day:
+            with self._lock:
+                for row in self._rows():
+                    for place in _days(row):
+                        if self._words[place] > day:
+                            spent = self._words[place + 1]
+                            self._words[place] = self._words[place + 1] = 0
+                            self._add(row, self._told, spent)
+        self._told = day
+
+    def _latest(self, day: int) -> int:
+        return max(day, *(self._words[place] for row in self._rows() for place in _days(row)))
+
+    def _add(self, row: int, day: int, nano: int, *, anew: bool = False) -> None:
+        """In the place of that day, or of the earliest. ``anew``: instead of what was there."""
+        words, places = self._words, _days(row)
+        place = next((at for at in places if words[at] == day), -1)
+        if place >= 0:
+            words[place + 1] = min((0 if anew else words[place + 1]) + nano, MOST)
+            return
+        place = min(places, key=words.__getitem__)
+        words[place] = 0
+        words[place + 1] = nano
+        words[place] = day
 
     def _rows(self) -> list[int]:
         for region in self._unseen.copy() if self._unseen else ():
@@ -162,6 +190,11 @@ class MachineAccount:
             if (key := self._words[row]) in (0, self._key):
                 return row, key != 0
         raise PolicyError(f"more than {ROWS} budgets were counted since the start; start anew")
+
+
+def _days(row: int) -> range:
+    """Where a row has its days; behind each is what was spent on it."""
+    return range(row + FIRST, row + ROW, 2)
 
 
 class MachineTable:

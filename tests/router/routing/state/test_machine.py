@@ -122,6 +122,36 @@ def test_what_was_spent_before_the_start_counts_once_and_that_day_only(file: IO[
     assert one.spent_usd == 0
 
 
+@pytest.mark.parametrize("leaps", [[1], [40], [40, 80, 400], [1, 3, 4, 30_000]])
+def test_a_clock_that_leaps_ahead_and_back_finds_its_day_again_and_spends_no_other(
+    file: IO[bytes], leaps: list[int]
+) -> None:
+    clock = Clock()
+    one, other, third = (DailyBudget(Decimal(1), state.account("p"), clock=clock) for state in workers(file, clock))
+    one.spent_before(clock.now, Decimal("0.25"))
+    other.book(Decimal("0.25"))
+    began = clock.now
+    for leap in leaps:
+        clock.now = began + leap * DAY_SECONDS
+        one.book(Decimal("0.05"))
+        third.book(Decimal("0.01"))
+    clock.now = began
+    spent = Decimal("0.5") + len(leaps) * Decimal("0.06")
+    assert [b.spent_usd for b in (other, one, third)] == [spent] * 3
+    rest = one.reserve(1 - spent)
+    assert rest and third.reserve(Decimal("0.01")) is None
+    rest.settle(Decimal(0))
+    other.book(Decimal("0.01"))
+    for leap in sorted({2, *leaps} - {1}):
+        clock.now = began + leap * DAY_SECONDS
+        assert [b.spent_usd for b in (other, one, third)] == [0, 0, 0], "that day has come, and nothing was spent on it"
+    clock.now = began + 50_000 * DAY_SECONDS
+    one.book(Decimal(2))
+    assert other.exhausted and other.reserve(Decimal("0.1")) is None
+    clock.now += DAY_SECONDS
+    assert other.reserve(Decimal("0.1"))
+
+
 def test_accounts_have_their_own_money_until_there_are_too_many() -> None:
     state = MachineState()
     accounts = [state.account("policy", str(n)) for n in range(ROWS)]
