@@ -121,7 +121,7 @@ def due(
         return None, f"{new} new trainable records, but {tally.audited} of {LEAST_ROWS} audited requests to judge by"
     waits = f"{new} of {wanted} new trainable records"
     if not tally.trainable and not (verdict := learning(policy)).can:
-        waits = f"this policy {verdict.words}"
+        waits += f" (this policy {verdict.words})"
     if new >= wanted and worth is not None and not worth.pays and not broke:
         waits = f"{new} new trainable records, but {worth.why}"
     elif new >= wanted:
