@@ -94,7 +94,7 @@ def _mended(told: ToldUsage, guess: Usage, *, unread: bool, unsaid: bool) -> Usa
     read, said = usage.input_tokens, usage.output_tokens
     if told.total:
         read = min(guess.input_tokens, told.total)
-        said = max(told.total - read, guess.output_tokens if told.total < guess.output_tokens else 0)
+        said = max(told.total - read, min(guess.output_tokens, told.total))
     else:
         read = max(read, guess.input_tokens) if unread else read
         said = max(said, guess.output_tokens) if unsaid else said

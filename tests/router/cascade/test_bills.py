@@ -242,3 +242,18 @@ def test_a_prompt_s_count_that_its_text_belies_is_estimated_and_marked(
         httpx.post(f"{proxy.url}/v1/chat/completions", json=body, headers=TEACHER, timeout=DEADLINE_SECONDS)
         used = only_record(proxy).answers[0].usage
         assert used.estimated and used.input_tokens >= 20_000 and used.output_tokens >= 1
+
+
+def test_clients_that_ask_for_fifty_and_leave_pass_a_cap_by_one_answer_at_most(tmp_path: Path) -> None:
+    with world(tmp_path, objective={"usd_per_day": 0.2, "when_spent": "refuse"}) as proxy:
+        never = threading.Event()
+        said = events(*({"choices": [choice]} for choice in choices("delta", 50)))  # 15 cents
+        proxy.teacher.always(raw=said, then=(never, b""))
+        try:
+            for n in range(4):
+                leave(proxy, {**ASKED, "n": 50, "max_tokens": 1000, "stream": True}, TEACHER, after_bytes=True)
+                until(lambda: len(proxy.records()) > n)  # noqa: B023 - it is called here alone
+        finally:
+            never.set()
+        assert len(proxy.teacher.seen) == 2
+        assert sum((r.cost_usd for r in proxy.records()), Decimal(0)) >= Decimal("0.3")
