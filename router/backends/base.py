@@ -35,8 +35,8 @@ class Backend:
 
     ``url`` is the base URL of its ``dialect`` (OpenAI's ends in /v1); None: litellm translates. ``model`` is the
     name to ask for there, ``label`` the name shown to people. ``timeout_seconds`` bounds the wait for each
-    piece of an answer: the headers, and every chunk of a stream. ``lacks_key``: the environment has no
-    key where the policy says one is. ``ignores``: fields of a request that are left out for it. ``prioritises``: it
+    piece of an answer: the headers, and every chunk of a stream. ``lacks_key``: the environment's variable that should
+    hold its key, and does not. ``ignores``: fields of a request that are left out for it. ``prioritises``: it
     heeds ``priority``, which others may refuse. ``has_own_price``: its policy says what it costs, no price map.
     """
 
@@ -46,7 +46,7 @@ class Backend:
     url: str | None
     timeout_seconds: float
     key: str | None = field(default=None, repr=False)
-    lacks_key: bool = False
+    lacks_key: str = ""
     price: Price | None = None
     has_own_price: bool = False
     rights: Rights = Rights.UNKNOWN

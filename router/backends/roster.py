@@ -90,6 +90,16 @@ class PolicyBackends:
         )
 
 
+def lacking(backends: PolicyBackends) -> list[str]:
+    """For people: which of a policy's paid backends have no key, and what to do."""
+    asked = (*backends.teachers, *filter(None, (backends.embeddings,)))
+    return [
+        f"{backend.label} cannot be asked: the environment has no {backend.lacks_key}; set it, and start anew"
+        for backend in asked
+        if backend.lacks_key
+    ]
+
+
 class BackendPlace(TypedDict):
     """Where a model is asked, and by whose key."""
 
@@ -97,7 +107,7 @@ class BackendPlace(TypedDict):
     url: str | None
     dialect: Dialect
     key: str | None
-    lacks_key: bool
+    lacks_key: str
 
 
 def place_of(model: str, url: str | None, variable: str | None, env: Mapping[str, str]) -> BackendPlace:
@@ -110,7 +120,9 @@ def place_of(model: str, url: str | None, variable: str | None, env: Mapping[str
         model, url, variable = model.removeprefix("anthropic/"), base_url(env), variable or "ANTHROPIC_API_KEY"
         dialect = Dialect.ANTHROPIC
     key = env.get(variable) if variable else None
-    return BackendPlace(model=model, url=url, dialect=dialect, key=key, lacks_key=variable is not None and not key)
+    return BackendPlace(
+        model=model, url=url, dialect=dialect, key=key, lacks_key=variable if variable and not key else ""
+    )
 
 
 def provider(declared: EmbeddingsPart | Llm | LabelTeacher, price: Price, env: Mapping[str, str]) -> Backend:

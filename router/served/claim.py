@@ -36,6 +36,7 @@ class Claim:
 
     def __init__(self, run: Path) -> None:
         self._run, self._folder = run, _taken(run)
+        self._home = _opened(run.parent)
         self._url: str | None = None
         self._times_lost, self._lost_at, self._refused = 0, 0.0, ""
 
@@ -75,13 +76,19 @@ class Claim:
     def release(self) -> None:
         self.withdraw()
         os.close(self._folder)
+        os.close(self._home)
 
     def _claim_anew(self) -> None:
         fresh = _taken(self._run)
         with suppress(OSError):  # where it was moved to, it would say what is no longer so
             os.unlink(RUN_FILE, dir_fd=self._folder)
         os.close(self._folder)
-        self._folder, self._times_lost, self._lost_at = fresh, self._times_lost + 1, time.time()
+        self._folder = fresh
+        if _is_at(self._run.parent, self._home):
+            log.warning("run_folder_lost", folder=str(self._run), why="deleted or replaced; laid anew")
+            return
+        os.close(self._home)
+        self._home, self._times_lost, self._lost_at = _opened(self._run.parent), self._times_lost + 1, time.time()
         log.error("home_lost", home=str(self._run.parent), why="deleted, moved or replaced; claimed anew")
 
     def _said(self, url: str) -> RunFile:
@@ -159,7 +166,7 @@ def _taken(run: Path) -> int:
     """The run folder, open and locked; made where it is missing. Raises LocumError where another process has it."""
     while True:
         run.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
+        folder = _opened(run)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -172,6 +179,10 @@ def _taken(run: Path) -> int:
         if _is_at(run, folder):
             return folder
         os.close(folder)  # it was deleted in between
+
+
+def _opened(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _is_at(path: Path, folder: int) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from router.backends.roster import PolicyBackends
+from router.backends.roster import PolicyBackends, lacking
 from router.bundles.students import Students, students_of
 from router.bundles.watcher import BundleWatcher, LiveBundle
 from router.cascade.cascade import Cascade
@@ -101,12 +101,14 @@ class Policies:
         return {name: served.watcher.live.bundle for name, served in self._served.items()}
 
     def problems(self) -> dict[str, list[str]]:
-        """By policy, what an operator should know: a file that was not taken over, a bundle that was refused."""
+        """By policy, what an operator should know: a file that was not taken over, a bundle that was refused, a key
+        that is not there."""
         found: dict[str, list[str]] = {name: [] for name in self._served}
         for path, why in self._wrong.items():
             found[self._policies[path].name].append(f"its file was not taken over, what it said before stays: {why}")
         for name, served in self._served.items():
             found[name] += [p for p in (served.watcher.problem, served.split.problem) if p is not None]
+            found[name] += lacking(served.cascade.backends)
         return found
 
     def store_problems(self) -> list[str]:
@@ -215,6 +217,8 @@ class Policies:
         await split.refresh()
         judges = judges_of(policy, self._env, self.shared.tiers, partial(self._encoders, "static"))
         await audits.follow(judges, time.time() - BEFORE_SECONDS)
+        for said in lacking(backends):
+            log.warning("key_missing", policy=policy.name, why=said)
         cascade = Cascade(policy, backends, split, routing, self.shared, judges=judges)
         following = (
             background(watcher.run(), f"bundles of {policy.name}"),

@@ -70,7 +70,7 @@ async def test_a_providers_own_refusal_is_told(
 
 async def test_without_the_policys_key_no_other_is_looked_for(upstream: FakeUpstream, backend: Backend) -> None:
     with pytest.raises(UpstreamUnusable, match="has no key"):
-        await whole(at("anthropic/claude-sonnet-4-5", key=None, lacks_key=True), PLAIN)
+        await whole(at("anthropic/claude-sonnet-4-5", key=None, lacks_key="ANTHROPIC_API_KEY"), PLAIN)
     assert not upstream.seen
     assert os.environ["ANTHROPIC_API_KEY"] == "sk-of-another-provider"
 

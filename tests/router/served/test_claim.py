@@ -140,7 +140,7 @@ def test_a_proxy_whose_home_another_took_says_so_and_leaves_its_run_file_alone(t
         first.tell("http://127.0.0.1:1")
         watch.look()
         assert watch.problems == []
-        shutil.rmtree(run)
+        shutil.rmtree(run.parent)
         with claimed(run) as second:
             second.tell("http://127.0.0.1:2")
             (run / "proxy.json").write_bytes(orjson.dumps(asdict(RunFile(1, "http://127.0.0.1:2"))))  # as of a process
@@ -155,6 +155,18 @@ def test_a_proxy_whose_home_another_took_says_so_and_leaves_its_run_file_alone(t
         found = read_run_file(run)
         assert found is not None and (found.pid, found.url, found.times_lost) == (os.getpid(), "http://127.0.0.1:1", 1)
         assert ["laid anew" in said for said in watch.problems] == [True]
+
+
+def test_a_run_folder_that_alone_is_deleted_is_laid_anew_and_the_home_is_there(tmp_path: Path) -> None:
+    run = tmp_path / "home" / "run"
+    watch = ClaimWatch(run, os.getpid(), lambda _: None)
+    with claimed(run) as claim:
+        claim.tell("http://127.0.0.1:1")
+        for lose in (shutil.rmtree, lambda run: run.rename(run.with_name("moved"))):
+            lose(run)
+            claim.look()
+            watch.look()
+            assert watch.problems == [] and read_run_file(run) == RunFile(os.getpid(), "http://127.0.0.1:1")
 
 
 def test_a_run_file_that_is_deleted_damaged_or_cannot_be_laid_is_told_and_laid_once_it_can_be(tmp_path: Path) -> None:
@@ -186,3 +198,13 @@ def test_a_public_address_without_keys_is_told_everywhere(tmp_path: Path) -> Non
         console = Console(width=300, file=io.StringIO())
         show([proxy.policy_file], hours=1, settings=Settings(home=proxy.home), console=console)
         assert "LOCUM_API_KEYS" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_key_that_the_environment_lacks_is_told_by_its_name_everywhere(tmp_path: Path) -> None:
+    teacher = {"model": "openai/gpt-4.1-mini", "fallbacks": ["anthropic/claude-sonnet-4-5"]}
+    with command(tmp_path, teacher=teacher, env={"OPENAI_API_KEY": "", "ANTHROPIC_API_KEY": ""}) as proxy:
+        (policy,) = httpx.get(f"{proxy.url}/health/ready").json()["policies"]
+        told = [said for said in policy["problems"] if "environment" in said]  # others tell which models end
+        for said, name in zip(told, ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"), strict=True):
+            assert f"has no {name}" in said
+            assert said in proxy.errors
