@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +52,9 @@ from router.scoring.text.encoder import Encoder, load_encoder
 from router.scoring.text.features import Features, extract
 from router.settings import Settings
 
-LEARNT, LOOKED_AT = 240, 150
+LEARNT, LOOKED_AT = 240, 60
+MOST_TOKENS = 96
+"""Of an answer: twice what the longest takes. A student before training says much more."""
 FLOOR, CONFIDENCE = 0.95, 0.95
 Floats = npt.NDArray[np.float64]
 SETS = {"seen": 2, "unseen": 3}
@@ -67,11 +68,11 @@ class Said:
 
     messages: list[Mapping[str, Any]]
     scores: Floats
-    seconds: float
 
 
 def body_of(message: WrittenMessage) -> dict[str, Any]:
-    return {"model": "tools", "messages": [{"role": "user", "content": message.text}], "tools": TOOLS}
+    asked = [{"role": "user", "content": message.text}]
+    return {"model": "tools", "messages": asked, "tools": TOOLS, "max_tokens": MOST_TOKENS}
 
 
 def record(message: WrittenMessage, at: int, *, audited: bool) -> Record:
@@ -90,11 +91,10 @@ def is_right(said: Mapping[str, Any], message: WrittenMessage) -> bool:
 
 def by_nearest(learnt: Sequence[WrittenMessage], asked: Sequence[WrittenMessage], encoder: Encoder) -> Said:
     """The call of the nearest message that was learnt from."""
-    began = time.perf_counter()
     known, new = (np.array([encoder.encode(m.text) for m in part]) for part in (learnt, asked))
     near = _unit(new) @ _unit(known).T
     best = near.argmax(axis=1)
-    return Said([learnt[i].answer for i in best], near.max(axis=1).astype(np.float64), time.perf_counter() - began)
+    return Said([learnt[i].answer for i in best], near.max(axis=1).astype(np.float64))
 
 
 def _unit(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -103,18 +103,15 @@ def _unit(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def by_served_heads(learnt: Sequence[WrittenMessage], asked: Sequence[WrittenMessage], encoder: Encoder) -> Said:
     """What ``engine: head`` serves: one head for each kind of requests, which all of these are one of."""
-    began = time.perf_counter()
     heads, _ = fit_heads([body_of(m) for m in learnt], [m.answer for m in learnt], encoder)
-    fitted = time.perf_counter() - began
     replies = [heads.reply(body_of(m)) for m in asked]
     answers = [reply.message if reply else NOTHING_SAID for reply in replies]
-    return Said(answers, np.array([reply.score if reply else 0.0 for reply in replies]), fitted)
+    return Said(answers, np.array([reply.score if reply else 0.0 for reply in replies]))
 
 
 def by_head(learnt: Sequence[WrittenMessage], asked: Sequence[WrittenMessage], encoder: Encoder) -> Said:
     """A head for the tool's name (or the text that calls none), and one for each tool's arguments; their scores
     multiplied, since all must be right."""
-    began = time.perf_counter()
     fields = [fields_of(m.answer) for m in learnt]
     features = [extract(body_of(m)) for m in learnt]
     names = [_named(one) for one in fields]
@@ -123,7 +120,6 @@ def by_head(learnt: Sequence[WrittenMessage], asked: Sequence[WrittenMessage], e
     for name in sorted({dict(one).get(TOOL, "") for one in fields if one}):
         mine = [i for i, one in enumerate(fields) if one and dict(one).get(TOOL, "") == name and len(one) > 1]
         inner[name] = LabelHead.fit([features[i] for i in mine], [fields[i] for i in mine], encoder) if mine else None
-    fitted = time.perf_counter() - began
     new: list[Features] = [extract(body_of(m)) for m in asked]
     answers, scores = [], []
     assert first is not None
@@ -137,7 +133,7 @@ def by_head(learnt: Sequence[WrittenMessage], asked: Sequence[WrittenMessage], e
         else:
             answers.append({"role": "assistant", "content": told.get("", "")})
             scores.append(one.score)
-    return Said(answers, np.array(scores), fitted)
+    return Said(answers, np.array(scores))
 
 
 def _named(fields: Fields | None) -> Fields | None:
@@ -157,12 +153,11 @@ def by_student(folder: Path, asked: Sequence[WrittenMessage], kept: Path) -> Sai
     """A student's answers, through the engine that serves; its score is the mean probability of its tokens."""
     kept.mkdir(parents=True, exist_ok=True)
     rows = rows_of([record(m, n, audited=True) for n, m in enumerate(asked)])
-    began = time.perf_counter()
     with serving(StudentFiles(folder), "embedded", kept / "engine.log") as url:
         found = Asker(url, NAME).ask([question(row) for row in rows], kept / "answers.jsonl")
     answers = [found[row.request_id] for row in rows]
     sure = [np.exp(a.signals.min_logprob) if a.signals else 0.0 for a in answers]
-    return Said([a.message for a in answers], np.array(sure), time.perf_counter() - began)
+    return Said([a.message for a in answers], np.array(sure))
 
 
 def rows_of(records: Sequence[Record]) -> list[DatasetRow]:
@@ -198,7 +193,6 @@ def told(name: str, phrasings: str, said: Said, asked: Sequence[WrittenMessage])
         "answerer": name, "phrasings": phrasings, "messages": len(asked), "right": float(right.mean()),
         "right_by_kind": {k: round(v, 4) for k, v in kinds.items()},
         "share_with_tools": share, "right_of_all": parity, "share_without_tools": 0.0,
-        "seconds": round(said.seconds, 1),
     }  # fmt: skip
 
 
@@ -209,20 +203,22 @@ def measured(work: Path, epochs: float, learnt_rows: int, looked_at: int) -> tup
     found: dict[str, list[tuple[Said, list[WrittenMessage]]]] = {}
     for phrasings, seed in SETS.items():
         asked = apart(written(2 * looked_at, seed, unseen=phrasings == "unseen"), learnt)[:looked_at]
-        truth = Said([m.answer for m in asked], np.ones(len(asked)), 0.0)
+        truth = Said([m.answer for m in asked], np.ones(len(asked)))
         base = base_student(intents.STUDENT, Settings.from_env().cache)
         answerers = {
             "teacher (simulated: the truth)": truth,
             "nearest message": by_nearest(learnt, asked, encoder),
             "label head, as served": by_served_heads(learnt, asked, encoder),
             "label heads, one a tool": by_head(learnt, asked, encoder),
-            "135M student, untrained": by_student(base, asked, work / f"base-{phrasings}"),
             "135M student, trained": by_student(folder, asked, work / f"trained-{phrasings}"),
         }
+        if phrasings == "seen":  # unseen ones are to show what was learnt
+            answerers["135M student, untrained"] = by_student(base, asked, work / "base-seen")
         for name, said in answerers.items():
             found.setdefault(name, []).append((said, asked))
-    rows = [told(name, phrasings, *parts[n]) for n, phrasings in enumerate(SETS) for name, parts in found.items()]
-    rows += [told(name, "both", *together(parts)) for name, parts in found.items()]
+    sets = [*SETS]
+    rows = [told(name, sets[n], *part) for name, parts in found.items() for n, part in enumerate(parts)]
+    rows += [told(name, "both", *together(parts)) for name, parts in found.items() if len(parts) > 1]
     return rows, {"learnt_from": len(learnt), "epochs": epochs, "train_seconds": round(seconds)}
 
 
@@ -231,8 +227,7 @@ def together(parts: Sequence[tuple[Said, list[WrittenMessage]]]) -> tuple[Said, 
     messages = [m for said, _ in parts for m in said.messages]
     scores, asked = np.concatenate([said.scores for said, _ in parts]), [m for _, some in parts for m in some]
     order = np.random.default_rng(0).permutation(len(asked)).tolist()
-    seconds = sum(said.seconds for said, _ in parts)
-    return Said([messages[i] for i in order], scores[order], seconds), [asked[i] for i in order]
+    return Said([messages[i] for i in order], scores[order]), [asked[i] for i in order]
 
 
 def table(rows: Sequence[Row]) -> Table:
