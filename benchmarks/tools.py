@@ -154,7 +154,7 @@ def by_student(folder: Path, asked: Sequence[WrittenMessage], kept: Path) -> Sai
     kept.mkdir(parents=True, exist_ok=True)
     rows = rows_of([record(m, n, audited=True) for n, m in enumerate(asked)])
     with serving(StudentFiles(folder), "embedded", kept / "engine.log") as url:
-        found = Asker(url, NAME).ask([question(row) for row in rows], kept / "answers.jsonl")
+        found = Asker(url, NAME, in_flight=32).ask([question(row) for row in rows], kept / "answers.jsonl")
     answers = [found[row.request_id] for row in rows]
     sure = [np.exp(a.signals.min_logprob) if a.signals else 0.0 for a in answers]
     return Said([a.message for a in answers], np.array(sure))
