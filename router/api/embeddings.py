@@ -153,7 +153,7 @@ def _usage(body: Mapping[str, Any], found: Mapping[str, Any]) -> Usage:
 
 
 def _guess(body: Mapping[str, Any]) -> Usage:
-    return Usage(input_tokens=-(-len(orjson.dumps(body["input"])) // BYTES_PER_TOKEN), estimated=True)
+    return Usage(input_tokens=max(1, len(orjson.dumps(body["input"])) // BYTES_PER_TOKEN), estimated=True)
 
 
 def _record(arrived: Arrival, body: Mapping[str, Any], cascade: Cascade, created_at: float) -> Record:
