@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import ceil, log
 from typing import Self
 
 import numpy as np
@@ -83,6 +84,23 @@ class ScoredSample:
         )
         return found.evidence
 
+    def under(self, thresholds: Thresholds) -> Thresholds:
+        """The thresholds with what they do to these requests in the place of those that they were found on."""
+        before = thresholds.evidence
+        assert before is not None
+        found = with_evidence(
+            thresholds,
+            self.compared,
+            self.accepts,
+            self.acceptable,
+            confidence=before.confidence,
+            method=before.method,
+            weights=self.weights,
+        )
+        assert found.evidence is not None
+        kept = {"target": before.target, "over": before.over}
+        return found.model_copy(update={"evidence": found.evidence.model_copy(update=kept)})
+
     @property
     def shown(self) -> Floats:
         """The probabilities by which answers leave, (n,); 0 for what never does."""
@@ -135,17 +153,36 @@ def tuned(scorer: Scorer, known: Bools, holdout: ScoredSample, policy: Policy) -
 
 
 def _with_tools(certified: Callable[[ScoredSample], Thresholds], holdout: ScoredSample, policy: Policy) -> Thresholds:
-    """Thresholds that are ``certified`` on the holdout, and whether they hold for its requests with tools alone.
+    """Thresholds that are ``certified`` on the holdout's requests without tools, and whether they hold for those with
+    tools as well.
 
-    Where they don't these stay the teacher's, as what no student is asked, and the others are certified without them:
-    neither do failures with tools make the threshold of the others stricter, nor do requests that the student never
-    gets make its failures rarer.
+    Two tests in an order that is fixed before any outcome is seen, the second only of thresholds that passed the
+    first, so that both together err no more often than one (Maurer, Hothorn and Lehmacher 1995). Where the second
+    fails, requests with tools stay the teacher's, as what no student is asked: neither do failures there make the
+    threshold of the others stricter, nor do requests that the student never gets make its failures rarer. Where there
+    are too few others to certify anything, all are certified together, and nothing is where tools are not proven.
     """
-    found = certified(holdout)
+    fit, others = policy.student.unfit_for.tools is False, holdout.only(~holdout.tools)
+    apart = len(others.scores) >= _least(policy) and not fit
+    found = certified(others if apart else holdout)
     told = holdout.with_tools(found, policy)
-    if told is None or policy.student.unfit_for.tools is False or proves_tools(policy, told):
-        return found.model_copy(update={"tools": told})
-    return certified(holdout.only(~holdout.tools)).model_copy(update={"tools": told})
+    if told is None:
+        return found
+    if fit or proves_tools(policy, told):
+        return (holdout.under(found) if apart else found).model_copy(update={"tools": told})
+    if not apart and policy.objective.floor is not None:
+        found = holdout.under(found.model_copy(update={"route": NEVER, "accept": NEVER}))
+    elif apart and found.evidence is not None and found.evidence.share is not None:
+        of_all = float(others.weights.sum() / holdout.weights.sum())
+        shared = found.evidence.model_copy(update={"share": found.evidence.share * of_all})
+        found = found.model_copy(update={"evidence": shared})
+    return found.model_copy(update={"tools": told})
+
+
+def _least(policy: Policy) -> int:
+    """Audited requests below which no threshold can be certified."""
+    goal = policy.objective.floor
+    return 1 if goal is None else ceil(log(1 - goal.confidence) / log(goal.at_least))
 
 
 def _tuned(scorer: Scorer, known: Bools, holdout: ScoredSample, policy: Policy) -> Thresholds:

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
-from distiller.rounds.tuning import retuned, share_of
-from router.contracts.bundles import Evidence, Thresholds
+from distiller.rounds.tuning import ScoredSample, retuned, share_of, tuned
+from router.contracts.bundles import NEVER, Evidence, Thresholds
 from router.policy.policy import Policy, UnfitFor
 from router.routing.decision import proves_tools
 from router.scoring.model import Example
@@ -85,8 +86,8 @@ def with_tools(n: int, good: float, seed: int) -> list[Example]:
     return found
 
 
-def declared(told: bool | None) -> Policy:
-    floor = policy({"parity": {}})
+def declared(told: bool | None, **parity: Any) -> Policy:
+    floor = policy({"parity": parity})
     student = floor.student.model_copy(update={"unfit_for": UnfitFor(tools=told)})
     return floor.model_copy(update={"student": student})
 
@@ -101,7 +102,11 @@ def test_requests_with_tools_are_certified_apart_and_cost_the_others_nothing() -
     assert good.tools is not None and proves_tools(declared(None), good.tools) and good.tools.examples == 400
     bad = retuned(scorer, start, [*plain, *with_tools(400, 0.5, 4)], declared(None))
     assert bad.tools is not None and not proves_tools(declared(None), bad.tools)
-    assert bad.model_copy(update={"tools": None}) == alone
+    assert (bad.route, bad.accept) == (alone.route, alone.accept) == (good.route, good.accept)
+    assert alone.evidence and bad.evidence and good.evidence
+    assert bad.evidence.model_copy(update={"share": alone.evidence.share}) == alone.evidence
+    assert share_of(bad, declared(None)) == pytest.approx(share_of(alone, declared(None)) * 1500 / 1900)
+    assert (good.evidence.examples, good.evidence.over) == (1900, alone.evidence.over)
     few = retuned(scorer, start, [*plain, *with_tools(40, 1.0, 5)], declared(None))
     assert few.tools is not None and not proves_tools(declared(None), few.tools), "too few to prove anything"
 
@@ -111,3 +116,35 @@ def test_a_policy_that_says_its_student_is_fit_has_them_certified_with_the_rest(
     rows = [*examples(1500, 1), *with_tools(400, 0.5, 4)]
     found = retuned(scorer, Thresholds(route=0.9, accept=0), rows, declared(False))
     assert found.evidence is not None and found.evidence.examples == len(rows)
+
+
+def alike(wrong: int, tools: int, others: int) -> ScoredSample:
+    """One score for all, and so many wrong among those with tools."""
+    n = tools + others
+    scores, has_tools = np.full(n, 0.9), np.arange(n) < tools
+    return ScoredSample(scores, scores, None, np.arange(n) >= wrong, np.ones(n), has_tools)
+
+
+def test_where_nearly_all_have_tools_nothing_is_certified_before_they_are_proven() -> None:
+    """9 of 320 pass the exact test, 9 of 300 do not, 8 of 300 do."""
+    nobody, floor = Scorer.fit([], None), declared(None, over_requests=None)
+    known = np.zeros(0, np.bool_)
+    good = tuned(nobody, known, alike(8, 300, 20), floor)
+    assert good.route <= 0.9 and proves_tools(floor, good.tools) and share_of(good, floor) == 1
+    bad = tuned(nobody, known, alike(9, 300, 20), floor)
+    assert (bad.route, bad.accept, share_of(bad, floor)) == (NEVER, NEVER, 0)
+    assert bad.tools is not None and not proves_tools(floor, bad.tools)
+
+
+@pytest.mark.parametrize("risk", [(0.05, 0.0), (0.0, 0.05), (0.05, 0.05)])
+def test_both_promises_together_are_broken_no_more_often_than_stated(risk: tuple[float, float]) -> None:
+    """One score for all, so that a threshold lets in all or nothing; each kind's risk lies on the line or at 0."""
+    rng, broken, draws, floor = np.random.default_rng(7), 0, 400, declared(None, over_requests=None)
+    tools = np.arange(500) >= 300
+    for _ in range(draws):
+        acceptable = rng.uniform(size=500) >= np.where(tools, risk[1], risk[0])
+        sample = ScoredSample(np.full(500, 0.9), np.full(500, 0.9), None, acceptable, np.ones(500), tools)
+        found = tuned(Scorer.fit([], None), np.zeros(0, np.bool_), sample, floor)
+        lets_in = found.route <= 0.9
+        broken += lets_in and (risk[0] > 0 or (risk[1] > 0 and proves_tools(floor, found.tools)))
+    assert broken <= binom.ppf(0.999, draws, 0.05)
