@@ -68,7 +68,7 @@ def test_what_is_served_as_it_is_is_not_exported_nor_what_has_no_pattern(tmp_pat
 
 
 def test_each_engine_has_its_forms_and_says_which() -> None:
-    assert [form_of(engine, "auto") for engine in ENGINES] == ["bf16", "q8_0", "bf16"]
+    assert [form_of(engine, "auto") for engine in ENGINES] == ["bf16", "q8_0", "f32", "bf16"]
     assert form_of("llama-server", "q4_0") == "q4_0"
     with pytest.raises(ValueError, match="form q4_0: the engine embedded reads bf16 or int8"):
         form_of("embedded", "q4_0")
