@@ -75,9 +75,11 @@ def usage_or(
     ``asked_tokens`` are expected. ``asked_tier`` was served where nothing says which one was."""
     usage = told.usage if told is not None else guessed()
     if told is not None and usage.billed_usd is None:
-        few = usage.output_tokens < told.total or exceeds(said, usage.output_tokens)
+        few = usage.output_tokens < told.total or exceeds(said, usage.output_tokens, free=told.free)
         read = usage.input_tokens
-        unread = told.lacks_input or (asked_tokens > LEAST_SHARE * (read + 1) and exceeds(asked(), read))
+        unread = told.lacks_input or (
+            asked_tokens > LEAST_SHARE * (read + 1) and exceeds(asked(), read, free=told.free)
+        )
         if cut or few or unread or told.lacks_output:
             usage = _mended(told, guessed(), unread=unread, unsaid=cut or few or told.lacks_output)
     if usage.service_tier is None and asked_tier is not None and (tier := name_of(asked_tier)) not in USUAL_TIERS:
@@ -113,9 +115,10 @@ def unless_free(told: ToldUsage | None) -> ToldUsage | None:
     return replace(told, usage=replace(told.usage, billed_usd=None))
 
 
-def exceeds(said: str, tokens: int) -> bool:
-    """Whether a text is longer than any tokenizer's so many tokens."""
-    if not tokens:
+def exceeds(said: str, tokens: int, *, free: bool = False) -> bool:
+    """Whether a text is longer than any tokenizer's so many tokens; ``free``: than a token's worth of what costs
+    nothing."""
+    if not tokens and not free:
         return bool(said)
     least = MOST_CHARACTERS * (tokens + 1)
     return len(said) >= least and _are_words(said, least)

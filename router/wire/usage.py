@@ -45,12 +45,13 @@ _BILLS = ("cost", "total_cost", "estimated_cost")
 @dataclass(frozen=True, slots=True)
 class ToldUsage:
     """Token counts as an answer tells them; of those that ``lack`` 0. ``total``: of both together, where that is all
-    that it tells."""
+    that it tells. ``free``: it says of input, output and total that they are 0, as servers do that bill nothing."""
 
     usage: Usage
     lacks_input: bool = False
     lacks_output: bool = False
     total: int = 0
+    free: bool = False
 
     @property
     def whole(self) -> bool:
@@ -91,9 +92,10 @@ def _objects(answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def read_usage(told: Mapping[str, Any], tier: object = None) -> ToldUsage | None:
     """None where it says of no token how many there were, nor what they cost. ``tier`` was told beside it. Of no prompt
-    0 is the count: it is not told then."""
-    read, said, total = _largest(told, _INPUT) or None, _largest(told, _OUTPUT), count(told.get("total_tokens"))
-    billed = _billed_usd(told)
+    0 is the count: it is not told then, unless all three counts are 0."""
+    read, said, total = _largest(told, _INPUT), _largest(told, _OUTPUT), count(told.get("total_tokens"))
+    billed, free = _billed_usd(told), (read, said, total) == (0, 0, 0)
+    read = read if free else read or None
     if read is None and said is None and not total and billed is None:
         return None
     inside = _dict(told.get("prompt_tokens_details") or told.get("input_tokens_details"))
@@ -128,7 +130,7 @@ def read_usage(told: Mapping[str, Any], tier: object = None) -> ToldUsage | None
         billed_usd=billed,
     )
     alone = total if total is not None and read is None and said is None else 0
-    return ToldUsage(usage, lacks_input=read is None, lacks_output=said is None, total=alone)
+    return ToldUsage(usage, lacks_input=read is None, lacks_output=said is None, total=alone, free=free)
 
 
 def merged(before: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Shape(NamedTuple):
 
 PLAIN = {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010}
 SHAPES = {
+    "zeros": Shape({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, 0),
     "openai": Shape(
         PLAIN
         | {
@@ -456,6 +457,15 @@ def test_a_cache_s_share_is_that_of_the_last_whole_usage() -> None:
     assert billed(found.usage) == 1000 + 1000
 
 
+def test_three_zeros_are_believed_of_what_is_short_alone() -> None:
+    free, guess = read_usage(counts(0, 0)), Usage(input_tokens=77, output_tokens=30, estimated=True)
+    assert free is not None and free.free
+    long = "where is my new card " * 20
+    assert usage_or(free, lambda: guess, said=long).output_tokens == 30
+    assert usage_or(free, lambda: guess, said="yes", asked_tokens=77, asked=lambda: long).input_tokens == 77
+    assert usage_or(free, lambda: guess, said="yes", asked_tokens=3, asked=lambda: "card").billed_usd is None
+
+
 @pytest.mark.parametrize(
     ("usage", "read", "said"),
     [
@@ -465,7 +475,8 @@ def test_a_cache_s_share_is_that_of_the_last_whole_usage() -> None:
         ({"total_tokens": 5000}, 77, 4923),
         ({"total_tokens": 5}, 5, 3),
         ({"prompt_tokens": None, "completion_tokens": None, "total_tokens": "5000"}, 77, 4923),
-        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, 77, 3),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, 0, 0),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, 77, 3),
         ({"prompt_tokens": 1000, "completion_tokens": 0}, 1000, 3),
         ({"prompt_tokens": 0, "completion_tokens": 5}, 77, 5),
     ],
