@@ -184,7 +184,8 @@ def test_a_provider_that_never_answers_holds_up_nothing(tmp_path: Path) -> None:
 def test_without_a_key_nobody_is_asked(tmp_path: Path) -> None:
     lister = Lister(body=listing(big="2020-01-01"))
     with served(lister) as lister.url, proxy(tmp_path, of(lister), env={}) as url:
-        assert problems(url) == []
+        (told,) = problems(url)
+        assert told.startswith("big cannot be asked: the environment has no TEACHER_KEY")
         checked = check(tmp_path / "policy.yaml", env={})
         assert (checked.returncode, lister.asked) == (0, [])
 
@@ -238,6 +239,7 @@ def test_the_check_warns_of_both_and_fails_of_neither(tmp_path: Path) -> None:
         checked = check(listed, known, env=KEY)
     assert checked.returncode == 0, checked.stderr
     lines = checked.stdout.splitlines()
-    assert [line.partition(": ")[0] for line in lines] == [str(listed)] * 2 + [str(known)] * 2
-    assert "the teacher big is gone: its provider ended it on 2020-01-01" in lines[1]
-    assert "the teacher openai/gpt-4-turbo is gone: its provider ended it on 2026-10-23" in lines[3]
+    assert [line.partition(": ")[0] for line in lines] == [str(listed)] * 3 + [str(known)] * 3
+    gone = [line for line in lines if " is gone: " in line]
+    assert "the teacher big is gone: its provider ended it on 2020-01-01" in gone[0]
+    assert "the teacher openai/gpt-4-turbo is gone: its provider ended it on 2026-10-23" in gone[1]
