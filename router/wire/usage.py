@@ -94,7 +94,7 @@ def read_usage(told: Mapping[str, Any], tier: object = None) -> ToldUsage | None
     """None where it says of no token how many there were, nor what they cost. ``tier`` was told beside it. Of no prompt
     0 is the count: it is not told then, unless all three counts are 0."""
     read, said, total = _largest(told, _INPUT), _largest(told, _OUTPUT), count(told.get("total_tokens"))
-    billed, free = _billed_usd(told), (read, said, total) == (0, 0, 0)
+    billed, free = _billed_usd(told), _is_free(told)
     read = read if free else read or None
     if read is None and said is None and not total and billed is None:
         return None
@@ -148,10 +148,14 @@ def merged(before: dict[str, Any] | None, told: dict[str, Any]) -> dict[str, Any
 
 
 def tells_end(told: Mapping[str, Any]) -> bool:
-    """Whether it says how long an answer is, or what it cost."""
-    said = _largest(told, _OUTPUT)
-    total = count(told.get("total_tokens")) if said is None else None
-    return bool(said) or bool(total) or _billed_usd(told) is not None
+    """Whether it says how long an answer is, or what it cost, be it nothing."""
+    said, total = _largest(told, _OUTPUT), count(told.get("total_tokens"))
+    counted = bool(said) or (said is None and bool(total)) or _is_free(told)
+    return counted or _billed_usd(told) is not None
+
+
+def _is_free(told: Mapping[str, Any]) -> bool:
+    return (_largest(told, _INPUT), _largest(told, _OUTPUT), count(told.get("total_tokens"))) == (0, 0, 0)
 
 
 def _fuller(before: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
