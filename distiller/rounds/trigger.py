@@ -70,16 +70,16 @@ def count(records: Records, policy: Policy, known: Tally = Tally()) -> Tally:
     return tally
 
 
-def enough_audits(policy: Policy) -> int:
-    """Audited rows from which on a threshold can be certified at all, with room for some failures.
-
-    Without a single failure, n rows show parity p at confidence c once p**n <= 1 - c; twice as many
-    leave room for a few.
-    """
+def fewest_audits(policy: Policy) -> int:
+    """Audited rows below which no threshold can be certified: without a single failure, n of them show parity p at
+    confidence c once p**n <= 1 - c. 1 where nothing is promised."""
     goal = policy.objective.floor
-    if goal is None:
-        return LEAST_ROWS
-    return max(LEAST_ROWS, 2 * ceil(log(1 - goal.confidence) / log(goal.at_least)))
+    return 1 if goal is None else ceil(log(1 - goal.confidence) / log(goal.at_least))
+
+
+def enough_audits(policy: Policy) -> int:
+    """Audited rows from which on a threshold can be certified with room for some failures: twice the fewest."""
+    return max(LEAST_ROWS, 2 * fewest_audits(policy))
 
 
 def nothing_to_tune(right: int) -> str | None:

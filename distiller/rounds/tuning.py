@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, log
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from distiller.rounds.trigger import fewest_audits
 from router.contracts.bundles import NEVER, Evidence, Thresholds
 from router.contracts.records import Usage
 from router.policy.policy import Policy
@@ -163,7 +163,7 @@ def _with_tools(certified: Callable[[ScoredSample], Thresholds], holdout: Scored
     are too few others to certify anything, all are certified together, and nothing is where tools are not proven.
     """
     fit, others = policy.student.unfit_for.tools is False, holdout.only(~holdout.tools)
-    apart = len(others.scores) >= _least(policy) and not fit
+    apart = len(others.scores) >= fewest_audits(policy) and not fit
     found = certified(others if apart else holdout)
     told = holdout.with_tools(found, policy)
     if told is None:
@@ -177,12 +177,6 @@ def _with_tools(certified: Callable[[ScoredSample], Thresholds], holdout: Scored
         shared = found.evidence.model_copy(update={"share": found.evidence.share * of_all})
         found = found.model_copy(update={"evidence": shared})
     return found.model_copy(update={"tools": told})
-
-
-def _least(policy: Policy) -> int:
-    """Audited requests below which no threshold can be certified."""
-    goal = policy.objective.floor
-    return 1 if goal is None else ceil(log(1 - goal.confidence) / log(goal.at_least))
 
 
 def _tuned(scorer: Scorer, known: Bools, holdout: ScoredSample, policy: Policy) -> Thresholds:
